@@ -1,0 +1,1 @@
+"""The command line: one module a command, Hydra's `key=value` convention for all."""

@@ -1,0 +1,10 @@
+"""Composition of the YAML files in `configs/` into checked, plain, typed objects.
+
+Only this package and `cli` know Hydra and OmegaConf.
+"""
+
+from bn_inception.config.build import build_network
+from bn_inception.config.compose import compose, read_yaml, write_yaml
+from bn_inception.config.convert import run_config
+
+__all__ = ["build_network", "compose", "read_yaml", "run_config", "write_yaml"]

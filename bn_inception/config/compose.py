@@ -1,0 +1,152 @@
+"""Hydra's composition, with one clear line where something does not fit."""
+
+import difflib
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from bn_inception.errors import UserError
+from bn_inception.paper.results import MINI_BATCH
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+
+Config = dict[str, Any]
+
+
+def configs_folder() -> Path:
+    """Return `configs/`: inside the package in a wheel, beside it in a checkout."""
+    for folder in (_PACKAGE / "configs", _PACKAGE.parent / "configs"):
+        if (folder / "train.yaml").is_file():
+            return folder
+    raise UserError(f"configs: not found beside or inside {_PACKAGE}; install the package again")
+
+
+def _compressed(duration: float, compression: float, batch: int) -> float | int:
+    """Divide a duration in the paper's steps of 32 images by a scale's factor.
+
+    The same number of images passes whatever the mini-batch.
+    """
+    if not (compression > 0 and batch > 0):
+        return duration  # the check against the schema, which follows, names the culprit
+    steps = duration * MINI_BATCH / (compression * batch)
+    return int(steps) if steps == int(steps) else steps
+
+
+def compose(name: str, overrides: Sequence[str]) -> Config:
+    """Compose `configs/<name>.yaml` with `key=value` overrides and resolve it.
+
+    Raises:
+        UserError: an unknown key or choice (close matches are named), or a malformed override.
+    """
+    OmegaConf.register_new_resolver("compressed", _compressed, replace=True)
+    for override in overrides:
+        if override.startswith("-"):
+            raise UserError(f"{override}: unknown option; see bn-inception {name} --help")
+    if GlobalHydra.instance().is_initialized():
+        GlobalHydra.instance().clear()
+    folder = configs_folder()
+    with initialize_config_dir(version_base="1.3", config_dir=str(folder)):
+        try:
+            composed = hydra_compose(config_name=name, overrides=list(overrides))
+        except MissingConfigException as error:
+            raise UserError(_explain_choice(error, overrides)) from error
+        except (HydraException, OmegaConfBaseException) as error:
+            raise UserError(_explain(error, name, overrides)) from error
+        try:
+            # The unset "???" are left to the check against the schema, which names them.
+            container = OmegaConf.to_container(composed, resolve=True)
+        except OmegaConfBaseException as error:
+            raise UserError(f"configuration: {_first_line(error)}") from error
+    assert isinstance(container, dict)
+    return {str(key): value for key, value in container.items()}
+
+
+def flatten(config: Config, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield every leaf as ("optimizer.learning_rate", value)."""
+    for key, value in config.items():
+        if isinstance(value, dict):
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def close_matches(word: str, known: Sequence[str]) -> str:
+    """Return " Close: a, b." for the known words nearest to `word`, or nothing."""
+    matches = difflib.get_close_matches(word, known, n=3, cutoff=0.5)
+    if not matches:
+        tail = word.rpartition(".")[2]
+        matches = [key for key in known if key.rpartition(".")[2] == tail][:3]
+    return f"; close: {', '.join(matches)}" if matches else ""
+
+
+def write_yaml(config: Config) -> str:
+    """Render a configuration as YAML."""
+    return OmegaConf.to_yaml(OmegaConf.create(config))
+
+
+def read_yaml(path: Path) -> Config:
+    """Read YAML as OmegaConf does (PyYAML alone takes 1e-4 for a text).
+
+    Raises:
+        UserError: the file is missing or is no YAML mapping.
+    """
+    try:
+        loaded = OmegaConf.load(path)
+    except Exception as error:
+        raise UserError(f"{path}: cannot be read as YAML ({_first_line(error)})") from error
+    if not isinstance(loaded, DictConfig):
+        raise UserError(f"{path}: holds no configuration")
+    container = OmegaConf.to_container(loaded, resolve=True)
+    assert isinstance(container, dict)
+    return {str(key): value for key, value in container.items()}
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def _explain_choice(error: MissingConfigException, overrides: Sequence[str]) -> str:
+    """One line for recipe=unknown: what was given, what there is."""
+    missing = error.missing_cfg_file or ""
+    group, _, choice = missing.rpartition("/")
+    folder = configs_folder() / group
+    if not group or not folder.is_dir():
+        return f"configuration: {_first_line(error)}"
+    known = sorted(path.stem for path in folder.glob("*.yaml") if path.stem != "base")
+    near = close_matches(choice, known)
+    return f"{group}={choice}: there is no such {group}; choose from {', '.join(known)}{near}"
+
+
+def _explain(error: Exception, name: str, overrides: Sequence[str]) -> str:
+    """One line for an unknown key or a malformed override."""
+    text = str(error)
+    unknown = re.search(r"Could not override '([^']+)'", text) or re.search(
+        r"[Kk]ey '([^']+)' (?:is )?not in", text
+    )
+    if unknown:
+        key = unknown[1].split("@")[0]
+        given = next((word for word in overrides if word.lstrip("+~").startswith(key + "=")), key)
+        known = [key for key, _ in flatten(_defaults(name))]
+        return (
+            f"{given}: there is no key {key}{close_matches(key, known)}; "
+            f"bn-inception {name} --cfg job prints all"
+        )
+    if re.search(r"(mismatched|extraneous|missing|no viable|token recognition)", text):
+        return f"overrides: {_first_line(error)}; write key=value, and quote a value with spaces"
+    return f"configuration: {_first_line(error)}"
+
+
+def _defaults(name: str) -> Config:
+    composed = hydra_compose(config_name=name, overrides=[])
+    container = OmegaConf.to_container(composed, resolve=False)
+    assert isinstance(container, dict)
+    return {str(key): value for key, value in container.items()}

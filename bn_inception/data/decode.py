@@ -1,0 +1,117 @@
+"""Encoded bytes to an RGB image, or a named failure: never a silently wrong image."""
+
+import io
+import struct
+import warnings
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+# Named, so that a file may carry any suffix (ImageNet has a PNG called .JPEG) but never reaches
+# Pillow's plugins that start other programs (EPS runs Ghostscript).
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "PPM", "TIFF")
+
+# A quarter of a gigabyte as RGB, and Pillow's own threshold; ImageNet's largest has 61 million.
+MAX_PIXELS = 89_478_485
+
+# Transparent pixels show this; the usual page behind a picture on the web.
+BACKGROUND = (255, 255, 255)
+
+_DIRECT_MODES = ("1", "L", "P", "CMYK", "YCbCr")
+
+
+class UnreadableImage(Exception):
+    """An image that cannot be read correctly.
+
+    Attributes:
+        name: which image, as its source names it.
+        reason: one line.
+    """
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(name, reason)
+        self.name = name
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.reason}"
+
+
+def decode(data: bytes, name: str) -> Image.Image:
+    """Decode one image to 8-bit RGB.
+
+    - CMYK and YCCK are converted by Pillow (Adobe's inversion included), without a colour profile.
+    - 16-bit greyscale is scaled, 65535 to 255, not clipped.
+    - Palette, alpha and transparent colours are composited on white.
+    - An EXIF orientation is applied, so that the picture stands as its viewer sees it; EXIF data
+      that make no sense are ignored.
+    - Of several frames the first is taken.
+
+    A JPEG that ends early is an error, even if most of it could be shown. Damage inside a JPEG that
+    libjpeg repairs without telling Pillow (a flipped bit) cannot be noticed here.
+
+    Args:
+        data: the encoded bytes; any of `FORMATS`, whatever the file's suffix says.
+        name: used in the error.
+
+    Raises:
+        UnreadableImage: empty, not an image, truncated, damaged, over `MAX_PIXELS`, or in a pixel
+            format without a defined range (floats, 32-bit integers, LAB).
+    """
+    if not data:
+        raise UnreadableImage(name, "the file is empty")
+    try:
+        # Pillow warns of odd EXIF data and large images; a million images would flood the log.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
+            pixels = image.width * image.height
+            if pixels > MAX_PIXELS:
+                raise UnreadableImage(name, f"{pixels:,} pixels, more than {MAX_PIXELS:,}")
+            image.load()
+            image = _upright(image)
+        return _rgb(image, name)
+    except (UnreadableImage, MemoryError):
+        raise
+    except UnidentifiedImageError:
+        raise UnreadableImage(name, f"not an image in any of {', '.join(FORMATS)}") from None
+    except Exception as error:
+        # Pillow's plugins raise nearly anything at damaged files: OSError, SyntaxError,
+        # struct.error, ValueError, EOFError, zlib.error, IndexError, ...
+        reason = str(error).replace("\n", " ") or type(error).__name__
+        raise UnreadableImage(name, reason) from error
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    # Parsing costs more than decoding a small image; most have neither block.
+    if (
+        "exif" not in image.info
+        and "xmp" not in image.info
+        and "XML:com.adobe.xmp" not in image.info
+    ):
+        return image
+    try:
+        return ImageOps.exif_transpose(image)
+    except (OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, struct.error):
+        return image
+
+
+def _rgb(image: Image.Image, name: str) -> Image.Image:
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
+    if image.mode.startswith("I;16"):
+        if "transparency" in image.info:
+            raise UnreadableImage(name, "16-bit greyscale with a transparent colour")
+        return _from_16_bits(image)
+    if image.has_transparency_data:
+        canvas = Image.new("RGBA", image.size, (*BACKGROUND, 255))
+        return Image.alpha_composite(canvas, image.convert("RGBA")).convert("RGB")
+    if image.mode in _DIRECT_MODES:
+        return image.convert("RGB")
+    raise UnreadableImage(name, f"pixel format {image.mode} has no defined range of values")
+
+
+def _from_16_bits(image: Image.Image) -> Image.Image:
+    # 65535 / 255 is exactly 257; Pillow's own conversion clips everything above 255 to white.
+    values = np.asarray(image).astype(np.uint32)
+    return Image.fromarray(((values + 128) // 257).astype(np.uint8)).convert("RGB")

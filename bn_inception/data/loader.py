@@ -1,0 +1,324 @@
+"""Batches of decoded, cut images, read by worker processes.
+
+What a batch holds is a pure function of its request (step, or a range of indices), so it is the
+same bit for bit with any number of workers, none included. Workers take the distortion's factors
+along; `photometric.to_input` applies them on the device.
+"""
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from bn_inception.data.crops import cut_single, cut_training
+from bn_inception.data.decode import UnreadableImage, decode
+from bn_inception.data.order import TrainingOrder, image_generator
+from bn_inception.data.photometric import AugmentationConfig, Photometric, draw_factors
+from bn_inception.data.source import ImageSource, OnError
+from bn_inception.errors import UserError
+
+# Unreadable images in a row that `skip` passes over before it gives up: single files are damaged,
+# a hundred neighbours are a disk or a network that is gone.
+MAX_SKIPPED = 100
+
+_MAX_DEFAULT_WORKERS = 16
+_PREFETCHED_BATCHES = 4  # a worker; covers the pause in which an epoch's order is computed
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class TrainingBatch(NamedTuple):
+    """One step's images.
+
+    Attributes:
+        images: uint8 (N, 3, S, S), in channels_last memory.
+        factors: float32 (N, K), for `photometric.to_input`.
+        labels: int64 (N,).
+        replaced: (name, reason) of every unreadable image whose place the next readable one took.
+    """
+
+    images: Tensor
+    factors: Tensor
+    labels: Tensor
+    replaced: list[tuple[str, str]]
+
+
+class ValidationBatch(NamedTuple):
+    """Consecutive held-out images; the last batch may be smaller.
+
+    Attributes:
+        images: uint8 (N, 3, S, S), in channels_last memory; zeros where unreadable.
+        labels: int64 (N,).
+        readable: bool (N,); an unreadable image stays in the batch, to be counted as an error.
+        unreadable: (name, reason) of each that is not readable.
+    """
+
+    images: Tensor
+    labels: Tensor
+    readable: Tensor
+    unreadable: list[tuple[str, str]]
+
+
+def training_batches(
+    source: ImageSource,
+    order: TrainingOrder,
+    *,
+    start_step: int,
+    stop_step: int,
+    image_size: int,
+    augmentation: AugmentationConfig,
+    seed: int,
+    workers: int | None,
+    on_error: OnError,
+) -> Generator[TrainingBatch, None, None]:
+    """The batches of steps `start_step` to `stop_step` - 1, in order.
+
+    Workers start at the first `next` and stop when the iterator ends, fails or is closed.
+
+    Args:
+        source: training images.
+        order: which images a step holds; made for `len(source)` images.
+        image_size: S in pixels.
+        seed: the run's, for crops, mirrors, filters and distortion.
+        workers: processes; 0 reads in this one, None is `default_workers()`.
+        on_error: `skip` puts the next readable image (cyclic, with its own label, with the draws
+            of the place it takes) where one cannot be read.
+
+    Raises:
+        UserError: an image cannot be read and `on_error` is fail, or too many in a row.
+        RuntimeError: a worker died.
+    """
+    assert order.images == len(source)
+    requests = ((step, *order.batch(step)) for step in range(start_step, stop_step))
+    images = _TrainingImages(source, image_size, augmentation.photometric, seed, on_error)
+    return _produced(images, requests, workers)
+
+
+def validation_batches(
+    source: ImageSource, *, image_size: int, batch: int, workers: int | None, on_error: OnError
+) -> Generator[ValidationBatch, None, None]:
+    """Every image of `source` exactly once, in its order, `batch` at a time, the tail included.
+
+    Args:
+        source: held-out images.
+        image_size: S in pixels of the single centre crop.
+        batch: images in a batch.
+        workers: processes; 0 reads in this one, None is `default_workers()`.
+        on_error: `skip` leaves an unreadable image in the batch, marked.
+
+    Raises:
+        UserError: an image cannot be read and `on_error` is fail.
+        RuntimeError: a worker died.
+    """
+    ranges = (range(i, min(i + batch, len(source))) for i in range(0, len(source), batch))
+    return _produced(_ValidationImages(source, image_size, on_error), ranges, workers)
+
+
+def default_workers() -> int:
+    """Processes for reading: one core is left to training, and no more than 16 are used."""
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    return min(cores - 1, _MAX_DEFAULT_WORKERS)
+
+
+@dataclass(frozen=True)
+class _Failed:
+    """What a worker returns where it would raise: torch would wrap an exception in a traceback."""
+
+    message: str
+
+
+@dataclass(frozen=True)
+class _TrainingImages:
+    source: ImageSource
+    image_size: int
+    photometric: Photometric
+    seed: int
+    on_error: OnError
+
+    def __call__(
+        self, request: tuple[int, NDArray[np.int64], NDArray[np.int64]]
+    ) -> TrainingBatch | _Failed:
+        _, epochs, indices = request
+        count = len(indices)
+        # (N, S, S, 3) in memory, seen as (N, 3, S, S): Pillow's own layout, and channels_last.
+        pixels = np.empty((count, self.image_size, self.image_size, 3), np.uint8)
+        images = pixels.transpose(0, 3, 1, 2)
+        factors: list[NDArray[np.float32]] = []
+        labels = np.empty(count, np.int64)
+        replaced: list[tuple[str, str]] = []
+        for place, (epoch, index) in enumerate(zip(epochs.tolist(), indices.tolist(), strict=True)):
+            try:
+                image, taken = self._readable(index, replaced)
+            except UnreadableImage as error:
+                return _failure(error)
+            except UserError as error:
+                return _Failed(str(error))
+            generator = image_generator(self.seed, epoch, index)
+            images[place] = cut_training(image, self.image_size, generator)
+            factors.append(draw_factors(self.photometric, generator))
+            labels[place] = self.source.labels[taken]
+        return TrainingBatch(
+            torch.from_numpy(images),
+            torch.from_numpy(np.stack(factors)),
+            torch.from_numpy(labels),
+            replaced,
+        )
+
+    def _readable(self, index: int, replaced: list[tuple[str, str]]) -> tuple[Image.Image, int]:
+        """The image at `index` or the first readable after it, and that one's index."""
+        for skipped in range(min(MAX_SKIPPED, len(self.source))):
+            taken = (index + skipped) % len(self.source)
+            try:
+                return _read(self.source, taken), taken
+            except UnreadableImage as error:
+                if self.on_error is OnError.fail:
+                    raise
+                replaced.append((error.name, error.reason))
+        name, reason = replaced[-1]
+        raise UserError(
+            f"{min(MAX_SKIPPED, len(self.source))} images in a row cannot be read, the last is "
+            f"{name}: {reason}; check the disk or the data set"
+        )
+
+
+@dataclass(frozen=True)
+class _ValidationImages:
+    source: ImageSource
+    image_size: int
+    on_error: OnError
+
+    def __call__(self, request: range) -> ValidationBatch | _Failed:
+        count = len(request)
+        pixels = np.zeros((count, self.image_size, self.image_size, 3), np.uint8)
+        images = pixels.transpose(0, 3, 1, 2)
+        readable = np.ones(count, np.bool_)
+        unreadable: list[tuple[str, str]] = []
+        for place, index in enumerate(request):
+            try:
+                images[place] = cut_single(_read(self.source, index), self.image_size)
+            except UnreadableImage as error:
+                if self.on_error is OnError.fail:
+                    return _failure(error)
+                readable[place] = False
+                unreadable.append((error.name, error.reason))
+        return ValidationBatch(
+            torch.from_numpy(images),
+            torch.from_numpy(self.source.labels[request.start : request.stop].copy()),
+            torch.from_numpy(readable),
+            unreadable,
+        )
+
+
+def _read(source: ImageSource, index: int) -> Image.Image:
+    try:
+        data = source.read(index)
+    except OSError as error:
+        raise UnreadableImage(source.name(index), error.strerror or str(error)) from error
+    return decode(data, source.name(index))
+
+
+def _failure(error: UnreadableImage) -> _Failed:
+    return _Failed(
+        f"{error.name} cannot be read: {error.reason}; "
+        "repair or remove it, or set data.on_error=skip"
+    )
+
+
+def _produced(
+    make: Callable[[R], T | _Failed], requests: Iterator[R], workers: int | None
+) -> Generator[T, None, None]:
+    """The batch of every request, in order."""
+    workers = default_workers() if workers is None else workers
+    made = _from_workers(make, requests, workers) if workers else _from_here(make, requests)
+    try:
+        for batch in made:
+            if isinstance(batch, _Failed):
+                raise UserError(batch.message)
+            yield batch
+    finally:
+        made.close()
+
+
+def _from_here(
+    make: Callable[[R], T | _Failed], requests: Iterator[R]
+) -> Generator[T | _Failed, None, None]:
+    for request in requests:
+        yield make(request)
+
+
+def _from_workers(
+    make: Callable[[R], T | _Failed], requests: Iterator[R], workers: int
+) -> Generator[T | _Failed, None, None]:
+    loader: DataLoader[Any] = DataLoader(
+        _Made(make),
+        batch_size=None,  # a request makes a whole batch
+        sampler=_Once(requests),
+        num_workers=workers,
+        prefetch_factor=_PREFETCHED_BATCHES,
+        collate_fn=_unchanged,
+        worker_init_fn=_start_worker,
+        # A fork takes milliseconds and shares the source's memory; workers never touch CUDA.
+        # Elsewhere (macOS) forking is unsafe and the platform's default is used.
+        multiprocessing_context="fork" if sys.platform == "linux" else None,
+        # Its own generator: the loader would draw its workers' seeds from torch's global one.
+        generator=torch.Generator(),
+    )
+    iterator = iter(loader)
+    try:
+        while True:
+            try:
+                batch = next(iterator)
+            except StopIteration:
+                return
+            except RuntimeError as error:
+                if "DataLoader worker (pid" not in str(error):
+                    raise
+                raise RuntimeError(
+                    f"a process that reads images died ({str(error).splitlines()[0]}); out of "
+                    "memory or of /dev/shm? Try fewer with data.workers=N; 0 needs neither"
+                ) from error
+            yield batch
+    finally:
+        del iterator  # its last reference: stops and joins the workers
+
+
+@dataclass(frozen=True)
+class _Made(Dataset[Any]):
+    """A map from requests to batches, as the loader wants to see it."""
+
+    make: Callable[[Any], Any]
+
+    def __getitem__(self, request: Any) -> Any:
+        return self.make(request)
+
+
+@dataclass(frozen=True)
+class _Once:
+    """Hands the loader its requests as it asks for them, in the main process."""
+
+    requests: Iterable[Any]
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.requests)
+
+
+def _unchanged(batch: T) -> T:
+    return batch
+
+
+def _start_worker(_: int) -> None:
+    # Ctrl-C and a scheduler's signals go to the whole process group; the main process decides what
+    # happens, and needs its workers until it has saved.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+    torch.set_num_threads(1)  # the workers are the parallelism

@@ -1,0 +1,165 @@
+"""Photometric distortion: drawn image by image, computed as one batch on the device.
+
+The constants are those of Google's public Inception code (`image_processing.py`,
+`inception_preprocessing.py`); GN refers to Howard 2013, which gives contrast, brightness and colour
+a range of [0.5, 1.5] each. BN's "reduced" distortion has no magnitudes; here it is brightness and
+saturation alone, the fast mode of the same code.
+"""
+
+from dataclasses import dataclass
+from enum import Enum
+
+import numpy as np
+import torch
+from numpy.random import Generator
+from numpy.typing import NDArray
+from torch import Tensor
+
+BRIGHTNESS = 32 / 255  # added, from -BRIGHTNESS to BRIGHTNESS, where pixels are 0 to 1
+SATURATION = (0.5, 1.5)  # multiplies the saturation of HSV
+HUE = 0.2  # turns added to the hue of HSV
+CONTRAST = (0.5, 1.5)  # multiplies each channel's distance from its mean over the image
+
+# Sum of pixels in units of 2^-20: see `_channel_means`.
+_FIXED_POINT = 1 << 20
+
+
+class Photometric(Enum):
+    """How strongly colours are distorted."""
+
+    none = "none"
+    reduced = "reduced"
+    full = "full"
+
+
+_FACTORS = {Photometric.none: 0, Photometric.reduced: 3, Photometric.full: 5}
+
+
+@dataclass
+class AugmentationConfig:
+    """What is done to training images beyond the crop and the mirror."""
+
+    photometric: Photometric = Photometric.reduced
+
+
+def draw_factors(photometric: Photometric, generator: Generator) -> NDArray[np.float32]:
+    """Draw one image's factors.
+
+    Returns:
+        float32 (K,): K = 0 for `none`; 3 for `reduced`: brightness, saturation, order (0 or 1);
+        5 for `full`: brightness, saturation, hue, contrast, order.
+    """
+    drawn = generator.random(_FACTORS[photometric])  # a draw of none takes nothing
+    if photometric is Photometric.none:
+        return drawn.astype(np.float32)
+    drawn[0] = _between(-BRIGHTNESS, BRIGHTNESS, drawn[0])
+    drawn[1] = _between(*SATURATION, drawn[1])
+    if photometric is Photometric.full:
+        drawn[2] = _between(-HUE, HUE, drawn[2])
+        drawn[3] = _between(*CONTRAST, drawn[3])
+    drawn[-1] = drawn[-1] >= 0.5
+    return drawn.astype(np.float32)
+
+
+def to_input(images: Tensor, factors: Tensor | None = None) -> Tensor:
+    """Pixels to the network's input: distort, clip to [0, 1], scale to [-1, 1].
+
+    Orders, as in Google's code. Reduced, 0: brightness, saturation; 1: saturation, brightness.
+    Full, 0: brightness, saturation, hue, contrast; 1: brightness, contrast, saturation, hue.
+
+    An image's result does not depend on the rest of its batch, bit for bit, and the memory format
+    of `images` is kept.
+
+    Args:
+        images: uint8 (N, 3, S, S), on any device.
+        factors: float32 (N, K) on the same device, from `draw_factors`; None or K = 0 for no
+            distortion.
+
+    Returns:
+        float32 (N, 3, S, S) in [-1, 1].
+    """
+    x = images.float() / 255
+    kind = 0 if factors is None else factors.shape[1]
+    if factors is not None and kind:
+        columns = [column.view(-1, 1, 1, 1) for column in factors.unbind(1)]
+        if kind == _FACTORS[Photometric.reduced]:
+            x = _reduced(x, *columns)
+        elif kind == _FACTORS[Photometric.full]:
+            x = _full(x, *columns)
+        else:
+            raise ValueError(f"factors has {kind} columns; 0, 3 (reduced) or 5 (full) are known")
+        x = x.clamp_(0, 1)
+    return x.mul_(2).sub_(1)
+
+
+def _reduced(x: Tensor, brightness: Tensor, saturation: Tensor, order: Tensor) -> Tensor:
+    second = order > 0
+    zero = torch.zeros_like(brightness)
+    x = x + torch.where(second, zero, brightness)
+    x = _saturate(x, saturation)
+    return x + torch.where(second, brightness, zero)
+
+
+def _full(
+    x: Tensor, brightness: Tensor, saturation: Tensor, hue: Tensor, contrast: Tensor, order: Tensor
+) -> Tensor:
+    second = order > 0
+    x = x + brightness
+    x = torch.where(second, _contrast(x, contrast), x)
+    x = _saturate(x, saturation)
+    x = _turn_hue(x, hue)
+    return torch.where(second, x, _contrast(x, contrast))
+
+
+def _saturate(x: Tensor, factor: Tensor) -> Tensor:
+    """Multiply HSV's saturation, cut at 1; value and hue stay.
+
+    With s = (v - least) / v, keeping v and the hue means v - (v - x) s'/s, and
+    s'/s = min(factor, 1/s). A value of 0 or less has saturation 0, as in TensorFlow.
+    """
+    value, least = x.amax(1, keepdim=True), x.amin(1, keepdim=True)
+    limit = value.clamp(min=0) / (value - least).clamp(min=1e-12)
+    return value - (value - x) * torch.minimum(factor, limit)
+
+
+def _turn_hue(x: Tensor, turns: Tensor) -> Tensor:
+    """Add `turns` to HSV's hue; value and chroma stay."""
+    red, green, blue = x.unbind(1)
+    value, least = x.amax(1), x.amin(1)
+    chroma = value - least
+    divisor = chroma.clamp(min=1e-12)
+    hue = torch.where(
+        value == red,
+        (green - blue) / divisor,
+        torch.where(value == green, 2 + (blue - red) / divisor, 4 + (red - green) / divisor),
+    )
+    hue = hue + turns.view(-1, 1, 1) * 6
+    channels = []
+    for sextant in (5, 3, 1):
+        k = hue + sextant
+        k = k - torch.floor(k / 6) * 6
+        channels.append(value - chroma * torch.minimum(k, 4 - k).clamp(0, 1))
+    return torch.stack(channels, 1).contiguous(memory_format=_memory_format(x))
+
+
+def _contrast(x: Tensor, factor: Tensor) -> Tensor:
+    """Multiply each channel's distance from its own mean over the image."""
+    mean = _channel_means(x)
+    return (x - mean) * factor + mean
+
+
+def _channel_means(x: Tensor) -> Tensor:
+    # Summed as integers: a float sum's order, hence its last bits, changes with the batch, the
+    # memory format, the number of threads and the device.
+    units = (x * _FIXED_POINT).round_().to(torch.int32)
+    total = units.sum((2, 3), keepdim=True, dtype=torch.int64)
+    return (total.double() / (_FIXED_POINT * x.shape[2] * x.shape[3])).float()
+
+
+def _memory_format(x: Tensor) -> torch.memory_format:
+    channels_last = x.is_contiguous(memory_format=torch.channels_last)
+    return torch.channels_last if channels_last else torch.contiguous_format
+
+
+def _between(low: float, high: float, fraction: float) -> float:
+    return low + (high - low) * fraction

@@ -1,0 +1,342 @@
+"""The embedded data set: ten classes of shapes and textures, drawn with Pillow.
+
+Class is carried by form alone: colours, polarity (light on dark or dark on light), place, size,
+rotation, background, clutter and noise are drawn independently of it, so that a linear classifier
+on pixels has little to hold on to. Images are 64x64 JPEGs in ImageNet's layout, so that they go
+through the code that ImageNet goes through.
+"""
+
+import colorsys
+import fcntl
+import hashlib
+import io
+import logging
+import math
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import PIL
+from numpy.random import Generator, Philox, SeedSequence
+from PIL import Image, ImageDraw
+
+from bn_inception.errors import UserError
+
+VERSION = 1  # raised with any change to what is drawn: the images of a version never change
+SIDE = 64
+TRAIN_PER_CLASS, VAL_PER_CLASS = 400, 100
+
+# Drawn at this multiple and reduced: Pillow's shapes have no smooth edges of their own.
+_OVERSAMPLING = 2
+_JPEG_QUALITY = 85
+_MANIFEST = "manifest.sha256"
+
+_log = logging.getLogger(__name__)
+
+Point = tuple[float, float]
+Colour = tuple[int, int, int]
+
+
+def prepare(cache: Path) -> Path:
+    """Find the data set under `cache`, or draw it there (about six seconds).
+
+    The folder's name carries the version and a checksum over everything that decides the bytes,
+    Pillow's version included. Its files are checked by content at every call (about 0.2 s); where
+    one is missing, changed or extra the set is drawn again. Processes that start together wait
+    for one of them to draw. The folder appears whole, by a rename.
+
+    Returns:
+        The folder that holds train/<class>/*.jpg and val/<class>/*.jpg.
+
+    Raises:
+        UserError: the cache folder cannot be written.
+    """
+    folder = cache / f"synthetic-v{VERSION}-{_settings_checksum()}"
+    try:
+        if _intact(folder):
+            return folder
+        cache.mkdir(parents=True, exist_ok=True)
+        with open(cache / "synthetic.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # released with the file, also by a killed process
+            if not _intact(folder):
+                _log.info("drawing the synthetic data set into %s (about six seconds)", folder)
+                partial = folder.with_name(folder.name + ".partial")
+                shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
+                _write(partial)
+                shutil.rmtree(folder, ignore_errors=True)
+                os.rename(partial, folder)
+    except OSError as error:
+        raise UserError(
+            f"data.cache: {cache} cannot hold the synthetic data set: {error.strerror}; "
+            "set data.cache=FOLDER to a local folder with 20 MB free"
+        ) from error
+    return folder
+
+
+def draw(name: str, split: str, index: int) -> Image.Image:
+    """Draw one image, a pure function of its arguments and `VERSION`.
+
+    Args:
+        name: one of `CLASSES`.
+        split: "train" or "val".
+        index: number within class and split, from 0.
+
+    Returns:
+        RGB, 64x64.
+    """
+    number = list(CLASSES).index(name)
+    key = SeedSequence([VERSION, number, ("train", "val").index(split), index])
+    random = Generator(Philox(key))
+    side = SIDE * _OVERSAMPLING
+    front, back, third = _colours(random)
+
+    canvas = _background(random, side, back, third)
+    _clutter(random, canvas, side, (front, back, third))
+    mask = Image.new("L", (side, side))
+    radius = side * _uniform(random, 0.24, 0.42)
+    room = side / 2 - radius * 0.85
+    centre = (
+        side / 2 + _uniform(random, -room, room),
+        side / 2 + _uniform(random, -room, room),
+    )
+    CLASSES[name](random, ImageDraw.Draw(mask), centre, radius)
+    canvas.paste(_gradient(random, side, front, _shade(random, front)), mask=mask)
+    if random.random() < 0.3:
+        _bar(random, ImageDraw.Draw(canvas), side, third)
+
+    small = canvas.resize((SIDE, SIDE), Image.Resampling.BOX)
+    pixels = np.asarray(small, dtype=np.float32)
+    strength = _uniform(random, 4, 40)
+    noise = (random.random(pixels.shape) - 0.5) * strength
+    return Image.fromarray(np.clip(pixels + noise, 0, 255).astype(np.uint8))
+
+
+def _settings_checksum() -> str:
+    deciding = (VERSION, SIDE, TRAIN_PER_CLASS, VAL_PER_CLASS, _JPEG_QUALITY, PIL.__version__)
+    return hashlib.sha256(repr(deciding).encode()).hexdigest()[:12]
+
+
+def _write(folder: Path) -> None:
+    digest = hashlib.sha256()
+    for split, count in (("train", TRAIN_PER_CLASS), ("val", VAL_PER_CLASS)):
+        for name in sorted(CLASSES):
+            (folder / split / name).mkdir(parents=True)
+            for index in range(count):
+                encoded = io.BytesIO()
+                draw(name, split, index).save(encoded, "JPEG", quality=_JPEG_QUALITY)
+                relative = f"{split}/{name}/{index:04d}.jpg"
+                (folder / relative).write_bytes(encoded.getvalue())
+                _add(digest, relative, encoded.getvalue())
+    (folder / _MANIFEST).write_text(digest.hexdigest() + "\n")
+
+
+def _intact(folder: Path) -> bool:
+    try:
+        expected = (folder / _MANIFEST).read_text().strip()
+        digest = hashlib.sha256()
+        for relative in _listed(folder):
+            _add(digest, relative, (folder / relative).read_bytes())
+    except OSError:
+        return False
+    return digest.hexdigest() == expected
+
+
+def _listed(folder: Path) -> Iterator[str]:
+    for split in ("train", "val"):
+        for name in sorted(os.listdir(folder / split)):
+            for file in sorted(os.listdir(folder / split / name)):
+                yield f"{split}/{name}/{file}"
+
+
+def _add(digest: "hashlib._Hash", relative: str, data: bytes) -> None:
+    digest.update(f"{relative}\n{len(data)}\n".encode() + data)
+
+
+# What every class shares.
+
+
+def _uniform(random: Generator, low: float, high: float) -> float:
+    return low + (high - low) * random.random()
+
+
+def _colours(random: Generator) -> tuple[Colour, Colour, Colour]:
+    """Three colours, the first two apart in lightness, either one the lighter."""
+    light, dark = _uniform(random, 0.6, 1.0), _uniform(random, 0.1, 0.4)
+    values = (light, dark) if random.random() < 0.5 else (dark, light)
+    front, back, third = (
+        _colour(random.random(), _uniform(random, 0.1, 0.9), value)
+        for value in (*values, random.random())
+    )
+    return front, back, third
+
+
+def _colour(hue: float, saturation: float, value: float) -> Colour:
+    red, green, blue = colorsys.hsv_to_rgb(hue, saturation, value)
+    return int(red * 255), int(green * 255), int(blue * 255)
+
+
+def _mixed(one: Colour, other: Colour, share: float) -> Colour:
+    red, green, blue = (int(a + (b - a) * share) for a, b in zip(one, other, strict=True))
+    return red, green, blue
+
+
+def _shade(random: Generator, colour: Colour) -> Colour:
+    end = (255, 255, 255) if random.random() < 0.5 else (0, 0, 0)
+    return _mixed(colour, end, _uniform(random, 0.0, 0.3))
+
+
+def _gradient(random: Generator, side: int, start: Colour, end: Colour) -> Image.Image:
+    corners = Image.fromarray((random.random((2, 2)) * 255).astype(np.uint8))
+    ramp = corners.resize((side, side), Image.Resampling.BILINEAR)
+    size = (side, side)
+    return Image.composite(Image.new("RGB", size, end), Image.new("RGB", size, start), ramp)
+
+
+def _background(random: Generator, side: int, back: Colour, third: Colour) -> Image.Image:
+    canvas = _gradient(random, side, back, _mixed(back, third, _uniform(random, 0.0, 0.5)))
+    if random.random() < 0.5:  # coarse cloudy texture
+        cells = 3 + int(random.random() * 6)
+        grain = (random.random((cells, cells)) * _uniform(random, 20, 110)).astype(np.uint8)
+        cloud = Image.fromarray(grain).resize((side, side), Image.Resampling.BICUBIC)
+        canvas.paste(Image.new("RGB", (side, side), third), mask=cloud)
+    return canvas
+
+
+def _clutter(
+    random: Generator, canvas: Image.Image, side: int, colours: tuple[Colour, Colour, Colour]
+) -> None:
+    """A few faint lines and specks in the object's colours, under the object."""
+    pen = ImageDraw.Draw(canvas)
+    front, back, third = colours
+    for _ in range(int(random.random() * 5)):
+        colour = _mixed(back, front if random.random() < 0.5 else third, _uniform(random, 0.2, 0.8))
+        if random.random() < 0.5:
+            _bar(random, pen, side, colour)
+        else:
+            x, y = random.random() * side, random.random() * side
+            size = side * _uniform(random, 0.02, 0.07)
+            pen.rectangle((x - size, y - size, x + size, y + size), fill=colour)
+
+
+def _bar(random: Generator, pen: ImageDraw.ImageDraw, side: int, colour: Colour) -> None:
+    """A thin line across the image, over or under the object."""
+    ends = [(random.random() * side, random.random() * side) for _ in range(2)]
+    pen.line(ends, fill=colour, width=1 + int(random.random() * side * 0.04))
+
+
+def _turned(points: list[Point], centre: Point, radius: float, angle: float) -> list[Point]:
+    """Points of the unit disc, turned by `angle` (radians), scaled and moved."""
+    cos, sin = math.cos(angle) * radius, math.sin(angle) * radius
+    return [(centre[0] + x * cos - y * sin, centre[1] + x * sin + y * cos) for x, y in points]
+
+
+def _regular(corners: int, radii: tuple[float, ...] = (1.0,)) -> list[Point]:
+    return [
+        (
+            radii[i % len(radii)] * math.cos(2 * math.pi * i / corners),
+            radii[i % len(radii)] * math.sin(2 * math.pi * i / corners),
+        )
+        for i in range(corners)
+    ]
+
+
+def _disc(centre: Point, radius: float) -> tuple[float, float, float, float]:
+    x, y = centre
+    return x - radius, y - radius, x + radius, y + radius
+
+
+def _angle(random: Generator) -> float:
+    return 2 * math.pi * random.random()
+
+
+# The classes: each paints its form into a mask.
+
+
+def _circle(_: Generator, pen: ImageDraw.ImageDraw, centre: Point, radius: float) -> None:
+    pen.ellipse(_disc(centre, radius), fill=255)
+
+
+def _ring(random: Generator, pen: ImageDraw.ImageDraw, centre: Point, radius: float) -> None:
+    pen.ellipse(_disc(centre, radius), fill=255)
+    pen.ellipse(_disc(centre, radius * _uniform(random, 0.45, 0.7)), fill=0)
+
+
+def _crescent(random: Generator, pen: ImageDraw.ImageDraw, centre: Point, radius: float) -> None:
+    pen.ellipse(_disc(centre, radius), fill=255)
+    ((x, y),) = _turned([(_uniform(random, 0.45, 0.7), 0.0)], centre, radius, _angle(random))
+    pen.ellipse(_disc((x, y), radius * 0.85), fill=0)
+
+
+def _polygon(
+    random: Generator,
+    pen: ImageDraw.ImageDraw,
+    centre: Point,
+    radius: float,
+    points: list[Point],
+) -> None:
+    pen.polygon(_turned(points, centre, radius, _angle(random)), fill=255)
+
+
+def _triangle(random: Generator, pen: ImageDraw.ImageDraw, centre: Point, radius: float) -> None:
+    _polygon(random, pen, centre, radius, _regular(3))
+
+
+def _square(random: Generator, pen: ImageDraw.ImageDraw, centre: Point, radius: float) -> None:
+    _polygon(random, pen, centre, radius, _regular(4))
+
+
+def _star(random: Generator, pen: ImageDraw.ImageDraw, centre: Point, radius: float) -> None:
+    _polygon(random, pen, centre, radius, _regular(10, (1.0, _uniform(random, 0.35, 0.5))))
+
+
+def _cross(random: Generator, pen: ImageDraw.ImageDraw, centre: Point, radius: float) -> None:
+    angle, half = _angle(random), _uniform(random, 0.18, 0.3)
+    for turn in (0.0, math.pi / 2):
+        arm = [(-1.0, -half), (1.0, -half), (1.0, half), (-1.0, half)]
+        pen.polygon(_turned(arm, centre, radius, angle + turn), fill=255)
+
+
+def _stripes(random: Generator, pen: ImageDraw.ImageDraw, centre: Point, radius: float) -> None:
+    angle, bars = _angle(random), 3 + int(random.random() * 3)
+    for bar in range(bars):
+        low = -1 + 2 * bar / bars
+        high = low + 1 / bars
+        ends = [math.sqrt(max(0.0, 1 - min(1.0, abs(y)) ** 2)) for y in (low, high)]
+        band = [(-ends[0], low), (ends[0], low), (ends[1], high), (-ends[1], high)]
+        pen.polygon(_turned(band, centre, radius, angle), fill=255)
+
+
+def _checks(random: Generator, pen: ImageDraw.ImageDraw, centre: Point, radius: float) -> None:
+    angle, cells = _angle(random), 3 + int(random.random() * 2)
+    step = 2 / cells
+    for row in range(cells):
+        for column in range(row % 2, cells, 2):
+            x, y = (-1 + step * column) * 0.8, (-1 + step * row) * 0.8
+            far = step * 0.8
+            cell = [(x, y), (x + far, y), (x + far, y + far), (x, y + far)]
+            pen.polygon(_turned(cell, centre, radius, angle), fill=255)
+
+
+def _dots(random: Generator, pen: ImageDraw.ImageDraw, centre: Point, radius: float) -> None:
+    places = [
+        (0.0, 0.0),
+        *((x * 0.72, y * 0.72) for x, y in _regular(5 + int(random.random() * 2))),
+    ]
+    for place in _turned(places, centre, radius, _angle(random)):
+        pen.ellipse(_disc(place, radius * 0.24), fill=255)
+
+
+CLASSES: dict[str, Callable[[Generator, ImageDraw.ImageDraw, Point, float], None]] = {
+    "checks": _checks,
+    "circle": _circle,
+    "crescent": _crescent,
+    "cross": _cross,
+    "dots": _dots,
+    "ring": _ring,
+    "square": _square,
+    "star": _star,
+    "stripes": _stripes,
+    "triangle": _triangle,
+}

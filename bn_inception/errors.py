@@ -1,0 +1,8 @@
+"""The one exception that a user may see."""
+
+
+class UserError(ValueError):
+    """Bad input: one line naming the thing, the value, what is allowed and the remedy.
+
+    The command line prints the message without a traceback and exits with status 2.
+    """

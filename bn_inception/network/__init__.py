@@ -1,0 +1,28 @@
+"""The networks of BN Figure 5 and section 4.2."""
+
+from bn_inception.network.cost import multiply_adds
+from bn_inception.network.inception import (
+    AUXILIARY_LOSS_WEIGHT,
+    FirstConvolution,
+    Inception,
+    Logits,
+    NetworkConfig,
+    Nonlinearity,
+    Normalization,
+)
+from bn_inception.network.initialization import Initialization, initialize
+from bn_inception.network.normalization import PerActivationBatchNorm
+
+__all__ = [
+    "AUXILIARY_LOSS_WEIGHT",
+    "FirstConvolution",
+    "Inception",
+    "Initialization",
+    "Logits",
+    "NetworkConfig",
+    "Nonlinearity",
+    "Normalization",
+    "PerActivationBatchNorm",
+    "initialize",
+    "multiply_adds",
+]

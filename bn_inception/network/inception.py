@@ -1,0 +1,461 @@
+"""The network: a loop over the rows of BN Figure 5.
+
+BN is Ioffe and Szegedy 2015 (arXiv 1502.03167), GN is GoogLeNet (Szegedy et al. 2014,
+arXiv 1409.4842).
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bn_inception.errors import UserError
+from bn_inception.network import geometry
+from bn_inception.network.initialization import Initialization, Role
+from bn_inception.network.normalization import (
+    PerActivationBatchNorm,
+    batch_norm_1d,
+    batch_norm_2d,
+)
+from bn_inception.paper import figure5
+from bn_inception.paper.figure5 import InceptionModule, Pool
+
+AUXILIARY_LOSS_WEIGHT = 0.3
+"""Weight of the auxiliary head's loss in the total loss (GN section 5)."""
+AUXILIARY_ROW = "4d"
+"""Row that the auxiliary head reads: so the count meets the paper's 13.6 million parameters."""
+
+
+class Normalization(Enum):
+    """What stands before every nonlinearity: nothing, or batch normalization (BN section 3.2)."""
+
+    none = "none"
+    batch = "batch"
+
+
+class Nonlinearity(Enum):
+    """The nonlinearity of every hidden layer (BN section 4.2.2 trains both)."""
+
+    relu = "relu"
+    sigmoid = "sigmoid"
+
+
+class FirstConvolution(Enum):
+    """7x7/2 on the image: depthwise 3 -> 24 and pointwise (BN section 4.2), or a full one."""
+
+    separable = "separable"
+    full = "full"
+
+
+@dataclass
+class NetworkConfig:
+    """The network's settings. The defaults are BN-x5's and BN-x30's network at the paper's size."""
+
+    normalization: Normalization = Normalization.batch
+    per_activation: list[str] = field(default_factory=list)
+    """Modules (3a to 5b) whose BN is per activation instead of per channel (BN section 4.2.3)."""
+    nonlinearity: Nonlinearity = Nonlinearity.relu
+    dropout: float = 0.0
+    """Probability of dropping each input of the main classifier."""
+    local_response_normalization: bool = False
+    """After pool1 and before pool2, as in GN; BN section 4.2.1 removes it to accelerate."""
+    pool_projection: int = 96
+    """Of 4c and 4d: 96 or 128, see `figure5.modules`."""
+    first_convolution: FirstConvolution = FirstConvolution.separable
+    auxiliary_head: bool = True
+    """The auxiliary classifier on 4d, in training alone."""
+    convolution_bias: bool = False
+    """Biases under BN, which cancels them. A network without BN always has biases."""
+    width: float = 1.0
+    """Multiplies every hidden width, see `scaled`."""
+    image_size: int = 224
+    """Side of the training images in pixels; small ones change the stem, see `geometry`."""
+    initialization: Initialization = Initialization.centred_he
+    """See `docs/fidelity.md` for the experiment behind the default."""
+    initial_weight_gain: float = 1.0
+    """Multiplies the initial convolution weights (BN section 4.2.3, the ensemble)."""
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.dropout < 1.0:
+            raise UserError(
+                f"dropout is {self.dropout}: allowed are 0 to below 1; choose a probability"
+            )
+        if not (math.isfinite(self.width) and 0.0 < self.width <= 16.0):
+            raise UserError(
+                f"width is {self.width}: allowed are factors above 0, up to 16; 1 is the paper's"
+            )
+        if not (math.isfinite(self.initial_weight_gain) and self.initial_weight_gain > 0.0):
+            raise UserError(
+                f"initial_weight_gain is {self.initial_weight_gain}: allowed are finite factors "
+                "above 0; 1 leaves the weights alone"
+            )
+        figure5.modules(self.pool_projection)
+        geometry.stem_strides(self.image_size)
+        for name in self.per_activation:
+            if name not in figure5.MODULE_NAMES:
+                raise UserError(
+                    f"per_activation names the module {name!r}: allowed are "
+                    f"{', '.join(figure5.MODULE_NAMES)}; name some of them"
+                )
+        if self.per_activation and self.normalization is Normalization.none:
+            raise UserError(
+                f"per_activation is {self.per_activation} with normalization none: allowed is [] "
+                "there; set normalization to batch or per_activation to []"
+            )
+
+    @property
+    def has_convolution_bias(self) -> bool:
+        """Whether the hidden layers have biases: always without BN."""
+        return self.convolution_bias or self.normalization is Normalization.none
+
+
+class Logits(NamedTuple):
+    """Unnormalized log-probabilities of the two classifiers in training mode, each (N, classes)."""
+
+    main: Tensor
+    auxiliary: Tensor
+
+
+def scaled(channels: int, width: float) -> int:
+    """`channels` times `width`, rounded to the nearest multiple of 4 (halves up), at least 4.
+
+    Figure 5's widths are multiples of 32, so that at width 1, 0.5 and 0.25 nothing is rounded and
+    all modules keep their proportions.
+    """
+    return max(4, 4 * math.floor(channels * width / 4 + 0.5))
+
+
+class HiddenConvolution(nn.Module):
+    """Convolution, normalization if any, nonlinearity: (N, C, H, W) to (N, out_channels, H/s, W/s).
+
+    Padding is symmetric, kernel // 2, as in the public PyTorch ports. A side n becomes ceil(n / s).
+    """
+
+    def __init__(
+        self,
+        config: NetworkConfig,
+        in_channels: int,
+        out_channels: int,
+        kernel: int,
+        role: Role,
+        *,
+        stride: int = 1,
+        per_activation_grid: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.role = role
+        self.convolution = nn.Conv2d(
+            in_channels,
+            out_channels,
+            kernel,
+            stride,
+            padding=kernel // 2,
+            bias=config.has_convolution_bias,
+        )
+        self.normalization = _normalization(config, out_channels, per_activation_grid)
+        self.nonlinearity = _nonlinearity(config)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """(N, in_channels, H, W) to (N, out_channels, ceil(H / stride), ceil(W / stride))."""
+        maps = self.convolution(maps)
+        if self.normalization is not None:
+            maps = self.normalization(maps)
+        output: Tensor = self.nonlinearity(maps)
+        return output
+
+
+class SeparableConvolution(HiddenConvolution):
+    """The first convolution, separable: depthwise 7x7 with 8 filters a colour, then pointwise.
+
+    Nothing stands between the two halves: no bias, no normalization, no nonlinearity (BN 4.2).
+    """
+
+    def __init__(self, config: NetworkConfig, out_channels: int, *, stride: int) -> None:
+        filters = 3 * figure5.CONV1_DEPTH_MULTIPLIER
+        super().__init__(config, filters, out_channels, 1, Role.image)
+        self.depthwise = nn.Conv2d(3, filters, 7, stride, padding=3, groups=3, bias=False)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """(N, 3, H, W) to (N, out_channels, ceil(H / stride), ceil(W / stride))."""
+        return super().forward(self.depthwise(maps))
+
+
+class SamePool(nn.Module):
+    """3x3 pooling that maps a side n to ceil(n / stride); on even sides as TensorFlow's SAME.
+
+    Averages leave the padding out of the count.
+    """
+
+    def __init__(self, pool: Pool, stride: int) -> None:
+        super().__init__()
+        self.pool = pool
+        self.stride = stride
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """(N, C, H, W) to (N, C, ceil(H / stride), ceil(W / stride))."""
+        if self.pool is Pool.average:
+            return F.avg_pool2d(maps, 3, self.stride, padding=1, count_include_pad=False)
+        if self.stride == 1:
+            return F.max_pool2d(maps, 3, 1, padding=1)
+        # SAME needs one row or column more than an even side has, and puts it at the end
+        # (ceil_mode); it needs two at an odd side, which only sizes other than 224 meet, and puts
+        # one at each end.
+        odd = (maps.shape[2] % 2, maps.shape[3] % 2)
+        return F.max_pool2d(maps, 3, 2, padding=odd, ceil_mode=True)
+
+    def extra_repr(self) -> str:
+        """Shown by repr."""
+        return f"{self.pool}, stride={self.stride}"
+
+
+class InceptionBlock(nn.Module):
+    """One Inception module of Figure 5: (N, C, H, W) to (N, out_channels, H/stride, W/stride)."""
+
+    def __init__(
+        self, config: NetworkConfig, module: InceptionModule, in_channels: int, in_grid: int
+    ) -> None:
+        super().__init__()
+        per_activation = module.name in config.per_activation
+        stride = module.stride
+
+        def unit(
+            channels: int,
+            out_channels: int,
+            kernel: int,
+            role: Role,
+            stride: int = 1,
+            step: int = 1,
+        ) -> HiddenConvolution:
+            # `step` is the stride taken up to and with this layer.
+            return HiddenConvolution(
+                config,
+                channels,
+                out_channels,
+                kernel,
+                role,
+                stride=stride,
+                per_activation_grid=-(-in_grid // step) if per_activation else None,
+            )
+
+        self.one_by_one = None
+        if module.one_by_one:
+            self.one_by_one = unit(in_channels, module.one_by_one, 1, Role.hidden)
+        self.reduce_3x3 = unit(in_channels, module.reduce_3x3, 1, Role.reduction)
+        self.conv_3x3 = unit(module.reduce_3x3, module.conv_3x3, 3, Role.hidden, stride, stride)
+        self.double_reduce = unit(in_channels, module.double_reduce, 1, Role.reduction)
+        self.double_3x3_1 = unit(module.double_reduce, module.double_3x3, 3, Role.hidden)
+        self.double_3x3_2 = unit(
+            module.double_3x3, module.double_3x3, 3, Role.hidden, stride, stride
+        )
+        self.pool = SamePool(module.pool, stride)
+        self.projection = None
+        if module.projection:
+            self.projection = unit(in_channels, module.projection, 1, Role.projection, 1, stride)
+        self.out_channels = module.channels(in_channels)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """(N, C, H, W) to (N, out_channels, ceil(H / stride), ceil(W / stride))."""
+        branches: list[Tensor] = []
+        if self.one_by_one is not None:
+            branches.append(self.one_by_one(maps))
+        branches.append(self.conv_3x3(self.reduce_3x3(maps)))
+        branches.append(self.double_3x3_2(self.double_3x3_1(self.double_reduce(maps))))
+        pooled = self.pool(maps)
+        branches.append(pooled if self.projection is None else self.projection(pooled))
+        return torch.cat(branches, 1)
+
+
+class AuxiliaryHead(nn.Module):
+    """The auxiliary classifier (GN section 5): (N, C, grid, grid) to logits (N, classes).
+
+    Average pool 5x5/3, 1x1 convolution, hidden linear layer, linear classifier. With 768 hidden
+    features and no dropout, as in soumith's imagenet-multiGPU.torch (GN has 1024, and dropout of
+    70 %), because this reading meets the paper's count of parameters.
+    """
+
+    def __init__(
+        self, config: NetworkConfig, in_channels: int, pooled_grid: int, num_classes: int
+    ) -> None:
+        super().__init__()
+        channels, features = scaled(128, config.width), scaled(768, config.width)
+        self.pooled_grid = pooled_grid
+        self.pool = nn.AvgPool2d(geometry.AUXILIARY_POOL, geometry.AUXILIARY_POOL_STRIDE)
+        self.convolution = HiddenConvolution(config, in_channels, channels, 1, Role.hidden)
+        self.hidden = nn.Linear(
+            channels * pooled_grid**2, features, bias=config.has_convolution_bias
+        )
+        self.normalization = (
+            None if config.normalization is Normalization.none else batch_norm_1d(features)
+        )
+        self.nonlinearity = _nonlinearity(config)
+        self.classifier = nn.Linear(features, num_classes)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """(N, C, grid, grid) to logits (N, classes); UserError for another grid."""
+        maps = self.pool(maps)
+        if maps.shape[2:] != (self.pooled_grid, self.pooled_grid):
+            raise UserError(
+                f"training images give the auxiliary head a map of {tuple(maps.shape[2:])}: "
+                f"allowed is {self.pooled_grid}x{self.pooled_grid}; "
+                "train at the configured image_size"
+            )
+        features: Tensor = self.hidden(self.convolution(maps).flatten(1))
+        if self.normalization is not None:
+            features = self.normalization(features)
+        logits: Tensor = self.classifier(self.nonlinearity(features))
+        return logits
+
+
+class Inception(nn.Module):
+    """The network of BN Figure 5 for `num_classes` classes, in the reading that `config` names.
+
+    Takes images (N, 3, H, W), floating point, RGB in about [-1, 1]. Returns `Logits` (main and
+    auxiliary) in training mode with the auxiliary head, else logits (N, classes). Training images
+    have `config.image_size` pixels a side; evaluation takes any size that leaves the last modules a
+    grid, unless some BN is per activation. Training batches of one image cannot pass BN (torch's
+    ValueError).
+
+    Weights start from torch's defaults; `initialization.initialize` sets the ones that training
+    uses. Raises UserError for fewer than two classes.
+    """
+
+    def __init__(self, config: NetworkConfig, num_classes: int) -> None:
+        super().__init__()
+        if num_classes < 2:
+            raise UserError(
+                f"num_classes is {num_classes}: allowed are 2 or more; name at least two classes"
+            )
+        self.config = config
+        self.num_classes = num_classes
+        grids = geometry.grids(config.image_size)
+        strides = geometry.stem_strides(config.image_size)
+
+        # Sizes in the comments: channels x side x side of the row's output at 224 and width 1.
+        rows: dict[str, nn.Module] = {}
+        stem, reduce, channels = (scaled(c, config.width) for c in (64, 64, 192))
+        if config.first_convolution is FirstConvolution.separable:
+            rows["conv1"] = SeparableConvolution(config, stem, stride=strides.conv1)
+        else:
+            rows["conv1"] = HiddenConvolution(  # 64 x 112 x 112
+                config, 3, stem, 7, Role.image, stride=strides.conv1
+            )
+        rows["pool1"] = SamePool(Pool.max, strides.pool1)  # 64 x 56 x 56
+        if config.local_response_normalization:
+            rows["lrn1"] = LocalResponseNormalization()
+        rows["conv2_reduce"] = HiddenConvolution(config, stem, reduce, 1, Role.projection)
+        rows["conv2"] = HiddenConvolution(config, reduce, channels, 3, Role.hidden)  # 192 x 56 x 56
+        if config.local_response_normalization:
+            rows["lrn2"] = LocalResponseNormalization()
+        rows["pool2"] = SamePool(Pool.max, strides.pool2)  # 192 x 28 x 28
+
+        auxiliary: AuxiliaryHead | None = None
+        grid = grids["pool2"]
+        for printed in figure5.modules(config.pool_projection):
+            module = _scaled_module(printed, config.width)
+            block = InceptionBlock(config, module, channels, grid)
+            rows[module.name] = block
+            channels, grid = block.out_channels, grids[module.name]
+            if module.name == AUXILIARY_ROW and config.auxiliary_head:
+                pooled_grid = geometry.auxiliary_grid(config.image_size)
+                auxiliary = AuxiliaryHead(config, channels, pooled_grid, num_classes)
+
+        self.rows = nn.ModuleDict(rows)
+        self.dropout = nn.Dropout(config.dropout)
+        self.classifier = nn.Linear(channels, num_classes)  # 1024 -> classes
+        self.auxiliary = auxiliary
+
+    def forward(self, images: Tensor) -> Tensor | Logits:
+        """Logits of images (N, 3, H, W): see the class."""
+        if images.dim() != 4 or images.shape[1] != 3:
+            raise UserError(
+                f"images have the shape {tuple(images.shape)}: allowed is (N, 3, height, width); "
+                "give a batch of RGB images"
+            )
+        maps = images
+        auxiliary: Tensor | None = None
+        for name, row in self.rows.items():
+            maps = row(maps)
+            if name == AUXILIARY_ROW and self.training and self.auxiliary is not None:
+                auxiliary = self.auxiliary(maps)
+        # Figure 5's 7x7 average pool, over whatever the last grid is at other image sizes.
+        logits: Tensor = self.classifier(self.dropout(maps.mean((2, 3))))
+        return logits if auxiliary is None else Logits(logits, auxiliary)
+
+    def named_rows(self) -> Iterator[tuple[str, nn.Module]]:
+        """The rows, the auxiliary head ("auxiliary") and the classifier, by name, in forward order.
+
+        Every parameter of the network is in exactly one of them.
+        """
+        for name, row in self.rows.items():
+            yield name, row
+            if name == AUXILIARY_ROW and self.auxiliary is not None:
+                yield "auxiliary", self.auxiliary
+        yield "classifier", self.classifier
+
+    def grids(self) -> dict[str, int]:
+        """Side of each row's output at `config.image_size`, by the names of `figure5.ROWS`."""
+        return geometry.grids(self.config.image_size)
+
+    def layer_roles(self) -> Iterator[tuple[nn.Conv2d | nn.Linear, Role]]:
+        """Every convolution and linear layer with its role, in forward order."""
+        for _, row in self.named_rows():
+            for module in row.modules():
+                if isinstance(module, SeparableConvolution):
+                    yield module.depthwise, module.role
+                if isinstance(module, HiddenConvolution):
+                    yield module.convolution, module.role
+                if isinstance(module, AuxiliaryHead):
+                    yield module.hidden, Role.hidden
+                    yield module.classifier, Role.classifier
+        yield self.classifier, Role.classifier
+
+
+class LocalResponseNormalization(nn.Module):
+    """Divides by (k + alpha/5 * the sum of squares over 5 neighbouring channels) ** beta (GN).
+
+    Constants k 1, alpha 1e-4, beta 0.75 are those of Caffe's GoogLeNet, in torch's convention.
+    """
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """(N, C, H, W) to the same shape."""
+        return F.local_response_norm(maps, 5, alpha=1e-4, beta=0.75, k=1.0)
+
+
+def _normalization(
+    config: NetworkConfig, channels: int, per_activation_grid: int | None
+) -> nn.Module | None:
+    if config.normalization is Normalization.none:
+        return None
+    if per_activation_grid is not None:
+        return PerActivationBatchNorm(channels, per_activation_grid, per_activation_grid)
+    return batch_norm_2d(channels)
+
+
+def _nonlinearity(config: NetworkConfig) -> nn.Module:
+    # In place: BN's and the convolution's backward need their inputs, not the output that this
+    # overwrites.
+    if config.nonlinearity is Nonlinearity.sigmoid:
+        return nn.Sigmoid()
+    return nn.ReLU(inplace=True)
+
+
+def _scaled_module(module: InceptionModule, width: float) -> InceptionModule:
+    def width_of(channels: int) -> int:
+        return scaled(channels, width) if channels else 0
+
+    return InceptionModule(
+        module.name,
+        module.stride,
+        width_of(module.one_by_one),
+        width_of(module.reduce_3x3),
+        width_of(module.conv_3x3),
+        width_of(module.double_reduce),
+        width_of(module.double_3x3),
+        module.pool,
+        width_of(module.projection),
+    )

@@ -1,0 +1,123 @@
+"""Figure 5 of BN (Ioffe and Szegedy 2015, arXiv 1502.03167): the architecture as data.
+
+`ROWS` holds the table as printed. `MODULES` holds its ten Inception modules with the printed
+widths, and `modules` returns a named reading of them: the widths printed for 4c and 4d sum to 608
+channels while their printed output says 576, so that at least one printed number is wrong.
+"""
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from bn_inception.errors import UserError
+
+
+class Pool(StrEnum):
+    """The pooling of a row."""
+
+    average = "average"
+    max = "max"
+
+
+@dataclass(frozen=True)
+class PrintedRow:
+    """One row of the table as printed.
+
+    `output_side` and `output_channels` are the printed output size (side x side x channels). For 3c
+    and 4e the printed side is that of the row's input, although their stride is 2. `kernel` is the
+    patch size, 0 where none is printed. `reduce` is the "#3x3 reduce" of the stem's second
+    convolution.
+    """
+
+    name: str
+    title: str
+    kernel: int
+    stride: int
+    output_side: int
+    output_channels: int
+    reduce: int = 0
+
+
+@dataclass(frozen=True)
+class InceptionModule:
+    """One Inception module: four branches side by side, joined by channel.
+
+    The branches are, in the order of concatenation: 1x1 (absent where `one_by_one` is 0); 1x1
+    reduce and 3x3; 1x1 reduce and two 3x3 of one width; 3x3 pool and 1x1 projection. A `projection`
+    of 0 passes the pooled input through. A stride of 2 sits on the last 3x3 of both convolutional
+    branches and on the pool, never on a 1x1. All widths are numbers of output channels.
+    """
+
+    name: str
+    stride: int
+    one_by_one: int
+    reduce_3x3: int
+    conv_3x3: int
+    double_reduce: int
+    double_3x3: int
+    pool: Pool
+    projection: int
+
+    def channels(self, in_channels: int) -> int:
+        """Output channels by sum of the branches, for an input of `in_channels` channels."""
+        pooled = self.projection if self.projection else in_channels
+        return self.one_by_one + self.conv_3x3 + self.double_3x3 + pooled
+
+
+ROWS: tuple[PrintedRow, ...] = (
+    PrintedRow("conv1", "convolution", 7, 2, 112, 64),
+    PrintedRow("pool1", "max pool", 3, 2, 56, 64),
+    PrintedRow("conv2", "convolution", 3, 1, 56, 192, reduce=64),
+    PrintedRow("pool2", "max pool", 3, 2, 28, 192),
+    PrintedRow("3a", "inception (3a)", 0, 1, 28, 256),
+    PrintedRow("3b", "inception (3b)", 0, 1, 28, 320),
+    PrintedRow("3c", "inception (3c)", 0, 2, 28, 576),
+    PrintedRow("4a", "inception (4a)", 0, 1, 14, 576),
+    PrintedRow("4b", "inception (4b)", 0, 1, 14, 576),
+    PrintedRow("4c", "inception (4c)", 0, 1, 14, 576),
+    PrintedRow("4d", "inception (4d)", 0, 1, 14, 576),
+    PrintedRow("4e", "inception (4e)", 0, 2, 14, 1024),
+    PrintedRow("5a", "inception (5a)", 0, 1, 7, 1024),
+    PrintedRow("5b", "inception (5b)", 0, 1, 7, 1024),
+    PrintedRow("average_pool", "avg pool", 7, 1, 1, 1024),
+)
+"""Every row of Figure 5 as printed, in forward order."""
+
+CONV1_DEPTH_MULTIPLIER = 8
+"""BN section 4.2: the first convolution is separable, with depth multiplier 8 (3 -> 24)."""
+
+_AVERAGE, _MAX = Pool.average, Pool.max
+MODULES: tuple[InceptionModule, ...] = (
+    InceptionModule("3a", 1, 64, 64, 64, 64, 96, _AVERAGE, 32),
+    InceptionModule("3b", 1, 64, 64, 96, 64, 96, _AVERAGE, 64),
+    InceptionModule("3c", 2, 0, 128, 160, 64, 96, _MAX, 0),
+    InceptionModule("4a", 1, 224, 64, 96, 96, 128, _AVERAGE, 128),
+    InceptionModule("4b", 1, 192, 96, 128, 96, 128, _AVERAGE, 128),
+    InceptionModule("4c", 1, 160, 128, 160, 128, 160, _AVERAGE, 128),
+    InceptionModule("4d", 1, 96, 128, 192, 160, 192, _AVERAGE, 128),
+    InceptionModule("4e", 2, 0, 128, 192, 192, 256, _MAX, 0),
+    InceptionModule("5a", 1, 352, 192, 320, 160, 224, _AVERAGE, 128),
+    InceptionModule("5b", 1, 352, 192, 320, 192, 224, _MAX, 128),
+)
+"""The ten Inception modules with the widths as printed."""
+
+MODULE_NAMES: tuple[str, ...] = tuple(module.name for module in MODULES)
+
+POOL_PROJECTIONS = (96, 128)
+"""The two readings of the pool projection of 4c and 4d."""
+
+
+def modules(pool_projection: int = 96) -> tuple[InceptionModule, ...]:
+    """The ten modules under one reading of the pool projection of 4c and 4d.
+
+    96 keeps the printed outputs (576, 576, 1024 after 4c, 4d, 4e); 128 keeps the printed
+    projections (608, 608, 1056). Raises UserError for any other value.
+    """
+    if pool_projection not in POOL_PROJECTIONS:
+        raise UserError(
+            f"pool_projection is {pool_projection}: allowed are 96 (the outputs as printed) and "
+            "128 (the projections as printed); choose one of them"
+        )
+    return tuple(
+        replace(module, projection=pool_projection) if module.name in ("4c", "4d") else module
+        for module in MODULES
+    )

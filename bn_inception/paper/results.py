@@ -1,0 +1,112 @@
+"""The numbers that BN (Ioffe and Szegedy 2015, arXiv 1502.03167) reports, with their place in it.
+
+Accuracies and errors are fractions, durations are steps of 32 images. GN is GoogLeNet (Szegedy et
+al. 2014, arXiv 1409.4842).
+"""
+
+from dataclasses import dataclass
+
+IMAGENET_TRAIN_IMAGES = 1_281_167
+"""Training images of ILSVRC 2012."""
+IMAGENET_VALIDATION_IMAGES = 50_000
+"""Validation images of ILSVRC 2012, on which Figures 2, 3 and 4 are measured."""
+IMAGENET_TEST_IMAGES = 100_000
+"""Images on the ILSVRC test server (section 4.2.3)."""
+IMAGENET_CLASSES = 1000
+
+MINI_BATCH = 32
+"""Section 4.2: images in a training step, in every recipe."""
+STEPS_PER_8_EPOCHS = round(8 * IMAGENET_TRAIN_IMAGES / MINI_BATCH)
+"""320,292 steps: GN section 6 multiplies the learning rate by 0.96 every 8 epochs."""
+
+TARGET_TOP1 = 0.722
+"""Figure 3: the plain network's maximum accuracy, to which every recipe's steps are counted."""
+PARAMETERS = 13.6e6
+"""Section 4.2: the parameters of the Inception network trained there."""
+
+
+@dataclass(frozen=True)
+class RecipeResult:
+    """One row of Figure 3: title as printed, steps of 32 images, top-1 validation accuracy."""
+
+    name: str
+    title: str
+    initial_learning_rate: float
+    """Sections 4.2.1 and 4.2.2: 0.0015, and 5 or 30 times that."""
+    steps_to_72_2: int | None
+    """Steps to TARGET_TOP1, None where the network never reached it."""
+    maximum_top1: float
+    maximum_at_step: int | None = None
+    """Step of the maximum, where the text (section 4.2.2) names it."""
+
+
+FIGURE_3: dict[str, RecipeResult] = {
+    result.name: result
+    for result in (
+        RecipeResult("inception", "Inception", 0.0015, 31_000_000, 0.722),
+        RecipeResult("bn_baseline", "BN-Baseline", 0.0015, 13_300_000, 0.727),
+        RecipeResult("bn_x5", "BN-x5", 0.0075, 2_100_000, 0.730),
+        RecipeResult("bn_x30", "BN-x30", 0.045, 2_700_000, 0.748, maximum_at_step=6_000_000),
+        RecipeResult("bn_x5_sigmoid", "BN-x5-Sigmoid", 0.0075, None, 0.698),
+    )
+}
+"""Figure 3: steps to 72.2 % and maximum accuracy, in the paper's order."""
+
+CONTROLS: dict[str, str] = {
+    "inception_x5": "the model parameters reach machine infinity",
+    "inception_sigmoid": "the accuracy remains equivalent to chance",
+}
+"""Section 4.2.2: what the text says of plain Inception at five times the rate, and with sigmoid."""
+
+L2_FACTOR = 5
+"""Section 4.2.1: by how much the accelerated BN recipes divide the L2 weight loss."""
+DECAY_FACTOR = 6
+"""Section 4.2.1: how much faster the accelerated BN recipes decay the learning rate."""
+SHUFFLING_GAIN = 0.01
+"""Section 4.2.1: "about 1 %" validation accuracy from within-shard shuffling."""
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    """One row of Figure 4: errors on the validation set, None where no number is printed."""
+
+    title: str
+    crops: int | None
+    models: int | None
+    top1_error: float | None
+    top5_error: float
+
+
+FIGURE_4: tuple[EvaluationResult, ...] = (
+    EvaluationResult("GoogLeNet ensemble", 144, 7, None, 0.0667),
+    EvaluationResult("Deep Image low-res", None, 1, None, 0.0796),
+    EvaluationResult("Deep Image high-res", None, 1, 0.2488, 0.0742),
+    EvaluationResult("Deep Image ensemble", None, None, None, 0.0598),
+    EvaluationResult("BN-Inception single crop", 1, 1, 0.252, 0.0782),
+    EvaluationResult("BN-Inception multicrop", 144, 1, 0.2199, 0.0582),
+    EvaluationResult("BN-Inception ensemble", 144, 6, 0.201, 0.049),
+)
+"""Figure 4, in the paper's order."""
+
+TEST_SERVER_TOP5_ERROR = 0.0482
+"""Figure 4's footnote: the ensemble on the test server's 100,000 images."""
+
+ENSEMBLE_MODELS = 6
+"""Section 4.2.3: networks in the ensemble, each BN-x30 with some changes."""
+ENSEMBLE_DROPOUTS = (0.05, 0.10)
+"""Section 4.2.3: the dropout that some of the six networks use ("5 % or 10 %")."""
+ENSEMBLE_STEPS = 6_000_000
+"""Section 4.2.3: each network reaches its maximum after about so many steps."""
+MULTICROP_SCALES = (256, 288, 320, 352)
+"""GN section 7: shorter sides in pixels; 4 scales x 3 squares x 6 crops x 2 mirrors = 144."""
+MULTICROP_CROPS = 144
+"""GN section 7."""
+
+MNIST_STEPS = 50_000
+"""Section 4.1 and Figure 1: training steps of the MNIST experiment."""
+MNIST_MINI_BATCH = 60
+"""Section 4.1: images in one of its mini-batches."""
+MNIST_HIDDEN_UNITS = (100, 100, 100)
+"""Section 4.1: sigmoid units of its fully-connected hidden layers."""
+FIGURE_1_PERCENTILES = (15, 50, 85)
+"""Figure 1(b, c): percentiles of the input to one typical sigmoid of the last hidden layer."""

@@ -1,0 +1,34 @@
+"""The run folder: metrics, milestones, summary, environment, and their TensorBoard mirror.
+
+`metrics.jsonl` and `summary.json` are the record; TensorBoard shows the same numbers. Nothing here
+imports torch, and TensorBoard's own modules are imported only when a mirror opens.
+"""
+
+from bn_inception.record.environment import describe
+from bn_inception.record.metrics import (
+    MetricsLog,
+    TrainRecord,
+    ValidationRecord,
+    read_metrics,
+)
+from bn_inception.record.milestones import Milestone, Milestones
+from bn_inception.record.recorder import Recorder
+from bn_inception.record.run_folder import RunFolder
+from bn_inception.record.summary import Best, Divergence, RunStatus, Summary, read_summary
+
+__all__ = [
+    "Best",
+    "Divergence",
+    "MetricsLog",
+    "Milestone",
+    "Milestones",
+    "Recorder",
+    "RunFolder",
+    "RunStatus",
+    "Summary",
+    "TrainRecord",
+    "ValidationRecord",
+    "describe",
+    "read_metrics",
+    "read_summary",
+]

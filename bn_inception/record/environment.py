@@ -1,0 +1,113 @@
+"""`environment.json`: what a run was made with, without saying on whose machine."""
+
+import os
+import platform
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+_PACKAGES = {
+    "bn_inception": "bn-inception",
+    "torch": "torch",
+    "torchvision": "torchvision",
+    "numpy": "numpy",
+    "pillow": "pillow",
+}
+
+
+def describe(data_fingerprint: str, *, gpus: Sequence[str] = ()) -> dict[str, Any]:
+    """Describe the code, the software, the machine and the data of this process.
+
+    Args:
+        data_fingerprint: of the data set trained on.
+        gpus: names of the devices in use, such as "NVIDIA H100".
+
+    Returns:
+        A JSON-able dict: `command` (paths outside the working directory shortened to their last
+        part), `git` {`commit`, `dirty`} (both None without a checkout), `versions` (None where not
+        installed), `platform`, `cpu` {`model`, `cores`}, `gpus`, `data_fingerprint`. It holds no
+        user name, host name or absolute path.
+    """
+    versions: dict[str, str | None] = {"python": platform.python_version()}
+    for name, distribution in _PACKAGES.items():
+        try:
+            versions[name] = metadata.version(distribution)
+        except metadata.PackageNotFoundError:
+            versions[name] = None
+    return {
+        "command": command_line(sys.argv),
+        "git": git_state(Path(__file__).resolve().parents[2]),
+        "versions": versions,
+        "platform": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "cpu": {"model": _cpu_model(), "cores": _usable_cores()},
+        "gpus": list(gpus),
+        "data_fingerprint": data_fingerprint,
+    }
+
+
+def command_line(arguments: Sequence[str]) -> list[str]:
+    """The arguments, with every absolute or home path replaced by `.../` and its last part."""
+    shortened = [Path(argument).name for argument in arguments[:1]]
+    for argument in arguments[1:]:
+        # A path begins the argument, or the value after `=`, a quote, a bracket or a comma.
+        shortened.append(
+            re.sub(
+                r"(^|[=,\[{:'\"\s])(?:file://)?(?:~[^/\s]*/|/)[^,\]}'\"]*",
+                lambda match: match[1] + ".../" + Path(match[0]).name,
+                argument,
+            )
+        )
+    return shortened
+
+
+def git_state(checkout: Path) -> dict[str, str | bool | None]:
+    """The commit of the package's checkout, and whether code or configs differ from it.
+
+    Both are None where the package is installed elsewhere (a wheel), where git is missing, and
+    before the first commit.
+    """
+    unknown: dict[str, str | bool | None] = {"commit": None, "dirty": None}
+    # An environment inside some other checkout is not that checkout's code.
+    tracked = _git(checkout, "ls-files", "--error-unmatch", "bn_inception/errors.py")
+    commit = _git(checkout, "rev-parse", "--verify", "HEAD")
+    if tracked is None or commit is None:
+        return unknown
+    changes = _git(checkout, "status", "--porcelain", "--", "bn_inception", "configs")
+    return {"commit": commit, "dirty": None if changes is None else changes != ""}
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    # GIT_DIR and its kin, set inside a hook, would point at another repository.
+    environment = {name: text for name, text in os.environ.items() if not name.startswith("GIT_")}
+    environment["GIT_OPTIONAL_LOCKS"] = "0"
+    try:
+        result = subprocess.run(
+            ["git", "-C", str(folder), *arguments],
+            capture_output=True,
+            text=True,
+            timeout=30,
+            env=environment,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return result.stdout.strip() if result.returncode == 0 else None
+
+
+def _cpu_model() -> str | None:
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return platform.processor() or None
+    match = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
+    return match[1].strip() if match else platform.processor() or None
+
+
+def _usable_cores() -> int | None:
+    # Containers and schedulers often allow fewer cores than the machine has.
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count()

@@ -1,0 +1,128 @@
+"""Strict reading of JSON objects: a fault is one line naming the file, the key and the value."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from bn_inception.errors import UserError
+
+
+def read_object(path: Path, remedy: str) -> "Fields":
+    """The JSON object in the file `path`.
+
+    Raises:
+        UserError: missing, unreadable, or not a JSON object; `remedy` ends the line.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); {remedy}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 text; {remedy}") from error
+    return parse_object(text, str(path), remedy)
+
+
+def parse_object(text: str, where: str, remedy: str) -> "Fields":
+    """The JSON object in `text`; `where` (file, or file and line) names it in errors."""
+    try:
+        value = json.loads(text, parse_constant=_refuse_constant)
+    except ValueError as error:
+        reason = error.msg if isinstance(error, json.JSONDecodeError) else error
+        raise UserError(f"{where}: not valid JSON ({reason}); {remedy}") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{where}: a JSON {type(value).__name__}, not an object; {remedy}")
+    return Fields(value, where)
+
+
+def _refuse_constant(name: str) -> None:
+    # Python reads NaN and Infinity where JSON has no such numbers.
+    raise ValueError(f"{name} is not JSON")
+
+
+class Fields:
+    """Typed access to one JSON object.
+
+    Each method raises UserError where the key is missing or its value has another type; the
+    `optional_` ones return None where the key is missing or null. Unknown keys are ignored, so
+    that a file written by a newer version can be read.
+    """
+
+    def __init__(self, values: Mapping[str, Any], where: str) -> None:
+        self._values = values
+        self._where = where
+
+    def _get(self, key: str, allowed: str, types: tuple[type, ...], optional: bool) -> Any:
+        value = self._values.get(key)
+        if value is None and optional:
+            return None
+        if key not in self._values:
+            raise UserError(f"{self._where}: {key!r} is missing; expected {allowed}")
+        # In Python True is an int; in JSON it is not a number.
+        if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
+            raise UserError(f"{self._where}: {key!r} is {value!r}; expected {allowed}")
+        return value
+
+    def text(self, key: str) -> str:
+        """Text, possibly empty."""
+        return str(self._get(key, "text", (str,), False))
+
+    def optional_text(self, key: str) -> str | None:
+        """Text or None."""
+        value = self._get(key, "text or null", (str,), True)
+        return None if value is None else str(value)
+
+    def flag(self, key: str) -> bool:
+        """True or false."""
+        return bool(self._get(key, "true or false", (bool,), False))
+
+    def count(self, key: str) -> int:
+        """An integer of 0 or more."""
+        return self._not_negative(key, self._get(key, "an integer of 0 or more", (int,), False))
+
+    def optional_count(self, key: str) -> int | None:
+        """An integer of 0 or more, or None."""
+        value = self._get(key, "an integer of 0 or more, or null", (int,), True)
+        return None if value is None else self._not_negative(key, value)
+
+    def number(self, key: str) -> float:
+        """A finite number."""
+        return float(self._get(key, "a number", (int, float), False))
+
+    def optional_number(self, key: str) -> float | None:
+        """A finite number or None."""
+        value = self._get(key, "a number or null", (int, float), True)
+        return None if value is None else float(value)
+
+    def fraction(self, key: str) -> float:
+        """A number in [0, 1]."""
+        value = self.number(key)
+        if not 0 <= value <= 1:
+            raise UserError(f"{self._where}: {key!r} is {value!r}; expected a fraction in [0, 1]")
+        return value
+
+    def optional_object(self, key: str) -> "Fields | None":
+        """An object or None."""
+        value = self._get(key, "an object or null", (dict,), True)
+        return None if value is None else Fields(value, f"{self._where}: {key}")
+
+    def objects(self, key: str) -> "list[Fields]":
+        """A list of objects."""
+        values = self._get(key, "a list of objects", (list,), False)
+        for value in values:
+            if not isinstance(value, dict):
+                raise UserError(f"{self._where}: {key!r} holds {value!r}; expected objects")
+        return [Fields(value, f"{self._where}: {key}[{i}]") for i, value in enumerate(values)]
+
+    def optional_texts(self, key: str) -> dict[str, str]:
+        """An object of texts; empty where missing or null."""
+        values = self._get(key, "an object of texts", (dict,), True) or {}
+        for name, value in values.items():
+            if not isinstance(value, str):
+                raise UserError(f"{self._where}: {key!r}[{name!r}] is {value!r}; expected text")
+        return dict(values)
+
+    def _not_negative(self, key: str, value: int) -> int:
+        if value < 0:
+            raise UserError(f"{self._where}: {key!r} is {value}; expected 0 or more")
+        return value

@@ -1,0 +1,269 @@
+"""The recorder: everything a training loop writes down, behind a few calls."""
+
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from bn_inception.errors import UserError
+from bn_inception.paper.results import MINI_BATCH
+from bn_inception.record.metrics import MetricsLog, TrainRecord, ValidationRecord
+from bn_inception.record.milestones import Milestones
+from bn_inception.record.run_folder import RunFolder
+from bn_inception.record.summary import Best, Divergence, RunStatus, Summary
+from bn_inception.record.tensorboard import HyperparameterValue, TensorBoardMirror
+
+
+class Recorder:
+    """Writes one run's metrics, summary and TensorBoard mirror, and remembers its best.
+
+    Call `start` for a new run or `restore` for a resumed one, then `train` and `validation` in
+    the order of their steps, then `finish`. At one step the record is independent of whether a
+    checkpoint is made before or after the evaluation.
+
+    Args:
+        folder: created or opened for resume, so that this process holds its lock.
+        summary: names the run; the recorder fills in the rest as it goes.
+        batch: images in one update, over all processes.
+        targets: top-1 accuracies (fractions) whose steps are milestones.
+        hyperparameters: for TensorBoard's hparams page.
+
+    Attributes:
+        summary: as of the last call.
+        last_train_step, last_validation_step: the steps of the last records; None before them.
+
+    Raises:
+        UserError: bad targets; and from every call that writes: the folder is full or not
+            writable.
+    """
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        summary: Summary,
+        *,
+        batch: int,
+        targets: Iterable[float] = (),
+        hyperparameters: Mapping[str, HyperparameterValue] | None = None,
+    ) -> None:
+        self.summary = summary
+        self.last_train_step: int | None = None
+        self.last_validation_step: int | None = None
+        self._folder = folder
+        self._batch = batch
+        self._milestones = Milestones(targets)
+        self._hyperparameters = dict(hyperparameters or {})
+        self._training_images = 0
+        self._training_seconds = 0.0
+        self._earlier_seconds = 0.0
+        self._opened = time.monotonic()
+        self._metrics: MetricsLog | None = None
+        self._mirror: TensorBoardMirror | None = None
+
+    @property
+    def best(self) -> Best | None:
+        """The highest validation accuracy so far and its first step."""
+        return self.summary.best
+
+    @property
+    def milestones(self) -> Milestones:
+        """The steps to the target accuracies so far."""
+        return self._milestones
+
+    def start(self) -> None:
+        """Begin the record of a new run: `summary.json` says `running` from here on."""
+        self._metrics = MetricsLog(self._folder.metrics)
+        self._mirror = self._open_mirror()
+        self._write_summary()
+
+    def restore(self, state: dict[str, Any], step: int) -> None:
+        """Continue the record from a checkpoint.
+
+        Metrics of later steps are dropped, and TensorBoard is told to drop them too.
+
+        Args:
+            state: `state()` at the checkpoint.
+            step: the checkpoint's step.
+
+        Raises:
+            UserError: other milestones than the run was started with, or `metrics.jsonl` holds
+                less than it did at the checkpoint.
+        """
+        milestones = Milestones.from_state(state["milestones"])
+        if milestones.targets != self._milestones.targets:
+            raise UserError(
+                f"milestones: {list(self._milestones.targets)} differ from "
+                f"{list(milestones.targets)}, with which {self._folder.path} was started; "
+                "resume with the same ones"
+            )
+        self._metrics = MetricsLog(self._folder.metrics)
+        kept = self._metrics.truncate(step, state["metrics_lines"])
+        self._milestones = milestones
+        self.last_train_step = state["last_train_step"]
+        self.last_validation_step = state["last_validation_step"]
+        self._training_images = state["training_images"]
+        self._training_seconds = state["training_seconds"]
+        self._earlier_seconds = state["wall_seconds"]
+        self._opened = time.monotonic()
+        self.summary.best = None if state["best"] is None else None
+        self.summary.started_learning = state["started_learning"]
+        self.summary.replaced_images = dict(state["replaced_images"])
+        self.summary.unreadable_validation_images = state["unreadable_validation_images"]
+        self._at(step)
+        self._mirror = self._open_mirror(kept)
+        self._write_summary()
+
+    def train(
+        self,
+        step: int,
+        *,
+        loss: float,
+        learning_rate: float,
+        images_per_second: float,
+        top1: float | None = None,
+    ) -> None:
+        """Record the log interval that ends at `step`.
+
+        Args:
+            step: updates done.
+            loss: mean over the interval, nats; may be NaN or infinite.
+            learning_rate: of the last update.
+            images_per_second: over the interval.
+            top1: fraction of the interval's images classified correctly.
+        """
+        self._at(step)
+        images = (step - (self.last_train_step or 0)) * self._batch
+        if images_per_second > 0:
+            self._training_images += images
+            self._training_seconds += images / images_per_second
+        self.last_train_step = step
+        equivalent = self.summary.equivalent_steps
+        self._append(TrainRecord(step, equivalent, loss, learning_rate, images_per_second, top1))
+
+    def validation(
+        self,
+        step: int,
+        *,
+        loss: float,
+        top1: float,
+        top5: float,
+        count: int,
+        unreadable: int = 0,
+    ) -> bool:
+        """Record one evaluation, and bring best, milestones and `summary.json` up to date.
+
+        Args:
+            step: updates done.
+            loss: mean over the held-out set, nats; may be NaN or infinite.
+            top1: fraction of `count` classified correctly.
+            top5: fraction of `count` with the label among the five likeliest classes.
+            count: held-out images, unreadable ones included.
+            unreadable: how many could not be read.
+
+        Returns:
+            Whether `top1` is a new best: strictly greater than every one before.
+        """
+        self._at(step)
+        self._milestones.observe(step, top1)
+        self.last_validation_step = step
+        is_best = self.summary.best is None or top1 > self.summary.best.top1
+        if is_best:
+            self.summary.best = Best(top1, step)
+        self.summary.unreadable_validation_images = unreadable
+        equivalent = self.summary.equivalent_steps
+        self._append(ValidationRecord(step, equivalent, loss, top1, top5, count))
+        self._write_summary()
+        return is_best
+
+    def replaced(self, images: Iterable[tuple[str, str]]) -> None:
+        """Tally training images that could not be read and were replaced: (name, reason)."""
+        self.summary.replaced_images.update(images)
+
+    def started_learning(self, started: bool) -> None:
+        """Note whether the loss has left ln(classes)."""
+        if started != self.summary.started_learning:
+            self.summary.started_learning = started
+            self._write_summary()
+
+    def finish(
+        self, status: RunStatus, *, step: int, diverged: Divergence | None = None
+    ) -> Summary:
+        """Write how the run ended, and close.
+
+        Args:
+            status: any but `running`.
+            step: updates done.
+            diverged: where, if status is `diverged`.
+
+        Returns:
+            The summary as written.
+        """
+        if (diverged is not None) != (status is RunStatus.diverged):
+            raise ValueError(f"status {status.value} with diverged={diverged}")
+        assert self._mirror is not None
+        self._at(step)
+        self.summary.status = status
+        self.summary.diverged = diverged
+        self._write_summary()
+        if status is not RunStatus.interrupted:  # an interrupted run may go on
+            self._mirror.end(succeeded=status is RunStatus.finished)
+        self.close()
+        return self.summary
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint must carry, as JSON-able values; all it counts on is on disk then."""
+        assert self._metrics is not None
+        self._metrics.sync()
+        best = self.summary.best
+        return {
+            "best": None if best is None else vars(best).copy(),
+            "milestones": self._milestones.state(),
+            "started_learning": self.summary.started_learning,
+            "replaced_images": dict(self.summary.replaced_images),
+            "unreadable_validation_images": self.summary.unreadable_validation_images,
+            "last_train_step": self.last_train_step,
+            "last_validation_step": self.last_validation_step,
+            "metrics_lines": self._metrics.lines,
+            "training_images": self._training_images,
+            "training_seconds": self._training_seconds,
+            "wall_seconds": self._wall_seconds(),
+        }
+
+    def close(self) -> None:
+        """Close the files; `summary.json` stays as it is. Harmless when repeated."""
+        if self._metrics is not None:
+            self._metrics.close()
+        if self._mirror is not None:
+            self._mirror.close()
+
+    def _at(self, step: int) -> None:
+        self.summary.step = step
+        self.summary.images_seen = step * self._batch
+
+    def _append(self, record: TrainRecord | ValidationRecord) -> None:
+        assert self._metrics is not None and self._mirror is not None, "start or restore first"
+        self._metrics.append(record)
+        self._mirror.record(record, self._best_top1())
+
+    def _best_top1(self) -> float | None:
+        return None if self.summary.best is None else self.summary.best.top1
+
+    def _wall_seconds(self) -> float:
+        return self._earlier_seconds + time.monotonic() - self._opened
+
+    def _open_mirror(
+        self, kept: Iterable[TrainRecord | ValidationRecord] = ()
+    ) -> TensorBoardMirror:
+        return TensorBoardMirror(
+            self._folder.tensorboard,
+            self._hyperparameters,
+            same_axis=self._batch == MINI_BATCH,
+            kept=list(kept),
+            best_top1=self._best_top1(),
+        )
+
+    def _write_summary(self) -> None:
+        if self._training_seconds > 0:
+            self.summary.images_per_second = self._training_images / self._training_seconds
+        self.summary.wall_seconds = self._wall_seconds()
+        self.summary.milestones = self._milestones.as_list()
+        self.summary.write(self._folder.summary)

@@ -1,0 +1,200 @@
+"""The run folder, `outputs/<run.name>/`: its layout, its one writer, and what is refused."""
+
+import errno
+import fcntl
+import json
+import logging
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from bn_inception.errors import UserError
+from bn_inception.record.atomic import write_json, write_text
+
+_logger = logging.getLogger(__name__)
+
+_LOCK = ".lock"
+# 255 bytes are the limit of a file name on common file systems.
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,199}")
+
+_held_locks: set[int] = set()
+
+
+def _close_locks_in_child() -> None:
+    # A forked loader worker that outlives its killed parent would keep the run locked.
+    for descriptor in _held_locks:
+        os.close(descriptor)
+    _held_locks.clear()
+
+
+os.register_at_fork(after_in_child=_close_locks_in_child)
+
+
+class RunFolder:
+    """One run's files, and the exclusive right to write them.
+
+    ```
+    <root>/<name>/
+        config.yaml        the composed configuration
+        environment.json   code, versions, machine, data
+        metrics.jsonl      the record, one JSON object a line
+        summary.json       what the run has come to
+        tensorboard/       a mirror of the metrics
+        checkpoints/
+    ```
+
+    Nothing is touched until `create` or `open_for_resume`; both take a lock that lasts until
+    `close` or the end of the process, whichever way it ends.
+
+    Args:
+        root: folder of all runs; created by `create` where missing.
+        name: letters, digits and `_ . + -`, beginning with none of `. + -`.
+
+    Raises:
+        UserError: a name that is no plain folder name.
+    """
+
+    def __init__(self, root: str | Path, name: str) -> None:
+        if not _NAME.fullmatch(name):
+            raise UserError(
+                f"run.name: {name!r} is not a folder name; use up to 200 letters, digits and "
+                "_ . + -, beginning with a letter, a digit or _"
+            )
+        self.root = Path(root)
+        self.name = name
+        self.path = self.root / name
+        self.config = self.path / "config.yaml"
+        self.environment = self.path / "environment.json"
+        self.metrics = self.path / "metrics.jsonl"
+        self.summary = self.path / "summary.json"
+        self.tensorboard = self.path / "tensorboard"
+        self.checkpoints = self.path / "checkpoints"
+        self._lock: int | None = None
+
+    def has_run(self) -> bool:
+        """Whether the folder holds any file of a run (empty folders and the lock do not count)."""
+        return any(
+            name != _LOCK or Path(folder) != self.path
+            for folder, _, names in os.walk(self.path)
+            for name in names
+        )
+
+    def create(self) -> None:
+        """Make the folder for a new run and lock it.
+
+        Raises:
+            UserError: the folder holds a run already, another process writes it, or it cannot be
+                created; nothing in it is changed.
+        """
+        if self.path.is_file():
+            raise UserError(f"{self.path}: a file, not a run folder; choose another run.name")
+        if self.has_run():
+            self._refuse_existing()
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._take_lock(create=True)
+            # Another process may have made a whole run between the look and the lock.
+            if self.has_run():
+                self.close()
+                self._refuse_existing()
+            self.tensorboard.mkdir(exist_ok=True)
+            self.checkpoints.mkdir(exist_ok=True)
+        except OSError as error:
+            self.close()
+            raise UserError(
+                f"{self.path}: cannot be created ({error.strerror}); choose another run.root"
+            ) from error
+
+    def open_for_resume(self) -> None:
+        """Lock the folder of an earlier run, to continue it.
+
+        Raises:
+            UserError: there is no run in the folder, another process writes it, or it is not
+                writable.
+        """
+        if not self.has_run():
+            raise UserError(
+                f"{self.path}: no run to resume here; check run.root and run.name, "
+                "or start one with run.resume=false"
+            )
+        try:
+            self._take_lock(create=True)
+            self.tensorboard.mkdir(exist_ok=True)
+            self.checkpoints.mkdir(exist_ok=True)
+        except OSError as error:
+            self.close()
+            raise UserError(
+                f"{self.path}: cannot be written ({error.strerror}); make it writable to resume"
+            ) from error
+
+    def write_config(self, text: str) -> None:
+        """Write `config.yaml`."""
+        write_text(self.config, text)
+
+    def write_environment(
+        self, environment: Mapping[str, Any], *, resumed_at: int | None = None
+    ) -> None:
+        """Write `environment.json`.
+
+        Args:
+            environment: from `bn_inception.record.describe`.
+            resumed_at: the step a resumed run continues from; its environment is then appended to
+                the list `resumed`, so that the one the run was started in is kept.
+        """
+        if resumed_at is None or not self.environment.exists():
+            write_json(self.environment, environment)
+            return
+        first = json.loads(self.environment.read_text(encoding="utf-8"))
+        entry = {"step": resumed_at, **environment}
+        write_json(self.environment, {**first, "resumed": [*first.get("resumed", []), entry]})
+
+    def close(self) -> None:
+        """Let another process write the folder."""
+        if self._lock is not None:
+            _held_locks.discard(self._lock)
+            os.close(self._lock)
+            self._lock = None
+
+    def __enter__(self) -> "RunFolder":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _refuse_existing(self) -> None:
+        if (self.path / _LOCK).exists():
+            # Says so if the run is going on at this moment.
+            self._take_lock(create=False)
+            self.close()
+        raise UserError(
+            f"{self.path}: holds a run already; continue it with run.resume=true, "
+            "choose another run.name, or delete the folder"
+        )
+
+    def _take_lock(self, *, create: bool) -> None:
+        flags = os.O_RDWR | (os.O_CREAT if create else 0)
+        descriptor = os.open(self.path / _LOCK, flags, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            raise UserError(
+                f"{self.path}: another process is writing this run; "
+                "wait for it or stop it, or choose another run.name"
+            ) from None
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+                os.close(descriptor)
+                raise
+            # Some cluster file systems are mounted without locks; training must work there.
+            _logger.warning("%s: no file locks here; never start this run twice", self.path)
+        _held_locks.add(descriptor)
+        self._lock = descriptor

@@ -1,0 +1,8 @@
+"""Training: durations, schedule, optimizer groups, the step, the loop, checkpoints, signals."""
+
+from bn_inception.training.console import Console
+from bn_inception.training.loop import train
+from bn_inception.training.session import Session, open_session
+from bn_inception.training.signals import StopRequest
+
+__all__ = ["Console", "Session", "StopRequest", "open_session", "train"]

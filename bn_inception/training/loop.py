@@ -1,0 +1,144 @@
+"""The training loop, top to bottom."""
+
+import math
+from contextlib import closing, suppress
+
+import torch
+from torch import Tensor
+
+from bn_inception.data import TrainingBatch, to_input
+from bn_inception.errors import UserError
+from bn_inception.evaluation import evaluate
+from bn_inception.record import Divergence, RunStatus, Summary
+from bn_inception.training.console import Console
+from bn_inception.training.divergence import Diverged, first_nonfinite_layer, require_finite
+from bn_inception.training.optimizer import learning_rate
+from bn_inception.training.session import Session
+from bn_inception.training.signals import StopRequest
+from bn_inception.training.step import train_step
+
+STARTED_BELOW = 0.98
+"""A dead start leaves the loss at ln(classes). Where a network learns, its mean over a log interval
+falls below this fraction of that; noise alone does not bring it there."""
+
+
+def train(session: Session, console: Console, stop: StopRequest) -> Summary:
+    """Train until the last step, a stop request, or divergence; record everything on the way.
+
+    Returns:
+        The summary as written, its status `finished`, `interrupted` or `diverged`.
+
+    Raises:
+        UserError: an unreadable image with data.on_error=fail, or a disk that takes no more. What
+            was done up to there is saved, where it still can be, and the run can be resumed.
+    """
+    try:
+        finished = _loop(session, console, stop)
+    except Diverged as error:
+        session.save()
+        diverged = Divergence(error.step, error.layer)
+        return session.recorder.finish(RunStatus.diverged, step=session.step, diverged=diverged)
+    except BaseException as error:
+        # Bad input strikes between two updates: the state is whole and worth saving. What went
+        # wrong is the news, not that it could not be written either.
+        with suppress(UserError):
+            if isinstance(error, UserError):
+                session.save()
+            session.recorder.finish(RunStatus.interrupted, step=session.step)
+        raise
+    status = RunStatus.finished if finished else RunStatus.interrupted
+    return session.recorder.finish(status, step=session.step)
+
+
+def _loop(session: Session, console: Console, stop: StopRequest) -> bool:
+    """Return whether the run is finished; False if it was stopped and saved."""
+    plan, interval, recorder = session.plan, session.interval, session.recorder
+    if not _evaluate_if_due(session, console, stop):
+        return False
+    with closing(session.training_batches()) as batches:
+        interval.start_clock()
+        for batch in batches:
+            images, labels = _to_device(session, batch)
+            rate = learning_rate(session.config.optimizer, session.step, plan.decay_steps)
+            session.seed_step()
+            result = train_step(session.network, session.optimizer, images, labels, rate)
+            session.step += 1
+            interval.add(result, len(labels), session.step)
+            recorder.replaced(batch.replaced)
+
+            at_log = session.step % plan.log_every == 0 or session.step == plan.steps
+            if session.check_every_step or at_log:
+                _check_finite(session, images)
+            if at_log:
+                _log(session, console, rate)
+            if stop:
+                session.save()
+                return False
+            at_save = session.step % plan.checkpoint_every == 0 or session.step == plan.steps
+            with interval.clock_stopped():
+                if not _evaluate_if_due(session, console, stop):
+                    return False
+                if at_save:
+                    session.save()
+    return True
+
+
+def _to_device(session: Session, batch: TrainingBatch) -> tuple[Tensor, Tensor]:
+    images, factors = batch.images.to(session.device), batch.factors.to(session.device)
+    inputs = to_input(images, factors).contiguous(memory_format=torch.channels_last)
+    return inputs, batch.labels.to(session.device)
+
+
+def _check_finite(session: Session, images: Tensor) -> None:
+    step = session.interval.first_nonfinite()
+    if step is not None:
+        raise Diverged(step, first_nonfinite_layer(session.network, images))
+
+
+def _log(session: Session, console: Console, rate: float) -> None:
+    interval, recorder = session.interval, session.recorder
+    loss, speed = interval.loss(), interval.images_per_second()
+    recorder.train(
+        session.step, loss=loss, learning_rate=rate, images_per_second=speed, top1=interval.top1()
+    )
+    console.train(session.step, loss, rate, speed)
+    chance = math.log(len(session.sources.train.classes))
+    session.loss_has_fallen |= loss < STARTED_BELOW * chance
+    if session.step >= session.plan.start_check:
+        if recorder.summary.started_learning and not session.loss_has_fallen:
+            console.say(
+                f"warning: {session.config.run.name} has not started to learn: after "
+                f"{session.step} steps the loss is {loss:.3f}, and chance is ln(classes) = "
+                f"{chance:.3f}; the run goes on"
+            )
+        recorder.started_learning(session.loss_has_fallen)
+    interval.reset()
+
+
+def _evaluate_if_due(session: Session, console: Console, stop: StopRequest) -> bool:
+    """Evaluate where it is due at this step; False if stopped meanwhile, with all saved."""
+    plan, step = session.plan, session.step
+    due = step > 0 and (step % plan.evaluate_every == 0 or step == plan.steps)
+    if not due or session.evaluated_step == step:
+        return True
+    require_finite(session.network, step)
+    with closing(session.validation_batches()) as batches:
+        result = evaluate(session.network, batches, session.device, stopped=lambda: bool(stop))
+    if result is None:
+        session.save()
+        return False
+    session.evaluated_step = step
+    is_best = session.recorder.validation(
+        step,
+        loss=result.loss,
+        top1=result.top1,
+        top5=result.top5,
+        count=result.count,
+        unreadable=result.unreadable,
+    )
+    best = session.recorder.best
+    assert best is not None
+    console.validation(step, result.top1, best.top1)
+    if is_best:
+        session.save(best=True)
+    return True

@@ -1,0 +1,78 @@
+"""Stochastic gradient descent as the paper's recipes set it, and its staircase learning rate."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from bn_inception.errors import UserError
+from bn_inception.training.duration import Duration
+
+
+@dataclass
+class OptimizerConfig:
+    """SGD with momentum and a staircase decay (GN section 6; BN sections 4.2 and 4.2.1).
+
+    Attributes:
+        learning_rate: initial rate for a mini-batch of 32.
+        momentum: 0.9 in GN and in every public port; neither Nesterov nor gradient clipping.
+        weight_decay: L2 on the weights of convolutions and linear layers only.
+        decay_factor: what the rate is multiplied by, 0.96 in GN.
+        decay_every: how often (a duration).
+    """
+
+    learning_rate: float
+    momentum: float
+    weight_decay: float
+    decay_factor: float
+    decay_every: Duration
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
+            raise UserError(
+                f"optimizer.learning_rate: {self.learning_rate} is not positive; "
+                "the paper's rates are 0.0015, 0.0075 and 0.045"
+            )
+        if not 0 <= self.momentum < 1:
+            raise UserError(f"optimizer.momentum: {self.momentum} is not in [0, 1)")
+        if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
+            raise UserError(f"optimizer.weight_decay: {self.weight_decay} is not 0 or more")
+        if not 0 < self.decay_factor <= 1:
+            raise UserError(
+                f"optimizer.decay_factor: {self.decay_factor} is not in (0, 1]; "
+                "1 keeps the rate constant"
+            )
+
+
+def build_optimizer(network: nn.Module, config: OptimizerConfig) -> torch.optim.SGD:
+    """Build SGD over two groups: decayed (convolution and linear weights) and not decayed.
+
+    The group is decided by the type of the module that owns the parameter, never by its name.
+    """
+    decayed = [
+        module.weight for module in network.modules() if isinstance(module, nn.Conv2d | nn.Linear)
+    ]
+    chosen = {id(parameter) for parameter in decayed}
+    others = [parameter for parameter in network.parameters() if id(parameter) not in chosen]
+    return torch.optim.SGD(
+        [
+            {"params": decayed, "weight_decay": config.weight_decay},
+            {"params": others, "weight_decay": 0.0},
+        ],
+        lr=config.learning_rate,
+        momentum=config.momentum,
+        # Fused: one kernel for all parameters, and it honours `found_inf` (see step.py).
+        fused=True,
+    )
+
+
+def learning_rate(config: OptimizerConfig, step: int, decay_steps: float) -> float:
+    """Return the rate of the update that follows `step` updates: a staircase.
+
+    Args:
+        config: initial rate and factor.
+        step: updates made so far.
+        decay_steps: the decay interval in steps, not necessarily whole.
+    """
+    return float(config.learning_rate * config.decay_factor ** math.floor(step / decay_steps))

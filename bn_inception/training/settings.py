@@ -1,0 +1,132 @@
+"""The whole typed configuration of a training run, as `bn_inception.config` composes it."""
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+from bn_inception.data import AugmentationConfig, DataConfig, OrderConfig
+from bn_inception.errors import UserError
+from bn_inception.network import NetworkConfig
+from bn_inception.training.duration import Duration
+from bn_inception.training.optimizer import OptimizerConfig
+
+
+class Resume(Enum):
+    """Whether a run starts, continues, or continues if there is something to continue."""
+
+    false = "false"
+    true = "true"
+    auto = "auto"
+
+
+class Device(Enum):
+    """Where the network runs; `auto` is CUDA if there is one, else the CPU."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+@dataclass
+class RecipeConfig:
+    """One of the paper's runs; durations in its own steps of 32 images, before compression."""
+
+    name: str
+    steps: float
+    decay_every: float
+    evaluate_every: float
+
+
+@dataclass
+class ScaleConfig:
+    """Image size in pixels, width multiplier, and the one factor that divides every duration."""
+
+    name: str
+    image_size: int
+    width: float
+    compression: float
+
+    def __post_init__(self) -> None:
+        if not self.compression > 0:
+            raise UserError(f"scale.compression: {self.compression} is not positive")
+
+
+@dataclass
+class RunSettings:
+    """Where a run lives, its seed, and whether it continues."""
+
+    name: str
+    root: str
+    seed: int
+    resume: Resume
+
+    def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise UserError(f"run.seed: {self.seed} is negative; give 0 or more")
+
+
+@dataclass
+class BatchConfig:
+    """`batch.global`: images in one update, over all processes (the paper: 32)."""
+
+    # `global` is a keyword of Python, hence the suffix on this side of the YAML.
+    global_size: int
+
+    def __post_init__(self) -> None:
+        if self.global_size < 2:
+            raise UserError(
+                f"batch.global: {self.global_size} is too small; Batch Normalization needs at "
+                "least 2 images (the paper: 32)"
+            )
+
+
+@dataclass
+class TrainConfig:
+    """Lengths and spacings of a run (durations), the log interval and the start check (steps)."""
+
+    steps: Duration
+    evaluate_every: Duration
+    checkpoint_every: Duration
+    log_every: int
+    start_check: int
+
+    def __post_init__(self) -> None:
+        for name in ("log_every", "start_check"):
+            if getattr(self, name) < 1:
+                raise UserError(f"train.{name}: {getattr(self, name)} is not 1 or more steps")
+
+
+@dataclass
+class MachineConfig:
+    """Where the computing happens; never part of a recipe."""
+
+    device: Device
+    threads: int | None
+
+    def __post_init__(self) -> None:
+        if self.threads is not None and self.threads < 1:
+            raise UserError(f"machine.threads: {self.threads} is not 1 or more; null is automatic")
+
+
+@dataclass
+class RunConfig:
+    """Everything one training run is made from."""
+
+    recipe: RecipeConfig
+    scale: ScaleConfig
+    run: RunSettings
+    network: NetworkConfig
+    optimizer: OptimizerConfig
+    batch: BatchConfig
+    order: OrderConfig
+    augmentation: AugmentationConfig
+    data: DataConfig
+    train: TrainConfig
+    machine: MachineConfig
+    milestones: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        for target in self.milestones:
+            if not 0 < target <= 1:
+                raise UserError(
+                    f"milestones: {target} is not a fraction in (0, 1]; 72.2 % is written 0.722"
+                )

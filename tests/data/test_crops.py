@@ -1,0 +1,100 @@
+"""Crop geometry, and that cutting does what the boxes say."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from bn_inception.data.crops import cut_single, cut_training, single_crop, training_crop
+from pictures import photo
+
+sides = st.integers(1, 3000)
+
+
+@given(sides, sides, st.integers(0, 2**32))
+@settings(max_examples=300, deadline=None)
+def test_training_boxes_lie_inside(width: int, height: int, seed: int) -> None:
+    left, top, right, bottom = training_crop(width, height, np.random.default_rng(seed))
+    assert 0 <= left < right <= width
+    assert 0 <= top < bottom <= height
+
+
+@given(st.integers(200, 3000), st.floats(0.5, 2.0), st.integers(0, 2**32))
+@settings(max_examples=300, deadline=None)
+def test_area_and_aspect_within_bounds(width: int, aspect: float, seed: int) -> None:
+    height = round(width / aspect)
+    left, top, right, bottom = training_crop(width, height, np.random.default_rng(seed))
+    w, h = right - left, bottom - top
+    rounding = 0.03  # whole pixels: at most half a pixel on sides of 40 or more
+    assert 0.08 * (1 - rounding) <= w * h / (width * height) <= 1
+    assert 3 / 4 * (1 - rounding) <= w / h <= 4 / 3 * (1 + rounding)
+
+
+def test_distribution_of_area_aspect_and_place() -> None:
+    random = np.random.default_rng(0)
+    boxes = np.array([training_crop(1000, 1000, random) for _ in range(4000)], dtype=np.float64)
+    w, h = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
+    area, aspect = w * h / 1e6, np.log(w / h)
+    # Uniform up to 3/4, where every aspect fits; above, shapes that do not fit are drawn again.
+    counts, _ = np.histogram(area, bins=np.linspace(0.08, 0.74, 7))
+    assert counts.min() > 0.85 * counts.mean()
+    assert counts.max() < 1.15 * counts.mean()
+    assert abs(aspect.mean()) < 0.01  # as often wide as tall
+    small = area < 0.74
+    assert abs(aspect[small].std() - 2 * np.log(4 / 3) / np.sqrt(12)) < 0.01
+    place = boxes[small, 0] / (1000 - w[small])
+    assert abs(place.mean() - 0.5) < 0.02
+    assert abs(place.std() - 1 / np.sqrt(12)) < 0.02
+
+
+@pytest.mark.parametrize(("width", "height"), [(2000, 100), (100, 2000)])
+def test_an_impossible_shape_falls_back_to_the_centre(width: int, height: int) -> None:
+    # 8 % of 2000x100 at aspect 4/3 is 146x110 pixels: no drawn shape can fit.
+    left, top, right, bottom = training_crop(width, height, np.random.default_rng(0))
+    longer = 133 if width > height else 75 * 100 // 75
+    assert (right - left, bottom - top) == ((longer, 100) if width > height else (100, 133))
+    assert abs((left + right) - width) <= 1
+    assert abs((top + bottom) - height) <= 1
+
+
+@given(sides, sides, st.integers(8, 400))
+def test_single_crop_is_a_centred_square(width: int, height: int, size: int) -> None:
+    left, top, right, bottom = single_crop(width, height, size)
+    assert right - left == pytest.approx(bottom - top)
+    assert left == pytest.approx(width - right)
+    assert top == pytest.approx(height - bottom)
+    assert left >= 0
+    assert top >= 0
+    assert right - left <= min(width, height)
+
+
+def test_single_crop_of_256_pixels_is_the_papers() -> None:
+    assert single_crop(256, 256, 224) == (16, 16, 240, 240)
+    assert single_crop(512, 1024, 224) == (32, 288, 480, 736)
+
+
+def test_cut_single_equals_resize_then_centre() -> None:
+    image = photo(3, (500, 375))
+    scale = 256 / 375
+    whole = image.resize((round(500 * scale), 256), Image.Resampling.BILINEAR)
+    left = round((whole.width - 224) / 2)
+    expected = np.asarray(whole.crop((left, 16, left + 224, 240))).transpose(2, 0, 1)
+    cut = cut_single(image, 224)
+    assert cut.shape == (3, 224, 224)
+    assert cut.dtype == np.uint8
+    difference = np.abs(cut.astype(int) - expected.astype(int))
+    assert difference.mean() < 1  # half a pixel of the longer side, by its rounding
+
+
+def test_cut_training_draws_mirror_and_every_filter() -> None:
+    image = photo(1, (64, 64))
+    cuts = [cut_training(image, 32, np.random.default_rng(seed)) for seed in range(200)]
+    assert all(cut.shape == (3, 32, 32) and cut.dtype == np.uint8 for cut in cuts)
+    ramp = Image.fromarray(np.tile(np.arange(64, dtype=np.uint8) * 4, (64, 1))).convert("RGB")
+    mirrored = [
+        int(cut[0, 0, 0]) > int(cut[0, 0, -1])
+        for cut in (cut_training(ramp, 32, np.random.default_rng(seed)) for seed in range(400))
+    ]
+    assert 160 < sum(mirrored) < 240
+    np.testing.assert_array_equal(cuts[5], cut_training(image, 32, np.random.default_rng(5)))

@@ -1,0 +1,213 @@
+"""Every odd file is read correctly or refused by name."""
+
+import io
+import struct
+import warnings
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pictures import encoded, photo
+from PIL import Image
+
+from bn_inception.data import decode as decode_module
+from bn_inception.data.decode import UnreadableImage, decode
+
+NAME = "n01440764_1.JPEG"
+
+
+def pixels(data: bytes) -> np.ndarray:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # nothing may flood the log
+        image = decode(data, NAME)
+    assert image.mode == "RGB"
+    return np.asarray(image).astype(int)
+
+
+def png(
+    width: int, height: int, depth: int, colour_type: int, rows: bytes, *chunks: bytes
+) -> bytes:
+    """A PNG by hand: Pillow writes no 16-bit colour."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        )
+
+    stride = len(rows) // height
+    lines = b"".join(b"\0" + rows[i * stride : (i + 1) * stride] for i in range(height))
+    header = struct.pack(">IIBBBBB", width, height, depth, colour_type, 0, 0, 0)
+    extra = b"".join(chunk(c[:4], c[4:]) for c in chunks)
+    body = chunk(b"IDAT", zlib.compress(lines))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + extra + body + chunk(b"IEND", b"")
+
+
+def test_rgb_jpeg() -> None:
+    image = photo(0)
+    assert np.abs(pixels(encoded(image, quality=95)) - np.asarray(image)).mean() < 3
+
+
+def test_cmyk_jpeg() -> None:
+    data = encoded(Image.new("CMYK", (16, 16), (0, 255, 255, 0)), quality=100)
+    assert Image.open(io.BytesIO(data)).mode == "CMYK"
+    assert np.abs(pixels(data) - (255, 0, 0)).max() < 8
+
+
+def test_grey_jpeg_and_bilevel() -> None:
+    assert (pixels(encoded(Image.new("L", (16, 16), 77), quality=100)) == 77).all()
+    assert (pixels(encoded(Image.new("1", (16, 16), 1), "PNG")) == 255).all()
+
+
+def test_16_bit_grey_png_is_scaled_not_clipped() -> None:
+    values = np.linspace(0, 65535, 64 * 16).round().astype(np.uint16).reshape(16, 64)
+    read = pixels(encoded(Image.fromarray(values), "PNG"))
+    assert (read == np.round(values / 257)[:, :, None]).all()
+    assert read.min() == 0
+    assert read.max() == 255
+
+
+def test_16_bit_grey_with_a_transparent_colour_is_refused() -> None:
+    data = png(1, 1, 16, 0, b"\x80\x00", b"tRNS\x80\x00")
+    with pytest.raises(UnreadableImage, match="16-bit"):
+        decode(data, NAME)
+
+
+def test_16_bit_colour_png() -> None:
+    values = np.array([[[0, 65535, 0x8000], [0x1234, 0x4000, 0xC0FF]]], dtype=">u2")
+    read = pixels(png(2, 1, 16, 2, values.tobytes()))
+    assert np.abs(read - values / 257).max() <= 1
+
+
+def test_png_under_a_jpeg_name() -> None:
+    image = photo(1)
+    assert (pixels(encoded(image, "PNG")) == np.asarray(image)).all()
+
+
+def test_palette_png() -> None:
+    image = photo(2).quantize(16)
+    assert (pixels(encoded(image, "PNG")) == np.asarray(image.convert("RGB"))).all()
+
+
+def test_transparency_shows_white() -> None:
+    half = Image.new("RGBA", (4, 4), (200, 0, 0, 128))
+    assert np.abs(pixels(encoded(half, "PNG")) - (227, 127, 127)).max() <= 1
+    clear = Image.new("LA", (4, 4), (0, 0))
+    assert (pixels(encoded(clear, "PNG")) == 255).all()
+    palette = Image.new("P", (4, 4), 1)
+    palette.putpalette([9, 9, 9, 50, 60, 70])
+    assert (pixels(encoded(palette, "PNG")) == (50, 60, 70)).all()
+    assert (pixels(encoded(palette, "PNG", transparency=1)) == 255).all()
+    keyed = Image.new("RGB", (4, 4), (1, 2, 3))
+    assert (pixels(encoded(keyed, "PNG", transparency=(1, 2, 3))) == 255).all()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied(orientation: int) -> None:
+    upright = np.zeros((24, 32, 3), np.uint8)
+    upright[:8, :8] = 255  # a white corner at the top left, in a landscape
+    undo = {
+        1: lambda a: a,
+        2: lambda a: a[:, ::-1],
+        3: lambda a: a[::-1, ::-1],
+        4: lambda a: a[::-1],
+        5: lambda a: a.transpose(1, 0, 2),
+        6: lambda a: np.rot90(a, 1),
+        7: lambda a: a[::-1, ::-1].transpose(1, 0, 2),
+        8: lambda a: np.rot90(a, -1),
+    }
+    stored = Image.fromarray(np.ascontiguousarray(undo[orientation](upright)))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    assert np.abs(pixels(encoded(stored, exif=exif, quality=100)) - upright).mean() < 2
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        b"garbage",
+        b"Exif\0\0",
+        b"Exif\0\0II*\0\x08\0\0\0\xff\xff",
+        b"Exif\0\0MM\0*\0\0\0\x08\0\x02\x01\x12\0\x03\0\0\0\x01\xff\xff\0\0\x01\x1a\0\x05\0\0\0\x01",
+        b"Exif\0\0" + bytes(range(256)),
+    ],
+)
+def test_garbage_exif_is_ignored(block: bytes) -> None:
+    image = photo(3)
+    read = pixels(encoded(image, exif=block, quality=95))
+    assert np.abs(read - np.asarray(image)).mean() < 3
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_truncated_jpeg_is_refused_wherever_it_ends(progressive: bool) -> None:
+    data = encoded(photo(4, (120, 90)), quality=90, progressive=progressive)
+    whole = pixels(data)
+    for end in range(1, len(data), 7):
+        try:
+            read = pixels(data[:end])
+        except UnreadableImage as error:
+            assert error.name == NAME
+            assert error.reason
+            assert "\n" not in str(error)
+        else:  # only what follows the last pixel may be missing
+            assert end >= len(data) - 2
+            assert (read == whole).all()
+
+
+def test_truncated_png_is_refused() -> None:
+    data = encoded(photo(4), "PNG")
+    whole = pixels(data)
+    for end in range(1, len(data), 7):
+        try:
+            read = pixels(data[:end])
+        except UnreadableImage:
+            continue
+        assert end >= len(data) - 24  # checksums and the end mark may be missing, no pixel
+        assert (read == whole).all()
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "empty"),
+        (b"<html>404 Not Found</html>", "not an image"),
+        (bytes(1000), "not an image"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n", "not an image"),
+        (b"\xff\xd8\xff\xe0 no more than a beginning", ""),
+    ],
+)
+def test_what_is_no_image_is_refused(data: bytes, reason: str) -> None:
+    with pytest.raises(UnreadableImage, match=reason) as caught:
+        decode(data, NAME)
+    assert caught.value.name == NAME
+    assert str(caught.value).startswith(f"{NAME}: ")
+
+
+def test_absurd_sizes_are_refused_before_they_cost_memory() -> None:
+    with pytest.raises(UnreadableImage, match="pixels"):
+        decode(png(60_000, 60_000, 8, 0, b"\0"), NAME)  # 3.6 thousand million pixels
+    with pytest.raises(UnreadableImage, match="pixels"):
+        decode(png(10_000, 10_000, 8, 0, b"\0" * 10_000), NAME)  # between Pillow's two limits
+
+
+def test_formats_without_a_range_are_refused() -> None:
+    with pytest.raises(UnreadableImage, match="pixel format F"):
+        decode(encoded(Image.new("F", (4, 4), 0.5), "TIFF"), NAME)
+
+
+def test_running_out_of_memory_is_not_a_bad_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    def exhausted(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(decode_module.Image, "open", exhausted)
+    with pytest.raises(MemoryError):
+        decode(b"data", NAME)
+
+
+def test_original_photographs_are_all_read(shared_data: Path) -> None:
+    with zipfile.ZipFile(shared_data / "imagenet-300.zip") as archive:
+        names = [name for name in archive.namelist() if name.endswith(".JPEG")]
+        assert len(names) == 300
+        for name in names[::3]:
+            assert pixels(archive.read(name)).shape[2] == 3

@@ -1,0 +1,106 @@
+import subprocess
+import sys
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bn_inception.errors import UserError
+from bn_inception.network import Inception, NetworkConfig, geometry
+
+SIZES = st.integers(geometry.MINIMUM_IMAGE_SIZE, 1024)
+
+
+@pytest.mark.parametrize(
+    ("image_size", "strides", "grids"),
+    [
+        (224, (2, 2, 2), (28, 14, 7)),
+        (112, (2, 2, 2), (14, 7, 4)),
+        (96, (1, 2, 2), (24, 12, 6)),
+        (64, (1, 2, 2), (16, 8, 4)),
+        (32, (1, 2, 1), (16, 8, 4)),
+        (16, (1, 1, 1), (16, 8, 4)),
+        (13, (1, 1, 1), (13, 7, 4)),
+    ],
+)
+def test_the_small_image_rule(image_size, strides, grids):
+    stem = geometry.stem_strides(image_size)
+    assert (stem.conv1, stem.pool1, stem.pool2) == strides
+    sides = geometry.grids(image_size)
+    assert (sides["3a"], sides["4a"], sides["5a"]) == grids
+
+
+def test_nothing_changes_at_224():
+    assert geometry.stem_strides(224).product == 8
+    assert list(geometry.grids(224).items()) == [
+        ("conv1", 112),
+        ("pool1", 56),
+        ("conv2", 56),
+        ("pool2", 28),
+        ("3a", 28),
+        ("3b", 28),
+        ("3c", 14),
+        ("4a", 14),
+        ("4b", 14),
+        ("4c", 14),
+        ("4d", 14),
+        ("4e", 7),
+        ("5a", 7),
+        ("5b", 7),
+    ]
+    assert geometry.auxiliary_grid(224) == 4
+
+
+@given(SIZES)
+def test_the_last_modules_and_the_auxiliary_head_always_have_a_grid(image_size):
+    sides = geometry.grids(image_size)
+    assert sides["5a"] == sides["5b"] >= geometry.MINIMUM_LAST_GRID
+    assert sides["4d"] >= geometry.AUXILIARY_POOL
+    assert geometry.auxiliary_grid(image_size) >= 1
+
+
+@given(SIZES, SIZES)
+def test_larger_images_never_have_fewer_stem_strides(first, second):
+    small, large = sorted((first, second))
+    assert geometry.stem_strides(small).product <= geometry.stem_strides(large).product
+
+
+@given(SIZES)
+def test_no_stride_is_taken_out_without_need(image_size):
+    # One stride more would leave the last modules fewer than 4 positions a side.
+    if geometry.stem_strides(image_size).product < 8:
+        assert geometry.grids(image_size)["5b"] < 2 * geometry.MINIMUM_LAST_GRID - 1
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.integers(geometry.MINIMUM_IMAGE_SIZE, 300))
+def test_the_network_has_these_grids(image_size):
+    with torch.device("meta"):
+        network = Inception(NetworkConfig(image_size=image_size, width=0.25), 10)
+        images = torch.empty(2, 3, image_size, image_size)
+    sides = {}
+    for name, row in network.rows.items():
+        row.register_forward_hook(
+            lambda _, __, output, name=name: sides.update({name: tuple(output.shape[2:])})
+        )
+    assert network(images).auxiliary.shape == (2, 10)
+    assert {name: (side, side) for name, side in geometry.grids(image_size).items()} == {
+        name: side for name, side in sides.items() if name != "conv2_reduce"
+    }
+
+
+@given(st.integers(-5, geometry.MINIMUM_IMAGE_SIZE - 1))
+def test_images_that_are_too_small_are_refused(image_size):
+    with pytest.raises(UserError, match=f"image_size is {image_size}: allowed are 13"):
+        geometry.stem_strides(image_size)
+
+
+def test_pure():
+    program = (
+        "import sys, importlib.util as u; "
+        "s = u.spec_from_file_location('geometry', 'bn_inception/network/geometry.py'); "
+        "m = u.module_from_spec(s); sys.modules['geometry'] = m; s.loader.exec_module(m); "
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

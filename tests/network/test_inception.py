@@ -1,0 +1,334 @@
+import pytest
+import torch
+from torch import nn
+
+from bn_inception.errors import UserError
+from bn_inception.network import (
+    FirstConvolution,
+    Inception,
+    Logits,
+    NetworkConfig,
+    Normalization,
+    PerActivationBatchNorm,
+    multiply_adds,
+)
+from bn_inception.network.inception import scaled
+from bn_inception.paper import figure5, results
+
+PRINTED = {row.name: row for row in figure5.ROWS}
+FULL = FirstConvolution.full
+
+
+def parameters(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+@pytest.mark.parametrize(
+    ("settings", "count"),
+    [
+        ({}, 11_188_288),
+        ({"pool_projection": 128}, 11_278_528),
+        ({"pool_projection": 128, "first_convolution": FULL}, 11_285_224),
+        (
+            # pytorchcv's asserted count, and the layout of Cadene's published weights
+            {"pool_projection": 128, "first_convolution": FULL, "convolution_bias": True},
+            11_295_240,
+        ),
+        ({"first_convolution": FULL}, 11_194_984),
+        ({"normalization": Normalization.none}, 11_178_336),
+    ],
+)
+def test_parameters_at_inference(on_meta, settings, count):
+    assert parameters(on_meta(auxiliary_head=False, **settings)) == count
+
+
+@pytest.mark.parametrize(
+    ("settings", "count"),
+    [
+        ({}, 13_605_672),
+        ({"normalization": Normalization.none}, 13_594_824),
+    ],
+)
+def test_parameters_in_training_are_the_papers_13_6_million(on_meta, settings, count):
+    assert parameters(on_meta(**settings)) == count
+    assert count == pytest.approx(results.PARAMETERS, abs=0.05e6)
+
+
+def row_shapes(network: Inception, image_size: int) -> dict[str, tuple[int, ...]]:
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name, row in network.rows.items():
+        row.register_forward_hook(
+            lambda _, __, output, name=name: shapes.update({name: tuple(output.shape[1:])})
+        )
+    device = next(network.parameters()).device
+    logits = network(torch.empty(2, 3, image_size, image_size, device=device))
+    assert isinstance(logits, Logits)
+    assert logits.main.shape == logits.auxiliary.shape == (2, network.num_classes)
+    return shapes
+
+
+@pytest.mark.parametrize("pool_projection", [96, 128])
+def test_output_shapes_of_every_row_at_224(on_meta, pool_projection):
+    shapes = row_shapes(on_meta(pool_projection=pool_projection), 224)
+    expected = {
+        # Figure 5; for 3c and 4e, which print their input's side, half of it.
+        name: (row.output_channels, row.output_side, row.output_side)
+        for name, row in PRINTED.items()
+    }
+    expected |= {"3c": (576, 14, 14), "4e": (1024, 7, 7), "conv2_reduce": (64, 56, 56)}
+    if pool_projection == 128:
+        expected |= {"4c": (608, 14, 14), "4d": (608, 14, 14), "4e": (1056, 7, 7)}
+    del expected["average_pool"]
+    assert shapes == expected
+
+
+@pytest.mark.parametrize(
+    ("image_size", "stem", "third", "fourth", "fifth"),
+    [(64, (64, 32, 32), 16, 8, 4), (32, (32, 16, 16), 16, 8, 4), (96, (96, 48, 48), 24, 12, 6)],
+)
+def test_output_sides_at_smaller_images(on_meta, image_size, stem, third, fourth, fifth):
+    shapes = row_shapes(on_meta(image_size=image_size, width=0.25), image_size)
+    sides = {name: shape[1] for name, shape in shapes.items()}
+    assert all(shape[1] == shape[2] for shape in shapes.values())
+    assert (sides["conv1"], sides["pool1"], sides["conv2"]) == stem
+    assert sides["pool2"] == sides["3a"] == sides["3b"] == third
+    assert {sides[name] for name in ("3c", "4a", "4b", "4c", "4d")} == {fourth}
+    assert {sides[name] for name in ("4e", "5a", "5b")} == {fifth}
+
+
+def test_the_default_network_costs_1_935_billion_multiply_adds(on_meta):
+    assert multiply_adds(on_meta(), 224) == 1_934_857_216
+    # The auxiliary head is no part of inference.
+    assert multiply_adds(on_meta(auxiliary_head=False), 224) == 1_934_857_216
+
+
+def call_order(network: Inception) -> list[tuple[nn.Module, torch.Tensor, torch.Tensor]]:
+    """The leaf modules in the order of their calls, with input and output."""
+    calls: list[tuple[nn.Module, torch.Tensor, torch.Tensor]] = []
+    for module in network.modules():
+        if not list(module.children()):
+            module.register_forward_hook(
+                lambda module, inputs, output: calls.append((module, inputs[0], output))
+            )
+    size = network.config.image_size
+    network(torch.empty(2, 3, size, size, device=next(network.parameters()).device))
+    return calls
+
+
+@pytest.mark.parametrize("per_activation", [[], ["3c", "5a", "5b"]])
+def test_batch_normalization_before_every_nonlinearity_and_nowhere_else(
+    on_meta, config_of, recipe, per_activation
+):
+    settings = vars(config_of(recipe)).copy()
+    batch = settings["normalization"] is Normalization.batch
+    if per_activation and not batch:
+        pytest.skip("no normalization to make per activation")
+    calls = call_order(on_meta(10, **(settings | {"per_activation": per_activation})))
+
+    nonlinearities = normalizations = 0
+    for position, (module, given, output) in enumerate(calls):
+        if isinstance(module, nn.ReLU | nn.Sigmoid):
+            nonlinearities += 1
+            before, _, before_output = calls[position - 1]
+            assert before_output is given
+            expected = nn.modules.batchnorm._BatchNorm if batch else nn.Conv2d | nn.Linear
+            assert isinstance(before, expected)
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            normalizations += 1
+            before, _, before_output = calls[position - 1]
+            after, after_given, _ = calls[position + 1]
+            assert before_output is given
+            assert isinstance(before, nn.Conv2d | nn.Linear)
+            assert output is after_given
+            assert isinstance(after, nn.ReLU | nn.Sigmoid)
+    # 3 in the stem, 7 in a module, 5 in 3c and 4e, 2 in the auxiliary head.
+    assert nonlinearities == 3 + 8 * 7 + 2 * 5 + 2
+    assert normalizations == (nonlinearities if batch else 0)
+
+
+def test_nothing_stands_between_the_halves_of_the_separable_convolution(on_meta):
+    calls = call_order(on_meta(10))
+    (first, _, between), (second, given, _) = calls[:2]
+    assert (first.groups, first.out_channels, first.bias) == (3, 24, None)
+    assert (second.kernel_size, second.out_channels) == ((1, 1), 64)
+    assert given is between
+
+
+def test_local_response_normalization_after_pool1_and_before_pool2(on_meta, config_of):
+    names = list(on_meta(**vars(config_of("inception"))).rows)
+    expected = ["conv1", "pool1", "lrn1", "conv2_reduce", "conv2", "lrn2", "pool2", "3a"]
+    assert names[:8] == expected
+    assert [name for name in expected if "lrn" not in name] == list(on_meta().rows)[:6]
+
+
+def test_local_response_normalization_is_torchs(small):
+    network = small(local_response_normalization=True, normalization=Normalization.none)
+    maps = torch.randn(2, 16, 5, 5, generator=torch.Generator().manual_seed(0)) * 100
+    expected = nn.functional.local_response_norm(maps, 5, alpha=1e-4, beta=0.75, k=1.0)
+    torch.testing.assert_close(network.rows["lrn1"](maps), expected)
+
+
+@pytest.mark.parametrize("per_activation", [[], ["5a", "5b"]])
+def test_every_parameter_gets_a_finite_gradient(small, config_of, recipe, per_activation):
+    settings = vars(config_of(recipe, image_size=32, width=0.25)).copy()
+    if per_activation and settings["normalization"] is Normalization.none:
+        pytest.skip("no normalization to make per activation")
+    network = small(**(settings | {"per_activation": per_activation}))
+    torch.manual_seed(0)
+    logits = network(torch.randn(8, 3, 32, 32))
+    labels = torch.arange(8) % 5
+    loss = nn.functional.cross_entropy(logits.main, labels)
+    (loss + 0.3 * nn.functional.cross_entropy(logits.auxiliary, labels)).backward()
+    for name, parameter in network.named_parameters():
+        assert parameter.grad is not None, name
+        assert torch.isfinite(parameter.grad).all(), name
+        assert parameter.grad.any(), name
+
+
+def test_logits_in_both_modes(small):
+    network = small()
+    images = torch.randn(3, 3, 32, 32)
+    logits = network(images)
+    assert isinstance(logits, Logits)
+    network.eval()
+    assert network(images).shape == (3, 5)
+    headless = small(auxiliary_head=False)
+    assert headless(images).shape == (3, 5)
+    assert "auxiliary" not in dict(headless.named_rows())
+
+
+def test_evaluation_takes_other_image_sizes(small):
+    network = small().eval()
+    for height, width in ((40, 56), (33, 47), (64, 64)):
+        assert network(torch.randn(1, 3, height, width)).shape == (1, 5)
+
+
+def test_at_the_paper_size_evaluation_takes_odd_grids(on_meta):
+    network = on_meta(width=0.25).eval()
+    for size in (224, 225, 250, 256, 320):
+        assert network(torch.empty(1, 3, size, size, device="meta")).shape == (1, 1000)
+
+
+def test_named_rows_hold_every_parameter_once_in_forward_order(small):
+    network = small()
+    rows = [parameter for _, row in network.named_rows() for parameter in row.parameters()]
+    assert {id(p) for p in rows} == {id(p) for p in network.parameters()}
+    assert len(rows) == len(list(network.parameters()))
+    names = [name for name, _ in network.named_rows()]
+    called: list[str] = []
+    for name, row in network.named_rows():
+        row.register_forward_hook(lambda *_, name=name: called.append(name))
+    network(torch.randn(2, 3, 32, 32))
+    assert called == names
+    assert names[names.index("4d") + 1] == "auxiliary"
+    assert names[-1] == "classifier"
+
+
+def test_grids_are_those_of_the_rows(on_meta):
+    network = on_meta(image_size=64, width=0.25)
+    sides = {name: shape[1] for name, shape in row_shapes(network, 64).items()}
+    assert network.grids() == {name: sides[name] for name in network.grids()}
+    assert set(figure5.MODULE_NAMES) < set(network.grids())
+
+
+def test_the_memory_format_does_not_change_the_result(small):
+    images = torch.randn(4, 3, 32, 32)
+    expected = small()(images)
+    network = small().to(memory_format=torch.channels_last)
+    logits = network(images.contiguous(memory_format=torch.channels_last))
+    torch.testing.assert_close(logits.main, expected.main, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(logits.auxiliary, expected.auxiliary, atol=1e-4, rtol=1e-4)
+
+
+def test_the_network_compiles_without_graph_breaks(small):
+    network = small(local_response_normalization=True, per_activation=["5b"], dropout=0.4)
+    torch.compiler.reset()
+    compiled = torch.compile(network, backend="eager", fullgraph=True)
+    images = torch.randn(2, 3, 32, 32)
+    assert compiled(images).main.shape == (2, 5)
+
+
+def test_parameter_names_are_stable(on_meta):
+    names = set(on_meta().state_dict())
+    assert {
+        "rows.conv1.depthwise.weight",
+        "rows.conv1.convolution.weight",
+        "rows.conv1.normalization.running_var",
+        "rows.conv2_reduce.convolution.weight",
+        "rows.3a.one_by_one.convolution.weight",
+        "rows.3a.reduce_3x3.normalization.weight",
+        "rows.3c.conv_3x3.convolution.weight",
+        "rows.4d.double_3x3_2.normalization.bias",
+        "rows.5b.projection.convolution.weight",
+        "auxiliary.convolution.convolution.weight",
+        "auxiliary.hidden.weight",
+        "auxiliary.normalization.weight",
+        "auxiliary.classifier.bias",
+        "classifier.weight",
+        "classifier.bias",
+    } <= names
+    assert not any("rows.3c.projection" in name or "pool" in name for name in names)
+
+
+def test_per_activation_normalization_in_the_named_modules_alone(on_meta):
+    network = on_meta(per_activation=["5a", "4e"])
+    for name, row in network.named_rows():
+        for path, module in row.named_modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm) and name != "auxiliary":
+                assert isinstance(module, PerActivationBatchNorm) == (name in ("5a", "4e")), path
+    # 4e halves the grid in the last convolution of each branch.
+    weights = {name: p.numel() for name, p in network.named_parameters()}
+    assert weights["rows.4e.reduce_3x3.normalization.weight"] == 128 * 14 * 14
+    assert weights["rows.4e.conv_3x3.normalization.weight"] == 192 * 7 * 7
+    assert weights["rows.4e.double_3x3_1.normalization.weight"] == 256 * 14 * 14
+    assert weights["rows.5a.projection.normalization.weight"] == 128 * 7 * 7
+
+
+def test_width_scales_every_hidden_width(on_meta):
+    network = on_meta(10, width=0.5)
+    assert network.classifier.in_features == 512
+    assert network.rows["3a"].conv_3x3.convolution.out_channels == 32
+    assert network.auxiliary.hidden.out_features == 384
+    assert network.rows["conv1"].depthwise.out_channels == 24
+
+
+@pytest.mark.parametrize(
+    ("channels", "width", "expected"),
+    [(64, 1.0, 64), (352, 0.25, 88), (32, 0.25, 8), (32, 0.01, 4), (96, 0.1, 8), (160, 0.35, 56)],
+)
+def test_scaled(channels, width, expected):
+    assert scaled(channels, width) == expected
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"dropout": 1.0}, r"dropout is 1\.0.*below 1"),
+        ({"dropout": -0.1}, r"dropout is -0\.1"),
+        ({"dropout": float("nan")}, "dropout is nan"),
+        ({"width": 0.0}, r"width is 0\.0"),
+        ({"width": float("inf")}, "width is inf"),
+        ({"initial_weight_gain": 0.0}, r"initial_weight_gain is 0\.0"),
+        ({"pool_projection": 64}, "pool_projection is 64.*96.*128"),
+        ({"image_size": 8}, "image_size is 8.*13"),
+        ({"per_activation": ["5c"]}, "'5c'.*3a, 3b"),
+        (
+            {"per_activation": ["5a"], "normalization": Normalization.none},
+            "per_activation.*normalization none",
+        ),
+    ],
+)
+def test_bad_settings_are_refused_in_one_line(settings, message):
+    with pytest.raises(UserError, match=message) as raised:
+        NetworkConfig(**settings)
+    assert "\n" not in str(raised.value)
+
+
+def test_bad_use_is_refused(small):
+    with pytest.raises(UserError, match="num_classes is 1"):
+        Inception(NetworkConfig(image_size=32, width=0.25), 1)
+    network = small()
+    with pytest.raises(UserError, match=r"\(2, 1, 32, 32\)"):
+        network(torch.randn(2, 1, 32, 32))
+    with pytest.raises(UserError, match="train at the configured image_size"):
+        network(torch.randn(2, 3, 48, 48))

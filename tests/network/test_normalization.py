@@ -1,0 +1,148 @@
+"""BN as configured here, against the closed forms of BN section 3, in float64."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from bn_inception.network import PerActivationBatchNorm
+from bn_inception.network.normalization import (
+    EPSILON,
+    MOMENTUM,
+    batch_norm_1d,
+    batch_norm_2d,
+)
+
+SEEDS = st.integers(0, 2**31)
+
+
+def drawn(seed: int, *shape: int) -> tuple[Tensor, Tensor]:
+    """Maps of varied scale and mean, and an upstream gradient."""
+    generator = torch.Generator().manual_seed(seed)
+    scale = torch.empty(1, shape[1], *[1] * (len(shape) - 2)).uniform_(
+        0.01, 30, generator=generator
+    )
+    mean = torch.empty_like(scale).uniform_(-50, 50, generator=generator)
+    maps = torch.randn(shape, generator=generator, dtype=torch.float64) * scale + mean
+    return maps, torch.randn(shape, generator=generator, dtype=torch.float64)
+
+
+def check_against_closed_form(
+    layer: nn.modules.batchnorm._BatchNorm,
+    maps: Tensor,
+    upstream: Tensor,
+    axes: tuple[int, ...],
+    seed: int,
+) -> None:
+    """Algorithm 1, the gradients of section 3, and the running statistics. `axes`: those averaged."""
+    layer = layer.double()
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        layer.weight.uniform_(0.5, 2, generator=generator)
+        layer.bias.uniform_(-1, 1, generator=generator)
+    shape = [1 if axis in axes else maps.shape[axis] for axis in range(maps.dim())]
+    gamma, beta = layer.weight.detach().view(shape), layer.bias.detach().view(shape)
+    m = maps.numel() // gamma.numel()
+
+    mean = maps.mean(axes, keepdim=True)
+    variance = (maps - mean).square().mean(axes, keepdim=True)
+    inverse = (variance + EPSILON).rsqrt()
+    normalized = (maps - mean) * inverse
+
+    given_maps = maps.clone().requires_grad_()
+    output = layer(given_maps)
+    torch.testing.assert_close(output, gamma * normalized + beta)
+
+    output.backward(upstream)
+    g = upstream * gamma
+    to_variance = (g * (maps - mean)).sum(axes, keepdim=True) * -0.5 * inverse**3
+    to_mean = -(g * inverse).sum(axes, keepdim=True)
+    expected = g * inverse + to_variance * 2 * (maps - mean) / m + to_mean / m
+    torch.testing.assert_close(given_maps.grad, expected)
+    torch.testing.assert_close(
+        layer.weight.grad.view(shape), (upstream * normalized).sum(axes, keepdim=True)
+    )
+    torch.testing.assert_close(layer.bias.grad.view(shape), upstream.sum(axes, keepdim=True))
+
+    # Running statistics start at 0 and 1; the variance is the unbiased one, m / (m - 1).
+    torch.testing.assert_close(layer.running_mean.view(shape), MOMENTUM * mean)
+    unbiased = variance * m / (m - 1)
+    torch.testing.assert_close(layer.running_var.view(shape), (1 - MOMENTUM) + MOMENTUM * unbiased)
+
+    layer.eval()
+    inference = (maps - MOMENTUM * mean) * ((1 - MOMENTUM) + MOMENTUM * unbiased + EPSILON).rsqrt()
+    torch.testing.assert_close(layer(maps), gamma * inference + beta)
+
+
+@settings(max_examples=25, deadline=None)
+@given(SEEDS, st.integers(1, 5), st.integers(1, 4), st.integers(1, 4), st.integers(1, 4))
+def test_convolutional(seed, batch, channels, height, width):
+    if batch * height * width < 2:
+        return
+    maps, upstream = drawn(seed, batch, channels, height, width)
+    check_against_closed_form(batch_norm_2d(channels), maps, upstream, (0, 2, 3), seed)
+
+
+@settings(max_examples=25, deadline=None)
+@given(SEEDS, st.integers(2, 6), st.integers(1, 4), st.integers(1, 4), st.integers(1, 4))
+def test_per_activation(seed, batch, channels, height, width):
+    maps, upstream = drawn(seed, batch, channels, height, width)
+    layer = PerActivationBatchNorm(channels, height, width)
+    check_against_closed_form(layer, maps, upstream, (0,), seed)
+
+
+@settings(max_examples=25, deadline=None)
+@given(SEEDS, st.integers(2, 6), st.integers(1, 6))
+def test_fully_connected(seed, batch, features):
+    inputs, upstream = drawn(seed, batch, features)
+    check_against_closed_form(batch_norm_1d(features), inputs, upstream, (0,), seed)
+
+
+def test_per_activation_takes_channels_last_maps():
+    maps, _ = drawn(0, 4, 3, 5, 2)
+    layer = PerActivationBatchNorm(3, 5, 2).double()
+    expected = layer(maps)
+    torch.testing.assert_close(layer(maps.to(memory_format=torch.channels_last)), expected)
+
+
+def test_per_activation_refuses_a_training_batch_of_one():
+    with pytest.raises(ValueError, match="more than 1 value"):
+        PerActivationBatchNorm(3, 2, 2)(torch.randn(1, 3, 2, 2))
+
+
+@pytest.mark.parametrize("scale", [0.1, 3.0, 100.0])
+@pytest.mark.parametrize(
+    ("row", "unit"), [("conv1", None), ("3b", "conv_3x3"), ("4e", "double_3x3_2")]
+)
+def test_scaling_the_weights_leaves_the_output_and_divides_the_gradient(small, scale, row, unit):
+    # BN section 3.3: BN((aW)u) = BN(Wu), and the gradient with respect to aW is that of W by a.
+    layer = small().double().rows[row]
+    layer = layer if unit is None else layer.get_submodule(unit)
+    convolution = layer.convolution
+    first = getattr(layer, "depthwise", convolution)
+    # Inputs so large that epsilon, which breaks the identity, is nothing beside their variance.
+    generator = torch.Generator().manual_seed(0)
+    maps = 1e6 * torch.randn(
+        3, first.in_channels * 1, 8, 8, dtype=torch.float64, generator=generator
+    )
+    upstream = None
+    results = []
+    for factor in (1.0, scale):
+        with torch.no_grad():
+            convolution.weight.mul_(factor)
+        output = layer(maps)
+        if upstream is None:
+            upstream = torch.randn(output.shape, dtype=torch.float64, generator=generator)
+        convolution.weight.grad = None
+        output.backward(upstream)
+        results.append((output.detach(), convolution.weight.grad))
+    (output, gradient), (scaled_output, scaled_gradient) = results
+    torch.testing.assert_close(scaled_output, output)
+    torch.testing.assert_close(scaled_gradient * scale, gradient, rtol=1e-6, atol=1e-12)
+
+
+def test_every_layer_of_the_network_is_configured_so(small):
+    network = small(per_activation=["5b"])
+    layers = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    assert {(layer.eps, layer.momentum, layer.affine) for layer in layers} == {(1e-3, 0.02, True)}

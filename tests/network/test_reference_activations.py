@@ -1,0 +1,90 @@
+"""A seeded network reproduces stored activations: a refactor that changes them changes the network.
+
+Weights are drawn in float32 and the forward pass runs in float64, so that convolution algorithms and
+processors differ by rounding alone: tolerance 1e-6, relative to each row's root mean square.
+
+After an intended change of the network, write the file anew and say why in the change's message:
+
+    python tests/network/test_reference_activations.py
+"""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from bn_inception.network import (
+    Inception,
+    Initialization,
+    NetworkConfig,
+    Nonlinearity,
+    Normalization,
+    initialize,
+)
+
+STORED = Path(__file__).with_name("reference_activations.json")
+TOLERANCE = 1e-6
+
+NETWORKS = {
+    "inception": {
+        "normalization": Normalization.none,
+        "local_response_normalization": True,
+        "dropout": 0.4,
+    },
+    "bn_x5": {},
+    "bn_x5_sigmoid": {"nonlinearity": Nonlinearity.sigmoid},
+    "per_activation": {"per_activation": ["5a", "5b"]},
+}
+
+
+def activations(name: str) -> dict[str, list[float]]:
+    """Per row: root mean square, mean, and the last image's last three activations; the logits."""
+    config = NetworkConfig(
+        width=0.125,
+        image_size=32,
+        initialization=Initialization.he,  # whatever the default
+        **NETWORKS[name],
+    )
+    network = Inception(config, 5)
+    initialize(network, torch.Generator().manual_seed(0))
+    network.double()
+    network.dropout.eval()
+    axis = torch.linspace(-1, 1, 32, dtype=torch.float64)
+    phase = torch.arange(1, 13, dtype=torch.float64).view(4, 3, 1, 1)
+    images = torch.sin(phase * axis.view(-1, 1) * 2) * torch.cos(phase * axis * 3)
+    record: dict[str, list[float]] = {}
+
+    def store(row: str, output: torch.Tensor) -> None:
+        summary = [output.square().mean().sqrt(), output.mean(), *output.flatten()[-3:]]
+        record[row] = [float(value) for value in summary]
+
+    for row, module in network.named_rows():
+        module.register_forward_hook(lambda _, __, output, row=row: store(row, output.detach()))
+    logits = network(images)
+    record["main logits"] = logits.main.flatten().tolist()
+    record["auxiliary logits"] = logits.auxiliary.flatten().tolist()
+    network.eval()
+    record["evaluation logits"] = network(images).flatten().tolist()
+    return record
+
+
+@pytest.mark.parametrize("name", list(NETWORKS))
+def test_activations_are_the_stored_ones(name):
+    stored = json.loads(STORED.read_text())[name]
+    record = activations(name)
+    assert list(record) == list(stored)
+    for row, values in stored.items():
+        scale = max(abs(value) for value in values)
+        assert record[row] == pytest.approx(values, rel=0, abs=TOLERANCE * scale), row
+
+
+if __name__ == "__main__":
+    rounded = {
+        name: {
+            row: [float(f"{value:.9g}") for value in values]
+            for row, values in activations(name).items()
+        }
+        for name in NETWORKS
+    }
+    STORED.write_text(json.dumps(rounded, indent=1) + "\n")

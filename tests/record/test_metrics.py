@@ -1,0 +1,170 @@
+import json
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bn_inception.errors import UserError
+from bn_inception.record import MetricsLog, TrainRecord, ValidationRecord, read_metrics
+
+
+def train(step, loss=1.5):
+    return TrainRecord(step, float(step), loss, 0.045, 320.0, 0.25)
+
+
+def validation(step, top1=0.5):
+    return ValidationRecord(step, float(step), 1.25, top1, 0.75, 50)
+
+
+def write(path, records):
+    log = MetricsLog(path)
+    for record in records:
+        log.append(record)
+    log.close()
+
+
+def a_run(steps):
+    """A train record every step, a validation every third."""
+    records = []
+    for step in range(1, steps + 1):
+        records.append(train(step, 1 / step))
+        if step % 3 == 0:
+            records.append(validation(step, 1 - 1 / step))
+    return records
+
+
+def test_written_lines_are_the_documented_objects(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    write(path, [train(10), validation(10)])
+    assert [json.loads(line) for line in path.read_text().splitlines()] == [
+        {
+            "kind": "train",
+            "step": 10,
+            "equivalent_steps": 10.0,
+            "loss": 1.5,
+            "learning_rate": 0.045,
+            "images_per_second": 320.0,
+            "top1": 0.25,
+        },
+        {
+            "kind": "validation",
+            "step": 10,
+            "equivalent_steps": 10.0,
+            "loss": 1.25,
+            "top1": 0.5,
+            "top5": 0.75,
+            "count": 50,
+        },
+    ]
+    assert read_metrics(path) == [train(10), validation(10)]
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf, -math.inf])
+def test_a_loss_that_is_not_finite_is_null(tmp_path, loss):
+    path = tmp_path / "metrics.jsonl"
+    write(path, [train(10, loss)])
+    assert json.loads(path.read_text())["loss"] is None
+    assert read_metrics(path)[0].loss is None
+
+
+def test_lines_with_only_the_essential_keys_are_read(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(
+        '{"kind": "train", "step": 5, "loss": 2, "learning_rate": 0.1, "images_per_second": 9}\n'
+        '{"kind": "validation", "step": 5, "loss": 2, "top1": 0.5, "top5": 1, "count": 4}'
+    )
+    assert [record.step for record in read_metrics(path)] == [5, 5]
+
+
+@given(
+    steps=st.integers(1, 12),
+    checkpoint=st.integers(0, 12),
+    killed_at=st.floats(0, 1),
+)
+def test_killed_anywhere_and_resumed_is_the_uninterrupted_file(
+    tmp_path_factory, steps, checkpoint, killed_at
+):
+    folder = tmp_path_factory.mktemp("metrics")
+    checkpoint = min(checkpoint, steps)
+    records = a_run(steps)
+    whole, broken = folder / "whole.jsonl", folder / "broken.jsonl"
+    write(whole, records)
+    content = whole.read_bytes()
+    # What the checkpoint counts on is on disk; the kill falls anywhere after it.
+    lines = len(a_run(checkpoint))
+    durable = len(b"".join(content.splitlines(keepends=True)[:lines]))
+    broken.write_bytes(content[: durable + round(killed_at * (len(content) - durable))])
+    # Whatever the kill left is readable before the resume.
+    assert read_metrics(broken) == records[: len(read_metrics(broken))]
+
+    log = MetricsLog(broken)
+    kept = log.truncate(checkpoint, lines)
+    for record in records[lines:]:
+        log.append(record)
+    log.close()
+    assert kept == records[:lines]
+    assert broken.read_bytes() == content
+
+
+def test_truncation_by_step_alone(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    write(path, a_run(7))
+    log = MetricsLog(path)
+    assert log.truncate(3) == a_run(3)
+    assert log.lines == 4
+    log.close()
+
+
+def test_an_evaluation_after_the_checkpoint_of_its_step_is_dropped(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    write(path, [train(3), validation(3)])
+    log = MetricsLog(path)
+    assert log.truncate(3, lines=1) == [train(3)]
+    log.close()
+
+
+def test_lines_lost_since_the_checkpoint_are_named(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    write(path, a_run(3))
+    log = MetricsLog(path)
+    with pytest.raises(UserError, match=r"4 lines, but .* step 6 was made with 8"):
+        log.truncate(6, lines=8)
+    log.close()
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{", "not valid JSON"),
+        ("[1]", "not an object"),
+        ('{"kind": "test", "step": 1}', "expected train or validation"),
+        ('{"kind": "train", "step": -1, "loss": 1, "learning_rate": 1}', "'step' is -1"),
+        ('{"kind": "train", "step": 1, "loss": "x", "learning_rate": 1}', "'loss' is 'x'"),
+        ('{"kind": "train", "step": 1, "loss": NaN, "learning_rate": 1}', "NaN is not JSON"),
+        ('{"kind": "train", "step": true, "loss": 1, "learning_rate": 1}', "'step' is True"),
+        ('{"kind": "validation", "step": 1, "loss": 1, "top1": 50, "top5": 1}', "fraction"),
+        ('{"kind": "train", "step": 1, "loss": 1}', "'learning_rate' is missing"),
+    ],
+)
+def test_a_broken_line_in_the_middle_is_named(tmp_path, line, message):
+    path = tmp_path / "metrics.jsonl"
+    write(path, [train(1), train(2)])
+    first, second = path.read_text().splitlines()
+    path.write_text(f"{first}\n{line}\n{second}\n")
+    with pytest.raises(UserError) as error:
+        read_metrics(path)
+    assert f"{path}, line 2" in str(error.value)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_full_disk_is_a_user_error(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.symlink_to("/dev/full")
+    log = MetricsLog.__new__(MetricsLog)  # opening reads the file, and /dev/full never ends
+    log._path, log._lines = path, 0
+    log._file = log._open()
+    with pytest.raises(UserError, match="No space left"):
+        log.append(train(1))
+    log.close()

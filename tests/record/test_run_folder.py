@@ -1,0 +1,156 @@
+import errno
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from bn_inception.errors import UserError
+from bn_inception.record import RunFolder
+
+
+def contents(folder):
+    return {
+        path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()
+    }
+
+
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "a/b", "a\\b", "/a", ".hidden", "-x", "a b", "a\n", "ä" * 3, "x" * 201]
+)
+def test_a_bad_name_is_refused(tmp_path, name):
+    with pytest.raises(UserError, match=r"run\.name"):
+        RunFolder(tmp_path, name)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_create_makes_the_layout(tmp_path):
+    folder = RunFolder(tmp_path / "outputs", "bn_x5-cpu.seed0")
+    assert not folder.has_run()
+    with folder:
+        folder.create()
+        folder.write_config("recipe: bn_x5\n")
+        folder.write_environment({"git": None})
+        assert folder.config.read_text() == "recipe: bn_x5\n"
+        assert folder.tensorboard.is_dir()
+        assert folder.checkpoints.is_dir()
+        assert folder.has_run()
+
+
+def test_an_existing_run_is_refused_untouched_and_the_remedies_named(tmp_path):
+    with RunFolder(tmp_path, "a") as folder:
+        folder.create()
+        folder.write_config("x: 1\n")
+    before = contents(tmp_path)
+    with pytest.raises(UserError) as error:
+        RunFolder(tmp_path, "a").create()
+    for words in (str(tmp_path / "a"), "run.resume=true", "run.name", "delete"):
+        assert words in str(error.value)
+    assert contents(tmp_path) == before
+
+
+def test_a_folder_of_somebody_else_gets_no_file_when_refused(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "thesis.txt").write_text("mine")
+    with pytest.raises(UserError, match="holds a run already"):
+        RunFolder(tmp_path, "a").create()
+    assert list((tmp_path / "a").iterdir()) == [tmp_path / "a" / "thesis.txt"]
+
+
+def test_empty_folders_of_a_run_that_never_began_are_no_run(tmp_path):
+    with RunFolder(tmp_path, "a") as folder:
+        folder.create()
+    assert not folder.has_run()
+    with RunFolder(tmp_path, "a") as again:
+        again.create()
+
+
+def test_resuming_a_missing_run_is_an_error(tmp_path):
+    with pytest.raises(UserError, match=r"no run to resume.*run\.resume=false"):
+        RunFolder(tmp_path, "a").open_for_resume()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("place", ["file", "file/below"])
+def test_an_unwritable_root_is_a_user_error(tmp_path, place):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot be created"):
+        RunFolder(tmp_path / place, "a").create()
+
+
+def test_a_file_of_that_name_is_a_user_error(tmp_path):
+    (tmp_path / "a").write_text("")
+    with pytest.raises(UserError, match="a file, not a run folder"):
+        RunFolder(tmp_path, "a").create()
+
+
+def test_a_second_writer_is_refused_until_the_first_closes(tmp_path):
+    first = RunFolder(tmp_path, "a")
+    first.create()
+    with pytest.raises(UserError, match="another process is writing"):
+        RunFolder(tmp_path, "a").create()
+    first.write_config("x: 1\n")
+    for attempt in (RunFolder.create, RunFolder.open_for_resume):
+        with pytest.raises(UserError, match="another process is writing"):
+            attempt(RunFolder(tmp_path, "a"))
+    first.close()
+    with RunFolder(tmp_path, "a") as second:
+        second.open_for_resume()
+
+
+def test_a_killed_process_leaves_no_lock_though_its_forked_workers_live_on(tmp_path):
+    program = (
+        "import os, sys, time\n"
+        "from bn_inception.record import RunFolder\n"
+        "folder = RunFolder(sys.argv[1], 'a')\n"
+        "folder.create()\n"
+        "folder.write_config('x: 1')\n"
+        "worker = os.fork()\n"
+        "if worker == 0:\n"
+        "    time.sleep(60)\n"
+        "    os._exit(0)\n"
+        "print(worker, flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    worker = int(process.stdout.readline())
+    try:
+        with pytest.raises(UserError, match="another process is writing"):
+            RunFolder(tmp_path, "a").open_for_resume()
+        process.kill()
+        process.wait()
+        os.kill(worker, 0)  # the worker lives on
+        with RunFolder(tmp_path, "a") as folder:
+            folder.open_for_resume()
+    finally:
+        os.kill(worker, signal.SIGKILL)
+        process.stdout.close()
+
+
+def test_a_file_system_without_locks_is_a_warning(tmp_path, monkeypatch, caplog):
+    def no_locks(descriptor, operation):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    with RunFolder(tmp_path, "a") as folder:
+        folder.create()
+    assert "no file locks" in caplog.text
+
+
+def test_a_resumed_run_keeps_the_environment_it_was_started_in(tmp_path):
+    with RunFolder(tmp_path, "a") as folder:
+        folder.create()
+        folder.write_environment({"git": {"commit": "first"}})
+        folder.write_environment({"git": {"commit": "second"}}, resumed_at=100)
+        folder.write_environment({"git": {"commit": "third"}}, resumed_at=200)
+        environment = json.loads(folder.environment.read_text())
+    assert environment["git"]["commit"] == "first"
+    assert [(r["step"], r["git"]["commit"]) for r in environment["resumed"]] == [
+        (100, "second"),
+        (200, "third"),
+    ]
