@@ -5,7 +5,6 @@ from pathlib import Path
 
 from bn_inception.cli.arguments import split_positional, take_print_config
 from bn_inception.config import compose, write_yaml
-from bn_inception.errors import UserError
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -17,15 +16,11 @@ def run(arguments: Sequence[str]) -> int:
     if print_config:
         print(write_yaml(config), end="")
         return 0
-    if not config["runs"]:
-        raise UserError(
-            "compare: no run folders; give them, as in bn-inception compare outputs/a outputs/b"
-        )
-    from bn_inception.report import compare, read_run, terminal, write_report
+    from bn_inception.report import as_text, compare, read_runs, write_report
 
-    runs = [read_run(Path(folder)) for folder in config["runs"]]
+    runs = read_runs([Path(folder) for folder in config["runs"]])
     comparison = compare(runs, baseline=config["baseline"])
-    print(terminal(comparison))
+    print(as_text(comparison))
     if config["output"] is not None:
         for path in write_report(comparison, runs, Path(config["output"])):
             print(path)

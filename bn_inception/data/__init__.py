@@ -1,6 +1,6 @@
 """Images: where they come from, their order, decoding, crops, distortion and the loader."""
 
-from bn_inception.data.decode import UnreadableImage, decode
+from bn_inception.data.decode import UnreadableImage
 from bn_inception.data.loader import (
     TrainingBatch,
     ValidationBatch,
@@ -34,7 +34,6 @@ __all__ = [
     "TrainingOrder",
     "UnreadableImage",
     "ValidationBatch",
-    "decode",
     "default_workers",
     "image_generator",
     "open_sources",

@@ -5,6 +5,8 @@ same bit for bit with any number of workers, none included. Workers take the dis
 along; `photometric.to_input` applies them on the device.
 """
 
+import atexit
+import functools
 import os
 import signal
 import sys
@@ -273,23 +275,38 @@ def _from_workers(
         # Its own generator: the loader would draw its workers' seeds from torch's global one.
         generator=torch.Generator(),
     )
-    iterator = iter(loader)
+    iterator: Any = iter(loader)
+    stop = functools.partial(_stop, iterator)
+    # For a caller that never closes its iterator: at its end the interpreter sends SIGTERM to its
+    # children, which these ignore, and waits for them for ever.
+    atexit.register(stop)
     try:
         while True:
             try:
                 batch = next(iterator)
             except StopIteration:
                 return
-            except RuntimeError as error:
-                if "DataLoader worker (pid" not in str(error):
+            except (RuntimeError, OSError, EOFError) as error:
+                # The last two: it died in the middle of handing a batch over.
+                if isinstance(error, RuntimeError) and "DataLoader worker (pid" not in str(error):
                     raise
+                reason = str(error).splitlines()[0] if str(error) else type(error).__name__
                 raise RuntimeError(
-                    f"a process that reads images died ({str(error).splitlines()[0]}); out of "
-                    "memory or of /dev/shm? Try fewer with data.workers=N; 0 needs neither"
+                    f"a process that reads images died: {reason}; out of memory or of /dev/shm? "
+                    "Try fewer with data.workers=N; 0 needs neither"
                 ) from error
             yield batch
     finally:
-        del iterator  # its last reference: stops and joins the workers
+        stop()
+        atexit.unregister(stop)
+
+
+def _stop(iterator: Any) -> None:
+    # torch stops workers when the iterator is collected; an exception's traceback can keep it.
+    iterator._shutdown_workers()
+    for worker in iterator._workers:
+        if worker.is_alive():  # stuck in a read that does not return
+            worker.kill()
 
 
 @dataclass(frozen=True)

@@ -104,7 +104,7 @@ class Recorder:
         self._training_seconds = state["training_seconds"]
         self._earlier_seconds = state["wall_seconds"]
         self._opened = time.monotonic()
-        self.summary.best = None if state["best"] is None else None
+        self.summary.best = None if state["best"] is None else Best(**state["best"])
         self.summary.started_learning = state["started_learning"]
         self.summary.replaced_images = dict(state["replaced_images"])
         self.summary.unreadable_validation_images = state["unreadable_validation_images"]

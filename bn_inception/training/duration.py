@@ -8,8 +8,11 @@ from bn_inception.errors import UserError
 
 Duration = int | float | str
 
+_NUMBER = r"[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?"
 _TEXT = re.compile(
-    r"\s*(?P<number>[0-9.eE+/]+)\s*(?P<unit>steps?|epochs?|images?|examples?)?\s*", re.ASCII
+    rf"\s*(?P<numerator>{_NUMBER})(?:/(?P<denominator>{_NUMBER}))?"
+    r"\s*(?P<unit>steps?|epochs?|images?|examples?)?\s*",
+    re.ASCII,
 )
 
 
@@ -53,8 +56,7 @@ def _parse(duration: Duration, key: str) -> tuple[float, str]:
     match = _TEXT.fullmatch(duration) if isinstance(duration, str) else None
     if match is not None:
         try:
-            numerator, _, denominator = match["number"].partition("/")
-            number = Fraction(numerator) / Fraction(denominator or "1")
+            number = Fraction(match["numerator"]) / Fraction(match["denominator"] or "1")
             return float(number), (match["unit"] or "step").removesuffix("s")
         except (ValueError, ZeroDivisionError, OverflowError):
             pass

@@ -312,7 +312,13 @@ def open_session(
 
 
 def _require_same_data(folder: RunFolder, fingerprint: str) -> None:
-    before = json.loads(folder.environment.read_text(encoding="utf-8"))["data_fingerprint"]
+    try:
+        before = json.loads(folder.environment.read_text(encoding="utf-8"))["data_fingerprint"]
+    except (OSError, ValueError, LookupError) as error:
+        raise UserError(
+            f"{folder.environment}: cannot be read ({error}); restore it from a copy, or start "
+            "again under another run.name"
+        ) from error
     if before != fingerprint:
         raise UserError(
             f"data.root: the images differ from those {folder.path} was started with "

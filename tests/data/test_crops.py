@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pictures import photo
 from PIL import Image
 
 from bn_inception.data.crops import cut_single, cut_training, single_crop, training_crop
-from pictures import photo
 
 sides = st.integers(1, 3000)
 

@@ -12,7 +12,6 @@ import pytest
 from pictures import encoded, photo
 from PIL import Image
 
-from bn_inception.data import decode as decode_module
 from bn_inception.data.decode import UnreadableImage, decode
 
 NAME = "n01440764_1.JPEG"
@@ -174,7 +173,7 @@ def test_truncated_png_is_refused() -> None:
         (b"<html>404 Not Found</html>", "not an image"),
         (bytes(1000), "not an image"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n", "not an image"),
-        (b"\xff\xd8\xff\xe0 no more than a beginning", ""),
+        (b"\xff\xd8\xff\xe0 no more than a beginning", "."),
     ],
 )
 def test_what_is_no_image_is_refused(data: bytes, reason: str) -> None:
@@ -200,7 +199,7 @@ def test_running_out_of_memory_is_not_a_bad_image(monkeypatch: pytest.MonkeyPatc
     def exhausted(*_: object, **__: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(decode_module.Image, "open", exhausted)
+    monkeypatch.setattr(Image, "open", exhausted)
     with pytest.raises(MemoryError):
         decode(b"data", NAME)
 

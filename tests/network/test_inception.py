@@ -161,11 +161,16 @@ def test_local_response_normalization_after_pool1_and_before_pool2(on_meta, conf
     assert [name for name in expected if "lrn" not in name] == list(on_meta().rows)[:6]
 
 
-def test_local_response_normalization_is_torchs(small):
-    network = small(local_response_normalization=True, normalization=Normalization.none)
-    maps = torch.randn(2, 16, 5, 5, generator=torch.Generator().manual_seed(0)) * 100
+@pytest.mark.parametrize("row", ["lrn1", "lrn2"])
+def test_local_response_normalization_is_torchs(small, row):
+    layer = small(local_response_normalization=True).double().rows[row]
+    channels = {"lrn1": 16, "lrn2": 48}[row]
+    # At activations of 100 the divisor is far from 1; at activations of 1 it hardly differs.
+    generator = torch.Generator().manual_seed(0)
+    maps = 100 * torch.randn(2, channels, 5, 4, dtype=torch.float64, generator=generator)
     expected = nn.functional.local_response_norm(maps, 5, alpha=1e-4, beta=0.75, k=1.0)
-    torch.testing.assert_close(network.rows["lrn1"](maps), expected)
+    torch.testing.assert_close(layer(maps), expected)
+    assert not layer.state_dict()
 
 
 @pytest.mark.parametrize("per_activation", [[], ["5a", "5b"]])

@@ -35,7 +35,7 @@ def check_against_closed_form(
     axes: tuple[int, ...],
     seed: int,
 ) -> None:
-    """Algorithm 1, the gradients of section 3, and the running statistics. `axes`: those averaged."""
+    """Algorithm 1, the gradients of section 3, and the running statistics; averages over axes."""
     layer = layer.double()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():

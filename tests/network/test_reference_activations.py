@@ -1,7 +1,7 @@
 """A seeded network reproduces stored activations: a refactor that changes them changes the network.
 
-Weights are drawn in float32 and the forward pass runs in float64, so that convolution algorithms and
-processors differ by rounding alone: tolerance 1e-6, relative to each row's root mean square.
+Weights are drawn in float32 and the forward pass runs in float64, so that convolution algorithms
+and processors differ by rounding alone: tolerance 1e-6, relative to each row's root mean square.
 
 After an intended change of the network, write the file anew and say why in the change's message:
 

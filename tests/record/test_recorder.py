@@ -5,8 +5,9 @@ import sys
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import metadata
+from tensorboard.util.tensor_util import make_ndarray
 
 from bn_inception.errors import UserError
 from bn_inception.record import (
@@ -56,12 +57,21 @@ def go(recorder, start, stop):
             recorder.validation(step, loss=2 / step, top1=top1(step), top5=1.0, count=50)
 
 
-def curve(folder, tag):
-    accumulator = EventAccumulator(str(folder), size_guidance={"tensors": 0, "scalars": 0})
+def load(folder):
+    """What TensorBoard's own server keeps of a run after its purges."""
+    accumulator = EventAccumulator(str(folder), tensor_size_guidance={"scalars": 0})
     accumulator.Reload()
-    if tag not in accumulator.Tags()["scalars"]:
+    return accumulator
+
+
+def curve(folder, tag):
+    accumulator = load(folder)
+    if tag not in accumulator.Tags()["tensors"]:
         return []
-    return [(event.step, round(event.value, 6)) for event in accumulator.Scalars(tag)]
+    return [
+        (event.step, round(float(make_ndarray(event.tensor_proto)), 6))
+        for event in accumulator.Tensors(tag)
+    ]
 
 
 def test_a_run_from_start_to_finish(folder):
@@ -262,9 +272,7 @@ def test_hyperparameters_lie_in_the_run_itself(folder):
         "events.out.tfevents.00000",
         "events.out.tfevents.00001",
     }
-    accumulator = EventAccumulator(str(folder.tensorboard))
-    accumulator.Reload()
-    content = accumulator.summary_metadata
+    content = load(folder.tensorboard).summary_metadata
     start = metadata.parse_session_start_info_plugin_data(
         content[metadata.SESSION_START_INFO_TAG].plugin_data.content
     )

@@ -110,9 +110,7 @@ def test_a_killed_process_leaves_no_lock_though_its_forked_workers_live_on(tmp_p
         "folder.write_config('x: 1')\n"
         "worker = os.fork()\n"
         "if worker == 0:\n"
-        "    time.sleep(60)\n"
-        "    os._exit(0)\n"
-        "print(worker, flush=True)\n"
+        "    print(os.getpid(), flush=True)\n"
         "time.sleep(60)\n"
     )
     command = [sys.executable, "-c", program, str(tmp_path)]

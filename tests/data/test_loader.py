@@ -1,0 +1,305 @@
+"""Batches: the same with any number of workers, whole, honest about bad files, clean to stop."""
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from bn_inception.data import loader
+from bn_inception.data.loader import (
+    TrainingBatch,
+    ValidationBatch,
+    default_workers,
+    training_batches,
+    validation_batches,
+)
+from bn_inception.data.order import TrainingOrder
+from bn_inception.data.photometric import AugmentationConfig, Photometric
+from bn_inception.data.source import DataConfig, DataKind, FolderSource, OnError, open_sources
+from bn_inception.errors import UserError
+
+MakeFolder = Callable[..., Path]
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs fork and POSIX signals")
+
+
+def train_source(root: Path) -> FolderSource:
+    return open_sources(DataConfig(kind=DataKind.folder, root=str(root))).train
+
+
+def training(
+    source: FolderSource,
+    *,
+    steps: tuple[int, int] = (0, 12),
+    batch: int = 4,
+    workers: int | None = 0,
+    on_error: OnError = OnError.fail,
+    seed: int = 3,
+    photometric: Photometric = Photometric.full,
+) -> Iterator[TrainingBatch]:
+    return training_batches(
+        source,
+        TrainingOrder(len(source), batch, seed, True, 5),
+        start_step=steps[0],
+        stop_step=steps[1],
+        image_size=16,
+        augmentation=AugmentationConfig(photometric),
+        seed=seed,
+        workers=workers,
+        on_error=on_error,
+    )
+
+
+def validation(
+    source: FolderSource, workers: int = 0, on_error: OnError = OnError.fail, batch: int = 4
+) -> list[ValidationBatch]:
+    return list(
+        validation_batches(source, image_size=16, batch=batch, workers=workers, on_error=on_error)
+    )
+
+
+def same(one: TrainingBatch, other: TrainingBatch) -> bool:
+    return (
+        torch.equal(one.images, other.images)
+        and torch.equal(one.factors, other.factors)
+        and torch.equal(one.labels, other.labels)
+        and one.replaced == other.replaced
+    )
+
+
+def test_shapes_and_types(image_folder: MakeFolder) -> None:
+    source = train_source(image_folder({"a": 5, "b": 6}))
+    (batch,) = training(source, steps=(0, 1))
+    assert batch.images.shape == (4, 3, 16, 16)
+    assert batch.images.dtype == torch.uint8
+    assert batch.images.is_contiguous(memory_format=torch.channels_last)
+    assert batch.factors.shape == (4, 5)
+    assert batch.factors.dtype == torch.float32
+    assert batch.labels.dtype == torch.int64
+    (plain,) = training(source, steps=(0, 1), photometric=Photometric.none)
+    assert plain.factors.shape == (4, 0)
+    assert torch.equal(plain.images, batch.images)  # distortion takes no draw from the crop
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_batches_do_not_depend_on_workers(image_folder: MakeFolder, workers: int) -> None:
+    source = train_source(image_folder({"a": 5, "b": 6}))
+    alone = list(training(source))
+    together = list(training(source, workers=workers))
+    assert len(alone) == len(together) == 12
+    assert all(same(*pair) for pair in zip(alone, together, strict=True))
+    tail = list(training(source, steps=(7, 12), workers=workers))
+    assert all(same(*pair) for pair in zip(alone[7:], tail, strict=True))
+    for one, other in zip(validation(source), validation(source, workers), strict=True):
+        assert torch.equal(one.images, other.images)
+        assert torch.equal(one.labels, other.labels)
+
+
+def test_augmentation_changes_with_epoch_and_seed(image_folder: MakeFolder) -> None:
+    source = train_source(image_folder({"a": 2, "b": 2}))
+    first, second = training(source, steps=(0, 2))  # one epoch each
+    pictures = {image.numpy().tobytes() for image in torch.cat([first.images, second.images])}
+    assert len(pictures) == 8
+    (other,) = training(source, steps=(0, 1), seed=4)
+    assert pictures.isdisjoint(image.numpy().tobytes() for image in other.images)
+
+
+def test_labels_belong_to_images(image_folder: MakeFolder) -> None:
+    root = image_folder({"0": 4, "1": 4, "2": 4})
+    from PIL import Image
+
+    for label in range(3):
+        for path in (root / "train" / str(label)).iterdir():
+            Image.new("RGB", (20, 20), (label * 100,) * 3).save(path, "JPEG")
+    source = train_source(root)
+    for batch in training(source, steps=(0, 9)):
+        levels = batch.images.float().mean((1, 2, 3)) / 100
+        assert levels.round().long().tolist() == batch.labels.tolist()
+    for held in validation(source):
+        levels = held.images.float().mean((1, 2, 3)) / 100
+        assert levels.round().long().tolist() == held.labels.tolist()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_validation_is_exact(image_folder: MakeFolder, workers: int) -> None:
+    source = train_source(image_folder({"a": 5, "b": 6}))
+    batches = validation(source, workers)
+    assert [len(batch.labels) for batch in batches] == [4, 4, 3]
+    assert torch.cat([batch.labels for batch in batches]).tolist() == source.labels.tolist()
+    assert all(batch.readable.all() for batch in batches)
+    whole = validation(source, batch=11)[0]
+    assert torch.equal(torch.cat([batch.images for batch in batches]), whole.images)
+
+
+BAD = {"empty": b"", "text": b"no image", "truncated": None}
+
+
+@pytest.fixture
+def damaged(image_folder: MakeFolder) -> tuple[FolderSource, dict[int, str]]:
+    """Eleven images; 3 is empty, 4 is text, 10 is truncated, 7 has vanished."""
+    source = train_source(image_folder({"a": 5, "b": 6}))
+    for index, data in ((3, b""), (4, b"no image"), (10, source.read(10)[:-100])):
+        Path(source.name(index)).write_bytes(data)
+    Path(source.name(7)).unlink()
+    reasons = {3: "empty", 4: "not an image", 7: "No such file", 10: "truncated"}
+    return source, reasons
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_bad_file_fails_by_name(
+    damaged: tuple[FolderSource, dict[int, str]], workers: int
+) -> None:
+    source, reasons = damaged
+    messages = []
+    for make in (
+        lambda: list(training(source, workers=workers)),
+        lambda: validation(source, workers),
+    ):
+        with pytest.raises(UserError, match=r"data\.on_error=skip") as caught:
+            make()
+        messages.append(str(caught.value))
+        assert "\n" not in messages[-1]
+        assert any(source.name(i) in messages[-1] and r in messages[-1] for i, r in reasons.items())
+    assert source.name(3) in messages[1]  # the first in order, also with workers
+    assert multiprocessing.active_children() == []
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_bad_file_is_replaced_and_reported(
+    damaged: tuple[FolderSource, dict[int, str]], workers: int
+) -> None:
+    source, reasons = damaged
+    order = TrainingOrder(len(source), 4, 3, True, 5)
+    stands_in = {3: [3, 4, 5], 4: [4, 5], 7: [7, 8], 10: [10, 0]}
+    batches = list(training(source, workers=workers, on_error=OnError.skip))
+    assert len(batches) == 12
+    for step, batch in enumerate(batches):
+        _, indices = order.batch(step)
+        paths = [stands_in.get(int(index), [int(index)]) for index in indices]
+        assert batch.labels.tolist() == [int(source.labels[path[-1]]) for path in paths]
+        passed = [index for path in paths for index in path[:-1]]
+        assert [name for name, _ in batch.replaced] == [source.name(index) for index in passed]
+        for index, (_, reason) in zip(passed, batch.replaced, strict=True):
+            assert reasons[index] in reason
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_validation_counts_what_it_cannot_read(
+    damaged: tuple[FolderSource, dict[int, str]], workers: int
+) -> None:
+    source, reasons = damaged
+    batches = validation(source, workers, OnError.skip)
+    readable = torch.cat([batch.readable for batch in batches])
+    assert (~readable).nonzero().flatten().tolist() == sorted(reasons)
+    assert torch.cat([batch.labels for batch in batches]).tolist() == source.labels.tolist()
+    assert torch.cat([batch.images for batch in batches])[~readable].sum() == 0
+    names = [name for batch in batches for name, _ in batch.unreadable]
+    assert names == [source.name(index) for index in sorted(reasons)]
+
+
+def test_skip_does_not_pass_over_a_lost_disk(
+    image_folder: MakeFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loader, "MAX_SKIPPED", 3)
+    source = train_source(image_folder({"a": 6, "b": 6}))
+    for index in range(8):
+        Path(source.name(index)).unlink()
+    with pytest.raises(UserError, match="3 images in a row cannot be read"):
+        list(training(source, on_error=OnError.skip))
+
+
+def test_an_abandoned_iterator_leaves_no_process(image_folder: MakeFolder) -> None:
+    source = train_source(image_folder({"a": 5, "b": 6}))
+    batches = training(source, steps=(0, 100_000), workers=2)
+    next(batches)
+    assert len(multiprocessing.active_children()) == 2
+    start = time.monotonic()
+    batches.close()  # type: ignore[attr-defined]
+    assert multiprocessing.active_children() == []
+    assert time.monotonic() - start < 4
+
+
+def test_an_error_in_the_loop_around_it_leaves_no_process(image_folder: MakeFolder) -> None:
+    source = train_source(image_folder({"a": 5, "b": 6}))
+
+    def loop() -> None:
+        for _ in training(source, steps=(0, 100_000), workers=2):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        loop()
+    assert multiprocessing.active_children() == []
+
+
+def test_workers_ignore_the_signals_of_the_group(image_folder: MakeFolder) -> None:
+    source = train_source(image_folder({"a": 5, "b": 6}))
+    batches = training(source, steps=(0, 60), workers=2)
+    next(batches)
+    for worker in multiprocessing.active_children():
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+            os.kill(worker.pid, number)
+    assert len(list(batches)) == 59
+
+
+def run(root: Path, body: str) -> str:
+    """Run `body`, with two workers' `batches`, in a process of its own; its standard output."""
+    head = f"""
+        import multiprocessing, os, signal, sys
+        sys.path.insert(0, {str(Path(__file__).parent)!r})
+        from pathlib import Path
+        from test_loader import train_source, training
+        batches = training(train_source(Path({str(root)!r})), steps=(0, 100_000), workers=2)
+        next(batches)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(head) + textwrap.dedent(body)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_a_killed_worker_ends_in_one_clear_line(image_folder: MakeFolder) -> None:
+    # In a process of its own: torch may report the death from a signal handler, at any line.
+    body = """
+        try:
+            os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
+            for _ in batches:
+                pass
+        except RuntimeError as error:
+            print(error)
+    """
+    line = run(image_folder({"a": 5, "b": 6}), body)
+    assert "died" in line or "DataLoader worker (pid" in line
+
+
+def test_a_program_that_forgets_its_batches_ends(image_folder: MakeFolder) -> None:
+    assert run(image_folder({"a": 5, "b": 6}), "print('the end')") == "the end\n"
+
+
+def test_torchs_global_generator_is_left_alone(image_folder: MakeFolder) -> None:
+    source = train_source(image_folder({"a": 5, "b": 6}))
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    for workers in (0, 1):
+        list(training(source, steps=(0, 2), workers=workers))
+        validation(source, workers)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_default_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    for cores, expected in ((1, 0), (2, 1), (9, 8), (128, 16)):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _, n=cores: set(range(n)))
+        assert default_workers() == expected

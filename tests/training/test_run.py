@@ -1,0 +1,322 @@
+"""Whole runs through the command, seconds each: what they leave behind, and what survives a crash."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from bn_inception import UserError
+from bn_inception.cli.main import dispatch
+from bn_inception.data import DataConfig, DataKind, OnError, open_sources, validation_batches
+from bn_inception.evaluation import evaluate
+from bn_inception.training import checkpoint, loop
+from conftest import TINY, write_images
+
+
+class Runs:
+    """Starts runs on the small set and reads what they leave."""
+
+    def __init__(self, root: Path, images: Path) -> None:
+        self.root, self.images = root, images
+
+    def arguments(self, name: str, *overrides: str, recipe: str = "bn_x5") -> list[str]:
+        given = [f"run.root={self.root}", f"run.name={name}", f"data.root={self.images}"]
+        return ["train", f"recipe={recipe}", *TINY, *given, *overrides]
+
+    def train(self, name: str, *overrides: str, recipe: str = "bn_x5") -> int:
+        return dispatch(self.arguments(name, *overrides, recipe=recipe))
+
+    def summary(self, name: str) -> dict[str, Any]:
+        loaded: dict[str, Any] = json.loads((self.root / name / "summary.json").read_text())
+        return loaded
+
+    def metrics(self, name: str) -> list[dict[str, Any]]:
+        """The record without the one thing that no two runs share, their speed."""
+        lines = (self.root / name / "metrics.jsonl").read_text().splitlines()
+        records = [json.loads(line) for line in lines]
+        return [{k: v for k, v in r.items() if k != "images_per_second"} for r in records]
+
+    def weights(self, name: str, file: str = "last.pt") -> dict[str, torch.Tensor]:
+        loaded: dict[str, torch.Tensor] = checkpoint.load(self.root / name / "checkpoints" / file)[
+            "network"
+        ]
+        return loaded
+
+    def assert_equal(self, one: str, other: str) -> None:
+        """Bit for bit: weights, statistics, the whole record, best and milestones."""
+        first, second = self.weights(one), self.weights(other)
+        assert first.keys() == second.keys()
+        assert [name for name in first if not torch.equal(first[name], second[name])] == []
+        assert self.metrics(one) == self.metrics(other)
+        for key in ("status", "step", "images_seen", "best", "milestones", "started_learning"):
+            assert self.summary(one)[key] == self.summary(other)[key], key
+
+
+@pytest.fixture
+def runs(tmp_path: Path, images: Path) -> Runs:
+    return Runs(tmp_path / "outputs", images)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, images: Path) -> Runs:
+    """One run of 12 steps with dropout, to which the others are held; `inception` needs no BN."""
+    runs = Runs(tmp_path_factory.mktemp("undisturbed"), images)
+    assert runs.train("whole", "milestones=[0.2,1.0]", recipe="bn_baseline") == 0
+    return runs
+
+
+@pytest.fixture
+def twin(tmp_path: Path, undisturbed: Runs) -> Runs:
+    """Runs beside the undisturbed one."""
+    root = tmp_path / "outputs"
+    root.mkdir()
+    (root / "whole").symlink_to(undisturbed.root / "whole")
+    return Runs(root, undisturbed.images)
+
+
+TWIN = "milestones=[0.2,1.0]"
+
+
+def test_what_a_run_leaves(undisturbed: Runs) -> None:
+    folder = undisturbed.root / "whole"
+    for name in ("config.yaml", "metrics.jsonl", "summary.json", "environment.json"):
+        assert (folder / name).is_file()
+    assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == [
+        "best.pt",
+        "last.pt",
+        "previous.pt",
+    ]
+    records = undisturbed.metrics("whole")
+    trained = [r for r in records if r["kind"] == "train"]
+    evaluated = [r for r in records if r["kind"] == "validation"]
+    assert [r["step"] for r in trained] == [2, 4, 6, 8, 10, 12]
+    assert [(r["step"], r["count"]) for r in evaluated] == [(4, 15), (8, 15), (12, 15)]
+    assert all(0 <= r["top1"] <= r["top5"] <= 1 for r in evaluated)
+    summary = undisturbed.summary("whole")
+    assert (summary["recipe"], summary["scale"], summary["seed"]) == ("bn_baseline", "demo", 0)
+    assert (summary["status"], summary["step"], summary["images_seen"]) == ("finished", 12, 96)
+    best = max(evaluated, key=lambda r: (r["top1"], -r["step"]))
+    assert summary["best"] == {"top1": best["top1"], "step": best["step"]}
+    assert [m["target"] for m in summary["milestones"]] == [0.2, 1.0]
+    environment = json.loads((folder / "environment.json").read_text())
+    assert environment["data_fingerprint"] and environment["versions"]["torch"]
+
+
+def test_the_accuracy_recorded_is_that_of_the_file_saved(undisturbed: Runs) -> None:
+    from bn_inception.network import Inception, NetworkConfig
+    from bn_inception.network.inception import Normalization
+
+    state = checkpoint.load(undisturbed.root / "whole" / "checkpoints" / "best.pt")
+    config = NetworkConfig(
+        normalization=Normalization.batch,
+        local_response_normalization=True,
+        width=0.0625,
+        image_size=16,
+    )
+    network = Inception(config, len(state["classes"]))
+    network.load_state_dict(state["network"])
+    source = open_sources(DataConfig(DataKind.folder, str(undisturbed.images))).validation
+    # Batches of 4 over 15 images: the tail counts, and nothing counts twice.
+    for size in (4, 15):
+        batches = validation_batches(
+            source, image_size=16, batch=size, workers=0, on_error=OnError.fail
+        )
+        result = evaluate(network, batches, torch.device("cpu"))
+        assert result is not None and result.count == 15
+        assert result.top1 == undisturbed.summary("whole")["best"]["top1"]
+
+
+@pytest.mark.parametrize("crash_at", [1, 3, 4, 7, 12])
+def test_a_crash_loses_only_what_follows_the_checkpoint(
+    twin: Runs, monkeypatch: pytest.MonkeyPatch, crash_at: int
+) -> None:
+    """Checkpoints fall on steps 3, 6, 9 and 12: in mid-epoch (42 images) and inside a log interval."""
+    update = loop.train_step
+    done = 0
+
+    def crash(*arguments: Any, **named: Any) -> Any:
+        nonlocal done
+        done += 1
+        if done == crash_at:
+            raise MemoryError
+        return update(*arguments, **named)
+
+    monkeypatch.setattr(loop, "train_step", crash)
+    with pytest.raises(MemoryError):
+        twin.train("crashed", TWIN, recipe="bn_baseline")
+    monkeypatch.undo()
+    assert twin.summary("crashed")["status"] == "interrupted"
+    assert twin.train("crashed", TWIN, "run.resume=true", recipe="bn_baseline") == 0
+    twin.assert_equal("crashed", "whole")
+
+
+@pytest.mark.parametrize(
+    ("number", "during"),
+    [(signal.SIGTERM, "step"), (signal.SIGINT, "step"), (signal.SIGUSR1, "evaluation")],
+)
+def test_a_signal_saves_at_once_and_the_run_continues(
+    twin: Runs, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, during: str
+) -> None:
+    name = "train_step" if during == "step" else "evaluate"
+    call = getattr(loop, name)
+
+    def interrupt(*arguments: Any, **named: Any) -> Any:
+        os.kill(os.getpid(), number)
+        return call(*arguments, **named)
+
+    monkeypatch.setattr(loop, name, interrupt)
+    status = twin.train("stopped", TWIN, recipe="bn_baseline")
+    monkeypatch.undo()
+    assert status == 128 + number
+    stopped_at = 1 if during == "step" else 4
+    assert twin.summary("stopped")["status"] == "interrupted"
+    last = twin.root / "stopped" / "checkpoints" / "last.pt"
+    assert checkpoint.load(last)["step"] == stopped_at
+    # Saved without validating first, and nothing half-counted.
+    assert all(r["kind"] == "train" for r in twin.metrics("stopped"))
+    assert twin.train("stopped", TWIN, "run.resume=auto", recipe="bn_baseline") == 0
+    twin.assert_equal("stopped", "whole")
+
+
+@pytest.mark.timeout(300)
+def test_kill_9_at_any_moment_and_other_workers(twin: Runs) -> None:
+    """Killed three times wherever it happens to be, continued with 0, 1 and 2 loader workers."""
+    command = [sys.executable, "-m", "bn_inception"]
+    metrics = twin.root / "killed" / "metrics.jsonl"
+    for attempt, workers in enumerate((0, 2, 1)):
+        arguments = twin.arguments(
+            "killed", TWIN, "run.resume=auto", f"data.workers={workers}", recipe="bn_baseline"
+        )
+        process = subprocess.Popen([*command, *arguments], stderr=subprocess.DEVNULL)
+        # Wait for new lines, then a moment more: inside a step, an evaluation or a save.
+        lines = len(metrics.read_bytes().splitlines()) if metrics.exists() else 0
+        deadline = time.monotonic() + 90
+        while process.poll() is None and time.monotonic() < deadline:
+            if metrics.exists() and len(metrics.read_bytes().splitlines()) >= lines + 2:
+                break
+            time.sleep(0.005)
+        time.sleep(0.01 * attempt)
+        process.kill()
+        process.wait()
+    assert twin.train("killed", TWIN, "run.resume=auto", recipe="bn_baseline") == 0
+    twin.assert_equal("killed", "whole")
+
+
+def test_other_seeds_are_other_runs(twin: Runs) -> None:
+    assert twin.train("seed1", TWIN, "run.seed=1", recipe="bn_baseline") == 0
+    assert twin.metrics("seed1") != twin.metrics("whole")
+
+
+def test_the_same_run_again_is_the_same(twin: Runs) -> None:
+    assert twin.train("again", TWIN, "data.workers=1", recipe="bn_baseline") == 0
+    twin.assert_equal("again", "whole")
+
+
+def test_a_finished_run_resumes_to_itself_and_can_be_made_longer(twin: Runs) -> None:
+    assert twin.train("longer", TWIN, "train.steps=8", recipe="bn_baseline") == 0
+    assert twin.train("longer", TWIN, "train.steps=8", "run.resume=true", recipe="bn_baseline") == 0
+    assert twin.summary("longer")["step"] == 8
+    assert twin.train("longer", TWIN, "run.resume=true", recipe="bn_baseline") == 0
+    twin.assert_equal("longer", "whole")
+
+
+def test_an_existing_folder_is_refused_and_left_alone(undisturbed: Runs) -> None:
+    before = undisturbed.summary("whole")
+    with pytest.raises(UserError, match=r"run\.resume=true"):
+        undisturbed.train("whole", TWIN, recipe="bn_baseline")
+    assert undisturbed.summary("whole") == before
+
+
+def test_resuming_what_is_not_there_is_refused(runs: Runs) -> None:
+    with pytest.raises(UserError, match="no run to resume"):
+        runs.train("absent", "run.resume=true")
+    assert not runs.root.exists()
+
+
+def test_resuming_with_another_configuration_names_every_key(undisturbed: Runs) -> None:
+    with pytest.raises(UserError) as caught:
+        undisturbed.train(
+            "whole", TWIN, "run.resume=true", "optimizer.momentum=0.5", "network.dropout=0.1",
+            recipe="bn_baseline",
+        )  # fmt: skip
+    text = str(caught.value)
+    assert "network.dropout was 0.4, is 0.1" in text
+    assert "optimizer.momentum was 0.9, is 0.5" in text
+
+
+def test_resuming_on_other_images_is_refused(twin: Runs, tmp_path: Path) -> None:
+    assert twin.train("moved", "train.steps=4") == 0
+    twin.images = write_images(tmp_path / "others", train=15)
+    with pytest.raises(UserError, match=r"data\.root: the images differ"):
+        twin.train("moved", "run.resume=true")
+
+
+def test_missing_checkpoints_are_no_reason_to_start_from_scratch(runs: Runs) -> None:
+    assert runs.train("emptied", "train.steps=4") == 0
+    before = runs.metrics("emptied")
+    for path in (runs.root / "emptied" / "checkpoints").iterdir():
+        path.unlink()
+    with pytest.raises(UserError, match="holds no checkpoint"):
+        runs.train("emptied", "run.resume=true", "train.steps=8")
+    assert runs.metrics("emptied") == before
+
+
+def test_divergence_is_a_result(runs: Runs, capsys: pytest.CaptureFixture[str]) -> None:
+    assert runs.train("fast", "optimizer.learning_rate=1e20", recipe="inception_x5") == 0
+    summary = runs.summary("fast")
+    assert summary["status"] == "diverged"
+    assert 1 <= summary["diverged"]["step"] <= 12
+    assert summary["diverged"]["layer"]
+    assert f"diverged at step {summary['diverged']['step']}" in capsys.readouterr().out
+
+
+def test_a_dead_start_is_noticed_and_the_run_goes_on(
+    runs: Runs, capsys: pytest.CaptureFixture[str]
+) -> None:
+    slow = ("optimizer.learning_rate=1e-9", "train.log_every=6", "train.start_check=6")
+    assert runs.train("dead", *slow, recipe="inception_sigmoid") == 0
+    summary = runs.summary("dead")
+    assert (summary["status"], summary["started_learning"]) == ("finished", False)
+    assert capsys.readouterr().err.count("has not started to learn") == 1
+
+
+def test_a_network_that_learns_is_not_called_dead(runs: Runs) -> None:
+    longer = ("train.steps=60", "train.start_check=40", "train.evaluate_every=60")
+    assert runs.train("alive", *longer, "augmentation.photometric=none") == 0
+    summary = runs.summary("alive")
+    assert summary["started_learning"] is True
+    assert summary["best"]["top1"] > 0.5
+
+
+@pytest.fixture
+def with_a_broken_image(tmp_path: Path) -> Path:
+    root = write_images(tmp_path / "broken")
+    (root / "train" / "n0001" / "3.JPEG").write_bytes(b"not an image")
+    (root / "val" / "n0002" / "1.JPEG").write_bytes(b"")
+    return root
+
+
+def test_an_unreadable_image_stops_the_run_and_is_named(
+    runs: Runs, with_a_broken_image: Path
+) -> None:
+    runs.images = with_a_broken_image
+    with pytest.raises(UserError, match=r"n000\d/\d\.JPEG.*data\.on_error=skip"):
+        runs.train("failing")
+    assert runs.summary("failing")["status"] == "interrupted"
+
+
+def test_or_is_replaced_and_tallied(runs: Runs, with_a_broken_image: Path) -> None:
+    runs.images = with_a_broken_image
+    assert runs.train("skipping", "data.on_error=skip") == 0
+    summary = runs.summary("skipping")
+    (name,) = summary["replaced_images"]
+    assert name.endswith("n0001/3.JPEG")
+    assert summary["unreadable_validation_images"] == 1
+    assert all(r["count"] == 15 for r in runs.metrics("skipping") if r["kind"] == "validation")

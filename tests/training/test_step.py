@@ -1,0 +1,99 @@
+"""One update: what it changes, what it must not."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import bn_inception
+from bn_inception.training.divergence import Diverged, first_nonfinite_layer, require_finite
+from bn_inception.training.optimizer import OptimizerConfig, build_optimizer
+from bn_inception.training.session import Interval
+from bn_inception.training.step import train_step
+
+CONFIG = OptimizerConfig(0.1, 0.0, 0.0, 1.0, 1)
+
+
+def small(recipe: str) -> nn.Module:
+    return bn_inception.build_network(recipe, num_classes=4, width=0.0625, image_size=16).train()
+
+
+def batch(images: int = 8) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    pixels = torch.rand(images, 3, 16, 16, generator=generator) * 2 - 1
+    return pixels, torch.randint(0, 4, (images,), generator=generator)
+
+
+def test_it_is_the_gradient_of_main_plus_three_tenths_of_the_auxiliary_loss() -> None:
+    network, (images, labels) = small("bn_x5"), batch()
+    twin = small("bn_x5")
+    twin.load_state_dict(network.state_dict())
+    output = twin(images)
+    loss = F.cross_entropy(output.main, labels)
+    (loss + 0.3 * F.cross_entropy(output.auxiliary, labels)).backward()
+    expected = {name: p.detach() - 0.05 * p.grad for name, p in twin.named_parameters()}
+
+    result = train_step(network, build_optimizer(network, CONFIG), images, labels, rate=0.05)
+    for name, parameter in network.named_parameters():
+        torch.testing.assert_close(parameter.detach(), expected[name])
+    assert result.loss.item() == pytest.approx(loss.item(), rel=1e-6)
+    assert result.correct.item() == (output.main.argmax(1) == labels).sum().item()
+    assert result.finite and not result.loss.requires_grad
+
+
+def test_a_loss_that_is_not_finite_changes_no_parameter() -> None:
+    network, (images, labels) = small("inception"), batch()
+    optimizer = build_optimizer(network, CONFIG)
+    images[0, 0, 0, 0] = math.nan
+    before = {name: p.detach().clone() for name, p in network.named_parameters()}
+    result = train_step(network, optimizer, images, labels, rate=0.05)
+    assert not result.finite
+    for name, parameter in network.named_parameters():
+        assert torch.equal(parameter, before[name])
+    # The next finite mini-batch trains again.
+    assert train_step(network, optimizer, *batch(), rate=0.05).finite
+    assert any(not torch.equal(p, before[n]) for n, p in network.named_parameters())
+
+
+def test_the_first_layer_that_overflows_is_named() -> None:
+    network, (images, _) = small("inception"), batch()
+    assert first_nonfinite_layer(network, images) == "loss"
+    layer = dict(network.named_modules())["rows.4a.reduce_3x3.convolution"]
+    assert isinstance(layer, nn.Conv2d)
+    with torch.no_grad():
+        layer.weight[0, 0, 0, 0] = math.inf
+    assert first_nonfinite_layer(network, images) == "rows.4a.reduce_3x3.convolution"
+    with pytest.raises(Diverged) as caught:
+        require_finite(network, 7)
+    assert (caught.value.step, caught.value.layer) == (7, "rows.4a.reduce_3x3.convolution")
+
+
+def test_an_interval_averages_and_remembers_the_first_bad_step() -> None:
+    from bn_inception.training.step import StepResult
+
+    interval = Interval(torch.device("cpu"))
+    losses = [1.0, 2.0, math.nan, 4.0, math.inf]
+    for step, loss in enumerate(losses, start=1):
+        value = torch.tensor(loss)
+        interval.add(StepResult(value, torch.tensor(4), torch.isfinite(value)), 8, step)
+        if step == 2:
+            assert interval.first_nonfinite() is None
+            assert (interval.loss(), interval.top1()) == (1.5, 0.5)
+    assert interval.first_nonfinite() == 3
+
+
+def test_the_step_never_asks_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading a value back (`item`, `bool`, `tolist`) would stall a GPU at every step."""
+    network, (images, labels) = small("bn_x30"), batch()
+    optimizer = build_optimizer(network, CONFIG)
+    train_step(network, optimizer, images, labels, rate=0.05)
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("the step synchronized with the device")
+
+    for name in ("item", "tolist", "__bool__", "__float__", "__int__", "cpu", "numpy"):
+        monkeypatch.setattr(torch.Tensor, name, refuse)
+    result = train_step(network, optimizer, images, labels, rate=0.05)
+    Interval(torch.device("cpu")).add(result, len(labels), 1)
