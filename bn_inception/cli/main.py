@@ -47,7 +47,7 @@ usage: bn-inception train [recipe=NAME] [scale=NAME] [data=NAME] [key=value ...]
 examples:
   bn-inception train recipe=bn_x30 scale=paper data=imagenet data.root=/data/imagenet
   bn-inception train recipe=inception scale=cpu data=tiny_imagenet data.root=tiny
-  bn-inception train recipe=inception scale=cpu data=tiny_imagenet data.root=tiny run.resume=true""",
+  bn-inception train recipe=inception scale=cpu run.resume=true""",
     ),
     "compare": Command(
         "bn_inception.cli.compare",

@@ -9,6 +9,7 @@ from typing import Any
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -140,8 +141,13 @@ def _explain(error: Exception, name: str, overrides: Sequence[str]) -> str:
             f"{given}: there is no key {key}{close_matches(key, known)}; "
             f"bn-inception {name} --cfg job prints all"
         )
-    if re.search(r"(mismatched|extraneous|missing|no viable|token recognition)", text):
-        return f"overrides: {_first_line(error)}; write key=value, and quote a value with spaces"
+    for override in overrides:
+        try:
+            OverridesParser.create().parse_override(override)
+        except HydraException as malformed:
+            return (
+                f"{override}: {_first_line(malformed)}; write key=value, and quote what is special"
+            )
     return f"configuration: {_first_line(error)}"
 
 

@@ -49,8 +49,11 @@ def test_eight_epochs_of_imagenet_are_the_papers_interval() -> None:
 
 
 @given(
-    st.integers(1, 10**9), st.integers(1, 4096), st.integers(1, 10**7), st.sampled_from(["", " steps"])
-)  # fmt: skip
+    st.integers(1, 10**9),
+    st.integers(1, 4096),
+    st.integers(1, 10**7),
+    st.sampled_from(["", " steps"]),
+)
 def test_a_number_of_steps_is_itself(count: int, batch: int, images: int, unit: str) -> None:
     assert whole_steps(f"{count}{unit}", batch=batch, images=images) == count
     assert whole_steps(count, batch=batch, images=images) == count

@@ -1,4 +1,4 @@
-"""Whole runs through the command, seconds each: what they leave behind, and what survives a crash."""
+"""Whole runs through the command, seconds each: what they leave, and what survives a crash."""
 
 import json
 import os
@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import TINY, write_images
 
 from bn_inception import UserError
 from bn_inception.cli.main import dispatch
 from bn_inception.data import DataConfig, DataKind, OnError, open_sources, validation_batches
 from bn_inception.evaluation import evaluate
 from bn_inception.training import checkpoint, loop
-from conftest import TINY, write_images
 
 
 class Runs:
@@ -137,7 +137,7 @@ def test_the_accuracy_recorded_is_that_of_the_file_saved(undisturbed: Runs) -> N
 def test_a_crash_loses_only_what_follows_the_checkpoint(
     twin: Runs, monkeypatch: pytest.MonkeyPatch, crash_at: int
 ) -> None:
-    """Checkpoints fall on steps 3, 6, 9 and 12: in mid-epoch (42 images) and inside a log interval."""
+    """Checkpoints fall on steps 3, 6, 9 and 12: in mid-epoch and inside a log interval."""
     update = loop.train_step
     done = 0
 

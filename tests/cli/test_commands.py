@@ -1,0 +1,179 @@
+"""The command line as a person meets it: one line for a mistake, status 2, nothing written."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import TINY
+
+from bn_inception import UserError
+from bn_inception.cli.main import COMMANDS, dispatch, main
+from bn_inception.config import compose, read_yaml, run_config
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def bad(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """Run the command line on something wrong and return its one line."""
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("bn-inception: ") and err.count("\n") == 1
+    return err
+
+
+@pytest.mark.parametrize(
+    ("override", "named"),
+    [
+        ("optimizer.lr=0.1", ["optimizer.lr", "optimizer.learning_rate"]),
+        ("batch.globl=32", ["batch.globl", "batch.global"]),
+        ("steps=100", ["steps", "train.steps"]),
+        ("recipe=bn_x50", ["recipe=bn_x50", "bn_x5", "bn_x30", "inception_sigmoid"]),
+        ("scale=cpuu", ["scale=cpuu", "cpu, demo, paper, small"]),
+        ("data=imagnet", ["data=imagnet", "imagenet"]),
+        ("optimizer.learning_rate=fast", ["optimizer.learning_rate", "'fast'"]),
+        ("optimizer.learning_rate=-1", ["optimizer.learning_rate", "-1"]),
+        ("network.nonlinearity=tanh", ["network.nonlinearity", "'tanh'", "relu, sigmoid"]),
+        ("network.pool_projection=64", ["pool_projection", "64", "96", "128"]),
+        ("train.steps=8 weeks", ["train.steps", "8 weeks", "8 epochs"]),
+        ("train.steps=0", ["train.steps", "0"]),
+        ("batch.global=1", ["batch.global", "1"]),
+        ("batch.global=0", ["batch.global", "0"]),
+        ("scale.compression=0", ["scale.compression", "0"]),
+        ("run.resume=perhaps", ["run.resume", "perhaps", "false, true, auto"]),
+        ("run.seed=-1", ["run.seed", "-1"]),
+        ("run.name=a/b", ["run.name", "a/b"]),
+        ("milestones=[72.2]", ["milestones", "72.2", "0.722"]),
+        ("machine.device=gpu", ["machine.device", "gpu", "auto, cpu, cuda"]),
+        ("data.on_error=ignore", ["data.on_error", "ignore", "fail, skip"]),
+        ("data=folder", ["data.root"]),
+        ("data.first_classes=1", ["data.first_classes", "1"]),
+        ("--multirun", ["--multirun", "--help"]),
+        ("somefolder", ["somefolder", "key=value"]),
+        ("a=[1", ["a=[1"]),
+    ],
+)
+def test_a_mistake_is_one_line_and_leaves_nothing(
+    override: str,
+    named: list[str],
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    line = bad(["train", override], capsys)
+    for word in named:
+        assert word in line
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_missing_data_folder_is_named(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    line = bad(["train", "data=imagenet", "data.root=/nowhere/imagenet"], capsys)
+    assert "/nowhere/imagenet" in line and "data.root" in line
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unknown_command_is_named_with_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "did you mean train?" in bad(["trian"], capsys)
+
+
+def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BN_INCEPTION_DEBUG", "1")
+    with pytest.raises(UserError):
+        main(["train", "recipe=nothing"])
+
+
+def test_an_unknown_key_in_a_yaml_file_is_refused() -> None:
+    composed = compose("train", [])
+    composed["optimizer"]["nesterov"] = True
+    with pytest.raises(UserError, match=r"optimizer\.nesterov: there is no such key"):
+        run_config(composed)
+
+
+def test_every_key_is_read_from_its_yaml_and_nothing_is_left_open() -> None:
+    composed = compose("train", [])
+    del composed["optimizer"]["momentum"]
+    with pytest.raises(UserError, match=r"optimizer\.momentum: not set"):
+        run_config(composed)
+
+
+def test_cfg_job_prints_what_would_run(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert dispatch(["train", "recipe=bn_x30", "scale=cpu", "--cfg", "job"]) == 0
+    printed = tmp_path / "printed.yaml"
+    printed.write_text(capsys.readouterr().out)
+    config = read_yaml(printed)
+    assert config["train"]["steps"] == 3000
+    assert config["optimizer"]["learning_rate"] == 0.045
+    assert config == compose("train", ["recipe=bn_x30", "scale=cpu"])
+    assert list(tmp_path.iterdir()) == [printed]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert dispatch([command, "--help"]) == 0
+    assert capsys.readouterr().out.startswith(f"usage: bn-inception {command}")
+
+
+def run(command: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *command],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        timeout=300,
+        check=False,
+    )
+
+
+def test_help_needs_no_torch(tmp_path: Path) -> None:
+    code = (
+        "import sys, bn_inception.cli.main as m\n"
+        "try: m.main(['--help'])\n"
+        "finally: assert 'torch' not in sys.modules and 'hydra' not in sys.modules"
+    )
+    result = run(["-c", code], tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "train" in result.stdout and "compare" in result.stdout
+
+
+@pytest.mark.timeout(300)
+def test_three_ways_to_train_are_one_and_compare_reads_them(tmp_path: Path, images: Path) -> None:
+    given = [*TINY, "train.steps=2", f"data.root={images}", f"run.root={tmp_path / 'outputs'}"]
+    scripts = REPOSITORY / "scripts"
+    ways = {
+        "script": [str(scripts / "train.py")],
+        "module": ["-m", "bn_inception", "train"],
+        "console": ["-c", "from bn_inception.cli.main import main; main()", "train"],
+    }
+    for name, way in ways.items():
+        result = run([*way, *given, f"run.name={name}", "recipe=inception"], tmp_path)
+        assert result.returncode == 0, result.stderr
+        assert f"{name}: finished" in result.stdout
+    records = {
+        (tmp_path / "outputs" / name / "metrics.jsonl").read_text().count("\n") for name in ways
+    }
+    assert records == {2}
+    folders = [str(tmp_path / "outputs" / name) for name in ways]
+    result = run([str(scripts / "compare.py"), *folders, "output=comparison"], tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "Inception" in result.stdout
+    for name in ("comparison.md", "comparison.json", "figure2.png", "figure2.svg"):
+        assert (tmp_path / "comparison" / name).stat().st_size > 0
+
+
+def test_comparing_nothing_or_what_is_no_run(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    bad(["compare"], capsys)
+    assert str(tmp_path) in bad(["compare", str(tmp_path)], capsys)
