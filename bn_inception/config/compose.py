@@ -118,11 +118,13 @@ def _first_line(error: BaseException) -> str:
 def _explain_choice(error: MissingConfigException, overrides: Sequence[str]) -> str:
     """One line for recipe=unknown: what was given, what there is."""
     missing = error.missing_cfg_file or ""
-    group, _, choice = missing.rpartition("/")
+    group, _, choice = missing.partition("/")
     folder = configs_folder() / group
-    if not group or not folder.is_dir():
+    if not choice or not folder.is_dir():
         return f"configuration: {_first_line(error)}"
-    known = sorted(path.stem for path in folder.glob("*.yaml") if path.stem != "base")
+    # Choices may stand in a folder of their own: recipe=ensemble/1.
+    files = (path.relative_to(folder).with_suffix("") for path in folder.rglob("*.yaml"))
+    known = sorted(file.as_posix() for file in files if file.name != "base")
     near = close_matches(choice, known)
     return f"{group}={choice}: there is no such {group}; choose from {', '.join(known)}{near}"
 
