@@ -97,13 +97,13 @@ def training_batches(
             of the place it takes) where one cannot be read.
 
     Raises:
-        UserError: an image cannot be read and `on_error` is fail, or too many in a row.
-        RuntimeError: a worker died.
+        UserError: an image cannot be read and `on_error` is fail, or too many in a row; a worker
+            died.
     """
     assert order.images == len(source)
     requests = ((step, *order.batch(step)) for step in range(start_step, stop_step))
     images = _TrainingImages(source, image_size, augmentation.photometric, seed, on_error)
-    return _produced(images, requests, workers)
+    return produced(images, requests, workers)
 
 
 def validation_batches(
@@ -119,11 +119,10 @@ def validation_batches(
         on_error: `skip` leaves an unreadable image in the batch, marked.
 
     Raises:
-        UserError: an image cannot be read and `on_error` is fail.
-        RuntimeError: a worker died.
+        UserError: an image cannot be read and `on_error` is fail; a worker died.
     """
     ranges = (range(i, min(i + batch, len(source))) for i in range(0, len(source), batch))
-    return _produced(_ValidationImages(source, image_size, on_error), ranges, workers)
+    return produced(_ValidationImages(source, image_size, on_error), ranges, workers)
 
 
 def default_workers() -> int:
@@ -181,7 +180,7 @@ class _TrainingImages:
         for skipped in range(min(MAX_SKIPPED, len(self.source))):
             taken = (index + skipped) % len(self.source)
             try:
-                return _read(self.source, taken), taken
+                return read_image(self.source, taken), taken
             except UnreadableImage as error:
                 if self.on_error is OnError.fail:
                     raise
@@ -207,7 +206,7 @@ class _ValidationImages:
         unreadable: list[tuple[str, str]] = []
         for place, index in enumerate(request):
             try:
-                images[place] = cut_single(_read(self.source, index), self.image_size)
+                images[place] = cut_single(read_image(self.source, index), self.image_size)
             except UnreadableImage as error:
                 if self.on_error is OnError.fail:
                     return _failure(error)
@@ -221,7 +220,12 @@ class _ValidationImages:
         )
 
 
-def _read(source: ImageSource, index: int) -> Image.Image:
+def read_image(source: ImageSource, index: int) -> Image.Image:
+    """Read and decode one image.
+
+    Raises:
+        UnreadableImage: the file cannot be read or decoded.
+    """
     try:
         data = source.read(index)
     except OSError as error:
@@ -236,10 +240,19 @@ def _failure(error: UnreadableImage) -> _Failed:
     )
 
 
-def _produced(
+def produced(
     make: Callable[[R], T | _Failed], requests: Iterator[R], workers: int | None
 ) -> Generator[T, None, None]:
-    """The batch of every request, in order."""
+    """What `make` makes of every request, in order, made by worker processes.
+
+    Args:
+        make: a function that can be pickled; returns a named tuple of tensors and plain values.
+        requests: each is what a batch is made of; taken ahead of the batches.
+        workers: processes; 0 makes batches in this one, None is `default_workers()`.
+
+    Raises:
+        UserError: `make` found something it cannot go on from; a worker died.
+    """
     workers = default_workers() if workers is None else workers
     made = _from_workers(make, requests, workers) if workers else _from_here(make, requests)
     try:
@@ -291,7 +304,7 @@ def _from_workers(
                 if isinstance(error, RuntimeError) and "DataLoader worker (pid" not in str(error):
                     raise
                 reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-                raise RuntimeError(
+                raise UserError(
                     f"a process that reads images died: {reason}; out of memory or of /dev/shm? "
                     "Try fewer with data.workers=N; 0 needs neither"
                 ) from error

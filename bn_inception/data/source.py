@@ -92,6 +92,9 @@ class ImageSource(Protocol):
     def name(self, index: int) -> str:
         """What a person needs to find this image: its path."""
 
+    def identity(self, index: int) -> str:
+        """What the image is called wherever the data set lies: its path below the split."""
+
     def fingerprint(self) -> str:
         """Identifies the content (not the place) in 64 hexadecimal digits."""
 
@@ -172,6 +175,13 @@ class FolderSource:
     def name(self, index: int) -> str:
         """The file's path."""
         return os.fsdecode(self._path(index))
+
+    def identity(self, index: int) -> str:
+        """The path below the split's folder, such as "n01440764/a.JPEG"; no two are the same.
+
+        Bytes that are not UTF-8 are written as backslash escapes, so that it is always plain text.
+        """
+        return self._names[index].decode("utf-8", "backslashreplace")
 
     def fingerprint(self) -> str:
         """SHA-256 over class names and every image's relative path, size and label.

@@ -35,7 +35,7 @@ def train(session: Session, console: Console, stop: StopRequest) -> Summary:
     try:
         finished = _loop(session, console, stop)
     except Diverged as error:
-        session.save()
+        # Not saved: resumed from its last checkpoint, the run diverges at the same step again.
         diverged = Divergence(error.step, error.layer)
         return session.recorder.finish(RunStatus.diverged, step=session.step, diverged=diverged)
     except BaseException as error:
@@ -45,6 +45,13 @@ def train(session: Session, console: Console, stop: StopRequest) -> Summary:
             if isinstance(error, UserError):
                 session.save()
             session.recorder.finish(RunStatus.interrupted, step=session.step)
+        if isinstance(error, RuntimeError) and "DataLoader worker (pid" in str(error):
+            # torch's handler of SIGCHLD raises at any line, so that the state may be half an
+            # update: not saved.
+            raise UserError(
+                f"data.workers: a process that reads images died ({str(error).splitlines()[0]}); "
+                "out of memory or of /dev/shm? Continue with run.resume=true and fewer data.workers"
+            ) from error
         raise
     status = RunStatus.finished if finished else RunStatus.interrupted
     return session.recorder.finish(status, step=session.step)

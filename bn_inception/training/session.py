@@ -4,8 +4,7 @@ import json
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from enum import Enum
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,13 +16,13 @@ from bn_inception.data import (
     TrainingOrder,
     ValidationBatch,
     open_sources,
+    preprocessing,
     training_batches,
     validation_batches,
 )
 from bn_inception.errors import UserError
-from bn_inception.network import Inception, NetworkConfig, initialize
+from bn_inception.network import Inception, checkpoint, initialize
 from bn_inception.record import Recorder, RunFolder, Summary, describe
-from bn_inception.training import checkpoint
 from bn_inception.training.duration import steps, whole_steps
 from bn_inception.training.optimizer import build_optimizer
 from bn_inception.training.settings import Device, RunConfig
@@ -242,9 +241,10 @@ class Session:
         state: dict[str, Any] = {
             "step": self.step,
             "network": self.network.state_dict(),
-            "network_config": plain(self.config.network),
+            "network_config": checkpoint.plain(self.config.network),
             "classes": list(self.sources.train.classes),
             "recipe": self.config.recipe.name,
+            "preprocessing": preprocessing.describe(),
         }
         if best:
             checkpoint.save(state, self.folder.checkpoints, checkpoint.BEST)
@@ -335,12 +335,6 @@ def _require_no_steps(folder: RunFolder) -> None:
             f"{folder.checkpoints}: holds no checkpoint, but the run has made steps; restore the "
             "file, or start again under another run.name"
         )
-
-
-def plain(config: NetworkConfig) -> dict[str, Any]:
-    """Turn a network's settings into JSON-able values, for a checkpoint."""
-    values = asdict(config)
-    return {key: v.value if isinstance(v, Enum) else v for key, v in values.items()}
 
 
 def _hyperparameters(config: RunConfig) -> dict[str, bool | int | float | str]:

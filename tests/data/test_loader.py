@@ -278,7 +278,7 @@ def test_a_killed_worker_ends_in_one_clear_line(image_folder: MakeFolder) -> Non
             os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
             for _ in batches:
                 pass
-        except RuntimeError as error:
+        except (RuntimeError, ValueError) as error:
             print(error)
     """
     line = run(image_folder({"a": 5, "b": 6}), body)
