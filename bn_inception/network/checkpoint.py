@@ -6,15 +6,20 @@ written under a temporary name, flushed to disk, read back, and only then rename
 it stays as `previous.pt`. `best.pt` holds the network of the best evaluation, without optimizer.
 """
 
+import hashlib
 import os
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import torch
+from torch import Tensor
 
 from bn_inception.errors import UserError
+from bn_inception.network.inception import Inception, NetworkConfig
 
 LAST, PREVIOUS, BEST = "last.pt", "previous.pt", "best.pt"
 FORMAT = 1
@@ -106,6 +111,163 @@ def load_latest(folder: Path, warn: Callable[[str], None]) -> dict[str, Any] | N
     if reasons:
         raise UserError("; ".join(reasons))
     return None
+
+
+@dataclass(frozen=True)
+class LoadedNetwork:
+    """A checkpoint's network and what the checkpoint says about it.
+
+    Attributes:
+        network: on the CPU, channels_last, in evaluation mode.
+        classes: names by output; None where the checkpoint names none.
+        recipe: the recipe trained, empty where unknown.
+        step: updates made.
+        config: the network's settings.
+        sha256: of the file, hexadecimal.
+        preprocessing: how training read its images (`data.preprocessing.describe`); None where
+            the checkpoint does not say.
+    """
+
+    network: Inception
+    classes: tuple[str, ...] | None
+    recipe: str
+    step: int
+    config: NetworkConfig
+    sha256: str
+    preprocessing: dict[str, str] | None
+
+
+def load_network(path: str | Path) -> LoadedNetwork:
+    """Build the network that a checkpoint describes and load its parameters and statistics.
+
+    The file is a dictionary with `network` (a state_dict), `network_config` (see `plain`) and, as
+    far as known, `classes` (list of names), `recipe`, `step` and `preprocessing`.
+
+    Raises:
+        UserError: as `load`; or settings, parameters or shapes that do not fit this network.
+    """
+    path = Path(path)
+    state = load(path)
+    where = f"checkpoint {path}"
+    tensors = state.get("network")
+    if not (
+        isinstance(tensors, dict)
+        and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in tensors.items())
+    ):
+        raise UserError(f"{where}: holds no network's parameters; use another checkpoint")
+    config = network_config(state.get("network_config"), where)
+    head = tensors.get("classifier.weight")
+    if head is None or head.dim() != 2:
+        raise UserError(
+            f"{where}: of another network (no classifier.weight); use a checkpoint of "
+            "bn-inception train"
+        )
+    outputs = int(head.shape[0])
+    network = Inception(config, outputs)
+    _check_fits(network.state_dict(), tensors, where)
+    network.load_state_dict(tensors)
+    with path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    step = state.get("step", 0)
+    return LoadedNetwork(
+        network=network.to(memory_format=torch.channels_last).eval(),
+        classes=_class_names(state.get("classes"), outputs, where),
+        recipe=str(state.get("recipe", "")),
+        step=step if isinstance(step, int) else 0,
+        config=config,
+        sha256=sha256,
+        preprocessing=_texts(state.get("preprocessing")),
+    )
+
+
+def plain(config: NetworkConfig) -> dict[str, Any]:
+    """Turn a network's settings into JSON-able values; `network_config` is the inverse."""
+    values = asdict(config)
+    return {key: v.value if isinstance(v, Enum) else v for key, v in values.items()}
+
+
+def network_config(values: object, where: str) -> NetworkConfig:
+    """Turn stored plain values into a network's settings; missing ones take their defaults.
+
+    Args:
+        values: a mapping from names to values, from a file.
+        where: names the file in errors.
+
+    Raises:
+        UserError: no mapping, an unknown setting, or a value that is not allowed.
+    """
+    if not isinstance(values, Mapping):
+        raise UserError(f"{where}: does not say which network it is of; use another checkpoint")
+    hints = get_type_hints(NetworkConfig)
+    known = {field.name for field in fields(NetworkConfig)}
+    unknown = sorted(str(key) for key in values.keys() - known)
+    if unknown:
+        raise UserError(
+            f"{where}: the network setting {unknown[0]} is unknown to this version; update "
+            "bn-inception, or use another checkpoint"
+        )
+    try:
+        return NetworkConfig(
+            **{key: _typed(key, value, hints[key]) for key, value in values.items()}
+        )
+    except UserError as error:
+        raise UserError(f"{where}: {error}") from error
+
+
+def _typed(key: str, value: object, kind: Any) -> Any:
+    """`value` as the type of the setting `key`: an enum's value, a list of texts, or itself."""
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        values = [member.value for member in kind]
+        if value not in values:
+            raise UserError(f"{key} is {value!r}: allowed are {', '.join(map(str, values))}")
+        return kind(value)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if kind in (bool, int, float):
+        if type(value) is not kind:
+            raise UserError(f"{key} is {value!r}: allowed is a value of type {kind.__name__}")
+    elif not (isinstance(value, list) and all(isinstance(entry, str) for entry in value)):
+        raise UserError(f"{key} is {value!r}: allowed is a list of texts")
+    return value
+
+
+def _check_fits(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], where: str) -> None:
+    for keys, problem in (
+        (sorted(expected.keys() - found.keys()), "missing"),
+        (sorted(found.keys() - expected.keys()), "unknown"),
+    ):
+        if keys:
+            raise UserError(
+                f"{where}: of another network, {len(keys)} {problem}: {_first(keys)}; "
+                "use a checkpoint of bn-inception train"
+            )
+    for key, tensor in expected.items():
+        if found[key].shape != tensor.shape:
+            raise UserError(
+                f"{where}: of another network, {key} has the shape {tuple(found[key].shape)}, not "
+                f"{tuple(tensor.shape)}; use a checkpoint of bn-inception train"
+            )
+
+
+def _first(keys: Sequence[str]) -> str:
+    return ", ".join(keys[:3]) + (", ..." if len(keys) > 3 else "")
+
+
+def _class_names(names: object, outputs: int, where: str) -> tuple[str, ...] | None:
+    if names is None:
+        return None
+    if not isinstance(names, list) or len(names) != outputs:
+        given = len(names) if isinstance(names, list) else "no"
+        raise UserError(
+            f"{where}: names {given} classes for {outputs} outputs; use another checkpoint"
+        )
+    return tuple(map(str, names))
+
+
+def _texts(values: object) -> dict[str, str] | None:
+    if not isinstance(values, dict):
+        return None
+    return {str(key): str(value) for key, value in values.items()}
 
 
 def _sync_folder(folder: Path) -> None:

@@ -12,16 +12,24 @@ from bn_inception.record.metrics import (
     read_metrics,
 )
 from bn_inception.record.milestones import Milestone, Milestones
+from bn_inception.record.predictions import (
+    UNLABELLED,
+    Predictions,
+    read_predictions,
+    write_predictions,
+)
 from bn_inception.record.recorder import Recorder
 from bn_inception.record.run_folder import RunFolder
 from bn_inception.record.summary import Best, Divergence, RunStatus, Summary, read_summary
 
 __all__ = [
+    "UNLABELLED",
     "Best",
     "Divergence",
     "MetricsLog",
     "Milestone",
     "Milestones",
+    "Predictions",
     "Recorder",
     "RunFolder",
     "RunStatus",
@@ -30,5 +38,7 @@ __all__ = [
     "ValidationRecord",
     "describe",
     "read_metrics",
+    "read_predictions",
     "read_summary",
+    "write_predictions",
 ]

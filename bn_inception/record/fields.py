@@ -122,6 +122,22 @@ class Fields:
                 raise UserError(f"{self._where}: {key!r}[{name!r}] is {value!r}; expected text")
         return dict(values)
 
+    def pair(self, key: str) -> tuple[float, float]:
+        """A list of two numbers."""
+        values = self._get(key, "a list of 2 numbers", (list,), False)
+        if len(values) != 2 or not all(type(value) in (int, float) for value in values):
+            raise UserError(f"{self._where}: {key!r} is {values!r}; expected 2 numbers")
+        return float(values[0]), float(values[1])
+
+    def rows(self, key: str, width: int) -> list[tuple[float, ...]]:
+        """A list of lists of `width` numbers each; empty where missing or null."""
+        rows = self._get(key, f"a list of {width} numbers each", (list,), True) or []
+        for row in rows:
+            numbers = isinstance(row, list) and all(type(value) in (int, float) for value in row)
+            if not numbers or len(row) != width:
+                raise UserError(f"{self._where}: {key!r} holds {row!r}; expected {width} numbers")
+        return [tuple(map(float, row)) for row in rows]
+
     def _not_negative(self, key: str, value: int) -> int:
         if value < 0:
             raise UserError(f"{self._where}: {key!r} is {value}; expected 0 or more")

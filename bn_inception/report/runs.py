@@ -1,14 +1,17 @@
 """A run as its folder tells it."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from bn_inception.errors import UserError
 from bn_inception.paper.results import MINI_BATCH
 from bn_inception.record.fields import read_object
-from bn_inception.record.metrics import ValidationRecord, read_metrics
-from bn_inception.record.summary import Summary, read_summary
+from bn_inception.record.metrics import TrainRecord, ValidationRecord, read_metrics
+from bn_inception.record.summary import RunStatus, Summary, read_summary
+from bn_inception.report.evaluations import Evaluation, read_evaluations
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,14 @@ class Run:
             the run's own steps where its mini-batch is 32.
         top1: validation accuracy at `steps`, fractions.
         data_fingerprint: of the data set trained on; None where the folder does not say.
+        validation_count: held-out images of the last evaluation; 0 before it.
+        training: (step, top-1 fraction) of each training interval that says it, steps as above.
+        evaluations: what `bn-inception evaluate` has left in the folder.
+        config: `config.yaml`; empty where there is none.
+        environment: `environment.json`; empty where there is none.
+        overrides: `key=value`, sorted, that make it another experiment than its recipe, scale and
+            data as they are committed. Left empty by `read_run`, which knows no configurations.
+        options: further `key=value` it was started with, such as `data.root`; likewise.
     """
 
     name: str
@@ -31,6 +42,24 @@ class Run:
     steps: tuple[float, ...]
     top1: tuple[float, ...]
     data_fingerprint: str | None = None
+    validation_count: int = 0
+    training: tuple[tuple[float, float], ...] = ()
+    evaluations: tuple[Evaluation, ...] = ()
+    config: str = ""
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    overrides: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+
+    @property
+    def setting(self) -> tuple[str | int | None, ...]:
+        """Scale, data set, number of classes and data fingerprint: comparable runs share them."""
+        summary = self.summary
+        return summary.scale, summary.data, summary.classes, self.data_fingerprint
+
+    @property
+    def ended(self) -> bool:
+        """Whether the run is over: finished or diverged, neither going on nor interrupted."""
+        return self.summary.status in (RunStatus.finished, RunStatus.diverged)
 
     @property
     def maximum_top1(self) -> float | None:
@@ -77,16 +106,28 @@ def read_run(path: str | Path) -> Run:
     validations = [record for record in records if isinstance(record, ValidationRecord)]
     # Lines that do not say how many images they stand for: the summary does, for the whole run.
     equivalent = summary.images_seen / summary.step / MINI_BATCH if summary.step else 1.0
+
+    def steps(record: TrainRecord | ValidationRecord) -> float:
+        known = record.equivalent_steps
+        return record.step * equivalent if known is None else known
+
+    environment = _environment(path / "environment.json")
     return Run(
         name=path.resolve().name,
         path=path,
         summary=summary,
-        steps=tuple(
-            record.step * equivalent if record.equivalent_steps is None else record.equivalent_steps
-            for record in validations
-        ),
+        steps=tuple(map(steps, validations)),
         top1=tuple(record.top1 for record in validations),
-        data_fingerprint=_data_fingerprint(path / "environment.json"),
+        data_fingerprint=environment.get("data_fingerprint"),
+        validation_count=validations[-1].count if validations else 0,
+        training=tuple(
+            (steps(record), record.top1)
+            for record in records
+            if isinstance(record, TrainRecord) and record.top1 is not None
+        ),
+        evaluations=read_evaluations(path / "evaluation"),
+        config=_config(path / "config.yaml"),
+        environment=environment,
     )
 
 
@@ -107,8 +148,19 @@ def read_runs(paths: Iterable[str | Path]) -> list[Run]:
     return runs
 
 
-def _data_fingerprint(path: Path) -> str | None:
+def _environment(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        return None
-    environment = read_object(path, "restore it from a copy, or delete it")
-    return environment.optional_text("data_fingerprint")
+        return {}
+    remedy = "restore it from a copy, or delete it"
+    read_object(path, remedy).optional_text("data_fingerprint")
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content
+
+
+def _config(path: Path) -> str:
+    if not path.is_file():
+        return ""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read ({error}); restore it from a copy") from error

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bn_inception import UserError
-from bn_inception.training import checkpoint
+from bn_inception.network import checkpoint
 
 
 def state(step: int) -> dict[str, Any]:

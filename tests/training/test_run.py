@@ -17,7 +17,8 @@ from bn_inception import UserError
 from bn_inception.cli.main import dispatch
 from bn_inception.data import DataConfig, DataKind, OnError, open_sources, validation_batches
 from bn_inception.evaluation import evaluate
-from bn_inception.training import checkpoint, loop
+from bn_inception.network import checkpoint
+from bn_inception.training import loop
 
 
 class Runs:

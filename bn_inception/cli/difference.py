@@ -1,0 +1,75 @@
+"""`bn-inception difference`: two predictions of the same images, compared image by image."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bn_inception.cli.arguments import split_positional, take_print_config
+from bn_inception.config import compose, write_yaml
+from bn_inception.errors import UserError
+
+if TYPE_CHECKING:
+    from bn_inception.evaluation.paired import Comparison
+
+
+@dataclass
+class DifferenceConfig:
+    """The keys of `configs/difference.yaml`."""
+
+    predictions: list[str] = field(default_factory=list)
+    crops: int | None = None
+    statistics: str | None = None
+    seed: int = 0
+    output: str | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.predictions) != 2:
+            raise UserError(
+                f"difference: {len(self.predictions)} predictions given; give two .npz files or "
+                "run folders"
+            )
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Compare two predictions; return the exit status."""
+    arguments, print_config = take_print_config(arguments)
+    plain, overrides = split_positional(arguments)
+    composed = compose("difference", overrides)
+    composed["predictions"] = [*composed["predictions"], *plain]
+    if print_config:
+        print(write_yaml(composed), end="")
+        return 0
+    from bn_inception.cli.ensemble import member_names
+    from bn_inception.config.convert import checked
+    from bn_inception.evaluation.ensemble import prediction_file
+    from bn_inception.evaluation.paired import compare_predictions
+    from bn_inception.record import read_predictions
+    from bn_inception.record.atomic import write_json
+
+    config = checked(composed, DifferenceConfig)
+    files = [prediction_file(path, config.crops, config.statistics) for path in config.predictions]
+    first, second = (read_predictions(path) for path in files)
+    given = (config.predictions[0], config.predictions[1])
+    comparison = compare_predictions(first, second, names=given, seed=config.seed)
+    one, other = member_names(config.predictions)
+    print(as_text(comparison, one, other))
+    if config.output is not None:
+        write_json(Path(config.output), {"first": one, "second": other, **comparison.as_dict()})
+        print(config.output)
+    return 0
+
+
+def as_text(comparison: "Comparison", first: str, second: str) -> str:
+    """Both errors, their difference with its interval, and McNemar's p-value."""
+    lines = [f"{comparison.count:,} images; difference = {second} minus {first}"]
+    for name, measured in (("top-1", comparison.top1), ("top-5", comparison.top5)):
+        low, high = measured.interval
+        one, other = (error / measured.count for error in measured.errors)
+        lines += [
+            f"{name} error {one:.2%} and {other:.2%}: difference {measured.difference:+.2%} "
+            f"(95 %: {low:+.2%} to {high:+.2%})",
+            f"  only the first right: {measured.only_first:,}, only the second: "
+            f"{measured.only_second:,}; McNemar's exact test: p = {measured.p_value:.3g}",
+        ]
+    return "\n".join(lines)

@@ -1,0 +1,89 @@
+"""`bn-inception ensemble`: the mean of saved predictions, and of every subset of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bn_inception.cli.arguments import split_positional, take_print_config
+from bn_inception.config import compose, write_yaml
+from bn_inception.errors import UserError
+
+if TYPE_CHECKING:
+    from bn_inception.evaluation.ensemble import Ensemble
+
+
+@dataclass
+class EnsembleConfig:
+    """The keys of `configs/ensemble.yaml`."""
+
+    members: list[str] = field(default_factory=list)
+    crops: int | None = None
+    statistics: str | None = None
+    output: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.output is not None and not self.output.endswith(".npz"):
+            raise UserError(f"output: {self.output}; give the name of an .npz file")
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Average predictions; return the exit status."""
+    arguments, print_config = take_print_config(arguments)
+    members, overrides = split_positional(arguments)
+    composed = compose("ensemble", overrides)
+    composed["members"] = [*composed["members"], *members]
+    if print_config:
+        print(write_yaml(composed), end="")
+        return 0
+    from bn_inception.config.convert import checked
+    from bn_inception.evaluation.ensemble import ensemble, prediction_file
+    from bn_inception.record import write_predictions
+    from bn_inception.record.atomic import write_json
+
+    config = checked(composed, EnsembleConfig)
+    files = [prediction_file(path, config.crops, config.statistics) for path in config.members]
+    result = ensemble(files, member_names(config.members))
+    print(as_text(result))
+    if config.output is not None:
+        output = Path(config.output)
+        write_predictions(output, result.predictions)
+        write_json(output.with_suffix(".json"), result.as_dict())
+        print(output)
+        print(output.with_suffix(".json"))
+    return 0
+
+
+def member_names(paths: Sequence[str]) -> list[str]:
+    """What to call members: their own names, with the folder before it where two are the same."""
+    own = [Path(path).resolve() for path in paths]
+    names = [path.name.removesuffix(".npz") for path in own]
+    return [
+        f"{path.parent.name}/{name}" if names.count(name) > 1 else name
+        for path, name in zip(own, names, strict=True)
+    ]
+
+
+def as_text(result: "Ensemble") -> str:
+    """The whole ensemble's errors with 95 % intervals, and a table by number of models."""
+    from bn_inception.evaluation.ensemble import interval
+
+    errors, models = result.errors, len(result.names)
+    lines = [f"{models} models, {errors.count:,} images, crops {result.predictions.meta['crops']}"]
+    for name, wrong in (("top-1", errors.wrong), ("top-5", errors.wrong_top5)):
+        low, high = interval(wrong, errors.count)
+        lines.append(
+            f"{name} error {wrong / errors.count:7.2%}  (95 %: {low:.2%} to {high:.2%}; "
+            f"{wrong:,} images)"
+        )
+    lines.append("")
+    lines.append("models  subsets   top-1 best    mean   worst   top-5 of them  best subset")
+    for size in result.as_dict()["subsets"]:
+        best, mean, worst = size["best"], size["mean"], size["worst"]
+        lines.append(
+            f"{size['models']:6}  {size['subsets']:7}      {best['top1_error']:7.2%} "
+            f"{mean['top1_error']:7.2%} {worst['top1_error']:7.2%}  "
+            f"{best['top5_error']:7.2%} {mean['top5_error']:7.2%} {worst['top5_error']:7.2%}  "
+            f"{' '.join(best['members'])}"
+        )
+    return "\n".join(lines)

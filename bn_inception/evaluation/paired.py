@@ -1,0 +1,138 @@
+"""Whether two networks differ, judged image by image on the images they share."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bn_inception.errors import UserError
+from bn_inception.evaluation.ensemble import TOP, require_same_images
+from bn_inception.record import Predictions
+
+RESAMPLES = 10_000
+"""Of the bootstrap: the ends of a 95 % interval are then themselves steady to about 1 %."""
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """The second predictions against the first, by one measure of error.
+
+    Attributes:
+        count: images.
+        errors: of the first and of the second, images.
+        only_first: images that only the first gets right.
+        only_second: images that only the second gets right.
+        interval: 95 % bootstrap interval of `difference`, fractions.
+        p_value: two-sided, of McNemar's exact test: the chance that networks of equal error split
+            the images on which they disagree at least so unevenly.
+    """
+
+    count: int
+    errors: tuple[int, int]
+    only_first: int
+    only_second: int
+    interval: tuple[float, float]
+    p_value: float
+
+    @property
+    def difference(self) -> float:
+        """Error of the second minus error of the first, a fraction: negative if it is better."""
+        return (self.errors[1] - self.errors[0]) / self.count
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able."""
+        return {
+            "errors": [error / self.count for error in self.errors],
+            "difference": self.difference,
+            "difference_interval": list(self.interval),
+            "only_first_correct": self.only_first,
+            "only_second_correct": self.only_second,
+            "mcnemar_p_value": self.p_value,
+        }
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two prediction files compared, by top-1 and by top-5 error."""
+
+    count: int
+    top1: PairedDifference
+    top5: PairedDifference
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able."""
+        return {"count": self.count, "top1": self.top1.as_dict(), "top5": self.top5.as_dict()}
+
+
+def mcnemar(only_first: int, only_second: int) -> float:
+    """Two-sided p-value of McNemar's exact test (McNemar 1947; the binomial, not chi-square).
+
+    Twice the tail of a fair coin's binomial distribution, at most 1, summed in integers and rounded
+    once: 0 only where it is below the smallest float.
+    """
+    thrown = only_first + only_second
+    term = tail = 1
+    for heads in range(min(only_first, only_second)):
+        term = term * (thrown - heads) // (heads + 1)
+        tail += term
+    return min(1.0, 2 * tail / (1 << thrown))
+
+
+def bootstrap_interval(
+    only_first: int, only_second: int, count: int, *, seed: int
+) -> tuple[float, float]:
+    """95 % percentile interval of (only_first - only_second) / count over resampled images.
+
+    Each image adds -1, 0 or 1 to the difference, so that drawing `count` images with replacement
+    is one draw from a multinomial of three outcomes: no image is touched.
+    """
+    both = count - only_first - only_second
+    shares = np.array([only_first, only_second, both]) / count
+    drawn = np.random.default_rng(seed).multinomial(count, shares, RESAMPLES)
+    low, high = np.percentile((drawn[:, 0] - drawn[:, 1]) / count, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def compare_predictions(
+    first: Predictions,
+    second: Predictions,
+    *,
+    names: tuple[str, str] = ("the first", "the second"),
+    seed: int = 0,
+) -> Comparison:
+    """Compare two networks, or two ways to evaluate one, on the same images.
+
+    Args:
+        first: predictions of N labelled images.
+        second: of the same images, in the same order.
+        names: of the two, for errors.
+        seed: of the bootstrap.
+
+    Raises:
+        UserError: other images, labels or classes, the first difference named; a negative seed.
+    """
+    if seed < 0:
+        raise UserError(f"seed: {seed} is negative; give 0 or more")
+    require_same_images(first, second, *names)
+    ranks = first.ranks(), second.ranks()
+    top1, top5 = (
+        _difference(ranks[0] < places, ranks[1] < places, seed=seed) for places in (1, TOP)
+    )
+    return Comparison(len(first), top1, top5)
+
+
+def _difference(
+    first: NDArray[np.bool_], second: NDArray[np.bool_], *, seed: int
+) -> PairedDifference:
+    count = len(first)
+    only_first = int(np.count_nonzero(first & ~second))
+    only_second = int(np.count_nonzero(second & ~first))
+    return PairedDifference(
+        count=count,
+        errors=(int(np.count_nonzero(~first)), int(np.count_nonzero(~second))),
+        only_first=only_first,
+        only_second=only_second,
+        interval=bootstrap_interval(only_first, only_second, count, seed=seed),
+        p_value=mcnemar(only_first, only_second),
+    )

@@ -1,0 +1,226 @@
+"""Networks for other programs: safetensors with a description, and ONNX, both for inference only.
+
+An exported folder holds
+
+    config.json         the network's settings, its classes and what it takes as input
+    model.safetensors   parameters and statistics, without the auxiliary head
+    model.onnx          instead of it, where ONNX was asked for
+
+and the first two come back with
+
+    from bn_inception import load_network
+    network = load_network("FOLDER")
+
+Writing is the caller's: this module makes the files' contents.
+"""
+
+import importlib.util
+import io
+import json
+import logging
+import warnings
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bn_inception.errors import UserError
+from bn_inception.network.checkpoint import LoadedNetwork, network_config, plain
+from bn_inception.network.inception import Inception
+
+CONFIG, WEIGHTS, ONNX = "config.json", "model.safetensors", "model.onnx"
+FORMAT = 1
+PARITY_TOLERANCE = 1e-3
+"""Largest difference of a logit between onnxruntime and torch, relative to the largest logit."""
+_PARITY_BATCHES = (1, 3)  # another size than the exported example's shows a fixed batch
+_EXPORT_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+_REMEDY = "give a folder that bn-inception export has written with format=safetensors"
+
+
+@dataclass(frozen=True)
+class OnnxExport:
+    """An ONNX file's content, and how far onnxruntime's logits are from torch's.
+
+    Attributes:
+        content: the file. Input `images` (N, 3, S, S) float32, output `logits` (N, classes).
+        difference: the largest absolute difference of a logit over random images.
+        largest: the largest absolute logit of torch there.
+    """
+
+    content: bytes
+    difference: float
+    largest: float
+
+
+def for_inference(network: Inception) -> Inception:
+    """A copy on the CPU in evaluation mode without the auxiliary head, contiguous float32."""
+    config = replace(network.config, auxiliary_head=False)
+    copy = Inception(config, network.num_classes)
+    wanted = copy.state_dict().keys()
+    copy.load_state_dict({k: v for k, v in network.state_dict().items() if k in wanted})
+    return copy.eval()
+
+
+def description(loaded: LoadedNetwork) -> dict[str, Any]:
+    """The content of `config.json`: how to build the network, and how to feed it."""
+    config = replace(loaded.config, auxiliary_head=False)
+    return {
+        "format": FORMAT,
+        "architecture": "BN-Inception (Ioffe and Szegedy 2015, Figure 5)",
+        "network": plain(config),
+        "num_classes": loaded.network.num_classes,
+        "classes": None if loaded.classes is None else list(loaded.classes),
+        "input": {
+            "shape": ["N", 3, config.image_size, config.image_size],
+            "colours": "RGB",
+            "range": [-1.0, 1.0],
+            "crop": "shorter side to 256/224 of the image size, centre (bilinear, antialiased)",
+        },
+        "output": "logits (N, num_classes); softmax gives probabilities",
+        "recipe": loaded.recipe,
+        "step": loaded.step,
+        "checkpoint_sha256": loaded.sha256,
+    }
+
+
+def safetensors_content(network: Inception) -> bytes:
+    """The content of `model.safetensors`: the state_dict of `for_inference(network)`."""
+    import safetensors.torch
+
+    tensors = {k: v.contiguous() for k, v in for_inference(network).state_dict().items()}
+    content: bytes = safetensors.torch.save(tensors, metadata={"format": "pt"})
+    return content
+
+
+def load_exported(folder: str | Path) -> Inception:
+    """Read a network that `bn-inception export format=safetensors` has written.
+
+    Nothing in the folder is executed: JSON, and tensors.
+
+    Args:
+        folder: holds `config.json` and `model.safetensors`.
+
+    Returns:
+        The network in evaluation mode, on the CPU: images (N, 3, S, S), RGB in [-1, 1], to logits
+        (N, classes).
+
+    Raises:
+        UserError: a file is missing, damaged, or does not fit the other one.
+    """
+    import safetensors
+    import safetensors.torch
+
+    folder = Path(folder)
+    for name in (CONFIG, WEIGHTS):
+        if not (folder / name).is_file():
+            raise UserError(f"{folder}: has no {name}; {_REMEDY}")
+    where = str(folder / CONFIG)
+    try:
+        described = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{where}: not valid JSON ({error}); {_REMEDY}") from error
+    if not isinstance(described, dict) or described.get("format") != FORMAT:
+        raise UserError(f"{where}: not written by bn-inception export (format {FORMAT}); {_REMEDY}")
+    config = network_config(described.get("network"), where)
+    num_classes = described.get("num_classes")
+    if not isinstance(num_classes, int) or isinstance(num_classes, bool):
+        raise UserError(f"{where}: 'num_classes' is {num_classes!r}, no number; {_REMEDY}")
+    try:
+        tensors: dict[str, Tensor] = safetensors.torch.load_file(folder / WEIGHTS)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise UserError(f"{folder / WEIGHTS}: cannot be read ({error}); {_REMEDY}") from error
+    network = Inception(config, num_classes)
+    expected = network.state_dict()
+    for name in sorted(expected.keys() | tensors.keys()):
+        shapes = [tuple(t[name].shape) if name in t else None for t in (expected, tensors)]
+        if shapes[0] != shapes[1]:
+            raise UserError(
+                f"{folder / WEIGHTS}: {name} has the shape {shapes[1]}, {CONFIG} asks for "
+                f"{shapes[0]}; {_REMEDY}"
+            )
+    network.load_state_dict(tensors)
+    return network.eval()
+
+
+def require_onnx() -> None:
+    """Raise UserError where the packages of the extra `export` are not installed."""
+    missing = [name for name in _EXPORT_PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        raise UserError(
+            f"format=onnx: needs {', '.join(missing)}, not installed; "
+            "pip install 'bn-inception[export]'"
+        )
+
+
+def export_onnx(network: Inception) -> OnnxExport:
+    """Export to ONNX and compare onnxruntime with torch on random images of two batch sizes.
+
+    Raises:
+        UserError: a package is missing, or the two differ by more than PARITY_TOLERANCE.
+    """
+    require_onnx()
+    bare = for_inference(network)
+    size = bare.config.image_size
+    example = torch.zeros(2, 3, size, size)
+    # The exporter prints its progress and warns of its own internals.
+    with warnings.catch_warnings(), redirect_stdout(io.StringIO()), _quiet("onnxscript", "torch"):
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            bare,
+            (example,),
+            input_names=["images"],
+            output_names=["logits"],
+            dynamic_shapes={"images": {0: torch.export.Dim("N")}},
+            dynamo=True,
+            verbose=False,
+        )
+    assert program is not None
+    content: bytes = program.model_proto.SerializeToString()
+    difference, largest = _parity(bare, content)
+    if not difference <= PARITY_TOLERANCE * max(1.0, largest):
+        raise UserError(
+            f"format=onnx: onnxruntime's logits differ from torch's by {difference:.2g} (the "
+            f"largest is {largest:.2g}); nothing was written: try other versions of torch and "
+            "onnxruntime"
+        )
+    return OnnxExport(content, difference, largest)
+
+
+def _parity(network: Inception, content: bytes) -> tuple[float, float]:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors
+    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    generator = torch.Generator().manual_seed(0)
+    size = network.config.image_size
+    difference = largest = 0.0
+    for batch in _PARITY_BATCHES:
+        images = torch.rand(batch, 3, size, size, generator=generator) * 2 - 1
+        with torch.inference_mode():
+            expected = network(images)
+        (logits,) = session.run(["logits"], {"images": images.numpy()})
+        difference = max(difference, float((torch.from_numpy(logits) - expected).abs().max()))
+        largest = max(largest, float(expected.abs().max()))
+    return difference, largest
+
+
+class _quiet:  # noqa: N801 - a context manager, used like a function
+    """Raises the level of some loggers to errors, and puts it back."""
+
+    def __init__(self, *names: str) -> None:
+        self._loggers = [logging.getLogger(name) for name in names]
+        self._levels: Sequence[int] = ()
+
+    def __enter__(self) -> None:
+        self._levels = [logger.level for logger in self._loggers]
+        for logger in self._loggers:
+            logger.setLevel(logging.ERROR)
+
+    def __exit__(self, *_: object) -> None:
+        for logger, level in zip(self._loggers, self._levels, strict=True):
+            logger.setLevel(level)

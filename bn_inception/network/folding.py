@@ -1,0 +1,58 @@
+"""Folding BN into the convolutions before it, for inference.
+
+With fixed statistics BN is an affine map (BN Algorithm 2, its last step), and an affine map of a
+convolution's output is a convolution with other weights and biases. Folded, no layer reads and
+writes its feature maps only to scale and shift them.
+"""
+
+import copy
+
+import torch
+from torch import Tensor, nn
+
+from bn_inception.network.inception import HiddenConvolution, Inception
+
+
+def fold(network: Inception) -> Inception:
+    """Copy a network for inference, its convolutional BN folded in and its auxiliary head left out.
+
+    Per-activation BN stays: its factors differ by position, and a convolution's weights do not.
+    Computed in float64, so that only the rounding of the new weights is left.
+
+    Returns:
+        The copy, in evaluation mode, on the same device. It cannot be trained.
+    """
+    folded = copy.deepcopy(network).eval().requires_grad_(False)
+    folded.auxiliary = None
+    for module in folded.modules():
+        if isinstance(module, HiddenConvolution) and isinstance(
+            module.normalization, nn.BatchNorm2d
+        ):
+            module.convolution = _folded(module.convolution, module.normalization)
+            module.normalization = None
+    return folded
+
+
+def largest_difference(network: nn.Module, other: nn.Module, images: Tensor) -> float:
+    """The largest absolute difference of two networks' logits; both in evaluation mode.
+
+    Args:
+        network: returns logits (N, classes).
+        other: the same.
+        images: (N, 3, S, S), the networks' input.
+    """
+    with torch.inference_mode():
+        return float((network(images).double() - other(images).double()).abs().max())
+
+
+def _folded(convolution: nn.Conv2d, normalization: nn.BatchNorm2d) -> nn.Conv2d:
+    mean, variance = normalization.running_mean, normalization.running_var
+    assert mean is not None and variance is not None
+    gain = normalization.weight.double() / (variance.double() + normalization.eps).sqrt()
+    bias = torch.zeros_like(gain) if convolution.bias is None else convolution.bias.double()
+    new = copy.deepcopy(convolution)  # keeps strides, padding and memory format
+    with torch.no_grad():
+        new.weight.copy_(convolution.weight.double() * gain[:, None, None, None])
+        shifted = normalization.bias.double() + (bias - mean.double()) * gain
+        new.bias = nn.Parameter(shifted.to(new.weight.dtype), requires_grad=False)
+    return new

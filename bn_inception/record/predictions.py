@@ -1,0 +1,186 @@
+"""Saved predictions: one `.npz` for a model, a data set and a crop setting.
+
+The file holds four arrays and no pickle (`numpy.load(path, allow_pickle=False)` reads it):
+`ids` (N,) text, `labels` (N,) int64, `probabilities` (N, classes) float16, and `meta`, a JSON
+object as a text of no dimension. Nothing in it is compressed, so that rows can be read in place.
+"""
+
+import io
+import json
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bn_inception.errors import UserError
+from bn_inception.record.atomic import write_bytes
+
+FORMAT = 1
+UNLABELLED = -1
+"""Label of an image whose class is not known."""
+
+_REMEDY = "give an .npz file that bn-inception evaluate has written"
+# float16 keeps 11 bits: each probability is off by at most 2^-12 of itself, or by 2^-25 where it
+# is below 2^-14; over thousands of classes the sum stays well within this.
+_SUM_TOLERANCE = 2e-3
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Class probabilities of N images.
+
+    Attributes:
+        ids: unicode (N,), each image's path below its split's folder, unique, with forward
+            slashes: the same wherever the data set lies.
+        labels: int64 (N,), `UNLABELLED` where unknown.
+        probabilities: float16 (N, classes), each row a mean of softmax outputs (GN section 7), its
+            sum about 1; all zeros for an image that could not be read.
+        meta: what they were made with, JSON-able. `format` is always there, the rest as
+            `bn-inception evaluate` writes it: `crops` and `image_size`, `statistics`, `classes`
+            (names by column), `checkpoint`, `preprocessing`, `data`, `unreadable` (id -> reason).
+    """
+
+    ids: NDArray[np.str_]
+    labels: NDArray[np.int64]
+    probabilities: NDArray[np.float16]
+    meta: dict[str, Any] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def readable(self) -> NDArray[np.bool_]:
+        """Which images could be read, bool (N,): the others count as errors."""
+        return np.asarray(self.probabilities.any(axis=1))
+
+    def ranks(self) -> NDArray[np.int64]:
+        """Place of each image's label among its classes, int64 (N,), 0 for the likeliest.
+
+        Of equal probabilities the lower class number comes first. The number of classes where the
+        label is unknown or the image could not be read: never correct.
+        """
+        return ranks(self.probabilities, self.labels)
+
+
+def ranks(probabilities: NDArray[np.floating[Any]], labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    """`Predictions.ranks` of probabilities (N, classes) of any precision and labels (N,)."""
+    classes = probabilities.shape[1]
+    known = (labels >= 0) & np.asarray(probabilities.any(axis=1))
+    own = probabilities[np.arange(len(labels)), np.where(known, labels, 0)][:, None]
+    before = np.arange(classes)[None, :] < labels[:, None]
+    place: NDArray[np.int64] = (probabilities > own).sum(axis=1) + (
+        (probabilities == own) & before
+    ).sum(axis=1)
+    return np.where(known, place, classes).astype(np.int64, copy=False)
+
+
+def write_predictions(path: str | Path, predictions: Predictions) -> None:
+    """Write predictions to `path`, atomically; a file that was there is replaced.
+
+    Raises:
+        UserError: the folder is missing or cannot be written; what was there stays.
+    """
+    meta = json.dumps({"format": FORMAT, **predictions.meta}, allow_nan=False)
+    _check(predictions, str(path))
+    buffer = io.BytesIO()
+    np.savez(
+        buffer,
+        ids=predictions.ids,
+        labels=predictions.labels,
+        probabilities=predictions.probabilities,
+        meta=np.array(meta),
+    )
+    write_bytes(Path(path), buffer.getvalue())
+
+
+def read_predictions(path: str | Path) -> Predictions:
+    """Read and check a file that `write_predictions` wrote.
+
+    Raises:
+        UserError: missing, truncated, not such a file, or with contents that do not fit.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path}: there is no such file; {_REMEDY}")
+    arrays: dict[str, NDArray[Any]] = {}
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            if not isinstance(file, np.lib.npyio.NpzFile):
+                raise UserError(f"{path}: not predictions (one array, no .npz); {_REMEDY}")
+            for name in ("ids", "labels", "probabilities", "meta"):
+                if name not in file.files:
+                    raise UserError(f"{path}: not predictions, it has no {name!r}; {_REMEDY}")
+                arrays[name] = file[name]
+    except UserError:
+        raise
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"{path}: not readable predictions ({reason}); {_REMEDY}") from error
+    where = str(path)
+    predictions = Predictions(
+        arrays["ids"], arrays["labels"], arrays["probabilities"], _meta(arrays["meta"], where)
+    )
+    _check(predictions, where)
+    return predictions
+
+
+def _meta(text: NDArray[Any], where: str) -> dict[str, Any]:
+    if text.shape != () or text.dtype.kind != "U":
+        raise UserError(f"{where}: 'meta' is no text; {_REMEDY}")
+    try:
+        meta = json.loads(str(text))
+    except ValueError as error:
+        raise UserError(f"{where}: 'meta' is not valid JSON ({error}); {_REMEDY}") from error
+    if not isinstance(meta, dict) or meta.get("format") != FORMAT:
+        found: Any = meta.get("format") if isinstance(meta, Mapping) else None
+        raise UserError(f"{where}: predictions of format {found!r}, not {FORMAT}; {_REMEDY}")
+    return meta
+
+
+def _check(predictions: Predictions, where: str) -> None:
+    ids, labels, probabilities = predictions.ids, predictions.labels, predictions.probabilities
+    for name, array, kind, dimensions in (
+        ("ids", ids, "U", 1),
+        ("labels", labels, "i8", 1),
+        ("probabilities", probabilities, "f2", 2),
+    ):
+        if not (array.dtype.kind == kind or array.dtype.str[1:] == kind):
+            raise UserError(f"{where}: {name!r} is of type {array.dtype}, not {kind}; {_REMEDY}")
+        if array.ndim != dimensions:
+            raise UserError(
+                f"{where}: {name!r} has the shape {array.shape}, not {dimensions} dimensions; "
+                f"{_REMEDY}"
+            )
+    if not len(ids) == len(labels) == len(probabilities) > 0:
+        raise UserError(
+            f"{where}: {len(ids)} ids, {len(labels)} labels and {len(probabilities)} rows of "
+            f"probabilities; they must be as many, and at least one; {_REMEDY}"
+        )
+    if len(np.unique(ids)) != len(ids):
+        names, counts = np.unique(ids, return_counts=True)
+        raise UserError(f"{where}: the id {names[counts > 1][0]} is there twice; {_REMEDY}")
+    classes = probabilities.shape[1]
+    named = predictions.meta.get("classes")
+    if named is not None and (not isinstance(named, list) or len(named) != classes):
+        raise UserError(
+            f"{where}: {classes} columns of probabilities do not fit the named classes; {_REMEDY}"
+        )
+    wrong = np.flatnonzero((labels < UNLABELLED) | (labels >= classes))
+    if len(wrong):
+        raise UserError(
+            f"{where}: {ids[wrong[0]]} has the label {labels[wrong[0]]}; allowed are 0 to "
+            f"{classes - 1}, or {UNLABELLED} for none; {_REMEDY}"
+        )
+    # By blocks: a comparison of all rows at once would hold several copies of them.
+    for start in range(0, len(ids), 4096):
+        block = probabilities[start : start + 4096].astype(np.float32)
+        sums = block.sum(axis=1)
+        good = (block >= 0).all(axis=1) & ((sums == 0) | (np.abs(sums - 1) <= _SUM_TOLERANCE))
+        if not good.all():
+            worst = start + int(np.flatnonzero(~good)[0])
+            raise UserError(f"{where}: the row of {ids[worst]} is no probabilities; {_REMEDY}")

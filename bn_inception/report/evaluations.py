@@ -1,0 +1,94 @@
+"""The evaluations that were saved beside a run, or of an ensemble."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from bn_inception.errors import UserError
+from bn_inception.record.fields import Fields, parse_object
+
+_REMEDY = "give what bn-inception evaluate or ensemble has written"
+_CROPS = {"single": 1, "10": 10, "144": 144}
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One saved evaluation.
+
+    Attributes:
+        path: of the file.
+        crops: of each image: 1, 10 or 144.
+        statistics: of Batch Normalization: `running` or `population`; None where not said.
+        models: networks averaged.
+        count: images.
+        top1_error, top5_error: fractions of `count`.
+        top1_interval, top5_interval: 95 % intervals of them.
+        accuracy_by_crops: (crops, top-1, top-5), accuracies as fractions of the first so many
+            crops; empty where not measured.
+    """
+
+    path: Path
+    crops: int
+    statistics: str | None
+    models: int
+    count: int
+    top1_error: float
+    top5_error: float
+    top1_interval: tuple[float, float]
+    top5_interval: tuple[float, float]
+    accuracy_by_crops: tuple[tuple[int, float, float], ...] = ()
+
+
+def read_evaluation(path: str | Path) -> Evaluation:
+    """Read one evaluation, of a network or of an ensemble.
+
+    Raises:
+        UserError: missing, or not such a file.
+    """
+    path = Path(path)
+    return _evaluation(path, parse_object(_text(path), str(path), _REMEDY))
+
+
+def read_evaluations(folder: Path) -> tuple[Evaluation, ...]:
+    """Read every evaluation below `folder`, by path; none where there is no such folder.
+
+    Other JSON files there (without `top5_error`) are passed over.
+
+    Raises:
+        UserError: a broken file.
+    """
+    found = []
+    for path in sorted(folder.rglob("*.json")):
+        text = _text(path)
+        fields = parse_object(text, str(path), _REMEDY)
+        if "top5_error" in json.loads(text):
+            found.append(_evaluation(path, fields))
+    return tuple(found)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise UserError(f"{path}: cannot be read ({reason}); {_REMEDY}") from error
+
+
+def _evaluation(path: Path, fields: Fields) -> Evaluation:
+    crops = fields.text("crops")
+    if crops not in _CROPS:
+        raise UserError(f"{path}: 'crops' is {crops!r}; expected one of {', '.join(_CROPS)}")
+    return Evaluation(
+        path=path,
+        crops=_CROPS[crops],
+        statistics=fields.optional_text("statistics"),
+        models=fields.count("models"),
+        count=fields.count("count"),
+        top1_error=fields.fraction("top1_error"),
+        top5_error=fields.fraction("top5_error"),
+        top1_interval=fields.pair("top1_interval"),
+        top5_interval=fields.pair("top5_interval"),
+        accuracy_by_crops=tuple(
+            (int(crops), top1, top5) for crops, top1, top5 in fields.rows("accuracy_by_crops", 3)
+        ),
+    )
