@@ -2,9 +2,8 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
+from small_runs import write_images
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -17,42 +16,7 @@ def shared_data() -> Path:
     return SHARED_DATA
 
 
-def write_images(root: Path, *, classes: int = 3, train: int = 14, val: int = 5) -> Path:
-    """A small, learnable set in ImageNet's layout: each class has a colour of its own, plus noise.
-
-    The number of held-out images is no multiple of an evaluation batch, and no image is square.
-    """
-    generator = np.random.default_rng(7)
-    for split, count in (("train", train), ("val", val)):
-        for label in range(classes):
-            folder = root / split / f"n{label:04d}"
-            folder.mkdir(parents=True)
-            for index in range(count):
-                pixels = generator.integers(0, 120, (20, 26, 3))
-                pixels[..., label % 3] += 110
-                image = Image.fromarray(pixels.astype(np.uint8))
-                image.save(folder / f"{index}.JPEG", quality=90)
-    return root
-
-
 @pytest.fixture(scope="session")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The small set, read only."""
     return write_images(tmp_path_factory.mktemp("images"))
-
-
-# A run of a few seconds: 16x16 images, the narrowest network, batches of 8.
-TINY = (
-    "scale=demo",
-    "scale.image_size=16",
-    "scale.width=0.0625",
-    "batch.global=8",
-    "train.steps=12",
-    "train.evaluate_every=4",
-    "train.checkpoint_every=3",
-    "train.log_every=2",
-    "data=folder",
-    "data.workers=0",
-    "machine.device=cpu",
-    "machine.threads=1",
-)

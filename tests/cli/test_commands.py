@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import TINY
+from small_runs import TINY
 
 from bn_inception import UserError
 from bn_inception.cli.main import COMMANDS, dispatch, main

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import TINY, write_images
+from small_runs import TINY, write_images
 
 from bn_inception import UserError
 from bn_inception.cli.main import dispatch
