@@ -63,8 +63,8 @@ class DataConfig:
                 f"data.root: {self.root!r} is not read by data=synthetic; "
                 "choose data=folder, data=imagenet or data=tiny_imagenet, or leave data.root out"
             )
-        if self.first_classes is not None and self.first_classes < 1:
-            raise UserError(f"data.first_classes: {self.first_classes} is not 1 or more; null: all")
+        if self.first_classes is not None and self.first_classes < 2:
+            raise UserError(f"data.first_classes: {self.first_classes} is not 2 or more; null: all")
         if self.workers is not None and self.workers < 0:
             raise UserError(
                 f"data.workers: {self.workers} is negative; give 0 (no extra process) or more, "

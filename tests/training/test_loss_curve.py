@@ -1,0 +1,48 @@
+"""Stored loss curves: a refactor proves itself by reproducing them.
+
+The tolerance covers other CPU types, whose kernels sum in another order; on the machine that wrote
+the file the curves are equal to the last bit. A change that is meant to alter them says so in its
+commit and writes them anew:
+
+    OMP_NUM_THREADS=1 python tests/training/test_loss_curve.py
+"""
+
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # also when run as a script
+
+from small_runs import TINY, write_images
+
+from bn_inception.cli.main import dispatch
+
+STORED = Path(__file__).with_name("loss_curves.json")
+RECIPES = ("inception", "bn_baseline", "bn_x30", "bn_x5_sigmoid")
+TOLERANCE = 2e-3
+
+
+def curve(recipe: str, images: Path, root: Path) -> list[float]:
+    """The training losses of a short run, then its validation losses."""
+    given = [f"data.root={images}", f"run.root={root}", f"run.name={recipe}", "train.log_every=1"]
+    assert dispatch(["train", f"recipe={recipe}", *TINY, *given]) == 0
+    lines = (root / recipe / "metrics.jsonl").read_text().splitlines()
+    records = [json.loads(line) for line in lines]
+    return [r["loss"] for kind in ("train", "validation") for r in records if r["kind"] == kind]
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_the_losses_are_the_stored_ones(recipe: str, images: Path, tmp_path: Path) -> None:
+    stored = json.loads(STORED.read_text())[recipe]
+    assert curve(recipe, images, tmp_path) == pytest.approx(stored, rel=TOLERANCE)
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        images = write_images(root / "images")
+        curves = {recipe: curve(recipe, images, root / "outputs") for recipe in RECIPES}
+    STORED.write_text(json.dumps(curves, indent=1) + "\n")
