@@ -49,19 +49,171 @@ examples:
   bn-inception train recipe=inception scale=cpu data=tiny_imagenet data.root=tiny
   bn-inception train recipe=inception scale=cpu run.resume=true""",
     ),
+    "evaluate": Command(
+        "bn_inception.cli.evaluate",
+        "top-1 and top-5 error of a run or checkpoint with 1, 10 or 144 crops; saves predictions",
+        """\
+usage: bn-inception evaluate run=FOLDER [crops=single|10|144] [key=value ...]
+
+  run=          run folder; its own data are read unless data= or data.KEY= is given
+  checkpoint=   FILE.pt instead of the run's own
+  which=        best | last checkpoint of the run                  (default best)
+  crops=        single | 10 | 144 (GN section 7)                    (default single)
+  statistics=   running | population (BN Algorithm 2) | both       (default running)
+  output=       FILE.npz  (default RUN/evaluation/CROPS-STATISTICS.npz); errors, intervals and
+                accuracy by crops are written beside it as .json, errors by class as .classes.csv
+
+  evaluate.batch=64 evaluate.fold=true|false evaluate.population_batches=200
+  data= data.root= data.workers= data.first_classes=
+  machine.device=auto|cpu|cuda machine.threads=
+
+  --cfg job   print the resolved configuration and stop
+
+examples:
+  bn-inception evaluate run=outputs/bn_x30-paper-imagenet-seed0 crops=144 statistics=both
+  bn-inception evaluate checkpoint=best.pt data=folder data.root=IMAGES output=best.npz""",
+    ),
+    "verify-resume": Command(
+        "bn_inception.cli.verify_resume",
+        "check that a killed and resumed run equals an undisturbed one on this machine",
+        """\
+usage: bn-inception verify-resume [key=value ...]
+
+Takes what train takes; 24 short steps unless overridden. Trains once undisturbed and once killed
+and resumed with another number of workers, then compares every record and the final weights.
+Exit status 0: equal; 1: different, with the first step that differs.
+
+  --cfg job   print the resolved configuration and stop
+
+example:
+  bn-inception verify-resume recipe=bn_x30 scale=cpu data=folder data.root=photos""",
+    ),
     "compare": Command(
         "bn_inception.cli.compare",
-        "the paper's Figure 3 and Figure 2 for the runs you have made",
+        "the paper's Figures 2, 3 and 4 for the runs you have made",
         """\
-usage: bn-inception compare RUN_FOLDER ... [baseline=inception] [output=FOLDER]
+usage: bn-inception compare RUN_FOLDER ... [ENSEMBLE.json ...] [baseline=inception] [output=FOLDER]
 
   baseline=   recipe or run name whose maximum accuracy is the target
-  output=     also write comparison.md, comparison.json, figure2.png and figure2.svg there
+  output=     also write report.html (one page to mail), comparison.md, comparison.json,
+              figure2.png and figure2.svg there
 
   --cfg job   print the resolved configuration and stop
 
 example:
   bn-inception compare outputs/inception-cpu-* outputs/bn_x5-cpu-* output=results/mine""",
+    ),
+    "claims": Command(
+        "bn_inception.cli.claims",
+        "judge the paper's nine statements by the runs you have made",
+        """\
+usage: bn-inception claims RUN_FOLDER ... [ENSEMBLE.json ...] [require=[1,2]] [output=FOLDER]
+
+  require=    statements (1 to 9) that must hold; else the exit status is 1
+  output=     also write claims.md and claims.json there
+
+  --cfg job   print the resolved configuration and stop
+
+Each statement holds, does not hold, or is not tested: then the commands that would test it are
+printed. Exit status: 0; 1 where a required statement does not hold or is not tested; 2 for bad
+input. Files that end in .npz are passed over, so that outputs/* can be given.
+
+example:
+  bn-inception claims outputs/* require=[1,2] output=results/mine""",
+    ),
+    "ensemble": Command(
+        "bn_inception.cli.ensemble",
+        "the mean of saved predictions: errors of the ensemble and of every subset of it",
+        """\
+usage: bn-inception ensemble PREDICTIONS.npz|RUN_FOLDER ... [output=FILE.npz] [key=value ...]
+
+  Two to ten members, evaluated on the same images. The networks are not needed.
+
+  crops= statistics=   which predictions of a run folder are meant, where it has several
+  output=              also write the mean probabilities there, and the errors beside them as .json
+
+  --cfg job   print the resolved configuration and stop
+
+examples:
+  bn-inception train recipe=ensemble/1 scale=paper data=imagenet data.root=IMAGENET run.seed=1
+  bn-inception evaluate run=outputs/ensemble_1-paper-imagenet-seed1 crops=144
+  bn-inception ensemble outputs/ensemble_*-paper-imagenet-* crops=144 output=six.npz""",
+    ),
+    "difference": Command(
+        "bn_inception.cli.difference",
+        "whether two predictions of the same images differ: McNemar's test, paired bootstrap",
+        """\
+usage: bn-inception difference PREDICTIONS.npz|RUN_FOLDER PREDICTIONS.npz|RUN_FOLDER [key=value ...]
+
+  crops= statistics=   which predictions of a run folder are meant, where it has several
+  seed=0               of the bootstrap
+  output=              FILE.json for the same numbers
+
+  --cfg job   print the resolved configuration and stop
+
+examples:
+  bn-inception difference outputs/bn_x5/evaluation/single-running.npz outputs/bn_x30 crops=single
+  bn-inception difference RUN/evaluation/single-running.npz RUN/evaluation/144-running.npz""",
+    ),
+    "submission": Command(
+        "bn_inception.cli.submission",
+        "the ILSVRC test-server file for a folder of unlabelled images, by one or more networks",
+        """\
+usage: bn-inception submission run=FOLDER [FOLDER ...] images=FOLDER devkit=FILE output=FILE
+
+  run=          run folder; the probabilities of several folders are averaged
+  checkpoint=   FILE.pt instead of a run's own; which=best|last checkpoint of the runs
+  images=       folder of images; lines follow the alphabetical order of the file names
+  devkit=       text file, one wnid a line in the order of ILSVRC2012_ID, which is not the
+                alphabetical one; from the development kit, with SciPy:
+                python -c "import scipy.io as s; print(*s.loadmat('meta.mat', squeeze_me=True)\\
+                ['synsets']['WNID'][:1000], sep='\\n')" > synsets.txt
+  crops=        single | 10 | 144                                  (default 144)
+  output=       the file: five class ids a line, the likeliest first; its form is checked
+
+  batch=64 workers= machine.device=auto|cpu|cuda machine.threads=
+  Batch Normalization uses the running statistics of training.
+
+  --cfg job   print the resolved configuration and stop
+
+example:
+  bn-inception submission outputs/ensemble_* images=test devkit=synsets.txt output=six.txt""",
+    ),
+    "import-weights": Command(
+        "bn_inception.cli.import_weights",
+        "published BN-Inception weights into a run folder that evaluate takes",
+        """\
+usage: bn-inception import-weights FILE [output=outputs/NAME] [classes=FILE|FOLDER]
+
+  FILE       .safetensors, or a .pth that holds nothing but tensors, in the layout of Cadene's
+             bninception.py: full 7x7, pool projections of 128, biases, BGR of 0 to 255 less a mean
+  output=    run folder to make                            (default outputs/<name of the file>)
+  classes=   class names in the order of the outputs: a text file, one a line, or a folder of class
+             folders such as IMAGENET/val
+
+  --cfg job   print the resolved configuration and stop
+
+example:
+  bn-inception import-weights bn_inception.pth classes=IMAGENET/val
+  bn-inception evaluate run=outputs/bn_inception data=imagenet data.root=IMAGENET""",
+    ),
+    "export": Command(
+        "bn_inception.cli.export",
+        "a trained network as safetensors or ONNX, for inference",
+        """\
+usage: bn-inception export run=FOLDER output=FOLDER [format=safetensors|onnx]
+
+  run=          run folder; which=best|last of its checkpoints     (default best)
+  checkpoint=   FILE.pt instead
+  output=       folder for config.json and model.safetensors or model.onnx, without auxiliary head
+  format=       safetensors | onnx (compared with torch through onnxruntime; needs
+                pip install 'bn-inception[export]')                (default safetensors)
+
+  --cfg job   print the resolved configuration and stop
+
+example:
+  bn-inception export run=outputs/bn_x30-paper-imagenet-seed0 output=bn_x30
+  python -c "from bn_inception import load_network; print(load_network('bn_x30'))\"""",
     ),
 }
 
