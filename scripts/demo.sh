@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The effect in minutes: plain Inception and BN-x5 on the embedded images, then the comparison.
-# Both train for 1,200 steps: BN-x5's whole run at this scale, and the first fifth of Inception's.
+# Both make the first 1,200 steps of their runs at this scale.
 # Stopped, it continues where it was when started again.
 set -eu
 cd "$(dirname "$0")/.."
