@@ -18,7 +18,7 @@ class DifferenceConfig:
     """The keys of `configs/difference.yaml`."""
 
     predictions: list[str] = field(default_factory=list)
-    crops: int | None = None
+    crops: str | None = None
     statistics: str | None = None
     seed: int = 0
     output: str | None = None

@@ -18,7 +18,7 @@ class EnsembleConfig:
     """The keys of `configs/ensemble.yaml`."""
 
     members: list[str] = field(default_factory=list)
-    crops: int | None = None
+    crops: str | None = None
     statistics: str | None = None
     output: str | None = None
 
@@ -69,7 +69,8 @@ def as_text(result: "Ensemble") -> str:
     from bn_inception.evaluation.ensemble import interval
 
     errors, models = result.errors, len(result.names)
-    lines = [f"{models} models, {errors.count:,} images, crops {result.predictions.meta['crops']}"]
+    crops = result.predictions.meta.get("crops")
+    lines = [f"{models} models, {errors.count:,} images, crops={crops}"]
     for name, wrong in (("top-1", errors.wrong), ("top-5", errors.wrong_top5)):
         low, high = interval(wrong, errors.count)
         lines.append(

@@ -32,7 +32,7 @@ usage: bn-inception train [recipe=NAME] [scale=NAME] [data=NAME] [key=value ...]
   recipe=   inception | bn_baseline | bn_x5 | bn_x30 | bn_x5_sigmoid |
             inception_x5 | inception_sigmoid          (default bn_x5)
   scale=    paper | small | cpu | demo                (default demo)
-  data=     imagenet | folder | tiny_imagenet | synthetic (default synthetic)
+  data=     imagenet | folder | tiny_imagenet | shards | synthetic (default synthetic)
 
   run.name= run.root=outputs run.seed=0 run.resume=false|true|auto
   train.steps= train.evaluate_every= train.checkpoint_every=   (2000 or '8 epochs')
@@ -87,6 +87,52 @@ Exit status 0: equal; 1: different, with the first step that differs.
 
 example:
   bn-inception verify-resume recipe=bn_x30 scale=cpu data=folder data.root=photos""",
+    ),
+    "prepare": Command(
+        "bn_inception.cli.prepare",
+        "make shards of a data set as it was downloaded: folders, ILSVRC archives, parquet",
+        """\
+usage: bn-inception prepare source=FOLDER target=FOLDER [key=value ...]
+
+  source=         a folder with one of
+                    train/<class>/<image> and val/<class>/<image> (or one of the two)
+                    ILSVRC2012_img_train.tar, ILSVRC2012_img_val.tar, ILSVRC2012_devkit_t12.tar.gz
+                    the train-*.parquet and validation-*.parquet of imagenet-1k
+  target=         folder for the shards; read them with data=shards data.root=TARGET
+
+  shorter_side=   encode images again whose shorter side is longer   (default null: keep all bytes)
+  quality=        JPEG quality of those                              (default 90)
+  shard_size=1251 workers=   (default all cores)
+
+A prepare that was stopped goes on where it was when called again; called on finished shards it
+compares them with their checksums and makes damaged ones again.
+
+  --cfg job   print the resolved configuration and stop
+
+examples:
+  bn-inception prepare source=/downloads/ILSVRC2012 target=/data/imagenet-shards
+  bn-inception prepare source=/data/imagenet target=/data/imagenet-352 shorter_side=352""",
+    ),
+    "audit": Command(
+        "bn_inception.cli.audit",
+        "read every image of a data set: counts, odd and unreadable files, duplicates",
+        """\
+usage: bn-inception audit data.root=FOLDER [data=NAME] [output=FILE.json]
+
+  data=     imagenet | folder | tiny_imagenet | shards | synthetic   (default folder);
+            imagenet compares counts and classes with ImageNet's, shards their checksums too
+  output=   also write everything, all names included, as JSON
+
+  data.workers= (default all cores)  data.first_classes=
+
+Exit status: 0 for a sound data set; 1 if images cannot be read, shards differ from their
+checksums, or counts or classes are not ImageNet's; 2 if the data set cannot be opened. Odd images
+that are read correctly, and images in train and val both, are named but do not change it.
+
+  --cfg job   print the resolved configuration and stop
+
+example:
+  bn-inception audit data=imagenet data.root=/data/imagenet output=audit.json""",
     ),
     "compare": Command(
         "bn_inception.cli.compare",

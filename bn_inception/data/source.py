@@ -1,6 +1,5 @@
 """Where images come from: a source is a numbered list of encoded images with labels."""
 
-import hashlib
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -12,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bn_inception.data import synthetic
+from bn_inception.data.fingerprint import content_fingerprint
+from bn_inception.data.shards import ShardSource
 from bn_inception.errors import UserError
 from bn_inception.paper import results
 
@@ -25,6 +26,7 @@ class DataKind(Enum):
     folder = "folder"
     imagenet = "imagenet"
     tiny_imagenet = "tiny_imagenet"
+    shards = "shards"
     synthetic = "synthetic"
 
 
@@ -41,9 +43,9 @@ class DataConfig:
 
     Attributes:
         kind: `folder` is ImageNet's layout; `imagenet` the same with ImageNet's counts checked;
-            `tiny_imagenet` also takes that set's original layout; `synthetic` is drawn by this
-            package into `cache`.
-        root: the folder that holds train/ and val/; must be null for `synthetic`.
+            `tiny_imagenet` also takes that set's original layout; `shards` is what `bn-inception
+            prepare` makes; `synthetic` is drawn by this package into `cache`.
+        root: the folder that holds train/ and val/, or the shards; must be null for `synthetic`.
         cache: where `synthetic` writes its images, once.
         first_classes: only the first N classes in label order; null for all.
         workers: processes that read images; 0 reads in the main process; null chooses by cores.
@@ -61,7 +63,8 @@ class DataConfig:
         if self.kind is DataKind.synthetic and self.root is not None:
             raise UserError(
                 f"data.root: {self.root!r} is not read by data=synthetic; "
-                "choose data=folder, data=imagenet or data=tiny_imagenet, or leave data.root out"
+                "choose data=folder, data=imagenet, data=tiny_imagenet or data=shards, or leave "
+                "data.root out"
             )
         if self.first_classes is not None and self.first_classes < 2:
             raise UserError(f"data.first_classes: {self.first_classes} is not 2 or more; null: all")
@@ -116,6 +119,16 @@ class PackedNames:
         ends = np.cumsum(np.frombuffer(bytes(lengths), dtype="<u4"), dtype=np.int64)
         self._offsets = np.concatenate([np.zeros(1, np.int64), ends])
 
+    @property
+    def text(self) -> bytes:
+        """All names, one after the other."""
+        return self._blob
+
+    @property
+    def ends(self) -> NDArray[np.int64]:
+        """Where each name ends in `text`, shape (names,)."""
+        return self._offsets[1:]
+
     def __len__(self) -> int:
         return len(self._offsets) - 1
 
@@ -146,6 +159,7 @@ class FolderSource:
         self._classes = classes
         self._names = names
         self._labels = labels
+        self._sizes: NDArray[np.int64] | None = None
         self._fingerprint: str | None = None
         assert len(names) == len(labels)
 
@@ -183,22 +197,33 @@ class FolderSource:
         """
         return self._names[index].decode("utf-8", "backslashreplace")
 
-    def fingerprint(self) -> str:
-        """SHA-256 over class names and every image's relative path, size and label.
+    @property
+    def names(self) -> PackedNames:
+        """Paths of the images below the split's folder."""
+        return self._names
 
-        Sizes stand for contents: hashing ImageNet's 140 GB would take many minutes, asking for
-        1.3 million sizes takes seconds on a local disk. Wherever the folder lies, the result is
-        the same. Computed once.
+    @property
+    def sizes(self) -> NDArray[np.int64]:
+        """Bytes of every file, shape (images,); -1 where it cannot be asked. Asked once.
+
+        Asking for ImageNet's 1.3 million sizes takes seconds on a local disk.
         """
+        if self._sizes is None:
+            self._sizes = np.fromiter(map(self._size, range(len(self))), np.int64, len(self))
+        return self._sizes
+
+    def _size(self, index: int) -> int:
+        try:
+            return os.stat(self._path(index)).st_size
+        except OSError:
+            return -1  # reading it fails later, by name, under data.on_error
+
+    def fingerprint(self) -> str:
+        """See `content_fingerprint`; the same wherever the folder lies. Computed once."""
         if self._fingerprint is None:
-            digest = hashlib.sha256("\n".join(self._classes).encode(errors="surrogateescape"))
-            for index, label in enumerate(self._labels.tolist()):
-                try:
-                    size = os.stat(self._path(index)).st_size
-                except OSError:
-                    size = -1  # reading it fails later, by name, under data.on_error
-                digest.update(b"\n%s\t%d\t%d" % (self._names[index], size, label))
-            self._fingerprint = digest.hexdigest()
+            sizes, labels = self.sizes.tolist(), self._labels.tolist()
+            rows = ((self._names[i], sizes[i], labels[i]) for i in range(len(self)))
+            self._fingerprint = content_fingerprint(self._classes, rows)
         return self._fingerprint
 
 
@@ -206,8 +231,8 @@ class FolderSource:
 class Sources:
     """Training and held-out images of one data set, and what the user should be told about it."""
 
-    train: FolderSource
-    validation: FolderSource
+    train: ImageSource
+    validation: ImageSource
     warnings: list[str] = field(default_factory=list)
 
 
@@ -219,8 +244,10 @@ def open_sources(config: DataConfig) -> Sources:
 
     Raises:
         UserError: no such folder, another layout, a class without images, or classes that differ
-            between train/ and val/.
+            between train/ and val/; shards that are not whole.
     """
+    if config.kind is DataKind.shards:
+        return _open_shards(config)
     if config.kind is DataKind.synthetic:
         root = synthetic.prepare(Path(config.cache).expanduser())
     else:
@@ -245,11 +272,7 @@ def open_sources(config: DataConfig) -> Sources:
     if config.kind is DataKind.imagenet and len(classes) != results.IMAGENET_CLASSES:
         warnings.append(_difference(root, "classes", len(classes), results.IMAGENET_CLASSES))
     if config.first_classes is not None:
-        if config.first_classes > len(classes):
-            raise UserError(
-                f"data.first_classes: {config.first_classes} is more than the "
-                f"{len(classes)} classes in {root}"
-            )
+        _check_first_classes(config.first_classes, root, classes)
         classes = classes[: config.first_classes]
 
     train = _scan(train_folder, classes, tiny)
@@ -267,6 +290,37 @@ def open_sources(config: DataConfig) -> Sources:
     return Sources(train, validation, warnings)
 
 
+def open_folder(folder: Path) -> FolderSource:
+    """The images of one split, in class folders.
+
+    Raises:
+        UserError: no class folders, or one without images.
+    """
+    return _scan(folder, _classes(folder), tiny=False)
+
+
+def _open_shards(config: DataConfig) -> Sources:
+    root = _root(config.root, "expected what bn-inception prepare writes")
+    train = ShardSource(str(root), "train", config.first_classes)
+    validation = ShardSource(str(root), "val", config.first_classes)
+    all_classes = train.meta.classes
+    if all_classes != validation.meta.classes:
+        raise UserError(
+            f"data.root: {root}: the training and validation shards hold different classes; "
+            "prepare both from one data set"
+        )
+    if config.first_classes is not None:
+        _check_first_classes(config.first_classes, root, all_classes)
+    return Sources(train, validation)
+
+
+def _check_first_classes(wanted: int, root: Path, classes: list[str]) -> None:
+    if wanted > len(classes):
+        raise UserError(
+            f"data.first_classes: {wanted} is more than the {len(classes)} classes in {root}"
+        )
+
+
 def class_order(names: Iterable[str]) -> list[str]:
     """Class folders in label order: by value if all are decimal numbers, else as plain text."""
     names = list(names)
@@ -275,13 +329,13 @@ def class_order(names: Iterable[str]) -> list[str]:
     return sorted(names)
 
 
-def _root(root: str | None) -> Path:
+def _root(root: str | None, layout: str = LAYOUT) -> Path:
     if root is None:
-        raise UserError(f"data.root: not given; set data.root=ROOT to the data set; {LAYOUT}")
+        raise UserError(f"data.root: not given; set data.root=ROOT to the data set; {layout}")
     path = Path(root).expanduser()
     if not path.is_dir():
         what = "is not a folder" if path.exists() else "does not exist"
-        raise UserError(f"data.root: {path} {what}; {LAYOUT}")
+        raise UserError(f"data.root: {path} {what}; {layout}")
     return path
 
 
@@ -302,7 +356,7 @@ def _classes(split: Path) -> list[str]:
                     continue
                 if entry.is_dir():
                     names.append(entry.name)
-                elif _is_image(entry.name):
+                elif is_image(entry.name):
                     images += 1
     except OSError as error:
         raise UserError(f"data.root: {split} cannot be listed: {error.strerror}") from error
@@ -325,7 +379,8 @@ def _check_same_classes(root: Path, train: list[str], val: list[str]) -> None:
             )
 
 
-def _is_image(name: str) -> bool:
+def is_image(name: str) -> bool:
+    """Whether a file of this name is taken for an image."""
     # Names with a leading dot are no images: macOS leaves "._x.JPEG" beside "x.JPEG".
     return name.lower().endswith(SUFFIXES) and not name.startswith(".")
 
@@ -333,7 +388,7 @@ def _is_image(name: str) -> bool:
 def _images(folder: Path) -> list[str]:
     try:
         with os.scandir(folder) as entries:
-            return sorted(e.name for e in entries if _is_image(e.name) and e.is_file())
+            return sorted(e.name for e in entries if is_image(e.name) and e.is_file())
     except OSError as error:
         raise UserError(f"data.root: {folder} cannot be listed: {error.strerror}") from error
 

@@ -147,8 +147,9 @@ def crops(setting: CropSetting, width: int, height: int, image_size: int) -> lis
 def cut_plan(setting: CropSetting, width: int, height: int, image_size: int) -> CutPlan:
     """Plan the cutting of `crops(...)`, with the same arguments.
 
-    Crops at whole pixels of one resized region are cut out of it, to within one grey level of
-    resizing each by itself (Pillow rounds its filter's weights); others are resized by themselves.
+    Crops at whole pixels of one resized region are cut out of it: equal to resizing each by itself
+    within one grey level, two at single pixels (Pillow rounds its filter's weights and, between the
+    axes, the pixels). Others are resized by themselves.
     """
     slots: dict[_Place, int] = {}
     regions: dict[tuple[Box, int], list[tuple[int, int, int]]] = {}

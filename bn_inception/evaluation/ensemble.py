@@ -104,6 +104,8 @@ class Ensemble:
             "statistics": meta.get("statistics"),
             "models": len(self.names),
             "count": errors.count,
+            "wrong": errors.wrong,
+            "wrong_top5": errors.wrong_top5,
             "top1_error": errors.top1,
             "top5_error": errors.top5,
             "top1_interval": list(interval(errors.wrong, errors.count)),
@@ -155,9 +157,10 @@ def ensemble(paths: Sequence[str | Path], names: Sequence[str]) -> Ensemble:
         names: what to call the members, one a file.
 
     Raises:
-        UserError: a file that is not such predictions; too few or too many; a member given twice;
-            other images, labels, classes, crops or statistics than the first member's, or images
-            that only some members could read. The first difference is named.
+        UserError: a file that is not such predictions, or already an ensemble's; too few or too
+            many; a member given twice; other images, labels, classes, crops or statistics than the
+            first member's, or images that only some members could read. The first difference is
+            named.
     """
     if not 2 <= len(paths) <= MAX_MEMBERS:
         raise UserError(
@@ -194,13 +197,13 @@ def ensemble(paths: Sequence[str | Path], names: Sequence[str]) -> Ensemble:
 
 
 def prediction_file(
-    path: str | Path, crops: int | None = None, statistics: str | None = None
+    path: str | Path, crops: str | None = None, statistics: str | None = None
 ) -> Path:
     """The predictions meant by `path`: the file itself, or one in a run folder's `evaluation/`.
 
     Args:
         path: an .npz file or a run folder.
-        crops: of a run folder, only predictions of so many crops.
+        crops: of a run folder, only predictions with this crop setting.
         statistics: of a run folder, only predictions with these BN statistics.
 
     Returns:
@@ -304,8 +307,10 @@ def _check_members(
     metas = [first.meta]
     seen = {_identity(files[0], first.meta): files[0]}
     contents = {_content(files[0]): files[0]}
+    _require_single(files[0], first)
     for path in files[1:]:
         other = read_predictions(path)
+        _require_single(path, other)
         require_same_images(first, other, str(files[0]), str(path))
         for key in ("crops", "statistics"):
             if first.meta.get(key) != other.meta.get(key):
@@ -323,6 +328,15 @@ def _check_members(
         seen[identity] = contents[content] = path
         metas.append(other.meta)
     return first.ids, first.labels, metas
+
+
+def _require_single(path: Path, predictions: Predictions) -> None:
+    # A mean of means would weigh networks unevenly, and might hold one of them twice.
+    if "members" in predictions.meta:
+        raise UserError(
+            f"{path}: the mean of {len(predictions.meta['members'])} networks already; give their "
+            "own predictions"
+        )
 
 
 def _identity(path: Path, meta: dict[str, Any]) -> str:
@@ -348,7 +362,7 @@ def _meta(metas: Sequence[dict[str, Any]], names: Sequence[str]) -> dict[str, An
     }
     identities = [_identity(Path(name), meta) for name, meta in zip(names, metas, strict=True)]
     digest = hashlib.sha256("\n".join(sorted(identities)).encode()).hexdigest()
-    return {**shared, "checkpoint": digest, "members": list(names)}
+    return {**shared, "checkpoint": {"sha256": digest}, "members": list(names)}
 
 
 class _Rows:

@@ -24,6 +24,7 @@ from bn_inception.data import ImageSource, UnreadableImage, to_input
 from bn_inception.data.loader import produced, read_image
 from bn_inception.errors import UserError
 from bn_inception.evaluation.crops import CropSetting, cut_plan
+from bn_inception.record.predictions import NEVER
 
 TOP = 5
 
@@ -35,8 +36,8 @@ class MultiCropResult:
     Attributes:
         probabilities: float16 (N, C), the mean softmax; zeros for an unreadable image.
         ranks: int64 (N,), classes likelier than the label, before rounding to float16: 0 is
-            correct, below 5 is correct in the top-5 sense; C for an unreadable image and for one
-            without a label. Of equal probabilities the lower class number comes first.
+            correct, below 5 is correct in the top-5 sense; `NEVER` for an unreadable image and for
+            one without a label. Of equal probabilities the lower class number comes first.
         predicted: int64 (N,), the likeliest class, -1 for an unreadable image.
         correct_by_crops: int64 (K, 2): images whose label is the likeliest, and among the five
             likeliest, when the first 1 to K crops are averaged.
@@ -118,7 +119,7 @@ def evaluate_crops(
     count, classes = len(source), len(source.classes)
     result = MultiCropResult(
         probabilities=np.zeros((count, classes), np.float16),
-        ranks=np.full(count, classes, np.int64),
+        ranks=np.full(count, NEVER, np.int64),
         predicted=np.full(count, -1, np.int64),
         correct_by_crops=np.zeros((setting.count, 2), np.int64),
         unreadable={},
@@ -210,13 +211,12 @@ def _average(
 
 
 def _ranks(scores: Tensor, labels: Tensor) -> Tensor:
-    """Place of the label among the classes, (n, K) from (n, K, C) and (n,); C if unknown."""
-    classes = scores.shape[2]
+    """Place of the label among the classes, (n, K) from (n, K, C) and (n,)."""
     at = labels.clamp(min=0)[:, None, None].expand(-1, scores.shape[1], 1)
     own = scores.gather(2, at)
-    lower = torch.arange(classes, device=scores.device) < at
+    lower = torch.arange(scores.shape[2], device=scores.device) < at
     places = (scores > own).sum(2) + ((scores == own) & lower).sum(2)
-    return torch.where(labels[:, None] < 0, classes, places)
+    return torch.where(labels[:, None] < 0, NEVER, places)
 
 
 def crop_batches(

@@ -19,8 +19,8 @@ import io
 import json
 import logging
 import warnings
-from collections.abc import Sequence
-from contextlib import redirect_stdout
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -209,18 +209,15 @@ def _parity(network: Inception, content: bytes) -> tuple[float, float]:
     return difference, largest
 
 
-class _quiet:  # noqa: N801 - a context manager, used like a function
-    """Raises the level of some loggers to errors, and puts it back."""
-
-    def __init__(self, *names: str) -> None:
-        self._loggers = [logging.getLogger(name) for name in names]
-        self._levels: Sequence[int] = ()
-
-    def __enter__(self) -> None:
-        self._levels = [logger.level for logger in self._loggers]
-        for logger in self._loggers:
-            logger.setLevel(logging.ERROR)
-
-    def __exit__(self, *_: object) -> None:
-        for logger, level in zip(self._loggers, self._levels, strict=True):
+@contextmanager
+def _quiet(*names: str) -> Iterator[None]:
+    """Only errors from some loggers."""
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)

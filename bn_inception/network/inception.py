@@ -27,6 +27,8 @@ from bn_inception.paper.figure5 import InceptionModule, Pool
 
 AUXILIARY_LOSS_WEIGHT = 0.3
 """Weight of the auxiliary head's loss in the total loss (GN section 5)."""
+CAFFE_MEAN = (128.0, 117.0, 104.0)
+"""Mean colour (RGB, 0 to 255) that the published Caffe network subtracts before it pads."""
 AUXILIARY_ROW = "4d"
 """Row that the auxiliary head reads: so the count meets the paper's 13.6 million parameters."""
 
@@ -79,6 +81,8 @@ class NetworkConfig:
     """See `docs/fidelity.md` for the experiment behind the default."""
     initial_weight_gain: float = 1.0
     """Multiplies the initial convolution weights (BN section 4.2.3, the ensemble)."""
+    caffe_padding: bool = False
+    """Of imported weights: Caffe's mean colour beyond the image, and zeros in 3x3 averages."""
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.dropout < 1.0:
@@ -188,18 +192,21 @@ class SeparableConvolution(HiddenConvolution):
 class SamePool(nn.Module):
     """3x3 pooling that maps a side n to ceil(n / stride); on even sides as TensorFlow's SAME.
 
-    Averages leave the padding out of the count.
+    Averages leave the padding out of the count, unless `count_padding` says to take it as zeros.
     """
 
-    def __init__(self, pool: Pool, stride: int) -> None:
+    def __init__(self, pool: Pool, stride: int, *, count_padding: bool = False) -> None:
         super().__init__()
         self.pool = pool
         self.stride = stride
+        self.count_padding = count_padding
 
     def forward(self, maps: Tensor) -> Tensor:
         """(N, C, H, W) to (N, C, ceil(H / stride), ceil(W / stride))."""
         if self.pool is Pool.average:
-            return F.avg_pool2d(maps, 3, self.stride, padding=1, count_include_pad=False)
+            return F.avg_pool2d(
+                maps, 3, self.stride, padding=1, count_include_pad=self.count_padding
+            )
         if self.stride == 1:
             return F.max_pool2d(maps, 3, 1, padding=1)
         # SAME needs one row or column more than an even side has, and puts it at the end
@@ -252,7 +259,7 @@ class InceptionBlock(nn.Module):
         self.double_3x3_2 = unit(
             module.double_3x3, module.double_3x3, 3, Role.hidden, stride, stride
         )
-        self.pool = SamePool(module.pool, stride)
+        self.pool = SamePool(module.pool, stride, count_padding=config.caffe_padding)
         self.projection = None
         if module.projection:
             self.projection = unit(in_channels, module.projection, 1, Role.projection, 1, stride)
@@ -324,6 +331,8 @@ class Inception(nn.Module):
     uses. Raises UserError for fewer than two classes.
     """
 
+    border: Tensor | None
+
     def __init__(self, config: NetworkConfig, num_classes: int) -> None:
         super().__init__()
         if num_classes < 2:
@@ -332,6 +341,9 @@ class Inception(nn.Module):
             )
         self.config = config
         self.num_classes = num_classes
+        # Less this colour, the zeros that conv1 pads with are this colour.
+        border = torch.tensor(CAFFE_MEAN)[:, None, None] / 127.5 - 1.0
+        self.register_buffer("border", border if config.caffe_padding else None, persistent=False)
         grids = geometry.grids(config.image_size)
         strides = geometry.stem_strides(config.image_size)
 
@@ -376,7 +388,7 @@ class Inception(nn.Module):
                 f"images have the shape {tuple(images.shape)}: allowed is (N, 3, height, width); "
                 "give a batch of RGB images"
             )
-        maps = images
+        maps = images if self.border is None else images - self.border
         auxiliary: Tensor | None = None
         for name, row in self.rows.items():
             maps = row(maps)

@@ -31,6 +31,7 @@ class Statement:
 
     Attributes:
         number: by which it is asked for, from 1.
+        title: the claim in a few words.
         claim: what is stated.
         place: where in the paper.
         paper: the paper's own numbers.
@@ -40,6 +41,7 @@ class Statement:
     """
 
     number: int
+    title: str
     claim: str
     place: str
     paper: str
@@ -66,6 +68,7 @@ _CHANCE = (
 STATEMENTS: tuple[Statement, ...] = (
     Statement(
         1,
+        "BN alone: half the steps",
         "Batch Normalization alone reaches the plain network's best accuracy in less than half "
         "the steps",
         "section 4.2.2, Figure 3",
@@ -77,6 +80,7 @@ STATEMENTS: tuple[Statement, ...] = (
     ),
     Statement(
         2,
+        "BN-x5: 7 % of the steps",
         "BN-x5 reaches the plain network's best accuracy in 7 % of the steps",
         "section 4.2.2, Figure 3",
         "2.1e6 / 31.0e6 steps = 6.8 %",
@@ -87,6 +91,7 @@ STATEMENTS: tuple[Statement, ...] = (
     ),
     Statement(
         3,
+        "BN-x30: slower start, higher end",
         "BN-x30 learns somewhat slower than BN-x5 at first, and ends higher",
         "section 4.2.2, Figure 3",
         "2.7e6 against 2.1e6 steps; 74.8 % against 73.0 %",
@@ -98,6 +103,7 @@ STATEMENTS: tuple[Statement, ...] = (
     ),
     Statement(
         4,
+        "BN exceeds the plain maximum",
         "A network with Batch Normalization exceeds the plain network's best accuracy by a "
         "substantial margin",
         "section 4.2.2, Figure 3",
@@ -109,6 +115,7 @@ STATEMENTS: tuple[Statement, ...] = (
     ),
     Statement(
         5,
+        "Five times the rate",
         "The plain network at five times the learning rate diverges; with Batch Normalization it "
         "trains",
         "section 4.2.2",
@@ -120,6 +127,7 @@ STATEMENTS: tuple[Statement, ...] = (
     ),
     Statement(
         6,
+        "Sigmoid",
         "With Batch Normalization the network trains with sigmoid; without it the accuracy stays "
         "at chance",
         "section 4.2.2",
@@ -131,6 +139,7 @@ STATEMENTS: tuple[Statement, ...] = (
     ),
     Statement(
         7,
+        "Invariance to the weights' scale",
         "Scaling the weights by a leaves the output of Batch Normalization unchanged and divides "
         "the gradient with respect to them by a",
         "section 3.3",
@@ -141,6 +150,7 @@ STATEMENTS: tuple[Statement, ...] = (
     ),
     Statement(
         8,
+        "No dropout, no more overfitting",
         "Without dropout a network with Batch Normalization does not overfit more",
         "section 4.2.1",
         "no number",
@@ -155,16 +165,18 @@ STATEMENTS: tuple[Statement, ...] = (
     ),
     Statement(
         9,
+        "144 crops and an ensemble",
         "144 crops beat a single crop, and an ensemble of six networks beats one network, to a "
         "top-5 error of 4.9 %",
         "section 4.2.3, Figure 4",
         "top-5 error 7.82 % single crop, 5.82 % 144 crops, 4.9 % six networks",
-        "top-5 error of saved evaluations; one network's is BN-x30's, and the intervals of "
-        "differences are binomial over the held-out images",
+        "top-5 error of saved evaluations; one network's is BN-x30's. The intervals of differences "
+        "are those of paired samples where the predictions lie beside the evaluations, and "
+        "binomial over the held-out images elsewhere",
         ("bn_x30", *(f"ensemble_{member}" for member in range(1, ENSEMBLE_MODELS + 1))),
         "holds if both differences lie above 0 with their whole interval and, for scale=paper on "
-        "ImageNet, the ensemble's error is at most 5.2 %; does not hold if one lies below 0, or "
-        "the error above 5.2 %, with its whole interval. Other scales test the order alone",
+        "ImageNet, the ensemble's error is at most 5.2 %; does not hold if one lies below 0 "
+        "with its whole interval, or the error is above 5.2 %. Other scales test the order alone",
     ),
 )
 """The statements, by number."""

@@ -7,8 +7,6 @@ object as a text of no dimension. Nothing in it is compressed, so that rows can 
 
 import io
 import json
-import zipfile
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +21,8 @@ from bn_inception.record.atomic import write_bytes
 FORMAT = 1
 UNLABELLED = -1
 """Label of an image whose class is not known."""
+NEVER = int(np.iinfo(np.int64).max)
+"""Rank of an image that could not be read or has no label: among the first k for no k."""
 
 _REMEDY = "give an .npz file that bn-inception evaluate has written"
 # float16 keeps 11 bits: each probability is off by at most 2^-12 of itself, or by 2^-25 where it
@@ -61,22 +61,21 @@ class Predictions:
     def ranks(self) -> NDArray[np.int64]:
         """Place of each image's label among its classes, int64 (N,), 0 for the likeliest.
 
-        Of equal probabilities the lower class number comes first. The number of classes where the
-        label is unknown or the image could not be read: never correct.
+        Of equal probabilities the lower class number comes first. `NEVER` where the label is
+        unknown or the image could not be read.
         """
         return ranks(self.probabilities, self.labels)
 
 
 def ranks(probabilities: NDArray[np.floating[Any]], labels: NDArray[np.int64]) -> NDArray[np.int64]:
     """`Predictions.ranks` of probabilities (N, classes) of any precision and labels (N,)."""
-    classes = probabilities.shape[1]
     known = (labels >= 0) & np.asarray(probabilities.any(axis=1))
     own = probabilities[np.arange(len(labels)), np.where(known, labels, 0)][:, None]
-    before = np.arange(classes)[None, :] < labels[:, None]
+    before = np.arange(probabilities.shape[1])[None, :] < labels[:, None]
     place: NDArray[np.int64] = (probabilities > own).sum(axis=1) + (
         (probabilities == own) & before
     ).sum(axis=1)
-    return np.where(known, place, classes).astype(np.int64, copy=False)
+    return np.where(known, place, NEVER)
 
 
 def write_predictions(path: str | Path, predictions: Predictions) -> None:
@@ -109,16 +108,19 @@ def read_predictions(path: str | Path) -> Predictions:
         raise UserError(f"{path}: there is no such file; {_REMEDY}")
     arrays: dict[str, NDArray[Any]] = {}
     try:
-        with np.load(path, allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                raise UserError(f"{path}: not predictions (one array, no .npz); {_REMEDY}")
+        file: Any = np.load(path, allow_pickle=False)
+        if not isinstance(file, np.lib.npyio.NpzFile):
+            raise UserError(f"{path}: not predictions (one array, no .npz); {_REMEDY}")
+        with file:
             for name in ("ids", "labels", "probabilities", "meta"):
                 if name not in file.files:
                     raise UserError(f"{path}: not predictions, it has no {name!r}; {_REMEDY}")
                 arrays[name] = file[name]
     except UserError:
         raise
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+    except Exception as error:
+        # A damaged archive raises nearly anything: BadZipFile, zlib.error, ValueError, EOFError,
+        # RuntimeError (a flipped bit says "encrypted"), MemoryError (a length of petabytes), ...
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"{path}: not readable predictions ({reason}); {_REMEDY}") from error
     where = str(path)

@@ -4,6 +4,9 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from bn_inception.errors import UserError
 from bn_inception.paper.results import MINI_BATCH
 from bn_inception.record.metrics import MetricsLog, TrainRecord, ValidationRecord
@@ -109,7 +112,7 @@ class Recorder:
         self.summary.replaced_images = dict(state["replaced_images"])
         self.summary.unreadable_validation_images = state["unreadable_validation_images"]
         self._at(step)
-        self._mirror = self._open_mirror(kept)
+        self._mirror = self._open_mirror(kept, step)
         self._write_summary()
 
     def train(
@@ -173,6 +176,15 @@ class Recorder:
         self._append(ValidationRecord(step, equivalent, loss, top1, top5, count))
         self._write_summary()
         return is_best
+
+    def training_batch(self, pixels: NDArray[np.uint8]) -> None:
+        """Show a run's first mini-batch in TensorBoard, so that a wrong colour or crop is seen.
+
+        Args:
+            pixels: uint8 (N, height, width, 3), RGB, after every augmentation.
+        """
+        assert self._mirror is not None, "start or restore first"
+        self._mirror.training_batch(pixels)
 
     def replaced(self, images: Iterable[tuple[str, str]]) -> None:
         """Tally training images that could not be read and were replaced: (name, reason)."""
@@ -242,7 +254,7 @@ class Recorder:
     def _append(self, record: TrainRecord | ValidationRecord) -> None:
         assert self._metrics is not None and self._mirror is not None, "start or restore first"
         self._metrics.append(record)
-        self._mirror.record(record, self._best_top1())
+        self._mirror.record(record, self._best_top1(), self._milestones.as_list())
 
     def _best_top1(self) -> float | None:
         return None if self.summary.best is None else self.summary.best.top1
@@ -251,12 +263,14 @@ class Recorder:
         return self._earlier_seconds + time.monotonic() - self._opened
 
     def _open_mirror(
-        self, kept: Iterable[TrainRecord | ValidationRecord] = ()
+        self, kept: Iterable[TrainRecord | ValidationRecord] = (), resumed_at: int = 0
     ) -> TensorBoardMirror:
         return TensorBoardMirror(
             self._folder.tensorboard,
             self._hyperparameters,
             same_axis=self._batch == MINI_BATCH,
+            milestones=self._milestones.as_list(),
+            resumed_at=resumed_at,
             kept=list(kept),
             best_top1=self._best_top1(),
         )

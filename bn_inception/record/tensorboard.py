@@ -8,21 +8,32 @@ tags            | x axis: step
 ----------------|----------------------------------------------------------------------------
 loss            | `loss/train`, `loss/validation`
 accuracy        | `accuracy/train_top1`, `accuracy/validation_top1`, `accuracy/validation_top5`
-best so far     | `accuracy/maximum_top1`, the metric of the hparams page
+best so far     | `accuracy/maximum_top1`
+milestones      | `steps_to/20%`: the step that first met the target, a point when it does
 rate and speed  | `learning_rate`, `images_per_second`
+images          | `training_batch`: the first mini-batch as the network gets it, once, at step 0
+
+The hparams page shows the best so far and the milestones as a run's metrics. The custom-scalars
+page has two charts of all runs: Figure 2 (validation accuracy), and the learning rates.
 
 Where the mini-batch is not the paper's 32, the same tags are written a second time against
 image-equivalent steps (images seen / 32), as a run of its own in the folder `equivalent_steps`.
 """
 
+import io
 import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
 from bn_inception.errors import UserError
 from bn_inception.record.metrics import Record, TrainRecord
+from bn_inception.record.milestones import Milestone
 
 if TYPE_CHECKING:
     from tensorboard.compat.proto.event_pb2 import Event
@@ -31,6 +42,16 @@ if TYPE_CHECKING:
 HyperparameterValue = bool | int | float | str
 
 MAXIMUM_TOP1 = "accuracy/maximum_top1"
+TRAINING_BATCH = "training_batch"
+# Tag patterns are matched at the beginning of a tag.
+_CHARTS = {
+    "Figure 2": ("validation accuracy, top-1", "accuracy/validation_top1$"),
+    "Learning rate": ("learning rate", "learning_rate$"),
+}
+_GRID_IMAGES = 64
+"""At most so many images of a mini-batch are shown: 64 of 224 pixels are a PNG of some 6 MB."""
+_GRID_LINE = 2
+"""Pixels between two images."""
 
 
 class EventFile:
@@ -102,6 +123,8 @@ class TensorBoardMirror:
         folder: created if missing.
         hyperparameters: shown on the hparams page of this very run.
         same_axis: whether steps and image-equivalent steps are the same (mini-batch 32).
+        milestones: as they stand; their targets are metrics of the hparams page.
+        resumed_at: the step of the checkpoint a run continues from; 0 for a new run.
         kept: on resuming, the records that stay; TensorBoard drops everything after them.
     """
 
@@ -111,32 +134,53 @@ class TensorBoardMirror:
         hyperparameters: Mapping[str, HyperparameterValue],
         *,
         same_axis: bool,
+        milestones: Sequence[Milestone] = (),
+        resumed_at: int = 0,
         kept: Sequence[Record] = (),
         best_top1: float | None = None,
     ) -> None:
         last = kept[-1] if kept else None
-        self._steps = EventFile(folder, 0 if last is None else last.step)
+        # What lies at step 0, the first mini-batch, is drawn anew only by a run that starts there.
+        begin = min(resumed_at, 1)
+        self._steps = EventFile(folder, begin if last is None else last.step)
         self._equivalent_steps = (
             None
             if same_axis
             else EventFile(folder / "equivalent_steps", 0 if last is None else _equivalent(last))
         )
-        for summary in _session_start(hyperparameters):
+        for summary in [*_session_start(hyperparameters, milestones), _layout()]:
             self._steps.add(summary, 0)
         if last is not None:
             # The purge takes the points at the last kept x with it; several records share it.
             for record in kept:
                 if record.step == last.step:
-                    self._steps.scalars(record.step, _values(record, best_top1))
+                    self._steps.scalars(record.step, _values(record, best_top1, milestones))
                 if self._equivalent_steps and _equivalent(record) == _equivalent(last):
-                    self._equivalent_steps.scalars(_equivalent(record), _values(record, best_top1))
+                    values = _values(record, best_top1, milestones, equivalent=True)
+                    self._equivalent_steps.scalars(_equivalent(record), values)
 
-    def record(self, record: Record, best_top1: float | None) -> None:
-        """Add one record; `best_top1` is the highest validation accuracy so far."""
-        values = _values(record, best_top1)
-        self._steps.scalars(record.step, values)
+    def record(
+        self, record: Record, best_top1: float | None, milestones: Sequence[Milestone] = ()
+    ) -> None:
+        """Add one record.
+
+        Args:
+            record: to be shown.
+            best_top1: the highest validation accuracy so far.
+            milestones: as they stand after it.
+        """
+        self._steps.scalars(record.step, _values(record, best_top1, milestones))
         if self._equivalent_steps:
+            values = _values(record, best_top1, milestones, equivalent=True)
             self._equivalent_steps.scalars(_equivalent(record), values)
+
+    def training_batch(self, pixels: NDArray[np.uint8]) -> None:
+        """Show a mini-batch as one image.
+
+        Args:
+            pixels: uint8 (N, height, width, 3), RGB; the first 64 are shown, in rows.
+        """
+        self._steps.add(_image(TRAINING_BATCH, _grid(pixels[:_GRID_IMAGES])), 0)
 
     def end(self, succeeded: bool) -> None:
         """Mark the end of the run on the hparams page."""
@@ -153,7 +197,12 @@ def _equivalent(record: Record) -> int:
     return record.step if record.equivalent_steps is None else round(record.equivalent_steps)
 
 
-def _values(record: Record, best_top1: float | None) -> dict[str, float | None]:
+def _values(
+    record: Record,
+    best_top1: float | None,
+    milestones: Sequence[Milestone],
+    equivalent: bool = False,
+) -> dict[str, float | None]:
     if isinstance(record, TrainRecord):
         return {
             "loss/train": record.loss,
@@ -166,10 +215,66 @@ def _values(record: Record, best_top1: float | None) -> dict[str, float | None]:
         "accuracy/validation_top1": record.top1,
         "accuracy/validation_top5": record.top5,
         MAXIMUM_TOP1: best_top1,
+        **{
+            _steps_to(milestone.target): _equivalent(record) if equivalent else record.step
+            for milestone in milestones
+            if milestone.step == record.step
+        },
     }
 
 
-def _session_start(hyperparameters: Mapping[str, HyperparameterValue]) -> "list[Summary]":
+def _steps_to(target: float) -> str:
+    return f"steps_to/{100 * target:.6g}%"
+
+
+def _layout() -> "Summary":
+    """The custom-scalars page: one category of one chart for each of `_CHARTS`."""
+    from tensorboard.compat.proto.summary_pb2 import Summary
+    from tensorboard.plugins.custom_scalar import layout_pb2, metadata
+    from tensorboard.util.tensor_util import make_tensor_proto
+
+    layout = layout_pb2.Layout()
+    for category, (title, tag) in _CHARTS.items():
+        chart = layout.category.add(title=category).chart.add(title=title)
+        chart.multiline.tag.append(tag)
+    summary = Summary()
+    value = summary.value.add(
+        tag=metadata.CONFIG_SUMMARY_TAG, tensor=make_tensor_proto(layout.SerializeToString())
+    )
+    value.metadata.plugin_data.plugin_name = metadata.PLUGIN_NAME
+    return summary
+
+
+def _grid(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Images (N, height, width, 3) in rows of about as many as there are rows, grey between."""
+    count, height, width, _ = pixels.shape
+    columns = math.ceil(math.sqrt(count))
+    rows = math.ceil(count / columns)
+    down, across = height + _GRID_LINE, width + _GRID_LINE
+    grid = np.full((rows * down - _GRID_LINE, columns * across - _GRID_LINE, 3), 128, np.uint8)
+    for number, image in enumerate(pixels):
+        top, left = number // columns * down, number % columns * across
+        grid[top : top + height, left : left + width] = image
+    return grid
+
+
+def _image(tag: str, pixels: NDArray[np.uint8]) -> "Summary":
+    from tensorboard.compat.proto.summary_pb2 import Summary
+
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="PNG")
+    image = Summary.Image(
+        height=pixels.shape[0],
+        width=pixels.shape[1],
+        colorspace=3,  # RGB
+        encoded_image_string=buffer.getvalue(),
+    )
+    return Summary(value=[Summary.Value(tag=tag, image=image)])
+
+
+def _session_start(
+    hyperparameters: Mapping[str, HyperparameterValue], milestones: Sequence[Milestone]
+) -> "list[Summary]":
     from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
 
     infos = []
@@ -185,10 +290,14 @@ def _session_start(hyperparameters: Mapping[str, HyperparameterValue]) -> "list[
             start.hparams[name].number_value = value
             kind = api_pb2.DATA_TYPE_FLOAT64
         infos.append(api_pb2.HParamInfo(name=name, type=kind))
-    maximum = api_pb2.MetricInfo(
-        name=api_pb2.MetricName(tag=MAXIMUM_TOP1), display_name="maximum top-1"
-    )
-    experiment = api_pb2.Experiment(hparam_infos=infos, metric_infos=[maximum])
+    metrics = {MAXIMUM_TOP1: "maximum top-1"}
+    for milestone in milestones:
+        metrics[_steps_to(milestone.target)] = f"steps to {100 * milestone.target:.6g} %"
+    metric_infos = [
+        api_pb2.MetricInfo(name=api_pb2.MetricName(tag=tag), display_name=name)
+        for tag, name in metrics.items()
+    ]
+    experiment = api_pb2.Experiment(hparam_infos=infos, metric_infos=metric_infos)
     return [
         _hparams_summary(metadata.EXPERIMENT_TAG, experiment=experiment),
         _hparams_summary(metadata.SESSION_START_INFO_TAG, session_start_info=start),

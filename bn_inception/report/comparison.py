@@ -34,7 +34,8 @@ class Row:
     Attributes:
         name: of the run; its path where two runs share a name.
         recipe: its name in the configuration.
-        title: the recipe's name in the paper, or `recipe`.
+        title: the recipe's name in the paper, or `recipe`, with what was set otherwise in this run
+            and not in all.
         scale, seed, status: as in the run's summary.
         maximum_top1: highest validation accuracy, a fraction; None without an evaluation.
         maximum_step: its first step. All steps are image-equivalent (images seen / 32).
@@ -108,7 +109,8 @@ def compare(runs: Sequence[Run], baseline: str = "inception") -> Comparison:
         )
     reference = max(candidates, key=lambda run: run.maximum_top1 or 0.0)
     target = reference.maximum_top1
-    rows = [_row(run, name, reference) for run, name in zip(runs, names, strict=True)]
+    shared = set.intersection(*(set(run.overrides) for run in runs))
+    rows = [_row(run, name, reference, shared) for run, name in zip(runs, names, strict=True)]
     order = {recipe: position for position, recipe in enumerate([*FIGURE_3, *CONTROLS])}
     rows.sort(key=lambda row: (order.get(row.recipe, len(order)), row.recipe, row.seed, row.name))
     reference_name = names[runs.index(reference)]
@@ -125,7 +127,7 @@ def _names(runs: Sequence[Run]) -> list[str]:
     return [run.name if counts[run.name] == 1 else str(run.path) for run in runs]
 
 
-def _row(run: Run, name: str, reference: Run) -> Row:
+def _row(run: Run, name: str, reference: Run, shared: set[str]) -> Row:
     target = reference.maximum_top1
     reached = None if target is None else run.reaches(target)
     # The reference has its own maximum at some step, greater than 0 unless it was never trained.
@@ -134,7 +136,12 @@ def _row(run: Run, name: str, reference: Run) -> Row:
     return Row(
         name=name,
         recipe=run.summary.recipe,
-        title=run.summary.recipe if result is None else result.title,
+        title=" ".join(
+            [
+                run.summary.recipe if result is None else result.title,
+                *(word for word in run.overrides if word not in shared),
+            ]
+        ),
         scale=run.summary.scale,
         seed=run.summary.seed,
         status=run.summary.status,

@@ -1,18 +1,21 @@
-"""BN Figure 2 for a user's runs: validation accuracy against training steps."""
+"""BN Figure 2 for a user's runs, and accuracy by the number of crops."""
 
 import io
+import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import matplotlib
 from matplotlib.figure import Figure
-from matplotlib.ticker import StrMethodFormatter
+from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
 from bn_inception.paper.results import CONTROLS, FIGURE_3
 from bn_inception.record.atomic import write_bytes
 from bn_inception.record.summary import RunStatus
 from bn_inception.report.comparison import Comparison
+from bn_inception.report.evaluations import Evaluation
 from bn_inception.report.runs import Run
 
 # Okabe and Ito's palette, told apart with every kind of colour blindness; its yellow is left out
@@ -40,10 +43,7 @@ def figure2(runs: Sequence[Run], folder: Path, comparison: Comparison) -> tuple[
     Raises:
         UserError: the folder is not writable.
     """
-    with matplotlib.rc_context():
-        # The defaults, not the user's matplotlibrc; the salt makes the SVG's ids reproducible.
-        matplotlib.rcdefaults()
-        matplotlib.rcParams["svg.hashsalt"] = "bn-inception"
+    with _style():
         figure = _draw(runs, comparison.target)
         png = _render(figure, "png")
         svg = _render(figure, "svg")
@@ -51,6 +51,69 @@ def figure2(runs: Sequence[Run], folder: Path, comparison: Comparison) -> tuple[
     write_bytes(paths[0], png)
     write_bytes(paths[1], svg)
     return paths
+
+
+def figure2_svg(runs: Sequence[Run], comparison: Comparison) -> str:
+    """Figure 2 as an `<svg>` element to stand in an HTML page, without any reference outwards."""
+    with _style():
+        return _element(_render(_draw(runs, comparison.target), "svg"))
+
+
+def accuracy_by_crops_svg(evaluations: Sequence[tuple[str, Evaluation]]) -> str | None:
+    """Top-1 accuracy against the number of crops averaged, an `<svg>` element.
+
+    Args:
+        evaluations: (name, evaluation); those without two `accuracy_by_crops` have no curve.
+
+    Returns:
+        None where none has one.
+    """
+    measured = [(name, entry) for name, entry in evaluations if entry.accuracy_by_crops[1:]]
+    if not measured:
+        return None
+    with _style():
+        figure = Figure(figsize=(8.0, 3.6), layout="constrained")
+        axes = figure.add_subplot()
+        for number, (name, entry) in enumerate(measured):
+            crops, top1, _ = zip(*entry.accuracy_by_crops, strict=True)
+            axes.plot(
+                crops,
+                [100 * accuracy for accuracy in top1],
+                color=_COLOURS[number % len(_COLOURS)],
+                linestyle=_DASHES[number // len(_COLOURS) % len(_DASHES)],
+                marker="o",
+                markersize=3,
+                linewidth=1.6,
+                label=name if entry.statistics is None else f"{name} ({entry.statistics})",
+            )
+        axes.set_xscale("log")
+        ticks = sorted({crops for _, entry in measured for crops, _, _ in entry.accuracy_by_crops})
+        # 1, 2, 3 ... 144: all of them would overlap.
+        shown = [tick for tick in ticks if tick in (1, 2, 6, 12, 36, 72, 144)] or ticks
+        axes.set_xticks(shown, [str(tick) for tick in shown], minor=False)
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.set_xlabel("crops of an image, averaged")
+        axes.set_ylabel("validation accuracy, top-1 (%)")
+        axes.grid(color="0.9", linewidth=0.8)
+        axes.spines[["top", "right"]].set_visible(False)
+        figure.legend(loc="outside right upper", frameon=False, fontsize=9)
+        return _element(_render(figure, "svg"))
+
+
+@contextmanager
+def _style() -> Iterator[None]:
+    with matplotlib.rc_context():
+        # The defaults, not the user's matplotlibrc; the salt makes the SVG's ids reproducible.
+        matplotlib.rcdefaults()
+        matplotlib.rcParams["svg.hashsalt"] = "bn-inception"
+        yield
+
+
+def _element(svg: bytes) -> str:
+    text = svg.decode("utf-8")
+    # The XML declaration, the DOCTYPE and the metadata name files elsewhere.
+    text = text[text.index("<svg") :]
+    return re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL).strip()
 
 
 def _draw(runs: Sequence[Run], target: float | None) -> Figure:

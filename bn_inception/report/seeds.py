@@ -141,6 +141,25 @@ def difference_of_rates(
     )
 
 
+def difference_of_pairs(only_first: int, only_second: int, count: int) -> Difference:
+    """One rate minus another, both measured on the same `count` images.
+
+    Args:
+        only_first, only_second: images that count for one rate and not for the other.
+        count: of all images.
+
+    Source: Agresti and Min, Statistics in Medicine 24 (2005), 729-740: half an image is added to
+    each of the four cells before the normal interval is taken.
+    """
+    value = (only_first - only_second) / count
+    first, second, total = only_first + 0.5, only_second + 0.5, count + 2
+    centre = (first - second) / total
+    variance = (first + second) / total - centre**2
+    half = NORMAL_QUANTILE * math.sqrt(variance / total)
+    low, high = min(centre - half, value), max(centre + half, value)
+    return Difference(value, low, high, f"paired, {count:,} images")
+
+
 def accuracy_difference(first: Sequence[Run], second: Sequence[Run]) -> Difference | None:
     """Mean maximum accuracy of some runs minus that of others.
 
@@ -199,13 +218,17 @@ def distinct_seeds(runs: Sequence[Run]) -> list[Run]:
     kept: dict[tuple[object, ...], Run] = {}
     for run in runs:
         key = (run.summary.recipe, run.setting, run.overrides, run.summary.seed)
-        if key not in kept or len(run.steps) > len(kept[key].steps):
+        if key not in kept or _weight(run) > _weight(kept[key]):
             kept[key] = run
     return list(kept.values())
 
 
+def _weight(run: Run) -> tuple[bool, int]:
+    return run.ended, len(run.steps)
+
+
 def group_seeds(
-    runs: Sequence[Run], target: float | None, baseline: Run | None = None
+    runs: Sequence[Run], target: float | None, baseline: str | None = None
 ) -> list[SeedGroup]:
     """Group runs by everything but their seed, in the order of their first run.
 
@@ -213,16 +236,17 @@ def group_seeds(
         runs: any; one that goes on or was interrupted counts in no group, nor does a second one of
             the same seed.
         target: top-1 accuracy to count steps to; None for no count.
-        baseline: a run of the group to which the others are compared.
+        baseline: name or path of a run of the group to which the others are compared.
     """
     members: dict[tuple[object, ...], list[Run]] = {}
     for run in distinct_seeds([run for run in runs if run.ended]):
         members.setdefault((run.summary.recipe, run.setting, run.overrides), []).append(run)
+    reference = next((run for run in runs if baseline in (run.name, str(run.path))), None)
     baseline_runs = next(
         (
             group
             for group in members.values()
-            if baseline is not None and _same_but_seed(group[0], baseline)
+            if reference is not None and _same_but_seed(group[0], reference)
         ),
         None,
     )

@@ -3,7 +3,9 @@
 import math
 from contextlib import closing, suppress
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from bn_inception.data import TrainingBatch, to_input
@@ -66,6 +68,8 @@ def _loop(session: Session, console: Console, stop: StopRequest) -> bool:
         interval.start_clock()
         for batch in batches:
             images, labels = _to_device(session, batch)
+            if session.step == 0:
+                recorder.training_batch(_pixels(images))
             rate = learning_rate(session.config.optimizer, session.step, plan.decay_steps)
             session.seed_step()
             result = train_step(session.network, session.optimizer, images, labels, rate)
@@ -94,6 +98,12 @@ def _to_device(session: Session, batch: TrainingBatch) -> tuple[Tensor, Tensor]:
     images, factors = batch.images.to(session.device), batch.factors.to(session.device)
     inputs = to_input(images, factors).contiguous(memory_format=torch.channels_last)
     return inputs, batch.labels.to(session.device)
+
+
+def _pixels(images: Tensor) -> NDArray[np.uint8]:
+    """Inputs (N, 3, S, S) in [-1, 1] as RGB bytes (N, S, S, 3)."""
+    pixels = ((images + 1) * 127.5).round().to(torch.uint8)
+    return pixels.permute(0, 2, 3, 1).cpu().numpy()
 
 
 def _check_finite(session: Session, images: Tensor) -> None:

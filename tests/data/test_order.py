@@ -69,6 +69,49 @@ def test_neighbours_meet_again_without_within_shard_shuffling_only(shuffling: bo
         assert not np.array_equal(order.epoch(0), order.epoch(1))
 
 
+@given(st.integers(1, 400), st.integers(1, 90), st.integers(0, 2**64 - 1), st.integers(0, 10**6))
+@settings(max_examples=100, deadline=None)
+def test_without_within_shard_shuffling_shards_are_read_as_they_are_stored(
+    images: int, size: int, seed: int, epoch: int
+) -> None:
+    stored = stored_order(images)
+    follows = dict(zip(stored[:-1].tolist(), stored[1:].tolist(), strict=True))
+    ends = set(stored[size - 1 :: size].tolist()) | {int(stored[-1])}
+    order = TrainingOrder(images, 8, seed, False, size).epoch(epoch).tolist()
+    for place, image in enumerate(order[:-1]):
+        if image not in ends:
+            assert order[place + 1] == follows[image]
+
+
+@given(st.integers(20, 90), st.integers(2, 6), st.integers(0, 2**64 - 1), st.integers(0, 10**6))
+@settings(max_examples=100, deadline=None)
+def test_with_within_shard_shuffling_few_neighbours_stay(
+    size: int, shards: int, seed: int, epoch: int
+) -> None:
+    images = size * shards
+    order = TrainingOrder(images, 8, seed, True, size).epoch(epoch)
+    kept = neighbours(order) & neighbours(stored_order(images))
+    # Of n - 1 pairs in a random order about one is an old one: a Poisson number for each shard.
+    assert len(kept) <= 3 * shards + 12
+
+
+def test_a_late_step_computes_no_more_than_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    computed: list[int] = []
+    permuted = TrainingOrder._permuted
+
+    def counted(self: TrainingOrder, epoch: int) -> np.ndarray:
+        computed.append(epoch)
+        return permuted(self, epoch)
+
+    monkeypatch.setattr(TrainingOrder, "_permuted", counted)
+    order = TrainingOrder(10_007, 32, 1, True, 100)
+    order.batch(20_000_000)
+    assert computed == [20_000_000 * 32 // 10_007]
+    for step in range(20_000_001, 20_000_100):
+        order.batch(step)
+    assert len(computed) == 1
+
+
 @given(st.integers(1, 300), st.integers(1, 80), st.integers(0, 1000), st.booleans())
 @settings(max_examples=100, deadline=None)
 def test_shards_are_the_stored_ones_whatever_the_seed(

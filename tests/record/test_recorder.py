@@ -1,11 +1,16 @@
+import io
 import json
+import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
+from tensorboard.plugins.custom_scalar import layout_pb2
 from tensorboard.plugins.hparams import metadata
 from tensorboard.util.tensor_util import make_ndarray
 
@@ -176,7 +181,12 @@ def test_killed_and_resumed_is_the_uninterrupted_run(
         resumed.images_per_second = expected.images_per_second
         resumed.wall_seconds = expected.wall_seconds
         assert resumed == expected
-        for tag in ("loss/train", "accuracy/validation_top1", "accuracy/maximum_top1"):
+        for tag in (
+            "loss/train",
+            "accuracy/validation_top1",
+            "accuracy/maximum_top1",
+            "steps_to/20%",
+        ):
             assert curve(broken.tensorboard, tag) == curve(whole.tensorboard, tag)
             if batch == 256:  # several steps of 8 images share one rounded x
                 assert curve(broken.tensorboard / "equivalent_steps", tag) == curve(
@@ -282,11 +292,117 @@ def test_hyperparameters_lie_in_the_run_itself(folder):
     experiment = metadata.parse_experiment_plugin_data(
         content[metadata.EXPERIMENT_TAG].plugin_data.content
     )
-    assert [info.name.tag for info in experiment.metric_infos] == ["accuracy/maximum_top1"]
+    assert [info.name.tag for info in experiment.metric_infos] == [
+        "accuracy/maximum_top1",
+        "steps_to/20%",
+        "steps_to/40%",
+    ]
     end = metadata.parse_session_end_info_plugin_data(
         content[metadata.SESSION_END_INFO_TAG].plugin_data.content
     )
     assert end.status == 1  # success, of the session that finished
+
+
+def test_milestones_are_points_of_their_own(folder):
+    with_recorder = recorder(folder)
+    with_recorder.start()
+    go(with_recorder, 0, 60)
+    with_recorder.finish(RunStatus.finished, step=60)
+    assert curve(folder.tensorboard, "steps_to/20%") == [(30, 30)]
+    assert curve(folder.tensorboard, "steps_to/40%") == [(50, 50)]
+
+
+def test_milestones_count_images_on_the_axis_of_images(folder):
+    with_recorder = recorder(folder, batch=256)
+    with_recorder.start()
+    go(with_recorder, 0, 60)
+    with_recorder.finish(RunStatus.finished, step=60)
+    assert curve(folder.tensorboard, "steps_to/20%") == [(30, 30)]
+    assert curve(folder.tensorboard / "equivalent_steps", "steps_to/20%") == [(240, 240)]
+
+
+def layout(folder):
+    (event,) = load(folder).Tensors("custom_scalars__config__")[-1:]
+    return layout_pb2.Layout.FromString(make_ndarray(event.tensor_proto).item())
+
+
+def test_the_custom_scalars_page_has_figure_2_and_the_learning_rates(folder):
+    with_recorder = recorder(folder)
+    with_recorder.start()
+    go(with_recorder, 0, 10)
+    with_recorder.finish(RunStatus.finished, step=10)
+    found = layout(folder.tensorboard)
+    assert [category.title for category in found.category] == ["Figure 2", "Learning rate"]
+    tags = load(folder.tensorboard).Tags()["tensors"]
+    for category in found.category:
+        (pattern,) = category.chart[0].multiline.tag
+        # As TensorBoard does: a match from the beginning of the tag on.
+        assert len([tag for tag in tags if re.match(pattern, tag)]) == 1
+
+
+def first_batch(folder):
+    (event,) = load(folder).Tensors("training_batch")
+    width, height, png = make_ndarray(event.tensor_proto)
+    with Image.open(io.BytesIO(png)) as image:
+        assert image.size == (int(width), int(height))
+        return event.step, np.asarray(image)
+
+
+def test_the_first_mini_batch_is_one_picture(folder):
+    with_recorder = recorder(folder)
+    with_recorder.start()
+    pixels = np.zeros((5, 4, 6, 3), np.uint8)
+    for number in range(5):
+        pixels[number] = (10 * number, 255, 1)
+    with_recorder.training_batch(pixels)
+    go(with_recorder, 0, 10)
+    with_recorder.finish(RunStatus.finished, step=10)
+    step, grid = first_batch(folder.tensorboard)
+    assert step == 0
+    # Two rows of three, two grey pixels between, and the sixth place empty.
+    assert grid.shape == (4 + 2 + 4, 6 + 2 + 6 + 2 + 6, 3)
+    assert (grid[:4, 8:14] == pixels[1]).all()
+    assert (grid[6:, 8:14] == pixels[4]).all()
+    assert (grid[4:6] == 128).all()
+    assert (grid[6:, 16:] == 128).all()
+
+
+def test_a_large_mini_batch_is_shown_in_part(folder):
+    with_recorder = recorder(folder)
+    with_recorder.start()
+    with_recorder.training_batch(np.zeros((256, 4, 4, 3), np.uint8))
+    with_recorder.close()
+    assert first_batch(folder.tensorboard)[1].shape == (8 * 6 - 2, 8 * 6 - 2, 3)
+
+
+@pytest.mark.parametrize("recorded", [0, 10])
+def test_a_resumed_run_keeps_the_picture(folder, recorded):
+    first = recorder(folder)
+    first.start()
+    first.training_batch(np.full((1, 4, 4, 3), 7, np.uint8))
+    go(first, 0, recorded)
+    state = first.state()
+    go(first, recorded, 20)
+    first.close()
+    second = recorder(folder)
+    second.restore(state, recorded or 3)
+    second.close()
+    assert (first_batch(folder.tensorboard)[1] == 7).all()
+    # What came after the checkpoint is gone.
+    assert all(x <= recorded for x, _ in curve(folder.tensorboard, "loss/train"))
+
+
+def test_a_run_that_begins_again_at_step_0_has_its_new_picture_alone(folder):
+    first = recorder(folder)
+    first.start()
+    state = first.state()
+    first.training_batch(np.zeros((1, 4, 4, 3), np.uint8))
+    first.close()
+    second = recorder(folder)
+    second.restore(state, 0)
+    second.training_batch(np.full((1, 4, 4, 3), 9, np.uint8))
+    second.close()
+    assert (first_batch(folder.tensorboard)[1] == 9).all()
 
 
 def test_a_deleted_mirror_does_not_stop_a_resume(folder):

@@ -7,6 +7,7 @@ from bn_inception.record import (
     MetricsLog,
     RunStatus,
     Summary,
+    TrainRecord,
     ValidationRecord,
 )
 
@@ -30,19 +31,27 @@ def make_run(tmp_path):
         started_learning=True,
         fingerprint=None,
         root="outputs",
+        count=100,
+        training=(),
+        data=None,
     ):
         folder = tmp_path / root / name
         folder.mkdir(parents=True)
         log = MetricsLog(folder / "metrics.jsonl")
         for number, top1 in enumerate(curve, start=1):
             step = number * every
-            log.append(ValidationRecord(step, step * batch / 32, 1.0, top1, top1, 100))
+            if training:
+                log.append(
+                    TrainRecord(step, step * batch / 32, 1.0, 0.1, 1.0, training[number - 1])
+                )
+            log.append(ValidationRecord(step, step * batch / 32, 1.0, top1, top1, count))
         log.close()
         step = len(curve) * every if diverged is None else diverged.step
         Summary(
             recipe=recipe,
             scale=scale,
             seed=seed,
+            data=data,
             classes=classes,
             status=status if diverged is None else RunStatus.diverged,
             step=step,
@@ -70,3 +79,34 @@ def figure3_runs(make_run):
         make_run("dead", "inception_sigmoid", [0.01, 0.01], started_learning=False),
         make_run("early", "bn_baseline", [], status=RunStatus.running),
     ]
+
+
+def evaluation_json(crops, top5, *, models=1, count=10_000, **others):
+    """What `bn-inception evaluate` and `ensemble` write."""
+    return json.dumps(
+        {
+            "crops": crops,
+            "statistics": "population",
+            "models": models,
+            "count": count,
+            "top1_error": 0.5,
+            "top5_error": top5,
+            "top1_interval": [0.49, 0.51],
+            "top5_interval": [top5 - 0.01, top5 + 0.01],
+            **others,
+        }
+    )
+
+
+@pytest.fixture
+def add_evaluation():
+    """A function that puts an evaluation beside a run."""
+
+    def add(run, crops, top5, **others):
+        folder = run / "evaluation"
+        folder.mkdir(exist_ok=True)
+        path = folder / f"{crops}-{len(list(folder.iterdir()))}.json"
+        path.write_text(evaluation_json(crops, top5, **others))
+        return path
+
+    return add

@@ -11,11 +11,12 @@ from bn_inception.errors import UserError
 from bn_inception.report import as_json, as_markdown, as_text, compare, read_runs, write_report
 
 
-def test_the_report_is_four_files(figure3_runs, tmp_path):
+def test_the_report_is_five_files(figure3_runs, tmp_path):
     runs = read_runs(figure3_runs)
     comparison = compare(runs)
     paths = write_report(comparison, runs, tmp_path / "report" / "new")
     assert [path.name for path in paths] == [
+        "report.html",
         "comparison.md",
         "comparison.json",
         "figure2.png",
@@ -24,8 +25,8 @@ def test_the_report_is_four_files(figure3_runs, tmp_path):
     assert sorted(path.name for path in paths[0].parent.iterdir()) == sorted(
         path.name for path in paths
     )
-    assert paths[0].read_text() == as_markdown(comparison)
-    assert paths[1].read_text() == as_json(comparison)
+    assert paths[1].read_text() == as_markdown(comparison)
+    assert paths[2].read_text() == as_json(comparison)
 
 
 def test_equal_runs_give_equal_files_whatever_the_users_style(figure3_runs, tmp_path, monkeypatch):

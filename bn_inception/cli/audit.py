@@ -1,0 +1,45 @@
+"""`bn-inception audit`: what a data set holds, and what is wrong with it."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bn_inception.cli.arguments import split_positional, take_print_config
+from bn_inception.config import compose, write_yaml
+from bn_inception.config.convert import checked
+from bn_inception.errors import UserError
+
+PROBLEMS = 1
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Audit; return 0 for a sound data set, 1 where problems were found."""
+    arguments, print_config = take_print_config(arguments)
+    plain, overrides = split_positional(arguments)
+    if plain:
+        raise UserError(f"{plain[0]}: audit takes key=value only; see bn-inception audit -h")
+    composed = compose("audit", overrides)
+    if print_config:
+        print(write_yaml(composed), end="")
+        return 0
+    from bn_inception.cli.progress import ProgressBar
+    from bn_inception.data import DataConfig
+    from bn_inception.data.audit import as_text, audit
+    from bn_inception.record.atomic import write_json
+
+    @dataclass
+    class AuditConfig:
+        """The keys of `configs/audit.yaml`."""
+
+        data: DataConfig = field(default_factory=DataConfig)
+        output: str | None = None
+
+    config = checked(composed, AuditConfig)
+    with ProgressBar(sys.stderr) as bar:
+        result = audit(config.data, bar)
+    print(as_text(result))
+    if config.output is not None:
+        write_json(Path(config.output), result.as_dict())
+        print(config.output)
+    return PROBLEMS if result.problems else 0

@@ -1,0 +1,380 @@
+"""`bn-inception evaluate`: errors of a checkpoint on held-out images, and its predictions."""
+
+import functools
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bn_inception.cli.arguments import split_positional, take_print_config
+from bn_inception.cli.progress import ProgressBar
+from bn_inception.config import compose, read_yaml, run_config, write_yaml
+from bn_inception.config.convert import checked
+from bn_inception.data import DataConfig, Sources, TrainingOrder, open_sources, preprocessing
+from bn_inception.errors import UserError
+from bn_inception.evaluation import saved
+from bn_inception.evaluation.crops import CropSetting
+from bn_inception.evaluation.ensemble import interval
+from bn_inception.evaluation.inference import Folding, Statistics, TrainingImages, fold_checked
+from bn_inception.evaluation.multicrop import MultiCropResult, evaluate_crops
+from bn_inception.network.checkpoint import LoadedNetwork, load_network
+from bn_inception.network.population import population_statistics
+from bn_inception.training.session import choose_device
+from bn_inception.training.settings import MachineConfig, RunConfig
+
+SHOWN_UNREADABLE = 5
+SHOWN_CONFUSED = 5
+
+
+class Which(Enum):
+    """Which checkpoint of a run: of its best evaluation, or of its last step."""
+
+    best = "best"
+    last = "last"
+
+
+class Reported(Enum):
+    """Statistics to report."""
+
+    running = "running"
+    population = "population"
+    both = "both"
+
+
+@dataclass
+class EvaluateSettings:
+    """`evaluate.*`: crops that the network sees at a time, folding, Algorithm 2's mini-batches."""
+
+    batch: int
+    fold: bool
+    population_batches: int
+
+    def __post_init__(self) -> None:
+        for name in ("batch", "population_batches"):
+            if getattr(self, name) < 1:
+                raise UserError(f"evaluate.{name}: {getattr(self, name)} is not 1 or more")
+
+
+@dataclass
+class EvaluateConfig:
+    """The keys of `configs/evaluate.yaml`."""
+
+    run: str | None
+    checkpoint: str | None
+    which: Which
+    crops: str
+    statistics: Reported
+    output: str | None
+    evaluate: EvaluateSettings
+    data: DataConfig
+    machine: MachineConfig
+
+    def __post_init__(self) -> None:
+        settings = [setting.value for setting in CropSetting]
+        if self.crops not in settings:
+            raise UserError(f"crops: {self.crops!r}; choose from {', '.join(settings)}")
+        if self.output is not None and not self.output.endswith(".npz"):
+            raise UserError(f"output: {self.output}; give the name of an .npz file")
+        if self.output is not None and self.statistics is Reported.both:
+            raise UserError(
+                f"output: {self.output} is one file and statistics=both makes two; leave output "
+                "out, or evaluate with one of the statistics at a time"
+            )
+        if self.run is None and self.output is None:
+            raise UserError("output: not given; without run= give output=FILE.npz")
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A run folder: its configuration as composed and as checked, None where it has none."""
+
+    composed: dict[str, Any] | None
+    config: RunConfig | None
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Evaluate; return the exit status."""
+    arguments, print_config = take_print_config(arguments)
+    plain, overrides = split_positional(arguments)
+    if plain:
+        raise UserError(
+            f"{plain[0]}: evaluate takes key=value only, such as run={plain[0]}; see bn-inception "
+            "evaluate --help"
+        )
+    composed = compose("evaluate", overrides)
+    given = [override.lstrip("+~").partition("=")[0] for override in overrides]
+    trained = _read_run(composed["run"], composed["checkpoint"])
+    composed["data"] = _data(composed["data"], trained.composed, given)
+    config = checked(composed, EvaluateConfig)
+    if print_config:
+        print(write_yaml(composed), end="")
+        return 0
+    _evaluate(config, trained.config)
+    return 0
+
+
+def _read_run(folder: str | None, checkpoint: str | None) -> _Run:
+    if folder is None:
+        if checkpoint is None:
+            raise UserError("evaluate: nothing to evaluate; give run=FOLDER or checkpoint=FILE")
+        return _Run(None, None)
+    if not Path(folder).is_dir():
+        raise UserError(f"run: {folder}: no such folder; give one such as outputs/<run.name>")
+    path = Path(folder) / "config.yaml"
+    if not path.is_file():
+        return _Run(None, None)  # imported weights have no training behind them
+    composed = read_yaml(path)
+    return _Run(composed, run_config(composed))
+
+
+def _data(
+    composed: dict[str, Any], trained: dict[str, Any] | None, given: Sequence[str]
+) -> dict[str, Any]:
+    """The data section: as given with data=, else the run's own with the data.KEY= given."""
+    if "data" in given or "data.kind" in given:
+        return composed
+    if trained is None:
+        raise UserError(
+            "data: not given, and there is no run's config.yaml to take it from; add data=folder "
+            "data.root=FOLDER (or data=imagenet, tiny_imagenet, synthetic)"
+        )
+    keys = [key.removeprefix("data.") for key in given if key.startswith("data.")]
+    return {**trained["data"], **{key: composed[key] for key in keys}}
+
+
+def _evaluate(config: EvaluateConfig, trained: RunConfig | None) -> None:
+    wanted = list(Statistics)
+    if config.statistics is not Reported.both:
+        wanted = [Statistics(config.statistics.value)]
+    outputs = {statistics: _output(config, statistics.value) for statistics in wanted}
+    device = choose_device(config.machine.device)
+    if config.machine.threads is not None:
+        torch.set_num_threads(config.machine.threads)
+    file = _checkpoint(config)
+    loaded = load_network(file)
+    sources = open_sources(config.data)
+    for warning in [*sources.warnings, *_warnings(loaded)]:
+        _say(f"warning: {warning}")
+    _require_same_classes(file, loaded, sources)
+    images = None
+    if Statistics.population in wanted:
+        images = _training_images(config, trained, loaded, sources)
+
+    setting, batches = CropSetting(config.crops), config.evaluate.population_batches
+    network = loaded.network.to(device)
+    print(
+        f"{file}: {loaded.recipe or 'network'}, step {loaded.step}, {network.num_classes} classes; "
+        f"{len(sources.validation):,} images, crops={setting.value} of {loaded.config.image_size}"
+    )
+    for statistics in wanted:
+        evaluated, folding = network, None
+        if statistics is Statistics.population:
+            assert images is not None
+            evaluated = population_statistics(network, images.inputs(batches, device))
+        print(f"\nstatistics: {statistics.value}{_batches(statistics.value, batches, trained)}")
+        if config.evaluate.fold:
+            folding = fold_checked(evaluated, sources.validation, device)
+            _print_folding(folding)
+        count = len(sources.validation)
+        with ProgressBar(sys.stderr) as bar:
+            bar("images", 0, count)
+            result = evaluate_crops(
+                evaluated if folding is None else folding.network,
+                sources.validation,
+                setting=setting,
+                image_size=loaded.config.image_size,
+                batch=config.evaluate.batch,
+                workers=config.data.workers,
+                device=device,
+                progress=functools.partial(_advance, bar, count),
+            )
+        _report(config, outputs[statistics], loaded, sources, setting, statistics.value, result,
+                folding)  # fmt: skip
+
+
+def _report(
+    config: EvaluateConfig,
+    output: Path,
+    loaded: LoadedNetwork,
+    sources: Sources,
+    setting: CropSetting,
+    statistics: str,
+    result: MultiCropResult,
+    folding: Folding | None,
+) -> None:
+    """Print what an evaluation came to and write its files."""
+    source = sources.validation
+    meta: dict[str, Any] = {
+        "crops": setting.value,
+        "image_size": loaded.config.image_size,
+        "statistics": statistics,
+        "checkpoint": {"sha256": loaded.sha256, "recipe": loaded.recipe, "step": loaded.step},
+        "preprocessing": preprocessing.describe(),
+        "data": {
+            "kind": config.data.kind.value,
+            "split": "validation",
+            "fingerprint": source.fingerprint(),
+        },
+    }
+    if statistics == "population":
+        meta["population_batches"] = config.evaluate.population_batches
+    settings = {
+        "folded": folding is not None and folding.accepted,
+        "folding_difference": None if folding is None else folding.difference,
+        "batch": config.evaluate.batch,
+    }
+    made = saved.predictions(result, source, meta)
+    described = saved.summary(result, made, setting, settings)
+
+    for name, wrong in (("top-1", result.wrong), ("top-5", result.wrong_top5)):
+        low, high = interval(wrong, result.count)
+        print(
+            f"{name} error {wrong / result.count:7.2%}  (95 %: {low:.2%} to {high:.2%}; "
+            f"{wrong:,} of {result.count:,} images)"
+        )
+    print(
+        f"{described['images_per_second']:.1f} images/s, "
+        f"{described['crops_per_second']:.0f} crops/s"
+    )
+    if described["confused"]:
+        pairs = described["confused"][:SHOWN_CONFUSED]
+        print(
+            "most confused: "
+            + ", ".join(f"{p['label']} as {p['predicted']} ({p['images']})" for p in pairs)
+        )
+    unreadable = list(result.unreadable.items())
+    if unreadable:
+        _say(f"warning: {len(unreadable)} images cannot be read; each counts as an error")
+        for index, reason in unreadable[:SHOWN_UNREADABLE]:
+            _say(f"  {source.name(index)}: {reason}")
+        if len(unreadable) > SHOWN_UNREADABLE:
+            _say(f"  all are in {output.with_suffix('.json')}")
+    _make_folder(output)
+    for path in saved.write_evaluation(output, result, made, described):
+        print(path)
+
+
+def _output(config: EvaluateConfig, statistics: str) -> Path:
+    """Where the predictions go; refused before the work if it cannot be written there."""
+    if config.output is not None:
+        path = Path(config.output)
+        folder = path.parent
+        if not folder.is_dir():
+            raise UserError(f"output: {folder}: no such folder; create it first")
+    else:
+        assert config.run is not None
+        last = "-last" if config.checkpoint is None and config.which is Which.last else ""
+        folder = Path(config.run)
+        path = folder / "evaluation" / f"{config.crops}-{statistics}{last}.npz"
+    if path.is_dir():
+        raise UserError(f"output: {path} is a folder; give the name of a file")
+    if not os.access(path.parent if path.parent.is_dir() else folder, os.W_OK):
+        raise UserError(f"output: {path.parent} cannot be written; choose another output=FILE.npz")
+    return path
+
+
+def _make_folder(output: Path) -> None:
+    try:
+        output.parent.mkdir(exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{output.parent}: cannot be created ({error.strerror})") from error
+
+
+def _checkpoint(config: EvaluateConfig) -> Path:
+    if config.checkpoint is not None:
+        return Path(config.checkpoint)
+    assert config.run is not None
+    folder = Path(config.run) / "checkpoints"
+    file = folder / f"{config.which.value}.pt"
+    if not file.is_file():
+        others = [which.value for which in Which if (folder / f"{which.value}.pt").is_file()]
+        remedy = (
+            f"choose which={others[0]}" if others else "give a folder that training has written"
+        )
+        raise UserError(f"which: {folder} has no {file.name}; {remedy}")
+    return file
+
+
+def _warnings(loaded: LoadedNetwork) -> list[str]:
+    if loaded.preprocessing is None:
+        return []
+    found = preprocessing.differences(loaded.preprocessing, preprocessing.describe())
+    if not found:
+        return []
+    return [f"images are not read as in training, accuracy may differ: {'; '.join(found)}"]
+
+
+def _require_same_classes(file: Path, loaded: LoadedNetwork, sources: Sources) -> None:
+    classes, here = loaded.classes, sources.validation.classes
+    if loaded.network.num_classes != len(here):
+        raise UserError(
+            f"checkpoint {file}: trained on {loaded.network.num_classes} classes, the data has "
+            f"{len(here)}; give the data set it was trained on"
+        )
+    for label, (name, found) in enumerate(zip(classes or here, here, strict=True)):
+        if name != found:
+            raise UserError(
+                f"checkpoint {file}: class {label} is {name} in training and {found} in the data; "
+                "give the data set it was trained on"
+            )
+
+
+def _training_images(
+    config: EvaluateConfig,
+    trained: RunConfig | None,
+    loaded: LoadedNetwork,
+    sources: Sources,
+) -> TrainingImages:
+    if trained is None:
+        raise UserError(
+            "statistics: population needs the order and the augmentation of training; give "
+            "run=FOLDER of a training run, or statistics=running"
+        )
+    order = TrainingOrder(
+        len(sources.train),
+        trained.batch.global_size,
+        trained.run.seed,
+        trained.order.within_shard_shuffling,
+        trained.order.shard_size,
+    )
+    return TrainingImages(
+        source=sources.train,
+        order=order,
+        augmentation=trained.augmentation,
+        seed=trained.run.seed,
+        image_size=loaded.config.image_size,
+        workers=config.data.workers,
+        on_error=config.data.on_error,
+    )
+
+
+def _batches(statistics: str, batches: int, trained: RunConfig | None) -> str:
+    if statistics != "population" or trained is None:
+        return ""
+    return f" (BN Algorithm 2, {batches} mini-batches of {trained.batch.global_size})"
+
+
+def _print_folding(folding: Folding) -> None:
+    if folding.difference is None:
+        return
+    line = (
+        f"BN folded into the convolutions: logits differ by at most {folding.difference:.2g} "
+        f"on {folding.images} images"
+    )
+    if folding.accepted:
+        print(line)
+    else:
+        _say(f"warning: {line}; evaluated unfolded")
+
+
+def _advance(bar: ProgressBar, count: int, done: int) -> None:
+    bar("images", done, count)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

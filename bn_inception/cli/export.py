@@ -1,0 +1,110 @@
+"""`bn-inception export`: a trained network for other programs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+from bn_inception.cli.arguments import split_positional, take_print_config
+from bn_inception.config import compose, write_yaml
+from bn_inception.errors import UserError
+
+
+class Which(Enum):
+    """Which checkpoint of a run: of its best evaluation, or of its last step."""
+
+    best = "best"
+    last = "last"
+
+
+class Format(Enum):
+    """What to write."""
+
+    safetensors = "safetensors"
+    onnx = "onnx"
+
+
+@dataclass
+class ExportConfig:
+    """The keys of `configs/export.yaml`."""
+
+    run: str | None
+    checkpoint: str | None
+    which: Which
+    format: Format
+    output: str
+
+    def __post_init__(self) -> None:
+        if (self.run is None) == (self.checkpoint is None):
+            raise UserError("export: give one of run=FOLDER and checkpoint=FILE")
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Export; return the exit status."""
+    arguments, print_config = take_print_config(arguments)
+    plain, overrides = split_positional(arguments)
+    if plain:
+        raise UserError(f"{plain[0]}: export takes key=value only; see bn-inception export --help")
+    composed = compose("export", overrides)
+    if print_config:
+        print(write_yaml(composed), end="")
+        return 0
+    from bn_inception.config.convert import checked
+
+    _export(checked(composed, ExportConfig))
+    return 0
+
+
+def checkpoint_file(run: str, which: Which) -> Path:
+    """The checkpoint of a run folder.
+
+    Raises:
+        UserError: there is none of this name.
+    """
+    folder = Path(run) / "checkpoints"
+    file = folder / f"{which.value}.pt"
+    if not file.is_file():
+        others = [other.value for other in Which if (folder / f"{other.value}.pt").is_file()]
+        remedy = f"choose which={others[0]}" if others else "give a run folder"
+        raise UserError(f"{run}: has no checkpoints/{file.name}; {remedy}")
+    return file
+
+
+def _export(config: ExportConfig) -> None:
+    from bn_inception.network import export
+    from bn_inception.network.checkpoint import load_network
+    from bn_inception.record.atomic import write_bytes, write_json
+    from bn_inception.record.fields import read_object
+
+    if config.format is Format.onnx:
+        export.require_onnx()
+    if config.checkpoint is not None:
+        file = Path(config.checkpoint)
+    else:
+        assert config.run is not None
+        file = checkpoint_file(config.run, config.which)
+    loaded = load_network(file)
+    if config.format is Format.safetensors:
+        name, content = export.WEIGHTS, export.safetensors_content(loaded.network)
+    else:
+        exported = export.export_onnx(loaded.network)
+        name, content = export.ONNX, exported.content
+        print(
+            f"onnxruntime and torch: logits differ by at most {exported.difference:.2g} on random "
+            f"images (the largest is {exported.largest:.3g})"
+        )
+    folder = Path(config.output)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"output: {folder} cannot be created ({error.strerror})") from error
+    described = folder / export.CONFIG
+    if described.exists():
+        # One config.json stands for all that lies beside it.
+        before = read_object(described, "choose another folder").optional_text("checkpoint_sha256")
+        if before != loaded.sha256:
+            raise UserError(f"output: {folder} holds another network; choose another folder")
+    write_bytes(folder / name, content)
+    write_json(described, export.description(loaded))
+    print(folder / name)
+    print(described)

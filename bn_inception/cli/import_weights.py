@@ -1,0 +1,148 @@
+"""`bn-inception import-weights`: published weights into a run folder that `evaluate` takes."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bn_inception.cli.arguments import split_positional, take_print_config
+from bn_inception.config import compose, write_yaml
+from bn_inception.errors import UserError
+
+RECIPE = "published"
+"""Recipe name of imported networks: not one of this project's."""
+
+
+@dataclass
+class ImportConfig:
+    """The keys of `configs/import-weights.yaml`."""
+
+    file: str
+    output: str | None
+    classes: str | None
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Import; return the exit status."""
+    arguments, print_config = take_print_config(arguments)
+    plain, overrides = split_positional(arguments)
+    if len(plain) > 1:
+        raise UserError(f"{plain[1]}: import-weights takes one file")
+    composed = compose("import-weights", overrides)
+    if plain:
+        composed["file"] = plain[0]
+    if composed["file"] is None:
+        raise UserError("import-weights: no file given; give one, such as weights.safetensors")
+    if print_config:
+        print(write_yaml(composed), end="")
+        return 0
+    from bn_inception.config.convert import checked
+
+    _import(checked(composed, ImportConfig))
+    return 0
+
+
+def _import(config: ImportConfig) -> None:
+    from bn_inception.network import checkpoint
+    from bn_inception.network.pretrained import import_weights
+    from bn_inception.record import RunFolder, RunStatus, Summary, describe
+    from bn_inception.record.atomic import write_text
+
+    file = Path(config.file)
+    output = Path("outputs") / file.stem if config.output is None else Path(config.output)
+    imported = import_weights(file)
+    network = imported.network
+    classes = None if config.classes is None else class_names(config.classes, network.num_classes)
+    settings = checkpoint.plain(imported.config)
+    composed = compose(
+        "train",
+        [
+            "recipe=bn_x30",
+            "scale=paper",
+            "data=imagenet",
+            f"recipe.name={RECIPE}",
+            *(
+                f"network.{key}={settings[key]}"
+                for key in (
+                    "pool_projection",
+                    "first_convolution",
+                    "auxiliary_head",
+                    "convolution_bias",
+                )
+            ),
+        ],
+    )
+    composed["network"]["caffe_padding"] = settings["caffe_padding"]
+    composed["run"] |= {"name": output.name, "root": str(output.parent)}
+    composed["train"]["steps"] = 0  # refused by train: there is nothing to continue
+    state = {
+        "step": 0,
+        "network": network.state_dict(),
+        "network_config": settings,
+        "recipe": RECIPE,
+    }
+    if classes is not None:
+        state["classes"] = classes
+    summary = Summary(
+        recipe=RECIPE,
+        scale="paper",
+        seed=0,
+        classes=network.num_classes,
+        parameters=sum(parameter.numel() for parameter in network.parameters()),
+        planned_steps=0,
+        status=RunStatus.finished,
+    )
+    with file.open("rb") as content:
+        sha256 = hashlib.file_digest(content, "sha256").hexdigest()
+    environment = {
+        **describe(""),
+        "data_fingerprint": None,
+        "imported": {"file": file.name, "sha256": sha256},
+    }
+    folder = RunFolder(output.parent, output.name)
+    folder.create()
+    with folder:
+        folder.write_config(write_yaml(composed))
+        folder.write_environment(environment)
+        write_text(folder.metrics, "")
+        for name in (checkpoint.LAST, checkpoint.BEST):
+            checkpoint.save(state, folder.checkpoints, name)
+        summary.write(folder.summary)
+    print(
+        f"{network.num_classes} classes, {summary.parameters:,} parameters; BGR of 0 to 255 less "
+        "the mean colour is folded into the first convolution, epsilon into gamma"
+    )
+    if classes is None:
+        print(
+            "classes are not named: outputs are taken to be in the order of the data set's classes"
+        )
+    print(folder.path)
+
+
+def class_names(path: str, count: int) -> list[str]:
+    """The names of a network's outputs: the first word of every line, or class folders' names.
+
+    Raises:
+        UserError: unreadable, or not `count` different names.
+    """
+    from bn_inception.data.source import class_order
+
+    place = Path(path).expanduser()
+    try:
+        if place.is_dir():
+            names = class_order(
+                entry.name
+                for entry in place.iterdir()
+                if entry.is_dir() and not entry.name.startswith(".")
+            )
+        else:
+            lines = place.read_text(encoding="utf-8").splitlines()
+            names = [line.split()[0] for line in lines if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"classes: {path} cannot be read as text ({error})") from error
+    if len(names) != count or len(set(names)) != count:
+        raise UserError(
+            f"classes: {path} holds {len(names)} names, {len(set(names))} of them different; the "
+            f"network has {count} outputs"
+        )
+    return names

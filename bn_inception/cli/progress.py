@@ -1,0 +1,69 @@
+"""How far a long piece of work is: a bar on a terminal, plain lines elsewhere."""
+
+import time
+from types import TracebackType
+from typing import Any, TextIO
+
+from tqdm import tqdm
+
+
+class ProgressBar:
+    """Shows one piece of work after the other, with rate and time left.
+
+    Args:
+        stream: where to.
+        interval: seconds between plain lines, where `stream` is no terminal.
+    """
+
+    def __init__(self, stream: TextIO, interval: float = 15.0) -> None:
+        self._stream = stream
+        self._interval = interval
+        self._bar: Any = None
+        self._what: str | None = None
+        self._started = self._printed = 0.0
+
+    def __enter__(self) -> "ProgressBar":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._close()
+
+    def say(self, line: str) -> None:
+        """Print one line above the bar."""
+        if self._bar is not None:
+            self._bar.write(line, file=self._stream)
+        else:
+            print(line, file=self._stream, flush=True)
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        """Show that `done` of `total` pieces of `what` are finished; 0 starts the clock."""
+        if what != self._what:
+            self._begin(what, total)
+        if self._bar is not None:
+            self._bar.update(done - self._bar.n)
+            return
+        now = time.monotonic()
+        if now - self._printed >= self._interval:
+            self._printed = now
+            rate = done / (now - self._started)
+            left = tqdm.format_interval((total - done) / rate) if rate else "?"
+            self.say(f"{what}  {done:,}/{total:,}  {rate:,.0f}/s  left {left}")
+
+    def _begin(self, what: str, total: int) -> None:
+        self._close()
+        self._what = what
+        self._started = self._printed = time.monotonic()
+        if self._stream.isatty():
+            self._bar = tqdm(
+                total=total, desc=what, file=self._stream, dynamic_ncols=True, unit_scale=True
+            )
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None

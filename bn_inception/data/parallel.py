@@ -1,0 +1,87 @@
+"""Many independent pieces of work on all cores, without their inputs or results piling up."""
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from itertools import islice
+from typing import Any, TypeVar
+
+from bn_inception.errors import UserError
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+_ORPHAN_CHECK_SECONDS = 0.5
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+
+
+def unordered(
+    work: Callable[[T], R], tasks: Iterable[T], workers: int | None
+) -> Generator[R, None, None]:
+    """The results of `work` for every task, as they are ready.
+
+    At most two tasks a process are under way or waiting: memory does not grow with their number.
+
+    Args:
+        work: a function that can be pickled; a UserError that it raises is raised here.
+        tasks: what it is called with; taken as processes come free.
+        workers: processes; 0 works in this one, None is as many as cores.
+
+    Raises:
+        UserError: from `work`; or a process died.
+    """
+    workers = cores() if workers is None else workers
+    if workers == 0:
+        yield from map(work, tasks)
+        return
+    rest = iter(tasks)
+    # Forked processes share the memory of what `work` holds; elsewhere the platform's default.
+    context = multiprocessing.get_context("fork" if sys.platform == "linux" else None)
+    pool = ProcessPoolExecutor(workers, context, _start, (os.getpid(), work))
+    try:
+        running: set[Future[R]] = {pool.submit(_do, task) for task in islice(rest, 2 * workers)}
+        while running:
+            done, running = wait(running, return_when=FIRST_COMPLETED)
+            for future in done:
+                yield future.result()
+                running |= {pool.submit(_do, task) for task in islice(rest, 1)}
+    except BrokenProcessPool as error:
+        raise UserError(
+            "a process that does the work died: out of memory? Try fewer with workers=N; what is "
+            "finished is kept"
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+# What this process of a pool does: handed over once, for it may hold a whole data set's names.
+_work: Callable[[Any], Any]
+
+
+def _start(parent: int, work: Callable[[Any], Any]) -> None:
+    global _work
+    _work = work
+    # Ctrl-C goes to the whole group: the main process decides, these finish what they are at.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # A process of the pool waits for ever for the next task of a parent that was killed.
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _do(task: Any) -> Any:
+    return _work(task)
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(_ORPHAN_CHECK_SECONDS)
+    os._exit(1)

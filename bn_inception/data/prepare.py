@@ -1,0 +1,642 @@
+"""Making shards of a data set: see `shards` for what they are.
+
+Work is done shard by shard, so it can be killed at any time: a shard that is finished lies under
+its own name with a record beside it, is checked against that record by the next call, and is not
+made again. What is written depends on the images and the settings alone: the same bytes come out
+however often the work was interrupted and however many processes did it.
+"""
+
+import fcntl
+import hashlib
+import io
+import json
+import os
+import shutil
+import tarfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import IO, Protocol, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, features
+
+from bn_inception.data import archives
+from bn_inception.data.decode import UnreadableImage, decode
+from bn_inception.data.fingerprint import content_fingerprint
+from bn_inception.data.order import stored_order
+from bn_inception.data.parallel import unordered
+from bn_inception.data.shards import (
+    COLUMNS,
+    ORIGINAL,
+    ShardMeta,
+    ShardSource,
+    file_sha256,
+    member_key,
+    read_meta,
+    shard_file,
+)
+from bn_inception.data.source import (
+    DataConfig,
+    DataKind,
+    FolderSource,
+    ImageSource,
+    PackedNames,
+    open_folder,
+    open_sources,
+)
+from bn_inception.errors import UserError
+
+DEFAULT_QUALITY = 90
+SPLITS = ("train", "val")
+LAYOUTS = (
+    "expected train/ and val/ with class folders, or "
+    f"{archives.TRAIN_TAR}, {archives.VAL_TAR} and {archives.DEVKIT}.tar.gz, or imagenet-1k's "
+    "train-*.parquet and validation-*.parquet"
+)
+
+# What a shard holds beside an image: two headers, the label, and padding to whole blocks.
+_TAR_OVERHEAD = 4 * tarfile.BLOCKSIZE
+_INDEX_BYTES = 96  # an image; the columns and a long name
+
+
+@dataclass
+class PrepareConfig:
+    """What is made of what.
+
+    Attributes:
+        source: a folder in one of `LAYOUTS`.
+        target: the folder that the shards are written to.
+        shorter_side: encode images again whose shorter side is longer than this, in pixels; None
+            keeps every image's own bytes.
+        quality: JPEG quality of those, 1 to 100; None is `DEFAULT_QUALITY`.
+        shard_size: images in a shard.
+        workers: processes; 0 works in this one, None is as many as cores.
+    """
+
+    source: str
+    target: str
+    shorter_side: int | None = None
+    quality: int | None = None
+    shard_size: int = 1251
+    workers: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.shorter_side is not None and self.shorter_side < 1:
+            raise UserError(f"shorter_side: {self.shorter_side} is not 1 or more pixels")
+        if self.quality is not None and self.shorter_side is None:
+            raise UserError(
+                f"quality: {self.quality} is not read where images keep their own bytes; set "
+                "shorter_side=N too"
+            )
+        if self.quality is not None and not 1 <= self.quality <= 100:
+            raise UserError(f"quality: {self.quality} is not between 1 and 100")
+        if self.shard_size < 1:
+            raise UserError(f"shard_size: {self.shard_size} is not 1 or more images")
+        if self.workers is not None and self.workers < 0:
+            raise UserError(f"workers: {self.workers} is negative; give 0 or more, or null")
+
+
+@dataclass(frozen=True)
+class Recompression:
+    """Images encoded again, smaller.
+
+    Attributes:
+        shorter_side: in pixels; images whose shorter side is not longer keep their own bytes.
+        quality: of the JPEG, 1 to 100.
+    """
+
+    shorter_side: int
+    quality: int
+
+    def describe(self) -> str:
+        """All that the result depends on, versions included."""
+        turbo = features.version("libjpeg_turbo")
+        return (
+            f"shorter side {self.shorter_side}, JPEG quality {self.quality}, 4:2:0, Lanczos, "
+            f"Pillow {features.version('pil')}, libjpeg {turbo or features.version('jpg')}"
+        )
+
+    def encode(self, data: bytes, name: str) -> bytes:
+        """The bytes to store for an image's own bytes.
+
+        Raises:
+            UnreadableImage: see `decode`.
+        """
+        image = decode(data, name)
+        width, height = image.size
+        side = self.shorter_side
+        if min(width, height) <= side:
+            return data
+        scale = side / min(width, height)
+        size = (max(side, round(width * scale)), max(side, round(height * scale)))
+        out = io.BytesIO()
+        image.resize(size, Image.Resampling.LANCZOS).save(
+            out, "JPEG", quality=self.quality, subsampling="4:2:0"
+        )
+        return out.getvalue()
+
+
+class StoredImages(ImageSource, Protocol):
+    """An image source that knows sizes and names before anything is read."""
+
+    @property
+    def sizes(self) -> NDArray[np.int64]:
+        """Bytes of every image, shape (images,)."""
+
+    @property
+    def names(self) -> PackedNames:
+        """Paths of the images below the split's folder."""
+
+
+class Progress(Protocol):
+    """Told how far a piece of work is."""
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        """`done` of `total` pieces of `what` ("train: images") are finished; first with 0."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What became of one split.
+
+    Attributes:
+        split: "train" or "val".
+        images: in all its shards.
+        shards: how many there are.
+        bytes: of all shards.
+        written: images of the shards that this call wrote; the others were there and were checked.
+        written_bytes: of those shards.
+        seconds: that writing took.
+    """
+
+    split: str
+    images: int
+    shards: int
+    bytes: int
+    written: int
+    written_bytes: int
+    seconds: float
+
+
+def prepare(
+    config: PrepareConfig, say: Callable[[str], None], progress: Progress
+) -> list[Prepared]:
+    """Make, complete or check the shards of every split that the source has.
+
+    Args:
+        config: what of what.
+        say: told what takes long.
+        progress: told how far it is.
+
+    Returns:
+        One entry a split.
+
+    Raises:
+        UserError: the source is not understood, or an image of it cannot be read; the target holds
+            something else, is being written by another process, or has no room.
+    """
+    target = Path(config.target).expanduser()
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"target: {target} cannot be created ({error.strerror})") from error
+    with _locked(target):
+        spool = target / "spool"
+        sources = _open(Path(config.source).expanduser(), spool, config.workers, say, progress)
+        jobs = [_Job.of(source, split, target, config) for split, source in sources.items()]
+        for job in jobs:
+            job.check_target()
+        needed = sum(job.missing_bytes() for job in jobs)
+        _check_room(target, needed)
+        prepared = [_run(job, config.workers, say, progress) for job in jobs]
+        shutil.rmtree(spool, ignore_errors=True)
+    return prepared
+
+
+def _open(
+    source: Path, spool: Path, workers: int | None, say: Callable[[str], None], progress: Progress
+) -> dict[str, StoredImages]:
+    """The splits that the source has."""
+    if not source.is_dir():
+        what = "is not a folder" if source.exists() else "does not exist"
+        raise UserError(f"source: {source} {what}; {LAYOUTS}")
+    tars = {"train": source / archives.TRAIN_TAR, "val": source / archives.VAL_TAR}
+    tars = {split: path for split, path in tars.items() if path.exists()}
+    parquet = archives.parquet_files(source)
+    folders = {split: source / split for split in SPLITS if (source / split).is_dir()}
+    kinds = [bool(tars), bool(parquet), bool(folders)]
+    if sum(kinds) != 1:
+        found = "nothing of the kind" if not any(kinds) else "several of these"
+        raise UserError(f"source: {source} holds {found}; {LAYOUTS}")
+    if folders:
+        return _open_folders(source, folders)
+    sources: dict[str, StoredImages] = {}
+    if parquet:
+        # Compressed images do not shrink: the files' sizes are what their images take.
+        paths = [path for split in parquet.values() for path in split]
+        spooled = sum(f.stat().st_size for f in spool.glob("*.bytes")) if spool.exists() else 0
+        _check_room(spool.parent, sum(path.stat().st_size for path in paths) - spooled)
+        for split, files in parquet.items():
+            sources[split] = archives.open_parquet(files, spool, workers, progress)
+    else:
+        for split, path in tars.items():
+            say(f"{split}: reading the headers of {path}")
+            if split == "train":
+                sources[split] = archives.open_train_tar(path)
+            else:
+                sources[split] = archives.open_val_tar(path, _val_labels(source))
+    if len(sources) == 2 and sources["train"].classes != sources["val"].classes:
+        raise UserError(
+            f"source: {source}: training and validation images are of different classes "
+            f"({len(sources['train'].classes)} and {len(sources['val'].classes)}); give both "
+            "of one data set"
+        )
+    return sources
+
+
+def _open_folders(source: Path, folders: dict[str, Path]) -> dict[str, StoredImages]:
+    try:
+        if len(folders) == 1:
+            return {split: open_folder(folder) for split, folder in folders.items()}
+        annotated = (folders["val"] / "val_annotations.txt").is_file()
+        kind = DataKind.tiny_imagenet if annotated else DataKind.folder
+        opened = open_sources(DataConfig(kind=kind, root=str(source)))
+    except UserError as error:
+        raise UserError(str(error).replace("data.root", "source", 1)) from error
+    sources: dict[str, StoredImages] = {}
+    for split, images in zip(SPLITS, (opened.train, opened.validation), strict=True):
+        assert isinstance(images, FolderSource)
+        sources[split] = images
+    return sources
+
+
+def _val_labels(source: Path) -> Path:
+    names = ("val_classes.txt", f"{archives.DEVKIT}.tar.gz", archives.DEVKIT)
+    for name in names:
+        if (source / name).exists():
+            return source / name
+    raise UserError(
+        f"source: {source} has {archives.VAL_TAR} but nothing that tells its classes; put "
+        f"{names[1]} beside it, or {names[0]} with the class of each image on a line"
+    )
+
+
+@dataclass(frozen=True)
+class _Record:
+    """A finished shard; lists have one entry an image, in the order of the shard."""
+
+    bytes: int
+    sha256: str
+    offset: list[int]
+    length: list[int]
+
+
+@dataclass(frozen=True)
+class _Job:
+    """The shards of one split; knows where everything lies."""
+
+    source: StoredImages
+    split: str
+    target: Path
+    recompression: Recompression | None
+    shard_size: int
+    stored: NDArray[np.int64]
+    source_fingerprint: str
+
+    @staticmethod
+    def of(source: StoredImages, split: str, target: Path, config: PrepareConfig) -> "_Job":
+        recompression = None
+        if config.shorter_side is not None:
+            quality = DEFAULT_QUALITY if config.quality is None else config.quality
+            recompression = Recompression(config.shorter_side, quality)
+        return _Job(
+            source,
+            split,
+            target,
+            recompression,
+            min(config.shard_size, len(source)),
+            stored_order(len(source)),
+            source.fingerprint(),
+        )
+
+    @property
+    def shards(self) -> int:
+        return -(-len(self.source) // self.shard_size)
+
+    @property
+    def partial(self) -> Path:
+        """Records of finished shards; lies there until all are."""
+        return self.target / f"{self.split}.partial"
+
+    def path(self, shard: int) -> Path:
+        return self.target / shard_file(self.split, shard)
+
+    def record_path(self, shard: int) -> Path:
+        return self.partial / f"{shard:06d}.json"
+
+    def indices(self, shard: int) -> NDArray[np.int64]:
+        return self.stored[shard * self.shard_size : (shard + 1) * self.shard_size]
+
+    def settings(self) -> dict[str, str]:
+        """What decides every byte of the shards."""
+        return {
+            "source images": self.source_fingerprint,
+            "shard_size": str(self.shard_size),
+            "encoding": self.recompression.describe() if self.recompression else ORIGINAL,
+        }
+
+    def is_whole(self) -> bool:
+        return (self.target / f"{self.split}.json").exists()
+
+    def check_target(self) -> None:
+        """Refuse shards of other images or settings, finished or begun."""
+        plan = self.partial / "settings.json"
+        if self.is_whole():
+            meta = read_meta(self.target, self.split)
+            there = {
+                "source images": meta.source_fingerprint,
+                "shard_size": str(meta.shard_size),
+                "encoding": meta.encoding,
+            }
+        elif plan.exists():
+            there = json.loads(plan.read_text(encoding="utf-8"))
+        else:
+            if any(self.target.glob(f"{self.split}-*.tar")):
+                raise UserError(
+                    f"target: {self.target} holds {self.split} shards that are not of this "
+                    "program; choose another folder"
+                )
+            return
+        differing = [
+            f"{key} is {value[:80]!r} here, {str(there.get(key))[:80]!r} there"
+            for key, value in self.settings().items()
+            if there.get(key) != value
+        ]
+        if differing:
+            raise UserError(
+                f"target: {self.target} holds {self.split} shards made otherwise: "
+                f"{'; '.join(differing)}; choose another folder, or remove it"
+            )
+
+    def missing_bytes(self) -> int:
+        """At most so many bytes are still to be written."""
+        if self.is_whole():
+            return 0
+        sizes = self.source.sizes
+        images = [
+            self.indices(shard)
+            for shard in range(self.shards)
+            if not self.record_path(shard).exists()
+        ]
+        missing = sum(int(sizes[part].sum()) + _TAR_OVERHEAD * len(part) for part in images)
+        return missing + _INDEX_BYTES * len(self.source) + tarfile.RECORDSIZE * len(images)
+
+
+def _run(
+    job: _Job, workers: int | None, say: Callable[[str], None], progress: Progress
+) -> Prepared:
+    """Bring one split to its end."""
+    for stale in job.target.glob(f".{job.split}-*.tmp"):
+        stale.unlink(missing_ok=True)  # of a call that was killed
+    todo = _unfinished(job, workers, say, progress)
+    started = time.monotonic()
+    written = written_bytes = 0
+    left = sum(len(job.indices(shard)) for shard in todo)
+    progress(f"{job.split}: images", 0, left)
+    if not job.is_whole():
+        job.partial.mkdir(exist_ok=True)
+        _replace(job.partial / "settings.json", json.dumps(job.settings(), indent=1).encode())
+        for shard, size in unordered(partial(_write_shard, job), todo, workers):
+            written += len(job.indices(shard))
+            written_bytes += size
+            progress(f"{job.split}: images", written, left)
+        _finish(job)
+    else:
+        meta = read_meta(job.target, job.split)
+        for shard, size in unordered(partial(_write_shard, job), todo, workers):
+            if file_sha256(job.path(shard)) != meta.shard_sha256[shard]:
+                raise UserError(
+                    f"target: {job.path(shard)} was damaged, and came out otherwise when made "
+                    "again: the source has changed; make all shards again in another folder"
+                )
+            written += len(job.indices(shard))
+            written_bytes += size
+            progress(f"{job.split}: images", written, left)
+    seconds = time.monotonic() - started
+    ShardSource(str(job.target), job.split)
+    meta = read_meta(job.target, job.split)
+    total = sum(meta.shard_bytes)
+    return Prepared(job.split, meta.images, job.shards, total, written, written_bytes, seconds)
+
+
+def _unfinished(
+    job: _Job, workers: int | None, say: Callable[[str], None], progress: Progress
+) -> list[int]:
+    """Shards that must be written; all that are there are compared with their checksums."""
+    expected: dict[int, str] = {}
+    if job.is_whole():
+        meta = read_meta(job.target, job.split)
+        expected = dict(enumerate(meta.shard_sha256))
+        folder = job.target / f"{job.split}.index"
+        for column, digest in meta.index_sha256.items():
+            if file_sha256(folder / f"{column}.npy") != digest:
+                # The records it was made of are gone, so it takes all shards.
+                say(f"{folder}/{column}.npy is damaged: making all {job.split} shards again")
+                (job.target / f"{job.split}.json").unlink()
+                return list(range(job.shards))
+    else:
+        for shard in range(job.shards):
+            record = _read_record(job.record_path(shard))
+            if record is not None:
+                expected[shard] = record.sha256
+    good: set[int] = set()
+    progress(f"{job.split}: finished shards checked", 0, len(expected))
+    checks = unordered(partial(_is_good, job), expected.items(), workers)
+    for done, (shard, is_good) in enumerate(checks, 1):
+        progress(f"{job.split}: finished shards checked", done, len(expected))
+        if is_good:
+            good.add(shard)
+        else:
+            say(f"{job.path(shard)} is missing or damaged: making it again")
+    return [shard for shard in range(job.shards) if shard not in good]
+
+
+def _is_good(job: _Job, expected: tuple[int, str]) -> tuple[int, bool]:
+    shard, digest = expected
+    return shard, file_sha256(job.path(shard)) == digest
+
+
+def _read_record(path: Path) -> _Record | None:
+    try:
+        return _Record(**json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return None  # not there, or not whole: the shard is made again
+
+
+def _write_shard(job: _Job, shard: int) -> tuple[int, int]:
+    """Write one shard and its record; return its number and bytes."""
+    path = job.path(shard)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    offsets: list[int] = []
+    lengths: list[int] = []
+    try:
+        with temporary.open("wb") as file:
+            out = _Hashing(file)
+            # The plain old format: headers of one block, the same bytes from every version.
+            with tarfile.open(
+                fileobj=cast(IO[bytes], out), mode="w", format=tarfile.USTAR_FORMAT
+            ) as tar:
+                for index in job.indices(shard).tolist():
+                    data = _content(job, index)
+                    key = member_key(index, job.source.names[index])
+                    offsets.append(tar.offset + tarfile.BLOCKSIZE)
+                    lengths.append(len(data))
+                    _add(tar, f"{key}.jpg", data)
+                    _add(tar, f"{key}.cls", b"%d" % job.source.labels[index])
+            size = file.tell()
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        record = _Record(size, out.digest.hexdigest(), offsets, lengths)
+        if job.partial.exists():
+            _replace(job.record_path(shard), json.dumps(asdict(record)).encode())
+    except OSError as error:
+        raise UserError(
+            f"target: {path} cannot be written ({error.strerror}); make room and call again: "
+            "finished shards are kept"
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    return shard, size
+
+
+def _content(job: _Job, index: int) -> bytes:
+    """The bytes to store for one image."""
+    source = job.source
+    try:
+        data = source.read(index)
+    except OSError as error:
+        raise UserError(
+            f"source: {source.name(index)} cannot be read: {error.strerror or error}"
+        ) from error
+    if len(data) != source.sizes[index]:
+        raise UserError(f"source: {source.name(index)} changed while it was read; call again")
+    if job.recompression is None:
+        return data
+    try:
+        return job.recompression.encode(data, source.name(index))
+    except UnreadableImage as error:
+        raise UserError(
+            f"source: {error.name} cannot be encoded again: {error.reason}; repair or remove it, "
+            "or keep the images' own bytes"
+        ) from error
+
+
+def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
+    member = tarfile.TarInfo(name)
+    member.size = len(data)
+    tar.addfile(member, io.BytesIO(data))
+
+
+class _Hashing:
+    """A file that knows the SHA-256 of what was written to it."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.digest = hashlib.sha256()
+        self._file = file
+
+    def write(self, data: bytes) -> int:
+        self.digest.update(data)
+        return self._file.write(data)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+
+def _finish(job: _Job) -> None:
+    """Join the records to the index; the description comes last."""
+    images = len(job.source)
+    columns: dict[str, NDArray[np.generic]] = {
+        name: np.empty(images, dtype=kind) for name, kind in COLUMNS.items()
+    }
+    meta = ShardMeta(
+        split=job.split,
+        classes=list(job.source.classes),
+        images=images,
+        shard_size=job.shard_size,
+        encoding=job.settings()["encoding"],
+        source_fingerprint=job.source_fingerprint,
+        fingerprint=job.source_fingerprint,
+    )
+    for shard in range(job.shards):
+        record = _read_record(job.record_path(shard))
+        assert record is not None
+        indices = job.indices(shard)
+        columns["shard"][indices] = shard
+        columns["offset"][indices] = record.offset
+        columns["length"][indices] = record.length
+        meta.shard_bytes.append(record.bytes)
+        meta.shard_sha256.append(record.sha256)
+    columns["label"] = job.source.labels
+    columns["name_end"] = job.source.names.ends
+    columns["names"] = np.frombuffer(job.source.names.text, dtype=np.uint8)
+    if job.recompression is not None:
+        names, sizes = job.source.names, columns["length"].tolist()
+        labels = job.source.labels.tolist()
+        rows = ((names[i], sizes[i], labels[i]) for i in range(images))
+        meta.fingerprint = content_fingerprint(meta.classes, rows)
+
+    folder = job.target / f"{job.split}.index"
+    folder.mkdir(exist_ok=True)
+    for name, column in columns.items():
+        content = io.BytesIO()
+        np.save(content, column.astype(COLUMNS[name], copy=False))
+        meta.index_sha256[name] = hashlib.sha256(content.getbuffer()).hexdigest()
+        _replace(folder / f"{name}.npy", content.getbuffer())
+    _replace(job.target / f"{job.split}.sha256", meta.sha256sums().encode())
+    _replace(job.target / f"{job.split}.json", meta.as_json().encode())
+    shutil.rmtree(job.partial)
+
+
+def _replace(path: Path, content: bytes | memoryview) -> None:
+    """Write a file so that its name means it is whole."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise UserError(f"target: {path} cannot be written ({error.strerror})") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _check_room(target: Path, needed: int) -> None:
+    free = shutil.disk_usage(target).free
+    if needed > free:
+        raise UserError(
+            f"target: {target} needs up to {needed / 1e9:,.1f} GB more, {free / 1e9:,.1f} GB are "
+            "free; make room or choose another folder"
+        )
+
+
+@contextmanager
+def _locked(target: Path) -> Iterator[None]:
+    """Keep other processes out; the lock ends with this process, however it ends."""
+    with ExitStack() as stack:
+        try:
+            file = stack.enter_context((target / ".lock").open("w"))
+            # Not flock: forked processes would inherit it and keep it when this one is killed.
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(f"target: {target} is being written by another process") from error
+        except OSError as error:
+            raise UserError(f"target: {target} cannot be written ({error.strerror})") from error
+        yield

@@ -1,0 +1,121 @@
+"""From a trained network to the one that is evaluated: its statistics, and its BN folded."""
+
+from collections.abc import Generator
+from contextlib import closing
+from dataclasses import dataclass
+from enum import Enum
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from bn_inception.data import (
+    AugmentationConfig,
+    ImageSource,
+    OnError,
+    TrainingOrder,
+    UnreadableImage,
+    to_input,
+    training_batches,
+)
+from bn_inception.data.crops import cut_single
+from bn_inception.data.loader import read_image
+from bn_inception.network import Inception, Normalization
+from bn_inception.network.folding import fold, largest_difference
+
+CHECKED_IMAGES = 4
+"""Held-out images on which the folded network is compared with the original."""
+FOLDING_TOLERANCE = 1e-3
+"""Of the largest logit. Rounding in float32 leaves about 1e-5 over this network's depth."""
+
+
+class Statistics(Enum):
+    """Which means and variances BN normalizes with at inference.
+
+    `running`: the moving averages that training kept, those of its monitored accuracy.
+    `population`: BN Algorithm 2, see `network.population`.
+    """
+
+    running = "running"
+    population = "population"
+
+
+@dataclass(frozen=True)
+class TrainingImages:
+    """A run's training mini-batches, as its training met them."""
+
+    source: ImageSource
+    order: TrainingOrder
+    augmentation: AugmentationConfig
+    seed: int
+    image_size: int
+    workers: int | None
+    on_error: OnError
+
+    def inputs(self, batches: int, device: torch.device) -> Generator[Tensor, None, None]:
+        """Yield the network's inputs (batch, 3, S, S) of the run's first `batches` steps."""
+        with closing(
+            training_batches(
+                self.source,
+                self.order,
+                start_step=0,
+                stop_step=batches,
+                image_size=self.image_size,
+                augmentation=self.augmentation,
+                seed=self.seed,
+                workers=self.workers,
+                on_error=self.on_error,
+            )
+        ) as made:
+            for batch in made:
+                images = to_input(batch.images.to(device), batch.factors.to(device))
+                yield images.contiguous(memory_format=torch.channels_last)
+
+
+@dataclass(frozen=True)
+class Folding:
+    """What folding came to.
+
+    Attributes:
+        network: the folded network, or the original where folding changed its outputs.
+        difference: largest absolute difference of their logits on `images` images; None where
+            there is no BN to fold.
+        images: held-out images compared.
+        accepted: whether `network` is the folded one.
+    """
+
+    network: nn.Module
+    difference: float | None
+    images: int
+    accepted: bool
+
+
+def fold_checked(network: Inception, source: ImageSource, device: torch.device) -> Folding:
+    """Fold BN into the convolutions and compare logits on the first held-out images.
+
+    Args:
+        network: on `device`, in evaluation mode; left as it is.
+        source: held-out images; unreadable ones are passed over.
+        device: where the network lies.
+    """
+    folded = fold(network)
+    if network.config.normalization is Normalization.none:
+        return Folding(folded, None, 0, True)
+    crops = []
+    for index in range(min(len(source), 2 * CHECKED_IMAGES)):
+        try:
+            image = read_image(source, index)
+        except UnreadableImage:
+            continue
+        crops.append(cut_single(image, network.config.image_size))
+        if len(crops) == CHECKED_IMAGES:
+            break
+    if not crops:
+        return Folding(network, None, 0, False)
+    images = to_input(torch.from_numpy(np.stack(crops)).to(device))
+    images = images.contiguous(memory_format=torch.channels_last)
+    difference = largest_difference(network, folded, images)
+    with torch.inference_mode():
+        largest = float(network(images).abs().max())
+    accepted = difference <= FOLDING_TOLERANCE * max(1.0, largest)
+    return Folding(folded if accepted else network, difference, len(crops), accepted)

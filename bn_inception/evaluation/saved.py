@@ -1,0 +1,120 @@
+"""What an evaluation leaves: predictions, a JSON summary, and a table by class."""
+
+import csv
+import io
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bn_inception.data import ImageSource
+from bn_inception.evaluation.crops import CropSetting
+from bn_inception.evaluation.ensemble import interval
+from bn_inception.evaluation.multicrop import MultiCropResult
+from bn_inception.record import Predictions, write_predictions
+from bn_inception.record.atomic import write_json, write_text
+
+CONFUSED_PAIRS = 20
+
+
+def predictions(result: MultiCropResult, source: ImageSource, meta: dict[str, Any]) -> Predictions:
+    """The predictions of an evaluation.
+
+    Args:
+        result: of `source`.
+        source: the images evaluated.
+        meta: what they were made with; `classes` and `unreadable` (id -> reason) are added.
+    """
+    ids = np.array([source.identity(index) for index in range(len(source))])
+    unreadable = {str(ids[index]): reason for index, reason in result.unreadable.items()}
+    return Predictions(
+        ids=ids,
+        labels=source.labels.astype(np.int64),
+        probabilities=result.probabilities,
+        meta={**meta, "classes": list(source.classes), "unreadable": unreadable},
+    )
+
+
+def summary(
+    result: MultiCropResult, made: Predictions, setting: CropSetting, settings: dict[str, Any]
+) -> dict[str, Any]:
+    """The JSON object beside the predictions.
+
+    Returns:
+        `crops`, `statistics`, `models` 1; exact counts `count`, `wrong`, `wrong_top5`; errors and
+        their 95 % Wilson intervals as fractions; `accuracy_by_crops`, rows (crops, top-1, top-5)
+        of accuracies, and `crop_order`; `confused`, the most frequent (label, predicted, images);
+        `unreadable`; `images_per_second` and `crops_per_second` (what was computed, repetitions
+        left out); then the other entries of the predictions' meta and `settings`.
+    """
+    count = result.count
+    classes = made.meta["classes"]
+    meta = {key: value for key, value in made.meta.items() if key != "classes"}
+    return {
+        "crops": setting.value,
+        "statistics": meta.get("statistics"),
+        "models": 1,
+        "count": count,
+        "wrong": result.wrong,
+        "wrong_top5": result.wrong_top5,
+        "top1_error": result.wrong / count,
+        "top5_error": result.wrong_top5 / count,
+        "top1_interval": list(interval(result.wrong, count)),
+        "top5_interval": list(interval(result.wrong_top5, count)),
+        "images_per_second": count / result.seconds,
+        "crops_per_second": result.crops / result.seconds,
+        "crop_order": setting.order,
+        "accuracy_by_crops": [
+            [crops, correct / count, correct_top5 / count]
+            for crops, (correct, correct_top5) in enumerate(result.correct_by_crops.tolist(), 1)
+        ],
+        "confused": [
+            {"label": classes[label], "predicted": classes[predicted], "images": images}
+            for label, predicted, images in confused_pairs(result, made, CONFUSED_PAIRS)
+        ],
+        **{key: value for key, value in meta.items() if key not in ("crops", "statistics")},
+        **settings,
+    }
+
+
+def confused_pairs(
+    result: MultiCropResult, made: Predictions, limit: int
+) -> list[tuple[int, int, int]]:
+    """The most frequent top-1 errors: (label, predicted class, images), most frequent first."""
+    wrong = (result.ranks > 0) & (result.predicted >= 0) & (made.labels >= 0)
+    pairs = zip(made.labels[wrong].tolist(), result.predicted[wrong].tolist(), strict=True)
+    counted = sorted(Counter(pairs).items(), key=lambda item: (-item[1], item[0]))
+    return [(label, predicted, images) for (label, predicted), images in counted[:limit]]
+
+
+def class_table(result: MultiCropResult, made: Predictions) -> str:
+    """CSV, a line a class in label order: images, errors in images and as fractions."""
+    classes = made.meta["classes"]
+    known = made.labels >= 0
+    images, wrong, wrong_top5 = (
+        np.bincount(made.labels[known & which], minlength=len(classes)).tolist()
+        for which in (known, result.ranks > 0, result.ranks >= 5)
+    )
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["class", "images", "wrong", "wrong_top5", "top1_error", "top5_error"])
+    for name, total, one, five in zip(classes, images, wrong, wrong_top5, strict=True):
+        rates = [f"{part / total:.6g}" if total else "" for part in (one, five)]
+        table.writerow([name, total, one, five, *rates])
+    return text.getvalue()
+
+
+def write_evaluation(
+    path: Path, result: MultiCropResult, made: Predictions, described: dict[str, Any]
+) -> list[Path]:
+    """Write `NAME.npz`, and beside it `NAME.json` and `NAME.classes.csv`; each atomically.
+
+    Raises:
+        UserError: a file cannot be written; those that were there stay.
+    """
+    paths = [path, path.with_suffix(".json"), path.with_suffix(".classes.csv")]
+    write_predictions(paths[0], made)
+    write_json(paths[1], described)
+    write_text(paths[2], class_table(result, made))
+    return paths

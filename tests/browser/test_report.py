@@ -1,0 +1,78 @@
+"""`report.html` in a browser."""
+
+import json
+
+import pytest
+
+from bn_inception.cli.main import dispatch
+
+
+@pytest.fixture(scope="module")
+def page(outputs, tmp_path_factory):
+    folder = outputs / "bn_x30-cpu-tiny_imagenet-seed0" / "evaluation"
+    folder.mkdir()
+    for crops, name, top1, top5 in ((1, "single", 0.63, 0.30), (144, "144", 0.61, 0.28)):
+        counts = [1, 2, 3, 6, 12, 36, 72, 144][: 8 if crops > 1 else 1]
+        evaluation = {
+            "crops": name,
+            "statistics": "population",
+            "models": 1,
+            "count": 5000,
+            "top1_error": top1,
+            "top5_error": top5,
+            "top1_interval": [top1 - 0.013, top1 + 0.013],
+            "top5_interval": [top5 - 0.012, top5 + 0.012],
+            "accuracy_by_crops": [[n, 0.37 + 0.02 * n / 144, 0.7] for n in counts],
+        }
+        (folder / f"{name}-population.json").write_text(json.dumps(evaluation))
+    report = tmp_path_factory.mktemp("report")
+    assert dispatch(["compare", *map(str, sorted(outputs.iterdir())), f"output={report}"]) == 0
+    return report / "report.html"
+
+
+def requests(browser):
+    """Addresses the browser has asked for since this was last called."""
+    messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
+    return [
+        message["params"]["request"]["url"]
+        for message in messages
+        if message["method"] == "Network.requestWillBeSent"
+    ]
+
+
+def test_the_page_opens_without_a_network(browser, page, artifacts):
+    browser.set_window_size(1280, 1400)
+    requests(browser)
+    browser.get(page.as_uri())
+    assert requests(browser) == [page.as_uri()]
+    faults = [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"]
+    assert not faults
+    height = browser.execute_script("return document.documentElement.scrollHeight")
+    browser.set_window_size(1280, height + 200)
+    browser.save_screenshot(str(artifacts / "report.png"))
+
+    headings = [heading.text for heading in browser.find_elements("tag name", "h2")]
+    assert headings == [
+        "Steps to accuracy (Figure 3)",
+        "Validation accuracy by steps (Figure 2)",
+        "Errors by crops and models (Figure 4)",
+        "Accuracy by the number of crops",
+        "The paper's statements",
+        "Runs",
+    ]
+    # Both drawings are there, with curves, and nothing is wider than the page.
+    for drawing in browser.find_elements("tag name", "svg"):
+        assert drawing.size["width"] > 400 and drawing.size["height"] > 200
+        assert len(drawing.find_elements("tag name", "path")) > 20
+    width = browser.execute_script("return document.documentElement.scrollWidth")
+    assert width <= browser.execute_script("return window.innerWidth")
+    verdicts = [verdict.text for verdict in browser.find_elements("class name", "verdict")]
+    assert len(verdicts) == 9
+    assert {"holds", "does not hold", "not tested"} == set(verdicts)
+
+
+def test_a_narrow_window_does_not_cut_the_tables(browser, page):
+    browser.set_window_size(500, 1000)
+    browser.get(page.as_uri())
+    width = browser.execute_script("return document.documentElement.scrollWidth")
+    assert width <= browser.execute_script("return window.innerWidth")

@@ -1,0 +1,206 @@
+"""The audit: names what is odd, tells what is wrong, and is quiet about a sound data set."""
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from pictures import encoded, photo
+from PIL import Image
+
+from bn_inception.cli.main import dispatch
+from bn_inception.data.audit import Audit, as_text, audit
+from bn_inception.data.prepare import PrepareConfig, prepare
+from bn_inception.data.source import DataConfig, DataKind, open_sources
+from bn_inception.errors import UserError
+
+MakeFolder = Callable[..., Path]
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs fork")
+
+
+def audited(root: Path, kind: DataKind = DataKind.folder, workers: int = 0) -> Audit:
+    calls: list[tuple[str, int, int]] = []
+    result = audit(
+        DataConfig(kind=kind, root=str(root), workers=workers), lambda *call: calls.append(call)
+    )
+    for what in {call[0] for call in calls}:
+        own = [call[1:] for call in calls if call[0] == what]
+        assert own[0][0] == 0 and own[-1][0] == own[-1][1]
+    return result
+
+
+def shards_of(root: Path, target: Path) -> Path:
+    config = PrepareConfig(str(root), str(target), shard_size=4, workers=0)
+    prepare(config, lambda line: None, lambda what, done, total: None)
+    return target
+
+
+def test_a_sound_data_set(image_folder: MakeFolder) -> None:
+    root = image_folder({"n01": 3, "n02": 5}, {"n01": 2, "n02": 2})
+    result = audited(root)
+    assert result.problems == [] and result.findings == [] and result.duplicates == []
+    assert result.classes == 2
+    assert result.class_order == "by name: 0 is n01, 1 is n02"
+    train = result.splits["train"]
+    assert (train.images, train.readable) == (8, 8)
+    assert (train.smallest_class, train.largest_class) == (3, 5)
+    assert (train.mean_width, train.mean_height) == (48, 40)
+    assert (train.formats, train.modes) == ({"JPEG": 8}, {"RGB": 8})
+    source = open_sources(DataConfig(DataKind.folder, str(root))).train
+    contents = [source.read(index) for index in range(8)]
+    assert train.mean_bytes == sum(map(len, contents)) / 8
+    digests = b"".join(hashlib.sha256(data).digest() for data in contents)
+    assert train.sha256 == hashlib.sha256(digests).hexdigest()
+    # The same fingerprint that a run on this data records.
+    assert result.fingerprint.startswith(source.fingerprint() + "+")
+    assert "no problems" in as_text(result)
+
+
+@pytest.fixture
+def odd(image_folder: MakeFolder) -> Path:
+    """One image of every kind of oddness, and one of every way to be broken."""
+    root = image_folder({"a": 2, "b": 2})
+    folder = root / "train" / "a"
+    (folder / "cmyk.JPEG").write_bytes(encoded(photo(1).convert("CMYK")))
+    (folder / "png.JPEG").write_bytes(encoded(photo(2), "PNG"))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    (folder / "turned.JPEG").write_bytes(encoded(photo(3), exif=exif))
+    (folder / "cut.JPEG").write_bytes(encoded(photo(4))[:-200])
+    (folder / "empty.JPEG").write_bytes(b"")
+    (folder / "text.JPEG").write_text("<html>not found</html>")
+    (folder / "grey.JPEG").write_bytes(encoded(photo(5).convert("L")))
+    shutil.copy(root / "val" / "b" / "b_0.JPEG", folder / "again.JPEG")
+    return root
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_what_is_odd_is_named(odd: Path, workers: int) -> None:
+    result = audited(odd, workers=workers)
+    found = {(finding.kind, Path(finding.name).name): finding.detail for finding in result.findings}
+    assert set(found) == {
+        ("CMYK", "cmyk.JPEG"),
+        ("named otherwise", "png.JPEG"),
+        ("EXIF orientation", "turned.JPEG"),
+        ("truncated", "cut.JPEG"),
+        ("unreadable", "empty.JPEG"),
+        ("unreadable", "text.JPEG"),
+    }
+    assert found["named otherwise", "png.JPEG"] == "PNG, named .jpeg"
+    assert found["EXIF orientation", "turned.JPEG"] == "6"
+    assert found["unreadable", "empty.JPEG"] == "the file is empty"
+    assert all(finding.split == "train" for finding in result.findings)
+    train = result.splits["train"]
+    assert (train.images, train.readable) == (12, 9)
+    assert train.modes == {"RGB": 7, "CMYK": 1, "L": 1}
+    assert train.formats == {"JPEG": 8, "PNG": 1}
+    (group,) = result.duplicates
+    assert [Path(name).name for name in group["train"]] == ["again.JPEG"]
+    assert [Path(name).name for name in group["val"]] == ["b_0.JPEG"]
+    assert len(result.problems) == 2
+    assert "unreadable images (cannot be read or decoded): 2" in result.problems[0]
+    assert (
+        "truncated images (the file ends early): 1" in result.problems[1]
+        and "cut.JPEG" in result.problems[1]
+    )
+    text = as_text(result, limit=1)
+    assert "and 1 more" in text and "png.JPEG: PNG, named .jpeg" in text
+    assert "again.JPEG = " in text
+
+
+def test_oddness_alone_is_no_problem(image_folder: MakeFolder) -> None:
+    root = image_folder({"a": 2, "b": 2})
+    (root / "train" / "a" / "png.JPEG").write_bytes(encoded(photo(2), "PNG"))
+    result = audited(root)
+    assert len(result.findings) == 1 and result.problems == []
+
+
+def test_files_that_cannot_be_opened_are_no_duplicates(image_folder: MakeFolder) -> None:
+    root = image_folder({"a": 2, "b": 2})
+    if os.geteuid() == 0:
+        pytest.skip("root reads everything")
+    for split in ("train", "val"):
+        (root / split / "a" / "a_0.JPEG").chmod(0)
+    result = audited(root)
+    assert len(result.findings) == 2 and result.duplicates == []
+
+
+def test_imagenets_counts_and_names(image_folder: MakeFolder) -> None:
+    result = audited(image_folder({"dog": 2, "n01440764": 1}), DataKind.imagenet)
+    assert [problem.split(",")[0] for problem in result.problems] == [
+        "train holds 3 images",
+        "val holds 2 images",
+        "2 classes",
+        "1 classes are not named by a wnid such as n01440764",
+    ]
+    assert "ImageNet has 1,281,167" in result.problems[0]
+
+
+def test_the_order_of_classes_is_told(image_folder: MakeFolder) -> None:
+    root = image_folder({str(number): 1 for number in range(11)})
+    assert audited(root).class_order == "by value: 0 is 0, 10 is 10"
+
+
+def test_shards_are_as_their_folder_and_damage_is_named(odd: Path, tmp_path: Path) -> None:
+    shards = shards_of(odd, tmp_path / "shards")
+    folder, same = audited(odd), audited(shards, DataKind.shards)
+    assert same.fingerprint == folder.fingerprint
+    assert same.splits == folder.splits
+    assert same.problems[0].startswith("unreadable images (cannot be read or decoded): 2, ")
+    assert "train-00000" in same.problems[0]
+    with (shards / "train-000001.tar").open("r+b") as file:
+        file.seek(136)  # the modification time in a header: no image is touched
+        file.write(b"1")
+    with (shards / "val.index" / "offset.npy").open("r+b") as file:
+        file.seek(100)  # the space behind the description of the array
+        file.write(b"\t")
+    result = audited(shards, DataKind.shards, workers=2)
+    assert result.splits == folder.splits
+    assert f"{shards}/train-000001.tar differs from its checksum" in result.problems
+    assert f"{shards}/val.index/offset.npy differs from its checksum" in result.problems
+    assert len(result.problems) == 4
+
+
+def test_the_command(
+    image_folder: MakeFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = image_folder({"a": 2, "b": 2})
+    output = tmp_path / "audit.json"
+    given = ["audit", f"data.root={root}", "data.workers=0", f"output={output}"]
+    assert dispatch(given) == 0
+    assert "no problems" in capsys.readouterr().out
+    (root / "train" / "a" / "broken.JPEG").write_bytes(b"no")
+    assert dispatch(given) == 1
+    assert "problem: unreadable images (cannot be read or decoded): 1" in capsys.readouterr().out
+    written = json.loads(output.read_text())
+    assert written["findings"][0]["kind"] == "unreadable"
+    assert written["findings"][0]["name"] == f"{root}/train/a/broken.JPEG"
+    assert written["splits"]["train"]["readable"] == 4
+    assert written["data"] == "folder" and len(written["problems"]) == 1
+    with pytest.raises(UserError, match=r"data\.root"):
+        dispatch(["audit"])
+    with pytest.raises(UserError, match="takes key=value only"):
+        dispatch(["audit", str(root)])
+
+
+@pytest.mark.timeout(300)
+def test_real_photographs_have_no_problems(shared_data: Path, tmp_path: Path) -> None:
+    import zipfile
+
+    with zipfile.ZipFile(shared_data / "imagenet-300.zip") as archive:
+        names = sorted(archive.namelist())[:40]
+        for name in names:
+            for split in ("train", "val"):
+                (tmp_path / split / name[:9]).mkdir(parents=True)
+            (tmp_path / "train" / name[:9] / name).write_bytes(archive.read(name))
+            (tmp_path / "val" / name[:9] / name).write_bytes(archive.read(name))
+    result = audited(tmp_path)
+    assert result.problems == []
+    assert result.class_order.startswith("by wnid: 0 is n01440764")
+    assert len(result.duplicates) == 40
+    assert 200 < result.splits["train"].mean_width < 1000

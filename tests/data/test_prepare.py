@@ -1,0 +1,607 @@
+"""Making shards: every way in gives the same bytes, a kill costs little, bad input is named."""
+
+import gzip
+import io
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pictures import encoded, photo
+from PIL import Image
+
+from bn_inception.cli.main import dispatch
+from bn_inception.data import archives
+from bn_inception.data import prepare as prepare_module
+from bn_inception.data.parallel import unordered
+from bn_inception.data.prepare import PrepareConfig, Prepared, Recompression, prepare
+from bn_inception.data.source import DataConfig, DataKind, open_sources
+from bn_inception.errors import UserError
+
+MakeFolder = Callable[..., Path]
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs fork and file locks")
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+WNIDS = ("n01440764", "n01443537", "n15075141")
+
+
+def silent(what: str, done: int, total: int) -> None:
+    assert 0 <= done <= total
+
+
+def made(source: Path, target: Path, **settings: object) -> list[Prepared]:
+    config = PrepareConfig(str(source), str(target), **{"shard_size": 4, "workers": 0, **settings})
+    return prepare(config, lambda line: None, silent)
+
+
+def refused(source: Path, target: Path, **settings: object) -> str:
+    with pytest.raises(UserError) as caught:
+        made(source, target, **settings)
+    text = str(caught.value)
+    assert "\n" not in text
+    return text
+
+
+def content(target: Path) -> dict[str, bytes]:
+    """Every file but the lock."""
+    return {
+        str(path.relative_to(target)): path.read_bytes()
+        for path in sorted(target.rglob("*"))
+        if path.is_file() and path.name != ".lock"
+    }
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """A small ImageNet: its layout and its way of naming."""
+    root = tmp_path / "images"
+    number = 0
+    for label, wnid in enumerate(WNIDS):
+        for split, count in (("train", 4 + label), ("val", 2 + label)):
+            folder = root / split / wnid
+            folder.mkdir(parents=True)
+            for own in range(count):
+                number += 1
+                name = (
+                    f"{wnid}_{own * 37}.JPEG"
+                    if split == "train"
+                    else f"ILSVRC2012_val_{own * 3 + label + 1:08d}.JPEG"
+                )
+                (folder / name).write_bytes(encoded(photo(number)))
+    return root
+
+
+def tar_of(files: dict[str, bytes]) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        for name, data in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    return out.getvalue()
+
+
+def validation(images: Path) -> dict[str, tuple[str, bytes]]:
+    """File name -> (wnid, bytes), in the order of the files' numbers."""
+    paths = sorted((images / "val").glob("*/*"), key=lambda path: path.name)
+    return {path.name: (path.parent.name, path.read_bytes()) for path in paths}
+
+
+@pytest.fixture
+def downloads(images: Path, tmp_path: Path) -> Path:
+    """The same images as the archives that ImageNet is downloaded as."""
+    folder = tmp_path / "downloads"
+    folder.mkdir()
+    classes = {}
+    for wnid in (WNIDS[2], WNIDS[0], WNIDS[1]):  # in no order, and neither are their members
+        files = sorted((images / "train" / wnid).iterdir(), reverse=True)
+        classes[f"{wnid}.tar"] = tar_of({path.name: path.read_bytes() for path in files})
+    (folder / archives.TRAIN_TAR).write_bytes(tar_of(classes))
+    held_out = validation(images)
+    shuffled = sorted(held_out, key=lambda name: name[::-1])
+    (folder / archives.VAL_TAR).write_bytes(
+        tar_of({f"./{name}": held_out[name][1] for name in shuffled})
+    )
+    lines = "".join(f"{wnid}\n" for wnid, _ in held_out.values())
+    (folder / "val_classes.txt").write_text(lines)
+    return folder
+
+
+def test_folders_become_shards(images: Path, tmp_path: Path) -> None:
+    train, val = made(images, tmp_path / "shards")
+    assert (train.images, train.shards, train.written) == (15, 4, 15)
+    assert (val.images, val.shards) == (9, 3)
+    files = set(content(tmp_path / "shards"))
+    assert {"train.json", "val.json", "train.sha256", "train-000003.tar"} <= files
+    assert not any("partial" in name or "tmp" in name or "spool" in name for name in files)
+
+
+def test_archives_give_the_bytes_that_folders_give(
+    images: Path, downloads: Path, tmp_path: Path
+) -> None:
+    made(images, tmp_path / "one")
+    made(downloads, tmp_path / "other")
+    assert content(tmp_path / "one") == content(tmp_path / "other")
+
+
+def test_one_split_alone_and_the_other_later(images: Path, downloads: Path, tmp_path: Path) -> None:
+    made(images, tmp_path / "one")
+    (downloads / archives.VAL_TAR).rename(tmp_path / "later")
+    assert [done.split for done in made(downloads, tmp_path / "other")] == ["train"]
+    (tmp_path / "later").rename(downloads / archives.VAL_TAR)
+    train, val = made(downloads, tmp_path / "other")
+    assert (train.written, val.written) == (0, 9)
+    assert content(tmp_path / "one") == content(tmp_path / "other")
+    shutil.rmtree(images / "val")
+    assert [done.split for done in made(images, tmp_path / "third")] == ["train"]
+
+
+def development_kit(images: Path) -> dict[str, bytes]:
+    savemat = pytest.importorskip("scipy.io").savemat
+    # As in the original: numbers do not follow the wnids, and inner nodes come after the leaves.
+    numbers = {WNIDS[0]: 3, WNIDS[1]: 1, WNIDS[2]: 2}
+    kinds = [("ILSVRC2012_ID", "O"), ("WNID", "O"), ("words", "O")]
+    synsets = np.array(
+        [(number, wnid, "a, b") for wnid, number in numbers.items()] + [(1001, "n00001740", "all")],
+        dtype=kinds,
+    ).reshape(-1, 1)
+    meta = io.BytesIO()
+    savemat(meta, {"synsets": synsets}, do_compression=True)
+    truth = "".join(f"{numbers[wnid]}\n" for wnid, _ in validation(images).values())
+    return {
+        "ILSVRC2012_devkit_t12/readme.txt": b"",
+        "ILSVRC2012_devkit_t12/data/meta.mat": meta.getvalue(),
+        "ILSVRC2012_devkit_t12/data/ILSVRC2012_validation_ground_truth.txt": truth.encode(),
+    }
+
+
+@pytest.mark.parametrize("unpacked", [False, True])
+def test_the_development_kit_tells_the_classes(
+    images: Path, downloads: Path, tmp_path: Path, unpacked: bool
+) -> None:
+    kit = development_kit(images)
+    (downloads / "val_classes.txt").unlink()
+    if unpacked:
+        for name, data in kit.items():
+            (downloads / name).parent.mkdir(parents=True, exist_ok=True)
+            (downloads / name).write_bytes(data)
+    else:
+        (downloads / "ILSVRC2012_devkit_t12.tar.gz").write_bytes(gzip.compress(tar_of(kit)))
+    made(images, tmp_path / "one")
+    made(downloads, tmp_path / "other")
+    assert content(tmp_path / "one") == content(tmp_path / "other")
+
+
+def test_a_missing_scipy_or_kit_is_named_with_the_remedy(
+    images: Path, downloads: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kit = gzip.compress(tar_of(development_kit(images)))
+    (downloads / "val_classes.txt").unlink()
+    assert "put ILSVRC2012_devkit_t12.tar.gz beside it" in refused(downloads, tmp_path / "shards")
+    (downloads / "ILSVRC2012_devkit_t12.tar.gz").write_bytes(kit[: len(kit) // 2])
+    assert "cannot be read" in refused(downloads, tmp_path / "shards")
+    (downloads / "ILSVRC2012_devkit_t12.tar.gz").write_bytes(gzip.compress(tar_of({"a": b""})))
+    assert "has no data/ILSVRC2012_validation_ground" in refused(downloads, tmp_path / "shards")
+    (downloads / "ILSVRC2012_devkit_t12.tar.gz").write_bytes(kit)
+    monkeypatch.setitem(sys.modules, "scipy.io", None)
+    text = refused(downloads, tmp_path / "shards")
+    assert "bn-inception[devkit]" in text and "val_classes.txt" in text
+
+
+def parquet_of(rows: list[tuple[str | None, bytes | None, int]], path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    pytest.importorskip("pyarrow.parquet")
+    images = [{"bytes": data, "path": name} for name, data, _ in rows]
+    table = pyarrow.table({"image": images, "label": [label for _, _, label in rows]})
+    pyarrow.parquet.write_table(table, path, row_group_size=3)
+
+
+@pytest.fixture
+def parquet(images: Path, tmp_path: Path) -> Path:
+    """The same images as the files of imagenet-1k: in no order, class names in the paths."""
+    folder = tmp_path / "parquet" / "data"
+    folder.mkdir(parents=True)
+    for split, ours in (("train", "train"), ("validation", "val")):
+        paths = sorted((images / ours).glob("*/*"), key=lambda path: path.name[::-1])
+        rows = [
+            (
+                f"{path.stem}_{path.parent.name}{path.suffix}",
+                path.read_bytes(),
+                WNIDS.index(path.parent.name),
+            )
+            for path in paths
+        ]
+        half = len(rows) // 2
+        for number, part in enumerate((rows[:half], rows[half:])):
+            parquet_of(part, folder / f"{split}-{number:05d}-of-00002.parquet")
+    parquet_of([("ILSVRC2012_test_1.JPEG", b"x", -1)], folder / "test-00000-of-00001.parquet")
+    return folder.parent
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_parquet_gives_the_bytes_that_folders_give(
+    images: Path, parquet: Path, tmp_path: Path, workers: int
+) -> None:
+    made(images, tmp_path / "one")
+    made(parquet, tmp_path / "other", workers=workers)
+    assert content(tmp_path / "one") == content(tmp_path / "other")
+
+
+def test_parquet_without_paths_is_numbered(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    for split in ("train", "validation"):
+        rows = [(None, encoded(photo(n)), n % 3 + 8) for n in range(6)]
+        parquet_of(rows, source / f"{split}-0.parquet")
+    made(source, tmp_path / "shards")
+    train = open_sources(DataConfig(DataKind.shards, str(tmp_path / "shards"))).train
+    assert train.classes == ("8", "9", "10")
+    assert train.identity(0) == "8/train-0-00000000.jpg"
+
+
+def test_odd_parquet_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    path = source / "train-0.parquet"
+    parquet_of([("a.jpg", b"x", -1)], path)
+    assert "row 0 has label -1" in refused(source, tmp_path / "shards")
+    parquet_of([("a.jpg", b"x", 0), ("b.jpg", None, 0)], path)
+    assert "row 1 has no image bytes" in refused(source, tmp_path / "shards")
+    monkeypatch.setattr(archives, "MAX_IMAGE_BYTES", 9)
+    parquet_of([("a.jpg", b"0123456789", 0)], path)
+    assert "row 0 has 10 bytes, more than 9" in refused(source, tmp_path / "shards")
+    path.write_bytes(b"PAR1 no more")
+    assert f"{path} cannot be read" in refused(source, tmp_path / "shards")
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    assert "bn-inception[parquet]" in refused(source, tmp_path / "shards")
+
+
+def test_processes_do_not_change_the_bytes(images: Path, tmp_path: Path) -> None:
+    made(images, tmp_path / "one")
+    made(images, tmp_path / "two", workers=2)
+    assert content(tmp_path / "one") == content(tmp_path / "two")
+
+
+SLOW = """
+import sys, time
+from bn_inception.data import prepare as module
+from bn_inception.data.source import FolderSource
+
+read = FolderSource.read
+FolderSource.read = lambda self, index: (time.sleep(0.05), read(self, index))[1]
+config = module.PrepareConfig(sys.argv[1], sys.argv[2], shard_size=4, workers=2)
+module.prepare(config, print, lambda what, done, total: None)
+"""
+
+
+@pytest.mark.timeout(120)
+def test_a_killed_prepare_goes_on_and_ends_with_the_same_bytes(
+    images: Path, tmp_path: Path
+) -> None:
+    made(images, tmp_path / "undisturbed")
+    target = tmp_path / "killed"
+    process = subprocess.Popen(
+        [sys.executable, "-c", SLOW, str(images), str(target)], cwd=REPOSITORY
+    )
+    try:
+        while not list(target.glob("train.partial/0*.json")):
+            assert process.poll() is None
+            time.sleep(0.01)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    kept = {path.name: path.stat().st_mtime_ns for path in target.glob("train-*.tar")}
+    assert 0 < len(kept) < 4
+    assert not (target / "train.json").exists()
+    with pytest.raises(UserError, match=r"has no train\.json"):
+        open_sources(DataConfig(DataKind.shards, str(target)))
+    train, _ = made(images, target)
+    assert 0 < train.written < 15
+    recorded = [name for name in kept if (target / name).stat().st_mtime_ns == kept[name]]
+    assert recorded  # not written again
+    # Processes of the killed one live for half a second more, and may leave a temporary file.
+    found = {name: data for name, data in content(target).items() if not name.startswith(".")}
+    assert found == content(tmp_path / "undisturbed")
+    time.sleep(1)
+    made(images, target)
+    assert content(target) == content(tmp_path / "undisturbed")
+
+
+def test_a_damaged_shard_is_found_named_and_made_again(images: Path, tmp_path: Path) -> None:
+    target = tmp_path / "shards"
+    made(images, target)
+    before = content(target)
+    with (target / "train-000001.tar").open("r+b") as file:
+        file.seek(700)
+        file.write(b"flipped")
+    (target / "val-000002.tar").unlink()
+    said: list[str] = []
+    config = PrepareConfig(str(images), str(target), shard_size=4, workers=0)
+    train, val = prepare(config, said.append, silent)
+    assert (train.written, val.written) == (4, 1)
+    assert len(said) == 2
+    assert "train-000001.tar is missing or damaged" in said[0]
+    assert "val-000002.tar is missing or damaged" in said[1]
+    assert content(target) == before
+    with (target / "train.index" / "offset.npy").open("r+b") as file:
+        file.seek(200)
+        file.write(b"flipped")
+    said.clear()
+    prepare(config, said.append, silent)
+    assert "offset.npy is damaged" in said[0]
+    assert content(target) == before
+
+
+def test_a_damaged_shard_of_a_begun_prepare_is_made_again(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "shards"
+    made(images, tmp_path / "undisturbed")
+
+    def stop(job: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(prepare_module, "_finish", stop)
+        made(images, target)
+    (target / "train-000000.tar").write_bytes(b"")
+    (target / "train.partial" / "000001.json").write_text('{"bytes"')
+    train, _ = made(images, target)
+    assert train.written == 8
+    assert content(target) == content(tmp_path / "undisturbed")
+
+
+def test_other_images_or_settings_are_refused(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "shards"
+    made(images, target)
+    text = refused(images, target, shard_size=5)
+    assert "shard_size is '5' here, '4' there" in text and "choose another folder" in text
+    assert "encoding is 'shorter side 20" in refused(images, target, shorter_side=20)
+    before = content(target)
+    path = next((images / "train" / WNIDS[0]).iterdir())
+    path.write_bytes(path.read_bytes() + b"x")
+    assert "source images is" in refused(images, target)
+    assert content(target) == before
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "train-000000.tar").write_bytes(b"somebody's")
+    assert "not of this program" in refused(images, other)
+    assert content(other) == {"train-000000.tar": b"somebody's"}
+
+
+def test_two_at_once_are_kept_apart(images: Path, tmp_path: Path) -> None:
+    code = (
+        "import fcntl, sys\nf = open(sys.argv[1], 'w')\nfcntl.lockf(f, fcntl.LOCK_EX)\n"
+        "print('held', flush=True)\nsys.stdin.read()"
+    )
+    target = tmp_path / "shards"
+    target.mkdir()
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(target / ".lock")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        assert "being written by another process" in refused(images, target)
+        holder.communicate()
+    made(images, target)
+
+
+def test_room_is_checked_before_anything_is_written(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=20_000))
+    text = refused(images, tmp_path / "shards")
+    assert "needs up to 0.0 GB more, 0.0 GB are free" in text
+    assert content(tmp_path / "shards") == {}
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=200_000))
+    made(images, tmp_path / "shards")
+
+
+def test_a_full_disk_is_named(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_space(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", no_space)
+    assert "No space left on device" in refused(images, tmp_path / "shards")
+    assert not any(name.startswith(".") for name in content(tmp_path / "shards"))
+
+
+def member(name: str, kind: bytes = tarfile.REGTYPE, data: bytes = b"", link: str = "") -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        info = tarfile.TarInfo(name)
+        info.type, info.linkname, info.size = kind, link, len(data)
+        tar.addfile(info, io.BytesIO(data))
+    return out.getvalue()
+
+
+HOSTILE = {
+    "absolute": (member("/etc/cron.d/x.JPEG"), "'/etc/cron.d/x.JPEG' has an absolute path"),
+    "outside": (member("../x.JPEG"), r"'../x.JPEG' leads out of its folder"),
+    "inside": (member("a/b.JPEG"), "'a/b.JPEG' lies in a folder"),
+    "symbolic": (member("x.JPEG", tarfile.SYMTYPE, link="/etc/passwd"), "link to '/etc/passwd'"),
+    "hard": (member("x.JPEG", tarfile.LNKTYPE, link="y.JPEG"), "'x.JPEG' is a link to 'y.JPEG'"),
+    "device": (member("x.JPEG", tarfile.CHRTYPE), "'x.JPEG' is neither a file nor a folder"),
+    "fifo": (member("x.JPEG", tarfile.FIFOTYPE), "'x.JPEG' is neither a file nor a folder"),
+    "folder": (member("sub", tarfile.DIRTYPE), "'sub' is a folder"),
+    "large": (member("x.JPEG", data=b"x" * 1001), "'x.JPEG' has 1,001 bytes, more than 1,000"),
+    "twice": (tar_of({"a.JPEG": b"1"})[:1024] + tar_of({"a.JPEG": b"2"}), "a.JPEG twice"),
+    "compressed": (gzip.compress(tar_of({"a.JPEG": b"1"})), "not an uncompressed tar file"),
+    "cut short": (tar_of({"a.JPEG": b"1" * 900})[:1000], "'a.JPEG' reaches over the end|damaged"),
+    "no end": (tar_of({"a.JPEG": b"1"})[:1024], "ends early or is damaged at byte 1,024"),
+    "torn": (
+        tar_of({"a.JPEG": b"1"})[:1024] + b"\xff" * 512 + tar_of({"b.JPEG": b"2"}),
+        "ends early or is damaged at byte 1,024",
+    ),
+    "huge header": (b"", "a header of 2,"),
+    "empty": (tar_of({}), "holds no images"),
+    "nothing": (b"", "not an uncompressed tar file"),
+}
+
+
+def huge_header() -> bytes:
+    info = tarfile.TarInfo("././@LongLink")
+    info.type, info.size = tarfile.GNUTYPE_LONGNAME, 2 << 30
+    return info.tobuf(tarfile.GNU_FORMAT) + bytes(10240)
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+@pytest.mark.parametrize("which", ["class", "validation"])
+def test_hostile_archives_are_refused_by_name(
+    what: str, which: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archives, "MAX_IMAGE_BYTES", 1000)
+    archive, named = HOSTILE[what]
+    archive = huge_header() if what == "huge header" else archive
+    source = tmp_path / "source"
+    source.mkdir()
+    if which == "class":
+        if what == "empty":
+            named = "holds no images"
+        (source / archives.TRAIN_TAR).write_bytes(tar_of({"n01440764.tar": archive}))
+    else:
+        (source / archives.VAL_TAR).write_bytes(archive)
+        lines = 2 if what == "twice" else 0 if what == "empty" else 1
+        (source / "val_classes.txt").write_text("n01440764\n" * max(lines, 1))
+        if what == "empty":
+            named = "holds 0 images, val_classes.txt has 1 labels"
+    text = refused(source, tmp_path / "shards")
+    assert text.startswith("source: ")
+    assert archives.TRAIN_TAR in text or archives.VAL_TAR in text
+    assert re.search(named, text), text
+    assert not list((tmp_path / "shards").glob("*.tar"))
+
+
+def test_an_outer_member_that_is_no_class_is_named(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / archives.TRAIN_TAR).write_bytes(tar_of({"x.JPEG": b"1"}))
+    assert "'x.JPEG' is not the tar file of a class" in refused(source, tmp_path / "shards")
+    (source / archives.TRAIN_TAR).write_bytes(tar_of({"../n01440764.tar": tar_of({})}))
+    assert "leads out of its folder" in refused(source, tmp_path / "shards")
+
+
+def test_labels_must_belong_to_the_images(downloads: Path, tmp_path: Path) -> None:
+    (downloads / "val_classes.txt").write_text(f"{WNIDS[0]}\n" * 8)
+    assert "holds 9 images, val_classes.txt has 8" in refused(downloads, tmp_path / "shards")
+    (downloads / "val_classes.txt").write_text("n99999999\n" * 9)
+    assert "different classes (3 and 1)" in refused(downloads, tmp_path / "shards")
+    (downloads / "val_classes.txt").write_text("../x\n" * 9)
+    assert "not a list of classes" in refused(downloads, tmp_path / "shards")
+
+
+def test_a_source_that_is_none_or_several_is_named(images: Path, tmp_path: Path) -> None:
+    assert "does not exist; expected train/" in refused(tmp_path / "no", tmp_path / "shards")
+    (tmp_path / "empty").mkdir()
+    assert "holds nothing of the kind" in refused(tmp_path / "empty", tmp_path / "shards")
+    (images / archives.TRAIN_TAR).touch()
+    assert "holds several of these" in refused(images, tmp_path / "shards")
+    (images / archives.TRAIN_TAR).unlink()
+    (images / "val" / WNIDS[0]).rename(images / "val" / "x")
+    text = refused(images, tmp_path / "shards")
+    assert text.startswith("source: ") and "data.root" not in text
+
+
+def test_an_image_that_cannot_be_read_or_decoded_is_named(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = images / "train" / WNIDS[1] / "broken.JPEG"
+    broken.write_bytes(encoded(photo(1))[:500])
+    made(images, tmp_path / "kept")  # its own bytes, whatever they are
+    text = refused(images, tmp_path / "smaller", shorter_side=20, workers=2)
+    assert f"{broken} cannot be encoded again" in text
+    broken.unlink()
+    broken.symlink_to(tmp_path / "nowhere")
+    made(images, tmp_path / "without")  # no file: not listed
+
+
+def test_recompression() -> None:
+    small = encoded(photo(1, (64, 40)))
+    assert Recompression(40, 90).encode(small, "x") == small
+    wide = Image.open(io.BytesIO(Recompression(40, 90).encode(encoded(photo(1, (129, 80))), "x")))
+    assert (wide.size, wide.format, wide.mode) == ((64, 40), "JPEG", "RGB")
+    tall = Image.open(io.BytesIO(Recompression(40, 90).encode(encoded(photo(1, (80, 240))), "x")))
+    assert tall.size == (40, 120)
+    original = np.asarray(photo(1, (129, 80)).resize((64, 40), Image.Resampling.LANCZOS), float)
+    assert np.abs(np.asarray(wide, float) - original).mean() < 3
+    # CMYK and PNG become what any JPEG reader understands.
+    cmyk = Recompression(20, 90).encode(encoded(photo(1).convert("CMYK")), "x")
+    assert Image.open(io.BytesIO(cmyk)).mode == "RGB"
+
+
+def test_recompressed_shards_are_smaller_and_other(images: Path, tmp_path: Path) -> None:
+    train, _ = made(images, tmp_path / "small", shorter_side=20, quality=80)
+    kept, _ = made(images, tmp_path / "kept")
+    assert train.images == kept.images
+    small = open_sources(DataConfig(DataKind.shards, str(tmp_path / "small"))).train
+    same = open_sources(DataConfig(DataKind.shards, str(tmp_path / "kept"))).train
+    assert small.fingerprint() != same.fingerprint()
+    assert small.meta.source_fingerprint == same.fingerprint()
+    assert "shorter side 20, JPEG quality 80" in small.meta.encoding
+    for index in range(len(small)):
+        assert min(Image.open(io.BytesIO(small.read(index))).size) == 20
+    train, _ = made(images, tmp_path / "small", shorter_side=20, quality=80)
+    assert train.written == 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"quality": 90}, "quality: 90 is not read"),
+        ({"quality": 0, "shorter_side": 9}, "quality: 0 is not between"),
+        ({"shorter_side": 0}, "shorter_side: 0"),
+        ({"shard_size": 0}, "shard_size: 0"),
+        ({"workers": -1}, "workers: -1"),
+    ],
+)
+def test_settings_are_checked(settings: dict[str, int], named: str) -> None:
+    with pytest.raises(UserError, match=named):
+        PrepareConfig("a", "b", **settings)
+
+
+def test_the_command(images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = ["prepare", f"source={images}", f"target={tmp_path / 'shards'}", "workers=0"]
+    assert dispatch(given) == 0
+    out, err = capsys.readouterr()
+    assert "train: 15 images in 1 shards" in out and "images/s" in out
+    assert f"data=shards data.root={tmp_path / 'shards'}" in out
+    assert err == ""
+    assert dispatch(given) == 0
+    assert "all there, checksums right" in capsys.readouterr().out
+    with pytest.raises(UserError, match="source: not set"):
+        dispatch(["prepare", f"target={tmp_path}"])
+    with pytest.raises(UserError, match="takes key=value only"):
+        dispatch(["prepare", str(images)])
+
+
+def _double(number: int) -> int:
+    if number == 7:
+        raise UserError("seven")
+    if number == 8:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return 2 * number
+
+
+def test_work_is_spread_and_its_errors_come_back() -> None:
+    for workers in (0, 2):
+        assert sorted(unordered(_double, iter(range(7)), workers)) == list(range(0, 14, 2))
+        with pytest.raises(UserError, match="seven"):
+            list(unordered(_double, [1, 7], workers))
+    with pytest.raises(UserError, match="died"):
+        list(unordered(_double, [1, 8, 2], 2))

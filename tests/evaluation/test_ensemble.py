@@ -1,0 +1,274 @@
+"""Ensembles against the definition, computed the slow way; what is refused; the command."""
+
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bn_inception import UserError
+from bn_inception.cli.main import dispatch, main
+from bn_inception.evaluation import ensemble as module
+from bn_inception.evaluation.ensemble import ensemble, interval, prediction_file
+from bn_inception.record import Predictions, read_predictions, write_predictions
+from bn_inception.record.predictions import ranks
+
+CLASSES = 12
+
+
+def predictions(
+    member: int, *, images: int = 40, sharpness: float = 2.0, **meta: Any
+) -> Predictions:
+    """A network that is right more often than not, on images that all members share."""
+    shared = np.random.default_rng(0)
+    labels = shared.integers(0, CLASSES, images)
+    scores = shared.normal(size=(images, CLASSES))
+    scores += np.random.default_rng(member + 1).normal(size=(images, CLASSES))
+    scores[np.arange(images), labels] += 1.0
+    probabilities = np.exp(sharpness * scores)
+    probabilities /= probabilities.sum(1, keepdims=True)
+    described = {
+        "crops": "144",
+        "statistics": "running",
+        "classes": [f"n{number}" for number in range(CLASSES)],
+        "checkpoint": {"sha256": f"hash {member}"},
+    }
+    return Predictions(
+        np.array([f"n{label}/{image}.JPEG" for image, label in enumerate(labels)]),
+        labels,
+        probabilities.astype(np.float16),
+        described | meta,
+    )
+
+
+def saved(folder: Path, members: list[Predictions]) -> list[Path]:
+    paths = [folder / f"{number}.npz" for number in range(len(members))]
+    for path, member in zip(paths, members, strict=True):
+        write_predictions(path, member)
+    return paths
+
+
+def names(paths: list[Path]) -> list[str]:
+    return [path.stem for path in paths]
+
+
+def check_every_subset(paths: list[Path], members: list[Predictions]) -> None:
+    """Every subset's errors are those of the mean of its members, ties and all."""
+    result = ensemble(paths, names(paths))
+    numbers = range(len(members))
+    expected = [subset for size in numbers for subset in itertools.combinations(numbers, size + 1)]
+    assert [subset.members for subset in result.subsets] == expected
+    for subset in result.subsets:
+        # Sums of float16 are exact in float64, and order classes as their mean does.
+        summed = np.sum([members[m].probabilities.astype(np.float64) for m in subset.members], 0)
+        places = ranks(summed, members[0].labels)
+        assert subset.errors.wrong == (places > 0).sum()
+        assert subset.errors.wrong_top5 == (places >= 5).sum()
+        assert subset.errors.count == len(members[0])
+    mean = np.mean([member.probabilities.astype(np.float64) for member in members], 0)
+    np.testing.assert_array_equal(result.predictions.probabilities, mean.astype(np.float16))
+
+
+@pytest.mark.parametrize("block", [1, 7, 40, 256])
+def test_every_subset_is_measured_whatever_the_block(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, block: int
+) -> None:
+    monkeypatch.setattr(module, "BLOCK", block)
+    members = [predictions(member) for member in range(4)]
+    check_every_subset(saved(tmp_path, members), members)
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), count=st.integers(2, 4), unreadable=st.booleans())
+def test_ties_and_unreadable_images(
+    tmp_path_factory: pytest.TempPathFactory, seed: int, count: int, unreadable: bool
+) -> None:
+    """Probabilities of few values: most classes tie with others, in members and in their mean."""
+    generator = np.random.default_rng(seed)
+    labels = generator.integers(0, CLASSES, 9)
+    members = []
+    for member in range(count):
+        weights = generator.integers(0, 3, (9, CLASSES)).astype(np.float64)
+        weights[:, member] += 1  # no row of zeros
+        probabilities = (weights / weights.sum(1, keepdims=True)).astype(np.float16)
+        if unreadable:
+            probabilities[4] = 0
+        ids = np.array([f"{image}.png" for image in range(9)])
+        members.append(Predictions(ids, labels, probabilities, {"member": member}))
+    folder = tmp_path_factory.mktemp("ties")
+    try:
+        check_every_subset(saved(folder, members), members)
+    except UserError as error:  # two random members may be equal
+        assert "one and the same network" in str(error)
+
+
+def test_subnormal_probabilities_are_not_lost(tmp_path: Path) -> None:
+    members = [predictions(member, sharpness=12.0) for member in range(3)]
+    assert (members[0].probabilities < 2**-14).mean() > 0.5
+    check_every_subset(saved(tmp_path, members), members)
+
+
+def test_the_ensemble_is_predictions_itself(tmp_path: Path) -> None:
+    paths = saved(tmp_path, [predictions(member) for member in range(3)])
+    result = ensemble(paths, names(paths))
+    write_predictions(tmp_path / "mean.npz", result.predictions)
+    mean = read_predictions(tmp_path / "mean.npz")
+    assert mean.meta["members"] == ["0", "1", "2"]
+    assert mean.meta["crops"] == "144" and len(mean.meta["checkpoint"]["sha256"]) == 64
+    assert mean.meta["classes"][3] == "n3"
+    assert result.errors.wrong < min(s.errors.wrong for s in result.of_size(1))
+    with pytest.raises(UserError, match="already; give their own"):
+        ensemble([*paths, tmp_path / "mean.npz"], ["a", "b", "c", "d"])
+
+
+def test_what_is_written(tmp_path: Path) -> None:
+    paths = saved(tmp_path, [predictions(member) for member in range(3)])
+    result = ensemble(paths, names(paths))
+    described = json.loads(json.dumps(result.as_dict()))
+    errors = result.errors
+    assert (described["models"], described["count"]) == (3, 40)
+    assert (described["crops"], described["statistics"]) == ("144", "running")
+    assert described["top1_error"] == errors.wrong / 40
+    low, high = described["top5_interval"]
+    assert low < described["top5_error"] < high
+    assert [size["subsets"] for size in described["subsets"]] == [3, 3, 1]
+    for size in described["subsets"]:
+        subsets = result.of_size(size["models"])
+        top1 = [subset.errors.top1 for subset in subsets]
+        assert size["best"]["top1_error"] == min(top1)
+        assert size["worst"]["top1_error"] == max(top1)
+        assert size["mean"]["top1_error"] == pytest.approx(np.mean(top1))
+    assert described["subsets"][2]["best"]["members"] == ["0", "1", "2"]
+    assert [member["top1_error"] for member in described["members"]] == [
+        subset.errors.top1 for subset in result.subsets[:3]
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ({"images": 41}, ["40 and 41 images"]),
+        ({"ids": 3}, ["image 4 is", "other.JPEG"]),
+        ({"labels": 5}, ["has the label", "/5.JPEG"]),
+        ({"unreadable": 6}, ["/6.JPEG", "could be read"]),
+        ({"classes": [f"m{number}" for number in range(CLASSES)]}, ["class 0 is n0", "m0"]),
+        ({"crops": "single"}, ["crops are 144", "single"]),
+        ({"statistics": "population"}, ["statistics are running", "population"]),
+        ({"checkpoint": {"sha256": "hash 0"}}, ["one and the same network"]),
+    ],
+)
+def test_members_that_do_not_fit_are_refused(
+    tmp_path: Path, changed: dict[str, Any], named: list[str]
+) -> None:
+    meta = {k: v for k, v in changed.items() if isinstance(v, str | list | dict)}
+    other = predictions(1, images=changed.get("images", 40), **meta)
+    if "ids" in changed:
+        other.ids[changed["ids"]] = "other.JPEG"
+    if "labels" in changed:
+        other.labels[changed["labels"]] = (other.labels[changed["labels"]] + 1) % CLASSES
+    if "unreadable" in changed:
+        other.probabilities[changed["unreadable"]] = 0
+    paths = saved(tmp_path, [predictions(0), other])
+    with pytest.raises(UserError) as caught:
+        ensemble(paths, names(paths))
+    for word in [*named, str(paths[0]), str(paths[1])]:
+        assert word in str(caught.value)
+
+
+def test_the_same_predictions_under_another_name_are_refused(tmp_path: Path) -> None:
+    paths = saved(tmp_path, [predictions(0), predictions(0, checkpoint={"sha256": "other"})])
+    with pytest.raises(UserError, match="one and the same network"):
+        ensemble(paths, names(paths))
+
+
+def test_images_without_labels_and_too_few_members_are_refused(tmp_path: Path) -> None:
+    members = [predictions(member) for member in range(2)]
+    for member in members:
+        member.labels[7] = -1
+    paths = saved(tmp_path, members)
+    with pytest.raises(UserError, match="has no label"):
+        ensemble(paths, names(paths))
+    with pytest.raises(UserError, match="1 members given; allowed are 2 to 10"):
+        ensemble(paths[:1], names(paths[:1]))
+    with pytest.raises(UserError, match="11 members"):
+        ensemble(paths[:1] * 11, names(paths[:1] * 11))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "count", "low", "high"),
+    # By hand from Wilson's formula; 201 of 1000 is Figure 4's 20.1 %.
+    [(0, 10, 0.0, 0.27753), (10, 10, 0.72247, 1.0), (5, 10, 0.23659, 0.76341)],
+)
+def test_the_interval_of_a_rate(wrong: int, count: int, low: float, high: float) -> None:
+    assert interval(wrong, count) == pytest.approx((low, high), abs=1e-5)
+
+
+def test_the_interval_at_imagenets_size() -> None:
+    low, high = interval(10_050, 50_000)
+    assert (low, high) == pytest.approx((0.1975, 0.2045), abs=1e-4)
+
+
+def run_folder(folder: Path, *ways: tuple[str, str]) -> Path:
+    (folder / "evaluation").mkdir(parents=True)
+    for crops, statistics in ways:
+        write_predictions(
+            folder / "evaluation" / f"{crops}-{statistics}.npz",
+            predictions(0, crops=crops, statistics=statistics),
+        )
+    return folder
+
+
+def test_a_run_folder_stands_for_its_predictions(tmp_path: Path) -> None:
+    folder = run_folder(
+        tmp_path / "run", ("single", "running"), ("144", "running"), ("144", "population")
+    )
+    assert prediction_file(folder, "single").name == "single-running.npz"
+    assert prediction_file(folder, "144", "population").name == "144-population.npz"
+    assert prediction_file(folder / "some.npz") == folder / "some.npz"
+    for crops, statistics, words in (
+        (None, None, "several ways (crops=144 statistics=population; crops=144"),
+        ("144", None, "choose one"),
+        ("10", None, "no predictions with crops=10, only crops=144"),
+    ):
+        with pytest.raises(UserError) as caught:
+            prediction_file(folder, crops, statistics)
+        assert words in str(caught.value)
+    with pytest.raises(UserError, match=r"evaluate run="):
+        prediction_file(tmp_path)
+    (folder / "evaluation" / "broken.npz").write_bytes(b"PK\x03\x04")
+    with pytest.raises(UserError, match=r"broken\.npz: not readable"):
+        prediction_file(folder)
+
+
+def test_the_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for member in range(3):
+        (tmp_path / f"run{member}" / "evaluation").mkdir(parents=True)
+        write_predictions(f"run{member}/evaluation/144-running.npz", predictions(member))
+    assert dispatch(["ensemble", "run0", "run1", "run2", "crops=144", "output=all.npz"]) == 0
+    printed = capsys.readouterr().out
+    assert "3 models, 40 images, crops=144" in printed and "top-5 error" in printed
+    described = json.loads(Path("all.json").read_text())
+    assert [member["name"] for member in described["members"]] == ["run0", "run1", "run2"]
+    assert len(read_predictions("all.npz")) == 40
+
+    for arguments, word in (
+        (["run0", "run0"], "one and the same network"),
+        (["run0", "run1", "output=all.json"], "output: all.json"),
+        (["run0", "nowhere.npz"], "nowhere.npz"),
+        (["run0", "run1", "crops=single"], "no predictions with crops=single"),
+        (["run0", "run1", "output=nowhere/all.npz"], "nowhere/all.npz"),
+    ):
+        before = sorted(tmp_path.rglob("*"))
+        with pytest.raises(SystemExit) as caught:
+            main(["ensemble", *arguments])
+        assert caught.value.code == 2
+        line = capsys.readouterr().err
+        assert word in line and line.count("\n") == 1
+        assert sorted(tmp_path.rglob("*")) == before

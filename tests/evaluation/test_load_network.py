@@ -1,0 +1,138 @@
+"""Checkpoints become networks, or one clear line."""
+
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from evaluation.networks import small_network
+
+from bn_inception import UserError
+from bn_inception.network import (
+    FirstConvolution,
+    Inception,
+    NetworkConfig,
+    Nonlinearity,
+    Normalization,
+    checkpoint,
+)
+
+
+def state(of: Inception, **changes: Any) -> dict[str, Any]:
+    return {
+        "step": 7,
+        "network": of.state_dict(),
+        "network_config": checkpoint.plain(of.config),
+        "classes": [f"c{label}" for label in range(of.num_classes)],
+        "recipe": "bn_x5",
+        "preprocessing": {"decoder": "Pillow 1"},
+        **changes,
+    }
+
+
+def written(folder: Path, content: dict[str, Any]) -> Path:
+    checkpoint.save(content, folder, checkpoint.BEST)
+    return folder / checkpoint.BEST
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"normalization": Normalization.none, "auxiliary_head": False},
+        {
+            "nonlinearity": Nonlinearity.sigmoid,
+            "first_convolution": FirstConvolution.full,
+            "per_activation": ["5b"],
+            "pool_projection": 128,
+        },
+    ],
+)
+def test_what_was_saved_is_the_network_loaded(tmp_path: Path, settings: dict[str, Any]) -> None:
+    network = small_network(4, **settings)
+    path = written(tmp_path, state(network))
+    loaded = checkpoint.load_network(path)
+    images = torch.randn(2, 3, 16, 16)
+    assert torch.equal(loaded.network(images), network(images))
+    assert loaded.config == network.config
+    assert (loaded.classes, loaded.recipe, loaded.step) == (("c0", "c1", "c2", "c3"), "bn_x5", 7)
+    assert loaded.preprocessing == {"decoder": "Pillow 1"}
+    assert len(loaded.sha256) == 64
+    assert not loaded.network.training
+
+
+def test_settings_survive_as_plain_values() -> None:
+    config = NetworkConfig(nonlinearity=Nonlinearity.sigmoid, per_activation=["5a"], dropout=0.1)
+    assert checkpoint.network_config(checkpoint.plain(config), "x") == config
+
+
+def test_a_checkpoint_without_class_names(tmp_path: Path) -> None:
+    content = state(small_network())
+    for key in ("classes", "recipe", "step", "preprocessing"):
+        del content[key]
+    loaded = checkpoint.load_network(written(tmp_path, content))
+    assert (loaded.classes, loaded.preprocessing, loaded.network.num_classes) == (None, None, 3)
+
+
+def refusal(tmp_path: Path, content: dict[str, Any]) -> str:
+    with pytest.raises(UserError) as caught:
+        checkpoint.load_network(written(tmp_path, content))
+    text = str(caught.value)
+    assert "best.pt" in text and "\n" not in text
+    return text
+
+
+def test_another_networks_parameters_are_named(tmp_path: Path) -> None:
+    full = small_network(first_convolution=FirstConvolution.full)
+    text = refusal(tmp_path, state(full, network_config=checkpoint.plain(small_network().config)))
+    assert "1 missing: rows.conv1.depthwise.weight" in text
+    wide = small_network(width=0.25)
+    text = refusal(tmp_path, state(wide, network_config=checkpoint.plain(small_network().config)))
+    assert "has the shape" in text
+    content = state(small_network())
+    content["network"] = {**content["network"], "extra.weight": torch.ones(1)}
+    assert "1 unknown: extra.weight" in refusal(tmp_path, content)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"network": {}}, "no classifier.weight"),
+        ({"network": [1, 2]}, "holds no network's parameters"),
+        ({"network_config": None}, "does not say which network"),
+        ({"network_config": {"depth": 3}}, "setting depth is unknown"),
+        ({"network_config": {"nonlinearity": "tanh"}}, "allowed are relu, sigmoid"),
+        ({"network_config": {"width": "wide"}}, "width is 'wide'"),
+        ({"network_config": {"width": -1.0}}, "width is -1.0"),
+        ({"network_config": {"auxiliary_head": 1}}, "auxiliary_head is 1"),
+        ({"network_config": {"per_activation": "5a"}}, "list of texts"),
+        ({"classes": ["a"]}, "names 1 classes for 3 outputs"),
+    ],
+)
+def test_what_does_not_fit_is_refused(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+    assert said in refusal(tmp_path, state(small_network(), **changes))
+
+
+@pytest.mark.parametrize("keep", [0, 1000, -1])
+def test_a_truncated_file_is_refused(tmp_path: Path, keep: int) -> None:
+    path = written(tmp_path, state(small_network()))
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(UserError, match=r"best\.pt: damaged"):
+        checkpoint.load_network(path)
+
+
+class Malicious:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, ("touch executed",)
+
+
+def test_a_pickle_that_runs_code_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save({"format": 1, "network": Malicious()}, tmp_path / "x.pt", pickle_module=pickle)
+    with pytest.raises(UserError, match="refused"):
+        checkpoint.load_network(tmp_path / "x.pt")
+    assert not (tmp_path / "executed").exists()

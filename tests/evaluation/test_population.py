@@ -1,0 +1,114 @@
+"""BN Algorithm 2, against closed forms and against itself in float64."""
+
+import numpy as np
+import pytest
+import torch
+from evaluation.networks import small_network
+from torch import Tensor, nn
+
+from bn_inception import UserError
+from bn_inception.network import Normalization
+from bn_inception.network.normalization import PerActivationBatchNorm
+from bn_inception.network.population import population_statistics
+
+
+def batches(count: int = 3, size: int = 5) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    # Batches of different brightness: the variance between batches is not in Algorithm 2's.
+    return [torch.randn(size, 3, 16, 16, generator=generator) + k for k in range(count)]
+
+
+def test_known_data_give_the_known_answer() -> None:
+    """conv1 passes one pixel through; half of each mini-batch's images are a, half are b."""
+    network = small_network()
+    conv1 = network.rows["conv1"]
+    conv1.depthwise.weight.data.zero_()
+    conv1.depthwise.weight.data[:, :, 3, 3] = 1.0
+    conv1.convolution.weight.data.zero_()
+    conv1.convolution.weight.data[:, 0] = 1.0
+    pairs = [(0.25, 0.75), (-0.5, 0.5), (0.125, 0.125), (1.0, -2.0)]
+    given = []
+    for a, b in pairs:
+        images = torch.full((6, 3, 16, 16), a)
+        images[3:] = b
+        given.append(images)
+    found = population_statistics(network, given).rows["conv1"].normalization
+    m = 6 * 16 * 16
+    mean = np.mean([(a + b) / 2 for a, b in pairs])
+    variance = m / (m - 1) * np.mean([((a - b) / 2) ** 2 for a, b in pairs])
+    assert torch.allclose(found.running_mean, torch.tensor(mean, dtype=torch.float32))
+    assert torch.allclose(found.running_var, torch.tensor(variance, dtype=torch.float32))
+
+
+@pytest.mark.parametrize("per_activation", [[], ["5a", "5b"]])
+def test_every_layer_is_algorithm_2(per_activation: list[str]) -> None:
+    """Inputs of every BN layer, recorded where all layers use the mini-batch's statistics."""
+    # In float64, where only the algorithm can differ.
+    network = small_network(per_activation=per_activation, dropout=0.3).double()
+    reference = small_network(per_activation=per_activation, dropout=0.3).double()
+    inputs: dict[str, list[np.ndarray]] = {}
+
+    def record(name: str):
+        def hook(module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+            inputs.setdefault(name, []).append(arguments[0].detach().numpy())
+
+        return hook
+
+    for name, module in reference.named_modules():
+        if isinstance(module, nn.BatchNorm2d | PerActivationBatchNorm):
+            module.register_forward_pre_hook(record(name))
+            if not name.startswith("auxiliary"):
+                module.train()
+    with torch.no_grad():
+        for images in batches():
+            reference(images.double())
+
+    found = population_statistics(network, (images.double() for images in batches()))
+    modules = dict(found.named_modules())
+    assert inputs.keys() == {
+        name
+        for name, module in modules.items()
+        if isinstance(module, nn.BatchNorm2d | PerActivationBatchNorm)
+        and not name.startswith("auxiliary")
+    }
+    for name, recorded in inputs.items():
+        per_channel = isinstance(modules[name], nn.BatchNorm2d)
+        axes = (0, 2, 3) if per_channel else (0,)
+        means = np.stack([x.mean(axes).ravel() for x in recorded])
+        variances = np.stack([x.var(axes).ravel() for x in recorded])
+        m = recorded[0].size // means.shape[1]
+        assert m == (5 * recorded[0].shape[2] * recorded[0].shape[3] if per_channel else 5)
+        assert np.allclose(modules[name].running_mean, means.mean(0), rtol=1e-9, atol=1e-12)
+        assert np.allclose(modules[name].running_var, m / (m - 1) * variances.mean(0), rtol=1e-9)
+
+
+def test_the_original_is_left_alone_and_the_copy_can_be_trained_on() -> None:
+    network = small_network()
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    found = population_statistics(network, batches())
+    assert all(torch.equal(before[key], value) for key, value in network.state_dict().items())
+    assert not found.training and not any(module.training for module in found.modules())
+    momenta = {m.momentum for m in found.modules() if isinstance(m, nn.BatchNorm2d)}
+    assert momenta == {network.rows["conv1"].normalization.momentum}
+    # The parameters are the same, the auxiliary head's statistics too.
+    for key, value in found.state_dict().items():
+        if "running" not in key and "tracked" not in key:
+            assert torch.equal(before[key], value)
+        if key.startswith("auxiliary") and "running" in key:
+            assert torch.equal(before[key], value)
+
+
+def test_the_same_batches_give_the_same_statistics() -> None:
+    network = small_network(dropout=0.5)
+    once = population_statistics(network, batches()).state_dict()
+    torch.manual_seed(99)
+    again = population_statistics(network, batches()).state_dict()
+    assert all(torch.equal(once[key], again[key]) for key in once)
+
+
+def test_no_batch_is_refused_and_no_bn_is_left_as_it_is() -> None:
+    with pytest.raises(UserError, match="no mini-batch"):
+        population_statistics(small_network(), [])
+    plain = small_network(normalization=Normalization.none)
+    found = population_statistics(plain, batches(1)).state_dict()
+    assert all(torch.equal(value, found[key]) for key, value in plain.state_dict().items())

@@ -1,0 +1,191 @@
+"""Exported networks: what comes back is what went out, and what does not fit is refused."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import bn_inception
+from bn_inception import UserError
+from bn_inception.cli.main import dispatch, main
+from bn_inception.network import Inception, NetworkConfig, Normalization, export, initialize
+from bn_inception.network.checkpoint import plain, save
+
+CLASSES = ["cat", "dog", "elk", "fox", "gnu"]
+SETTINGS: list[dict[str, object]] = [
+    {},
+    {"per_activation": ["5b"], "local_response_normalization": True, "dropout": 0.1},
+    {"normalization": Normalization.none},
+]
+
+
+def trained(settings: dict[str, object], seed: int = 0) -> Inception:
+    """A small network whose statistics are not the initial ones."""
+    config = NetworkConfig(**({"width": 0.0625, "image_size": 16} | settings))  # type: ignore[arg-type]
+    network = Inception(config, len(CLASSES))
+    generator = torch.Generator().manual_seed(seed)
+    initialize(network, generator)
+    with torch.no_grad():
+        for images in torch.rand(20, 8, 3, 16, 16, generator=generator):
+            network(images * 2 - 1)
+    return network.eval()
+
+
+def run_folder(folder: Path, network: Inception) -> Path:
+    (folder / "checkpoints").mkdir(parents=True)
+    state = {
+        "step": 20,
+        "network": network.state_dict(),
+        "network_config": plain(network.config),
+        "classes": CLASSES,
+        "recipe": "bn_x5",
+    }
+    save(state, folder / "checkpoints", "best.pt")
+    return folder
+
+
+def pictures(count: int = 3) -> torch.Tensor:
+    return torch.rand(count, 3, 16, 16, generator=torch.Generator().manual_seed(9)) * 2 - 1
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
+def test_safetensors_come_back_bit_for_bit(tmp_path: Path, settings: dict[str, object]) -> None:
+    network = trained(settings)
+    run = run_folder(tmp_path / "run", network)
+    assert dispatch(["export", f"run={run}", f"output={tmp_path / 'out'}"]) == 0
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "config.json",
+        "model.safetensors",
+    ]
+    loaded = bn_inception.load_network(tmp_path / "out")
+    assert not loaded.training and loaded.auxiliary is None
+    with torch.no_grad():
+        assert torch.equal(loaded(pictures()), network(pictures()))
+    described = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert described["classes"] == CLASSES and described["num_classes"] == 5
+    assert described["input"]["shape"] == ["N", 3, 16, 16]
+    assert (described["recipe"], described["step"]) == ("bn_x5", 20)
+
+
+def test_two_lines_of_python(tmp_path: Path) -> None:
+    run = run_folder(tmp_path / "run", trained({}))
+    dispatch(["export", f"run={run}", f"output={tmp_path / 'out'}"])
+    lines = "from bn_inception import load_network\nprint(load_network('out').num_classes)"
+    result = subprocess.run(
+        [sys.executable, "-c", lines], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert result.stdout == "5\n", result.stderr
+
+
+@pytest.mark.timeout(120)
+def test_onnx_agrees_with_torch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(package)
+    import onnxruntime
+
+    network = trained(SETTINGS[1])
+    run = run_folder(tmp_path / "run", network)
+    out = tmp_path / "out"
+    assert dispatch(["export", f"run={run}", f"output={out}", "format=onnx"]) == 0
+    printed, noise = capsys.readouterr()
+    assert printed.startswith("onnxruntime and torch: logits differ by at most ")
+    assert printed.count("\n") == 3 and noise == ""
+    session = onnxruntime.InferenceSession(out / "model.onnx")
+    for count in (1, 2, 5):
+        (logits,) = session.run(None, {"images": pictures(count).numpy()})
+        with torch.no_grad():
+            expected = network(pictures(count))
+        torch.testing.assert_close(torch.from_numpy(logits), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_onnx_that_disagrees_is_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        pytest.importorskip(package)
+    monkeypatch.setattr(export, "_parity", lambda network, content: (0.5, 2.0))
+    monkeypatch.setattr(torch.onnx, "export", lambda *a, **k: _Program())
+    run = run_folder(tmp_path / "run", trained({}))
+    with pytest.raises(SystemExit):
+        main(["export", f"run={run}", f"output={tmp_path / 'out'}", "format=onnx"])
+    assert "differ from torch's by 0.5" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+class _Program:
+    class model_proto:  # noqa: N801 - as torch calls it
+        @staticmethod
+        def SerializeToString() -> bytes:  # noqa: N802
+            return b""
+
+
+def test_a_missing_package_is_named_with_the_extra(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(export, "_EXPORT_PACKAGES", ("onnx_of_nowhere",))
+    run = run_folder(tmp_path / "run", trained({}))
+    with pytest.raises(SystemExit):
+        main(["export", f"run={run}", f"output={tmp_path / 'out'}", "format=onnx"])
+    line = capsys.readouterr().err
+    assert "onnx_of_nowhere" in line and "bn-inception[export]" in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_another_network_in_the_folder_is_not_mixed_with_this_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = [run_folder(tmp_path / f"run{seed}", trained({}, seed)) for seed in range(2)]
+    out = tmp_path / "out"
+    assert dispatch(["export", f"run={runs[0]}", f"output={out}"]) == 0
+    assert dispatch(["export", f"run={runs[0]}", f"output={out}"]) == 0
+    before = (out / "model.safetensors").read_bytes()
+    with pytest.raises(SystemExit):
+        main(["export", f"run={runs[1]}", f"output={out}"])
+    assert "holds another network" in capsys.readouterr().err
+    assert (out / "model.safetensors").read_bytes() == before
+
+
+def test_a_folder_that_does_not_fit_is_refused(tmp_path: Path) -> None:
+    run = run_folder(tmp_path / "run", trained({}))
+    out = tmp_path / "out"
+    dispatch(["export", f"run={run}", f"output={out}"])
+    config = (out / "config.json").read_text()
+    weights = (out / "model.safetensors").read_bytes()
+
+    def refused(words: str) -> None:
+        with pytest.raises(UserError) as caught:
+            bn_inception.load_network(out)
+        assert words in str(caught.value) and "\n" not in str(caught.value)
+
+    for text, words in (
+        ("{", "not valid JSON"),
+        ("[]", "not written by bn-inception export"),
+        (config.replace('"num_classes": 5', '"num_classes": 6'), "classifier.bias has the shape"),
+        (config.replace('"num_classes": 5', '"num_classes": "5"'), "'num_classes' is '5'"),
+        (config.replace('"width": 0.0625', '"width": 0.25'), "has the shape"),
+        (config.replace('"width"', '"breadth"'), "breadth"),
+    ):
+        (out / "config.json").write_text(text)
+        refused(words)
+    (out / "config.json").write_text(config)
+    (out / "model.safetensors").write_bytes(weights[: len(weights) // 2])
+    refused("cannot be read")
+    (out / "model.safetensors").unlink()
+    refused("has no model.safetensors")
+    assert bn_inception.__getattr__("load_network") is export.load_exported
+
+
+def test_what_to_export_must_be_clear(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, words in (
+        ([f"output={tmp_path / 'out'}"], "one of run=FOLDER and checkpoint=FILE"),
+        ([f"run={tmp_path}", f"output={tmp_path / 'out'}"], "has no checkpoints/best.pt"),
+        (["run=x"], "output: not set"),
+        (["run=x", "output=y", "format=caffe"], "choose from safetensors, onnx"),
+        (["somewhere", "output=y"], "key=value only"),
+    ):
+        with pytest.raises(SystemExit):
+            main(["export", *arguments])
+        assert words in capsys.readouterr().err

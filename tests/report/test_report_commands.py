@@ -1,0 +1,162 @@
+"""The commands `claims` and `compare`, and how they read configurations."""
+
+import json
+from pathlib import Path
+
+import pytest
+from report.conftest import evaluation_json
+
+from bn_inception.cli.main import dispatch
+from bn_inception.cli.runs import overrides_of, read_run_arguments
+from bn_inception.config import compose, write_yaml
+from bn_inception.errors import UserError
+from bn_inception.network.invariance import scale_invariance
+from bn_inception.paper.statements import INVARIANCE_TOLERANCE
+
+
+def configured(folder: Path, *overrides: str) -> Path:
+    (folder / "config.yaml").write_text(write_yaml(compose("train", overrides)))
+    return folder
+
+
+def test_a_run_as_committed_has_no_overrides():
+    for recipe in ("inception", "bn_x30", "ensemble/2"):
+        config = compose("train", [f"recipe={recipe}", "scale=cpu", "data=synthetic"])
+        assert overrides_of(config) == ((), ())
+
+
+@pytest.mark.parametrize(
+    ("given", "overrides", "options"),
+    [
+        # What is computed from another key does not count twice.
+        (["scale.compression=500"], ("scale.compression=500",), ()),
+        (["batch.global=64"], ("batch.global=64",), ()),
+        (["network.dropout=0.4", "run.seed=2"], ("network.dropout=0.4",), ("run.seed=2",)),
+        (["train.steps=12", "train.log_every=2"], ("train.steps=12",), ("train.log_every=2",)),
+        (["network.per_activation=[5a,5b]"], ("network.per_activation='[5a,5b]'",), ()),
+        (["data.first_classes=20"], ("data.first_classes=20",), ()),
+        (
+            ["milestones=[0.1]", "machine.threads=1"],
+            (),
+            ("machine.threads=1", "milestones='[0.1]'"),
+        ),
+        (["run.name=a b"], (), ("run.name='a b'",)),
+    ],
+)
+def test_overrides_and_options(given, overrides, options):
+    quoted = [word if " " not in word else f'{word.replace("=", "=" + chr(34))}"' for word in given]
+    found, others = overrides_of(compose("train", ["recipe=bn_x5", "scale=cpu", *quoted]))
+    assert found == overrides
+    # The run's name carries its seed.
+    assert [word for word in others if not word.startswith("run.name=bn")] == list(options)
+
+
+def test_a_command_brings_back_the_same_overrides():
+    given = ["recipe=bn_x5", "scale=cpu", "batch.global=64", "network.per_activation=[5b]"]
+    overrides, _ = overrides_of(compose("train", given))
+    again = [word.replace("'", "") for word in overrides]
+    assert overrides_of(compose("train", [*given[:2], *again])) == (overrides, ())
+
+
+def test_somebodys_own_recipe_has_no_overrides():
+    config = compose("train", ["recipe=bn_x5"])
+    config["recipe"]["name"] = "mine"
+    overrides, options = overrides_of(config)
+    assert overrides == ()
+    assert "run.seed=0" in options
+
+
+def test_a_configuration_that_is_none(make_run):
+    folder = make_run("plain", "inception", [0.1])
+    (folder / "config.yaml").write_text("recipe: 1\n")
+    with pytest.raises(UserError, match=r"config\.yaml: not a configuration of a run"):
+        read_run_arguments([str(folder)])
+
+
+@pytest.fixture
+def outputs(make_run, tmp_path):
+    """A folder as a person has it: runs, predictions and an ensemble."""
+    plain = make_run("plain", "inception", [0.05, 0.1, 0.2, 0.25], every=1000, count=10_000)
+    fast = make_run("fast", "bn_x5", [0.3, 0.4], every=100, count=10_000)
+    with_dropout = make_run("dropped", "bn_x5", [0.3, 0.35], every=100, count=10_000)
+    configured(plain, "recipe=inception", "scale=cpu")
+    configured(fast, "recipe=bn_x5", "scale=cpu")
+    configured(with_dropout, "recipe=bn_x5", "scale=cpu", "network.dropout=0.4")
+    (plain.parent / "six.npz").write_bytes(b"not read here")
+    (plain.parent / "six.json").write_text(evaluation_json("144", 0.2, models=6))
+    return sorted(map(str, plain.parent.iterdir()))
+
+
+def test_claims(outputs, tmp_path, capsys):
+    folder = tmp_path / "judged"
+    assert dispatch(["claims", *outputs, f"output={folder}", "require=[2,7]"]) == 0
+    text = capsys.readouterr().out
+    assert "9 statements of the paper: 2 hold, 0 not, 7 not tested." in text
+    assert "2.5 % of the steps" in text
+    assert text.endswith(f"{folder}/claims.md\n{folder}/claims.json\n")
+    assert len(json.loads((folder / "claims.json").read_text())["verdicts"]) == 9
+
+
+def test_a_required_statement_that_is_not_tested(outputs, capsys):
+    assert dispatch(["claims", *outputs, "require=[1,2]"]) == 1
+    assert capsys.readouterr().out.endswith("\nrequired: 1 not tested\n")
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("require=[10]", "require: there is no statement 10"),
+        ("require=2", "require: 2 is not a list of numbers"),
+        ("require=[a]", "is not a list of numbers"),
+        ("requires=[1]", "there is no key requires; close: require"),
+        ("nothing", "nothing: no such folder"),
+    ],
+)
+def test_bad_input(outputs, word, message):
+    with pytest.raises(UserError, match=message.replace("[", r"\[")):
+        dispatch(["claims", *outputs, word])
+
+
+def test_claims_of_nothing():
+    with pytest.raises(UserError, match="no run folder given"):
+        dispatch(["claims"])
+
+
+def test_the_configuration_is_printed(outputs, capsys):
+    assert dispatch(["claims", "a", "--cfg", "job", "require=[1]"]) == 0
+    assert "- a" in capsys.readouterr().out
+
+
+def test_compare(outputs, tmp_path, capsys):
+    folder = tmp_path / "compared"
+    assert dispatch(["compare", *outputs, f"output={folder}"]) == 0
+    text = capsys.readouterr().out
+    assert "BN-x5 network.dropout=0.4" in text
+    assert "paper: BN-Inception ensemble" in text
+    assert "Seeds" not in text
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "comparison.json",
+        "comparison.md",
+        "figure2.png",
+        "figure2.svg",
+        "report.html",
+    ]
+    assert "The paper&#x27;s statements" in (folder / "report.html").read_text()
+
+
+def test_compare_groups_seeds(make_run, capsys):
+    folders = [make_run("plain", "inception", [0.2])]
+    folders += [make_run(f"fast{seed}", "bn_x5", [0.3], seed=seed) for seed in (0, 1)]
+    for seed, folder in enumerate(folders[1:]):
+        configured(folder, "recipe=bn_x5", "scale=cpu", f"run.seed={seed}")
+    assert dispatch(["compare", *map(str, folders)]) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("bn_x5 ")]
+    assert line.split()[:2] == ["bn_x5", "2"]
+
+
+def test_the_check_of_statement_7_is_sharp(monkeypatch):
+    output, gradient = scale_invariance()
+    assert 0 <= output < INVARIANCE_TOLERANCE and 0 <= gradient < INVARIANCE_TOLERANCE
+    # With inputs of ordinary size epsilon breaks the identity, and the check sees it.
+    monkeypatch.setattr("bn_inception.network.invariance._INPUT_SCALE", 1.0)
+    assert min(scale_invariance()) > INVARIANCE_TOLERANCE
