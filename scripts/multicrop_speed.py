@@ -49,15 +49,19 @@ class OneImage:
         return 1
 
     def read(self, index: int) -> bytes:
+        """The file's bytes."""
         return self.path.read_bytes()
 
     def name(self, index: int) -> str:
+        """The file's path."""
         return str(self.path)
 
     def identity(self, index: int) -> str:
+        """The file's name."""
         return self.path.name
 
     def fingerprint(self) -> str:
+        """None is needed."""
         return ""
 
 

@@ -1,4 +1,4 @@
-"""`bn-inception verify-resume`: whether a killed and resumed run equals an undisturbed one, here."""
+"""`bn-inception verify-resume`: does a killed and resumed run equal an undisturbed one, here?"""
 
 import contextlib
 import json
@@ -24,7 +24,7 @@ WHOLE, KILLED = "whole", "killed"
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Train twice, once undisturbed and once killed and resumed; return 0 if they are equal, else 1.
+    """Train undisturbed, and again killed and resumed; return 0 if the two are equal, else 1.
 
     The undisturbed run reads images in this process, the killed one in one worker, and in two
     after the kill.
