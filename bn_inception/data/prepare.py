@@ -35,6 +35,7 @@ from bn_inception.data.shards import (
     ORIGINAL,
     ShardMeta,
     ShardSource,
+    damaged_files,
     file_sha256,
     member_key,
     read_meta,
@@ -141,6 +142,17 @@ class Recompression:
         return out.getvalue()
 
 
+def _recompression(config: PrepareConfig) -> Recompression | None:
+    if config.shorter_side is None:
+        return None
+    quality = DEFAULT_QUALITY if config.quality is None else config.quality
+    return Recompression(config.shorter_side, quality)
+
+
+def _encoding(recompression: Recompression | None) -> str:
+    return ORIGINAL if recompression is None else recompression.describe()
+
+
 class StoredImages(ImageSource, Protocol):
     """An image source that knows sizes and names before anything is read."""
 
@@ -205,9 +217,13 @@ def prepare(
         target.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"target: {target} cannot be created ({error.strerror})") from error
+    source = Path(config.source).expanduser()
     with _locked(target):
         spool = target / "spool"
-        sources = _open(Path(config.source).expanduser(), spool, config.workers, say, progress)
+        checked = _sound_shards_of_parquet(source, target, config, progress)
+        if checked:
+            return checked
+        sources = _open(source, spool, config.workers, say, progress)
         jobs = [_Job.of(source, split, target, config) for split, source in sources.items()]
         for job in jobs:
             job.check_target()
@@ -257,6 +273,34 @@ def _open(
             "of one data set"
         )
     return sources
+
+
+def _sound_shards_of_parquet(
+    source: Path, target: Path, config: PrepareConfig, progress: Progress
+) -> list[Prepared]:
+    """What there is, if nothing is left to do: then the images need not be unpacked again.
+
+    Empty where anything is missing, damaged, or of other settings.
+    """
+    splits = [split for split in SPLITS if split in archives.parquet_files(source)]
+    if not splits or not all((target / f"{split}.json").exists() for split in splits):
+        return []
+    prepared: list[Prepared] = []
+    for split in splits:
+        try:
+            images = ShardSource(str(target), split)
+        except UserError:
+            return []
+        meta = images.meta
+        size = min(config.shard_size, meta.images)
+        if (meta.shard_size, meta.encoding) != (size, _encoding(_recompression(config))):
+            return []
+        shown = partial(progress, f"{split}: finished files checked")
+        if damaged_files(images, config.workers, shown):
+            return []
+        total = sum(meta.shard_bytes)
+        prepared.append(Prepared(split, meta.images, len(meta.shard_bytes), total, 0, 0, 0.0))
+    return prepared
 
 
 def _open_folders(source: Path, folders: dict[str, Path]) -> dict[str, StoredImages]:
@@ -310,15 +354,11 @@ class _Job:
 
     @staticmethod
     def of(source: StoredImages, split: str, target: Path, config: PrepareConfig) -> "_Job":
-        recompression = None
-        if config.shorter_side is not None:
-            quality = DEFAULT_QUALITY if config.quality is None else config.quality
-            recompression = Recompression(config.shorter_side, quality)
         return _Job(
             source,
             split,
             target,
-            recompression,
+            _recompression(config),
             min(config.shard_size, len(source)),
             stored_order(len(source)),
             source.fingerprint(),
@@ -347,7 +387,7 @@ class _Job:
         return {
             "source images": self.source_fingerprint,
             "shard_size": str(self.shard_size),
-            "encoding": self.recompression.describe() if self.recompression else ORIGINAL,
+            "encoding": _encoding(self.recompression),
         }
 
     def is_whole(self) -> bool:
@@ -364,7 +404,7 @@ class _Job:
                 "encoding": meta.encoding,
             }
         elif plan.exists():
-            there = json.loads(plan.read_text(encoding="utf-8"))
+            there = _read_settings(plan)
         else:
             if any(self.target.glob(f"{self.split}-*.tar")):
                 raise UserError(
@@ -469,6 +509,15 @@ def _unfinished(
 def _is_good(job: _Job, expected: tuple[int, str]) -> tuple[int, bool]:
     shard, digest = expected
     return shard, file_sha256(job.path(shard)) == digest
+
+
+def _read_settings(path: Path) -> dict[str, str]:
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(
+            f"target: {path} cannot be read ({error}); remove {path.parent} to begin again"
+        ) from error
 
 
 def _read_record(path: Path) -> _Record | None:

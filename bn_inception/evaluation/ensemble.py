@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from bn_inception.errors import UserError
 from bn_inception.record import UNLABELLED, Predictions, read_predictions
+from bn_inception.record.predictions import NEVER
 
 BLOCK = 256
 """Images read at a time from each member: 5 MB of 1000 float16 classes for ten members."""
@@ -435,7 +436,7 @@ def _subset_ranks(
         for member in range(first, members):
             grown = total + lead[member]
             ranks = np.bincount(rows[grown >= needed], minlength=images)
-            ranks[unreadable] = classes
+            ranks[unreadable] = NEVER
             yield mask | 1 << member, ranks
             yield from grow(mask | 1 << member, grown, member + 1)
 

@@ -191,6 +191,10 @@ def test_a_missing_scipy_or_kit_is_named_with_the_remedy(
     assert "cannot be read" in refused(downloads, tmp_path / "shards")
     (downloads / "ILSVRC2012_devkit_t12.tar.gz").write_bytes(gzip.compress(tar_of({"a": b""})))
     assert "has no data/ILSVRC2012_validation_ground" in refused(downloads, tmp_path / "shards")
+    with monkeypatch.context() as patch:
+        patch.setattr(archives, "_MAX_DEVKIT_BYTES", 9_999)
+        (downloads / "ILSVRC2012_devkit_t12.tar.gz").write_bytes(gzip.compress(bytes(10_000)))
+        assert "unpacks to more than 9,999 bytes" in refused(downloads, tmp_path / "shards")
     (downloads / "ILSVRC2012_devkit_t12.tar.gz").write_bytes(kit)
     monkeypatch.setitem(sys.modules, "scipy.io", None)
     text = refused(downloads, tmp_path / "shards")
@@ -234,6 +238,52 @@ def test_parquet_gives_the_bytes_that_folders_give(
     made(images, tmp_path / "one")
     made(parquet, tmp_path / "other", workers=workers)
     assert content(tmp_path / "one") == content(tmp_path / "other")
+
+
+def test_finished_shards_of_parquet_are_checked_without_unpacking(
+    parquet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "shards"
+    made(parquet, target)
+    before = content(target)
+    with monkeypatch.context() as patch:
+        patch.setattr(archives, "open_parquet", None)
+        train, val = made(parquet, target)
+    assert (train.images, train.shards, train.written) == (15, 4, 0)
+    assert (val.images, val.written) == (9, 0)
+    (target / "val-000001.tar").write_bytes(b"")
+    _, val = made(parquet, target)
+    assert val.written == 4
+    assert content(target) == before
+    assert "shard_size is '5' here, '4' there" in refused(parquet, target, shard_size=5)
+
+
+def test_a_killed_prepare_of_parquet_keeps_what_is_unpacked(
+    parquet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "shards"
+    made(parquet, tmp_path / "undisturbed")
+    unpack = archives._unpack
+    unpacked: list[str] = []
+
+    def stopped(spool: Path, path: Path) -> None:
+        if len(unpacked) == 2:
+            raise KeyboardInterrupt
+        unpack(spool, path)
+        unpacked.append(path.name)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(archives, "_unpack", stopped)
+        made(parquet, target)
+
+    def counted(spool: Path, path: Path) -> None:
+        unpack(spool, path)
+        unpacked.append(path.name)
+
+    monkeypatch.setattr(archives, "_unpack", counted)
+    made(parquet, target)
+    assert len(unpacked) == len(set(unpacked)) == 4
+    assert content(target) == content(tmp_path / "undisturbed")
 
 
 def test_parquet_without_paths_is_numbered(tmp_path: Path) -> None:

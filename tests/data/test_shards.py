@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -165,7 +166,7 @@ def test_an_epoch_reads_one_shard_after_the_other(both: tuple[Path, Path], shuff
     for epoch in range(3):
         order = TrainingOrder(len(source), 2, 9, shuffling, source.meta.shard_size).epoch(epoch)
         shards = [Path(source.name(index)).parent.name for index in order.tolist()]
-        changes = sum(one != other for one, other in zip(shards, shards[1:], strict=False))
+        changes = sum(one != other for one, other in pairwise(shards))
         assert changes == len(source.meta.shard_bytes) - 1
 
 

@@ -112,6 +112,17 @@ def test_subnormal_probabilities_are_not_lost(tmp_path: Path) -> None:
     check_every_subset(saved(tmp_path, members), members)
 
 
+def test_an_unreadable_image_is_wrong_however_few_the_classes(tmp_path: Path) -> None:
+    labels = np.array([0, 1])
+    right = np.array([[0.6, 0.3, 0.1], [0, 0, 0]])
+    members = [
+        Predictions(np.array(["a", "b"]), labels, (right * scale).astype(np.float16), {"m": scale})
+        for scale in (1.0, 0.5)
+    ]
+    result = ensemble(saved(tmp_path, members), ["0", "1"])
+    assert [(s.errors.wrong, s.errors.wrong_top5) for s in result.subsets] == [(1, 1)] * 3
+
+
 def test_the_ensemble_is_predictions_itself(tmp_path: Path) -> None:
     paths = saved(tmp_path, [predictions(member) for member in range(3)])
     result = ensemble(paths, names(paths))
