@@ -114,10 +114,11 @@ def test_subnormal_probabilities_are_not_lost(tmp_path: Path) -> None:
 
 def test_an_unreadable_image_is_wrong_however_few_the_classes(tmp_path: Path) -> None:
     labels = np.array([0, 1])
-    right = np.array([[0.6, 0.3, 0.1], [0, 0, 0]])
     members = [
-        Predictions(np.array(["a", "b"]), labels, (right * scale).astype(np.float16), {"m": scale})
-        for scale in (1.0, 0.5)
+        Predictions(
+            np.array(["a", "b"]), labels, np.array([row, [0, 0, 0]], np.float16), {"member": number}
+        )
+        for number, row in enumerate(([0.75, 0.25, 0], [0.5, 0.25, 0.25]))
     ]
     result = ensemble(saved(tmp_path, members), ["0", "1"])
     assert [(s.errors.wrong, s.errors.wrong_top5) for s in result.subsets] == [(1, 1)] * 3
