@@ -91,7 +91,7 @@ def test_imagenet_counts_are_checked(image_folder: MakeFolder) -> None:
 
 def tiny_imagenet(root: Path) -> Path:
     """Tiny ImageNet as published."""
-    for label, name in enumerate(("n01", "n02")):
+    for label, name in enumerate(("n01", "n02", "n03")):
         folder = root / "train" / name / "images"
         folder.mkdir(parents=True)
         (root / "train" / name / f"{name}_boxes.txt").write_text("")
@@ -100,7 +100,7 @@ def tiny_imagenet(root: Path) -> Path:
     images = root / "val" / "images"
     images.mkdir(parents=True)
     lines = []
-    for i, name in enumerate(("n02", "n01", "n02")):
+    for i, name in enumerate(("n02", "n01", "n02", "n03")):
         (images / f"val_{i}.JPEG").write_bytes(encoded(photo(i)))
         lines.append(f"val_{i}.JPEG\t{name}\t0\t0\t62\t62\n")
     (root / "val" / "val_annotations.txt").write_text("".join(lines))
@@ -109,16 +109,16 @@ def tiny_imagenet(root: Path) -> Path:
 
 def test_tiny_imagenet_as_published(tmp_path: Path) -> None:
     sources = opened(tiny_imagenet(tmp_path), DataKind.tiny_imagenet)
-    assert sources.train.labels.tolist() == [0, 0, 1, 1]
+    assert sources.train.labels.tolist() == [0, 0, 1, 1, 2, 2]
     assert sources.train.name(3).endswith("train/n02/images/n02_1.JPEG")
-    names = [Path(sources.validation.name(i)).name for i in range(3)]
-    assert names == ["val_1.JPEG", "val_0.JPEG", "val_2.JPEG"]
-    assert sources.validation.labels.tolist() == [0, 1, 1]
-    few = opened(tmp_path, DataKind.tiny_imagenet, first_classes=1)
-    assert len(few.validation) == 1
+    names = [Path(sources.validation.name(i)).name for i in range(4)]
+    assert names == ["val_1.JPEG", "val_0.JPEG", "val_2.JPEG", "val_3.JPEG"]
+    assert sources.validation.labels.tolist() == [0, 1, 1, 2]
+    few = opened(tmp_path, DataKind.tiny_imagenet, first_classes=2)
+    assert len(few.validation) == 3
 
-    (tmp_path / "val" / "images" / "val_3.JPEG").write_bytes(encoded(photo(3)))
-    with pytest.raises(UserError, match=r"val_3\.JPEG"):
+    (tmp_path / "val" / "images" / "val_4.JPEG").write_bytes(encoded(photo(3)))
+    with pytest.raises(UserError, match=r"val_4\.JPEG"):
         opened(tmp_path, DataKind.tiny_imagenet)
     (tmp_path / "val" / "val_annotations.txt").write_text("val_0.JPEG n01\n")
     with pytest.raises(UserError, match="line 1"):
