@@ -12,7 +12,7 @@ import os
 import re
 import tarfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bn_inception.data.fingerprint import content_fingerprint
-from bn_inception.data.parallel import unordered
+from bn_inception.data.parallel import Progress, unordered
 from bn_inception.data.shards import FileReader
 from bn_inception.data.source import PackedNames, class_order, is_image
 from bn_inception.errors import UserError
@@ -398,7 +398,7 @@ def open_parquet(
     paths: Sequence[Path],
     spool: Path,
     workers: int | None,
-    progress: Callable[[str, int, int], None],
+    progress: Progress,
 ) -> ArchiveSource:
     """The images of parquet files, written into plain files first.
 
@@ -406,7 +406,7 @@ def open_parquet(
         paths: the parquet files of one split, with columns `image` (bytes, path) and `label`.
         spool: folder for the plain files; those that are whole are not written again.
         workers: processes; 0 works in this one, None is as many as cores.
-        progress: called with what is done, how many files are, and of how many.
+        progress: told how many files are done.
 
     Raises:
         UserError: pyarrow is missing; a file cannot be read or holds something else.
@@ -420,9 +420,9 @@ def open_parquet(
         ) from None
     spool.mkdir(parents=True, exist_ok=True)
     todo = [path for path in paths if not _spooled(spool, path)[1].exists()]
-    progress("parquet files", len(paths) - len(todo), len(paths))
+    progress("parquet files", 0, len(todo))
     for done, _ in enumerate(unordered(partial(_unpack, spool), todo, workers), 1):
-        progress("parquet files", len(paths) - len(todo) + done, len(paths))
+        progress("parquet files", done, len(todo))
     found: list[Found] = []
     for file, path in enumerate(paths):
         with np.load(_spooled(spool, path)[1], allow_pickle=False) as table:

@@ -9,14 +9,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from bn_inception.data.decode import FORMATS, UnreadableImage, decode
-from bn_inception.data.parallel import unordered
+from bn_inception.data.parallel import Progress, unordered
 from bn_inception.data.shards import ShardSource, damaged_files
 from bn_inception.data.source import DataConfig, DataKind, ImageSource, open_sources
 from bn_inception.paper import results
@@ -133,13 +133,6 @@ class Audit:
             "duplicates": self.duplicates,
             "problems": self.problems,
         }
-
-
-class Progress(Protocol):
-    """Told how far a piece of work is."""
-
-    def __call__(self, what: str, done: int, total: int) -> None:
-        """`done` of `total` pieces of `what` are finished; first with 0."""
 
 
 def audit(config: DataConfig, progress: Progress) -> Audit:

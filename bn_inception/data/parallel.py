@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from bn_inception.errors import UserError
 
@@ -18,6 +18,13 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 _ORPHAN_CHECK_SECONDS = 0.5
+
+
+class Progress(Protocol):
+    """Told how far a piece of work is."""
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        """`done` of `total` pieces of `what` ("train: images") are finished; first with 0."""
 
 
 def cores() -> int:

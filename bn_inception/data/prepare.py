@@ -29,7 +29,7 @@ from bn_inception.data import archives
 from bn_inception.data.decode import UnreadableImage, decode
 from bn_inception.data.fingerprint import content_fingerprint
 from bn_inception.data.order import stored_order
-from bn_inception.data.parallel import unordered
+from bn_inception.data.parallel import Progress, unordered
 from bn_inception.data.shards import (
     COLUMNS,
     ORIGINAL,
@@ -165,13 +165,6 @@ class StoredImages(ImageSource, Protocol):
         """Paths of the images below the split's folder."""
 
 
-class Progress(Protocol):
-    """Told how far a piece of work is."""
-
-    def __call__(self, what: str, done: int, total: int) -> None:
-        """`done` of `total` pieces of `what` ("train: images") are finished; first with 0."""
-
-
 @dataclass(frozen=True)
 class Prepared:
     """What became of one split.
@@ -253,10 +246,12 @@ def _open(
         return _open_folders(source, folders)
     sources: dict[str, StoredImages] = {}
     if parquet:
-        # Compressed images do not shrink: the files' sizes are what their images take.
+        # Compressed images do not shrink: the files' sizes are what their images take, once
+        # unpacked and once in shards.
         paths = [path for split in parquet.values() for path in split]
-        spooled = sum(f.stat().st_size for f in spool.glob("*.bytes")) if spool.exists() else 0
-        _check_room(spool.parent, sum(path.stat().st_size for path in paths) - spooled)
+        there = [*spool.glob("*.bytes"), *spool.parent.glob("*.tar")]
+        needed = 2 * sum(path.stat().st_size for path in paths)
+        _check_room(spool.parent, needed - sum(path.stat().st_size for path in there))
         for split, files in parquet.items():
             sources[split] = archives.open_parquet(files, spool, workers, progress)
     else:

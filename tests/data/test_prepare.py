@@ -461,6 +461,16 @@ def test_room_is_checked_before_anything_is_written(
     made(images, tmp_path / "shards")
 
 
+def test_room_for_unpacked_parquet_is_checked_too(
+    parquet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = sum(path.stat().st_size for path in parquet.glob("data/[tv][ra]*.parquet"))
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=size * 3 // 2))
+    assert "free; make room" in refused(parquet, tmp_path / "shards")
+    assert content(tmp_path / "shards") == {}
+
+
 def test_a_full_disk_is_named(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
