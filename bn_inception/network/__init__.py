@@ -11,7 +11,12 @@ from bn_inception.network.inception import (
     Normalization,
 )
 from bn_inception.network.initialization import Initialization, initialize
-from bn_inception.network.normalization import PerActivationBatchNorm
+from bn_inception.network.normalization import (
+    PerActivationBatchNorm,
+    Processes,
+    running_statistics,
+    set_statistics,
+)
 
 __all__ = [
     "AUXILIARY_LOSS_WEIGHT",
@@ -23,6 +28,9 @@ __all__ = [
     "Nonlinearity",
     "Normalization",
     "PerActivationBatchNorm",
+    "Processes",
     "initialize",
     "multiply_adds",
+    "running_statistics",
+    "set_statistics",
 ]
