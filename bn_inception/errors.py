@@ -1,4 +1,4 @@
-"""The one exception that a user may see."""
+"""The exceptions that a user may see."""
 
 
 class UserError(ValueError):
@@ -6,3 +6,7 @@ class UserError(ValueError):
 
     The command line prints the message without a traceback and exits with status 2.
     """
+
+
+class AgreedError(UserError):
+    """A UserError that every process of a run raises alike; only the first one prints it."""

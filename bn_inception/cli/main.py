@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bn_inception.errors import UserError
+from bn_inception.errors import AgreedError, UserError
 
 DEBUG = "BN_INCEPTION_DEBUG"
 BAD_INPUT = 2
@@ -307,7 +307,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except UserError as error:
         if os.environ.get(DEBUG):
             raise
-        print(f"bn-inception: {' '.join(str(error).split())}", file=sys.stderr)
+        if not isinstance(error, AgreedError) or os.environ.get("RANK", "0") == "0":
+            print(f"bn-inception: {' '.join(str(error).split())}", file=sys.stderr)
         status = BAD_INPUT
     except BrokenPipeError:
         # The reader of our output (head, less) has gone: not an error of ours.

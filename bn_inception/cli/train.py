@@ -1,42 +1,82 @@
 """`bn-inception train`: one run, from the composed configuration to its summary."""
 
+import os
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
 
 from bn_inception.cli.arguments import split_positional, take_print_config
 from bn_inception.config import compose, run_config, write_yaml
-from bn_inception.errors import UserError
+from bn_inception.config.compose import Config
+from bn_inception.errors import AgreedError, UserError
 from bn_inception.record import RunFolder, RunStatus, Summary
+from bn_inception.training.settings import RunConfig
+
+if TYPE_CHECKING:
+    from bn_inception.training.distributed import World
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Train; return 0 for a run that finished or diverged, 128 + signal for a stopped one."""
+    """Train; return 0 for a run that finished or diverged, 128 + signal for a stopped one.
+
+    Under torchrun this is one process of several; every one returns the same.
+    """
     arguments, print_config = take_print_config(arguments)
     plain, overrides = split_positional(arguments)
     if plain:
         raise UserError(f"{plain[0]}: train takes key=value only; see bn-inception train --help")
-    composed = compose("train", overrides)
-    config = run_config(composed)
+    try:
+        composed = compose("train", overrides)
+        config = run_config(composed)
+    except UserError as error:
+        raise AgreedError(str(error)) from error  # every process is given the same
     if print_config:
         print(write_yaml(composed), end="")
         return 0
 
+    from bn_inception.training import world_from_environment
+
+    world = world_from_environment()
+    if world.size == 1:
+        return _train(config, composed, world)
+    from torch.distributed.elastic.multiprocessing.errors import record
+
+    # Writes an exception where torchrun looks for it, so that it names the first cause.
+    return record(_train)(config, composed, world) or 0
+
+
+def _train(config: RunConfig, composed: Config, world: "World") -> int:
     from bn_inception.config.resume import should_resume
-    from bn_inception.training import Console, StopRequest, open_session, train
+    from bn_inception.training import (
+        Console,
+        StopRequest,
+        choose_device,
+        joined,
+        open_session,
+        train,
+    )
 
-    def say(line: str) -> None:
-        print(line, file=sys.stderr, flush=True)
+    device = choose_device(config.machine.device, world)
+    with ExitStack() as stack:
+        stop = stack.enter_context(StopRequest())
+        # One process speaks and writes; to the others the terminal is nowhere.
+        terminal = sys.stderr if world.first else stack.enter_context(open(os.devnull, "w"))
 
-    resume = should_resume(config, composed)
-    with StopRequest() as stop:
-        session = open_session(config, write_yaml(composed), resume=resume, say=say)
+        def say(line: str) -> None:
+            print(line, file=terminal, flush=True)
+
+        stack.enter_context(joined(world, device, config.machine.timeout))
+        resume = world.from_first(lambda: should_resume(config, composed))
+        session = open_session(config, write_yaml(composed), resume=resume, say=say, world=world)
         with session.folder:
-            console = Console(config.run.name, session.plan.steps, session.step)
+            console = Console(config.run.name, session.plan.steps, session.step, terminal)
             try:
                 summary = train(session, console, stop)
             finally:
                 console.close()
-    print(_last_words(session.folder, summary))
+    if world.first:
+        print(_last_words(session.folder, summary))
     return 128 + stop.signal if summary.status is RunStatus.interrupted and stop.signal else 0
 
 

@@ -17,6 +17,14 @@ MAY_DIFFER = (
 )
 """Keys, or their beginnings, that change neither the network nor the order of its images."""
 
+MEANT_BEFORE: Config = {
+    "batch.norm_group": 32,
+    "batch.synchronized": True,
+    "batch.rate_factor": 1,
+    "optimizer.warmup": None,
+}
+"""What runs that were started before these keys existed did."""
+
 
 def check_unchanged(saved: Config, composed: Config, run_name: str) -> None:
     """Compare the configuration a run was started with against the one given now.
@@ -24,7 +32,7 @@ def check_unchanged(saved: Config, composed: Config, run_name: str) -> None:
     Raises:
         UserError: a key differs that would make it another run; each is named with both values.
     """
-    before, now = dict(flatten(saved)), dict(flatten(composed))
+    before, now = {**MEANT_BEFORE, **dict(flatten(saved))}, dict(flatten(composed))
     differing = [
         f"{key} was {before.get(key)!r}, is {now.get(key)!r}"
         for key in sorted(before.keys() | now.keys())

@@ -7,6 +7,7 @@ along; `photometric.to_input` applies them on the device.
 
 import atexit
 import functools
+import itertools
 import os
 import signal
 import sys
@@ -37,6 +38,8 @@ _PREFETCHED_BATCHES = 4  # a worker; covers the pause in which an epoch's order 
 
 T = TypeVar("T")
 R = TypeVar("R")
+TrainingRequest = tuple[int, NDArray[np.int64], NDArray[np.int64]]
+"""Step, and the epoch and index of each image."""
 
 
 class TrainingBatch(NamedTuple):
@@ -82,6 +85,7 @@ def training_batches(
     seed: int,
     workers: int | None,
     on_error: OnError,
+    places: slice = slice(None),
 ) -> Generator[TrainingBatch, None, None]:
     """The batches of steps `start_step` to `stop_step` - 1, in order.
 
@@ -95,19 +99,27 @@ def training_batches(
         workers: processes; 0 reads in this one, None is `default_workers()`.
         on_error: `skip` puts the next readable image (cyclic, with its own label, with the draws
             of the place it takes) where one cannot be read.
+        places: the part of every batch that is read, so that processes can share a batch; an image
+            is the same whoever reads it.
 
     Raises:
         UserError: an image cannot be read and `on_error` is fail, or too many in a row; a worker
             died.
     """
     assert order.images == len(source)
-    requests = ((step, *order.batch(step)) for step in range(start_step, stop_step))
+    requests = (_request(order, step, places) for step in range(start_step, stop_step))
     images = _TrainingImages(source, image_size, augmentation.photometric, seed, on_error)
     return produced(images, requests, workers)
 
 
 def validation_batches(
-    source: ImageSource, *, image_size: int, batch: int, workers: int | None, on_error: OnError
+    source: ImageSource,
+    *,
+    image_size: int,
+    batch: int,
+    workers: int | None,
+    on_error: OnError,
+    share: tuple[int, int] = (0, 1),
 ) -> Generator[ValidationBatch, None, None]:
     """Every image of `source` exactly once, in its order, `batch` at a time, the tail included.
 
@@ -117,12 +129,39 @@ def validation_batches(
         batch: images in a batch.
         workers: processes; 0 reads in this one, None is `default_workers()`.
         on_error: `skip` leaves an unreadable image in the batch, marked.
+        share: (rank, size) of the process: it reads its part of the images, see `shared_ranges`.
 
     Raises:
-        UserError: an image cannot be read and `on_error` is fail; a worker died.
+        UserError: an image cannot be read and `on_error` is fail; a worker died; fewer images
+            than processes.
     """
-    ranges = (range(i, min(i + batch, len(source))) for i in range(0, len(source), batch))
+    ranges = iter(shared_ranges(len(source), batch, *share))
     return produced(_ValidationImages(source, image_size, on_error), ranges, workers)
+
+
+def _request(order: TrainingOrder, step: int, places: slice) -> TrainingRequest:
+    epochs, indices = order.batch(step)
+    return step, epochs[places], indices[places]
+
+
+def shared_ranges(images: int, batch: int, rank: int, size: int) -> list[range]:
+    """Divide the indices 0 to `images` - 1 among `size` processes and cut one's part into batches.
+
+    Over all ranks every index occurs exactly once: nothing is padded, no tail is dropped. Every
+    rank has the same number of batches, so that they can meet after each. The last batch of a rank
+    is what is left: at most `batch`, and one image more where the parts differ by one.
+
+    Raises:
+        UserError: fewer images than processes.
+    """
+    if images < size:
+        raise UserError(
+            f"validation images: {images} cannot be divided among {size} processes; use fewer"
+        )
+    start, stop = images * rank // size, images * (rank + 1) // size
+    batches = -(-(images // size) // batch)
+    cuts = [start + batch * number for number in range(batches)] + [stop]
+    return [range(*pair) for pair in itertools.pairwise(cuts)]
 
 
 def default_workers() -> int:
@@ -146,9 +185,7 @@ class _TrainingImages:
     seed: int
     on_error: OnError
 
-    def __call__(
-        self, request: tuple[int, NDArray[np.int64], NDArray[np.int64]]
-    ) -> TrainingBatch | _Failed:
+    def __call__(self, request: TrainingRequest) -> TrainingBatch | _Failed:
         _, epochs, indices = request
         count = len(indices)
         # (N, S, S, 3) in memory, seen as (N, 3, S, S): Pillow's own layout, and channels_last.

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from bn_inception.data import ValidationBatch, to_input
 
@@ -46,6 +46,7 @@ def evaluate(
     batches: Iterable[ValidationBatch],
     device: torch.device,
     stopped: Callable[[], bool] = lambda: False,
+    total: Callable[[Tensor], Tensor] = lambda values: values,
 ) -> EvaluationResult | None:
     """Evaluate `network` on `batches` with its running statistics; single crop.
 
@@ -54,6 +55,8 @@ def evaluate(
         batches: uint8 images (N, 3, S, S); the last may be smaller.
         device: where the network lies.
         stopped: polled after every batch.
+        total: sums a tensor over the processes that share the images, each with batches of its own;
+            counts are summed, never percentages averaged.
 
     Returns:
         Exact counts, or None if `stopped` said so: half an evaluation counts for nothing.
@@ -82,10 +85,11 @@ def evaluate(
                     return None
     finally:
         network.train(was_training)
-    correct, correct_top5 = counts.tolist()
+    images_seen = torch.tensor([count, unreadable], device=device)
+    correct, correct_top5, count, unreadable = total(torch.cat([counts, images_seen])).tolist()
     readable_count = count - unreadable
     return EvaluationResult(
-        loss=loss.item() / readable_count if readable_count else float("nan"),
+        loss=total(loss).item() / readable_count if readable_count else float("nan"),
         correct=correct,
         correct_top5=correct_top5,
         count=count,

@@ -74,7 +74,7 @@ class Recorder:
 
     def start(self) -> None:
         """Begin the record of a new run: `summary.json` says `running` from here on."""
-        self._metrics = MetricsLog(self._folder.metrics)
+        self._metrics = self._open_log()
         self._mirror = self._open_mirror()
         self._write_summary()
 
@@ -98,7 +98,7 @@ class Recorder:
                 f"{list(milestones.targets)}, with which {self._folder.path} was started; "
                 "resume with the same ones"
             )
-        self._metrics = MetricsLog(self._folder.metrics)
+        self._metrics = self._open_log()
         kept = self._metrics.truncate(step, state["metrics_lines"])
         self._milestones = milestones
         self.last_train_step = state["last_train_step"]
@@ -261,6 +261,9 @@ class Recorder:
 
     def _wall_seconds(self) -> float:
         return self._earlier_seconds + time.monotonic() - self._opened
+
+    def _open_log(self) -> MetricsLog:
+        return MetricsLog(self._folder.metrics)
 
     def _open_mirror(
         self, kept: Iterable[TrainRecord | ValidationRecord] = (), resumed_at: int = 0

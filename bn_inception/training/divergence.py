@@ -5,6 +5,9 @@ import copy
 import torch
 from torch import Tensor, nn
 
+LOSS = "loss"
+"""Named where every layer's output is still finite."""
+
 
 class Diverged(Exception):
     """The loss or a parameter is no longer finite: a result, not an error (BN section 4.2.2).
@@ -57,4 +60,4 @@ def first_nonfinite_layer(network: nn.Module, images: Tensor) -> str:
             watch(name, module)
     with torch.no_grad():
         probe(images)
-    return found[0] if found else "loss"
+    return found[0] if found else LOSS

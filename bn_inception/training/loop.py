@@ -9,11 +9,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bn_inception.data import TrainingBatch, to_input
-from bn_inception.errors import UserError
+from bn_inception.errors import AgreedError, UserError
 from bn_inception.evaluation import evaluate
 from bn_inception.record import Divergence, RunStatus, Summary
 from bn_inception.training.console import Console
-from bn_inception.training.divergence import Diverged, first_nonfinite_layer, require_finite
+from bn_inception.training.divergence import (
+    LOSS,
+    Diverged,
+    first_nonfinite_layer,
+    require_finite,
+)
 from bn_inception.training.optimizer import learning_rate
 from bn_inception.training.session import Session
 from bn_inception.training.signals import StopRequest
@@ -38,13 +43,20 @@ def train(session: Session, console: Console, stop: StopRequest) -> Summary:
         finished = _loop(session, console, stop)
     except Diverged as error:
         # Not saved: resumed from its last checkpoint, the run diverges at the same step again.
+        session.share_replaced()
         diverged = Divergence(error.step, error.layer)
-        return session.recorder.finish(RunStatus.diverged, step=session.step, diverged=diverged)
+        return session.world.agreed(
+            lambda: session.recorder.finish(
+                RunStatus.diverged, step=session.step, diverged=diverged
+            )
+        )
     except BaseException as error:
         # Bad input strikes between two updates: the state is whole and worth saving. What went
         # wrong is the news, not that it could not be written either.
         with suppress(UserError):
-            if isinstance(error, UserError):
+            # Saving is a meeting of all processes: only where all of them have come here.
+            together = session.world.size == 1 or isinstance(error, AgreedError)
+            if isinstance(error, UserError) and together:
                 session.save()
             session.recorder.finish(RunStatus.interrupted, step=session.step)
         if isinstance(error, RuntimeError) and "DataLoader worker (pid" in str(error):
@@ -56,12 +68,13 @@ def train(session: Session, console: Console, stop: StopRequest) -> Summary:
             ) from error
         raise
     status = RunStatus.finished if finished else RunStatus.interrupted
-    return session.recorder.finish(status, step=session.step)
+    return session.world.agreed(lambda: session.recorder.finish(status, step=session.step))
 
 
 def _loop(session: Session, console: Console, stop: StopRequest) -> bool:
     """Return whether the run is finished; False if it was stopped and saved."""
-    plan, interval, recorder = session.plan, session.interval, session.recorder
+    plan, interval = session.plan, session.interval
+    images_per_step = session.config.batch.global_size
     if not _evaluate_if_due(session, console, stop):
         return False
     with closing(session.training_batches()) as batches:
@@ -69,20 +82,22 @@ def _loop(session: Session, console: Console, stop: StopRequest) -> bool:
         for batch in batches:
             images, labels = _to_device(session, batch)
             if session.step == 0:
-                recorder.training_batch(_pixels(images))
-            rate = learning_rate(session.config.optimizer, session.step, plan.decay_steps)
+                session.recorder.training_batch(_pixels(images))
+            rate = learning_rate(session.rates, session.step, plan.decay_steps, plan.warmup_steps)
             session.seed_step()
-            result = train_step(session.network, session.optimizer, images, labels, rate)
+            result = train_step(
+                session.model, session.optimizer, images, labels, rate, session.world
+            )
             session.step += 1
-            interval.add(result, len(labels), session.step)
-            recorder.replaced(batch.replaced)
+            interval.add(result, images_per_step, session.step)
+            session.replaced(batch.replaced)
 
             at_log = session.step % plan.log_every == 0 or session.step == plan.steps
             if session.check_every_step or at_log:
                 _check_finite(session, images)
             if at_log:
                 _log(session, console, rate)
-            if stop:
+            if session.stopped(stop, ask=session.check_every_step or at_log):
                 session.save()
                 return False
             at_save = session.step % plan.checkpoint_every == 0 or session.step == plan.steps
@@ -109,10 +124,13 @@ def _pixels(images: Tensor) -> NDArray[np.uint8]:
 def _check_finite(session: Session, images: Tensor) -> None:
     step = session.interval.first_nonfinite()
     if step is not None:
-        raise Diverged(step, first_nonfinite_layer(session.network, images))
+        # The layer is found on the processes whose images overflow.
+        layers = session.world.gathered(first_nonfinite_layer(session.network, images))
+        raise Diverged(step, next((layer for layer in layers if layer != LOSS), LOSS))
 
 
 def _log(session: Session, console: Console, rate: float) -> None:
+    session.share_replaced()
     interval, recorder = session.interval, session.recorder
     loss, speed = interval.loss(), interval.images_per_second()
     recorder.train(
@@ -139,8 +157,14 @@ def _evaluate_if_due(session: Session, console: Console, stop: StopRequest) -> b
     if not due or session.evaluated_step == step:
         return True
     require_finite(session.network, step)
-    with closing(session.validation_batches()) as batches:
-        result = evaluate(session.network, batches, session.device, stopped=lambda: bool(stop))
+    with closing(session.validation_batches()) as batches, session.shared_statistics():
+        result = evaluate(
+            session.network,
+            batches,
+            session.device,
+            stopped=lambda: session.stopped(stop),
+            total=session.world.total,
+        )
     if result is None:
         session.save()
         return False

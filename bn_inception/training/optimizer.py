@@ -20,6 +20,8 @@ class OptimizerConfig:
         weight_decay: L2 on the weights of convolutions and linear layers only.
         decay_factor: what the rate is multiplied by, 0.96 in GN.
         decay_every: how often (a duration).
+        warmup: a duration over which the rate rises linearly from nothing; None starts at the full
+            rate, as the paper. For large batches (Goyal et al. 2017, arXiv 1706.02677).
     """
 
     learning_rate: float
@@ -27,6 +29,7 @@ class OptimizerConfig:
     weight_decay: float
     decay_factor: float
     decay_every: Duration
+    warmup: Duration | None = None
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
@@ -67,12 +70,16 @@ def build_optimizer(network: nn.Module, config: OptimizerConfig) -> torch.optim.
     )
 
 
-def learning_rate(config: OptimizerConfig, step: int, decay_steps: float) -> float:
+def learning_rate(
+    config: OptimizerConfig, step: int, decay_steps: float, warmup_steps: float = 0.0
+) -> float:
     """Return the rate of the update that follows `step` updates: a staircase.
 
     Args:
         config: initial rate and factor.
         step: updates made so far.
         decay_steps: the decay interval in steps, not necessarily whole.
+        warmup_steps: the first steps, in which the rate is (step + 1) / warmup_steps of that.
     """
-    return float(config.learning_rate * config.decay_factor ** math.floor(step / decay_steps))
+    rate = float(config.learning_rate * config.decay_factor ** math.floor(step / decay_steps))
+    return rate * (step + 1) / warmup_steps if step + 1 < warmup_steps else rate

@@ -2,30 +2,45 @@
 
 import json
 import time
-from collections.abc import Callable, Generator, Iterator
+import warnings
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from bn_inception.data import (
     Sources,
     TrainingBatch,
     TrainingOrder,
     ValidationBatch,
+    default_workers,
     open_sources,
     preprocessing,
     training_batches,
     validation_batches,
 )
-from bn_inception.errors import UserError
-from bn_inception.network import Inception, checkpoint, initialize
-from bn_inception.record import Recorder, RunFolder, Summary, describe
+from bn_inception.errors import AgreedError, UserError
+from bn_inception.network import (
+    Inception,
+    Normalization,
+    Processes,
+    checkpoint,
+    initialize,
+    running_statistics,
+    set_statistics,
+)
+from bn_inception.record import Recorder, RunFolder, SilentRecorder, Summary, describe
+from bn_inception.training.batch import split, statement
+from bn_inception.training.distributed import ALONE, World
 from bn_inception.training.duration import steps, whole_steps
 from bn_inception.training.optimizer import build_optimizer
 from bn_inception.training.settings import Device, RunConfig
+from bn_inception.training.signals import StopRequest
 from bn_inception.training.step import StepResult
 
 EVALUATION_BATCH = 64
@@ -44,6 +59,7 @@ class Plan:
     log_every: int
     start_check: int
     decay_steps: float
+    warmup_steps: float
 
 
 def plan(config: RunConfig, images: int) -> Plan:
@@ -62,25 +78,37 @@ def plan(config: RunConfig, images: int) -> Plan:
         decay_steps=steps(
             config.optimizer.decay_every, batch=batch, images=images, key="optimizer.decay_every"
         ),
+        warmup_steps=0.0
+        if config.optimizer.warmup is None
+        else steps(config.optimizer.warmup, batch=batch, images=images, key="optimizer.warmup"),
     )
 
 
-def choose_device(device: Device) -> torch.device:
-    """Turn `machine.device` into a device.
+def choose_device(device: Device, world: World = ALONE) -> torch.device:
+    """Turn `machine.device` into a device; each of several processes has a GPU of its own.
 
     Raises:
-        UserError: CUDA is asked for and there is none.
+        UserError: CUDA is asked for and there is none, or there are fewer than processes.
     """
     if device is Device.cuda and not torch.cuda.is_available():
         raise UserError("machine.device: cuda, but torch sees no CUDA device; use auto or cpu")
     if device is Device.auto:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        device = Device.cuda if torch.cuda.is_available() else Device.cpu
+    if device is Device.cuda and world.size > 1:
+        if world.local_size > torch.cuda.device_count():
+            raise UserError(
+                f"machine.device: {world.local_size} processes on a machine with "
+                f"{torch.cuda.device_count()} CUDA devices; start one for each"
+            )
+        torch.cuda.set_device(world.local_rank)
+        return torch.device("cuda", world.local_rank)
     return torch.device(device.value)
 
 
-def derived_seed(seed: int, tag: int, step: int = 0) -> int:
-    """Mix the run's seed, a use and a step into one seed: randomness depends on no history."""
-    state = np.random.SeedSequence([seed, tag, step]).generate_state(1, np.uint64)
+def derived_seed(seed: int, tag: int, step: int = 0, rank: int = 0) -> int:
+    """Mix the run's seed, a use, a step and a process into one seed: no history is in it."""
+    words = [seed, tag, step, rank] if rank else [seed, tag, step]
+    state = np.random.SeedSequence(words).generate_state(1, np.uint64)
     return int(state[0] >> 1)
 
 
@@ -118,7 +146,7 @@ class Interval:
         return float(self._sums[1]) / self.images
 
     def images_per_second(self) -> float:
-        """Images of this process over its seconds; what was restored counts in neither."""
+        """Images since the run was opened over the seconds; what was restored is in neither."""
         seconds = self._seconds + time.perf_counter() - self._clock
         return self._images_timed / seconds if seconds > 0 else 0.0
 
@@ -158,33 +186,52 @@ class Session:
         config: the run's configuration.
         plan: its durations in steps.
         sources: training and validation images.
-        network: on `device`, channels_last, in training mode.
+        world: the processes that share the run.
+        split: this process's part of an update.
+        network: on `device`, channels_last, in training mode; its `state_dict` is what is saved.
+        model: what training calls: `network`, or around it what averages the gradients.
         step: updates made, over all sessions of the run.
         evaluated_step: the last step that was evaluated.
         interval: sums since the last log step.
         loss_has_fallen: whether the training loss has ever been clearly under ln(classes).
-        check_every_step: whether to look at the loss of every step at once: free on the CPU,
-            a stall of every step on CUDA, where log steps look.
+        check_every_step: whether to look at the loss of every step at once, and to ask the other
+            processes for a signal: free on the CPU, a stall of every step on CUDA, where log steps
+            do.
     """
 
-    def __init__(self, config: RunConfig, sources: Sources, folder: RunFolder) -> None:
+    def __init__(
+        self, config: RunConfig, sources: Sources, folder: RunFolder, world: World
+    ) -> None:
         self.config = config
         self.sources = sources
         self.folder = folder
+        self.world = world
         self.plan = plan(config, len(sources.train))
-        self.device = choose_device(config.machine.device)
+        self.split = split(
+            config.batch,
+            world.size,
+            normalized=config.network.normalization is not Normalization.none,
+        )
+        self.device = choose_device(config.machine.device, world)
         if config.machine.threads is not None:
             torch.set_num_threads(config.machine.threads)
         network = Inception(config.network, len(sources.train.classes))
         seed = derived_seed(config.run.seed, _INITIALIZATION)
         initialize(network, torch.Generator().manual_seed(seed))
         self.network = network.to(self.device).to(memory_format=torch.channels_last).train()
-        self.optimizer = build_optimizer(self.network, config.optimizer)
+        self.model: nn.Module = self.network
+        set_statistics(self.network, groups=self.split.groups)
+        self.rates = replace(
+            config.optimizer,
+            learning_rate=config.optimizer.learning_rate * config.batch.rate_factor,
+        )
+        self.optimizer = build_optimizer(self.network, self.rates)
         self.interval = Interval(self.device)
         self.step = self.evaluated_step = 0
         self.loss_has_fallen = False
         self.check_every_step = self.device.type == "cpu"
-        self.recorder = Recorder(
+        self._replaced: list[tuple[str, str]] = []
+        self.recorder = (Recorder if world.first else SilentRecorder)(
             folder,
             Summary(
                 recipe=config.recipe.name,
@@ -200,8 +247,40 @@ class Session:
             hyperparameters=_hyperparameters(config),
         )
 
+    def distribute(self) -> None:
+        """Join the other processes: shared BN statistics, averaged gradients.
+
+        Called once the state is that of the run's beginning or of a checkpoint.
+        """
+        if self.world.size == 1:
+            return
+        if self.split.sharers > 1:
+            group = self.world.subgroup(self.split.sharers)
+            set_statistics(self.network, processes=Processes(group))
+        with warnings.catch_warnings():
+            # Newer torch has another name for broadcast_buffers, which older torch does not know.
+            warnings.simplefilter("ignore", FutureWarning)
+            self.model = DistributedDataParallel(
+                self.network,
+                device_ids=[self.device] if self.device.type == "cuda" else None,
+                # Statistics are averaged where they are read; copying rank 0's would lose the
+                # others'.
+                broadcast_buffers=False,
+            )
+        # After its first backward pass the wrapper lays the gradients out anew, and the order in
+        # which more than two processes' gradients are summed depends on the layout: a resumed run
+        # must not take its first step in another one than the run it continues.
+        before = {name: value.clone() for name, value in self.network.state_dict().items()}
+        size = self.config.network.image_size
+        images = torch.zeros(self.split.images, 3, size, size, device=self.device)
+        for _ in range(2):
+            outputs = self.model(images.contiguous(memory_format=torch.channels_last))
+            torch.cat(list(outputs) if isinstance(outputs, tuple) else [outputs]).sum().backward()  # type: ignore[no-untyped-call]
+        self.network.load_state_dict(before)
+        self.optimizer.zero_grad(set_to_none=True)
+
     def training_batches(self) -> Generator[TrainingBatch, None, None]:
-        """Yield the mini-batches from the current step to the last."""
+        """Yield this process's part of the mini-batches from the current step to the last."""
         config = self.config
         order = TrainingOrder(
             len(self.sources.train),
@@ -218,26 +297,89 @@ class Session:
             image_size=config.network.image_size,
             augmentation=config.augmentation,
             seed=config.run.seed,
-            workers=config.data.workers,
+            workers=self._workers(),
             on_error=config.data.on_error,
+            places=self.split.places(self.world.rank),
         )
 
     def validation_batches(self) -> Generator[ValidationBatch, None, None]:
-        """Yield every held-out image once, single crop."""
+        """Yield this process's part of the held-out images, each once, single crop."""
         return validation_batches(
             self.sources.validation,
             image_size=self.config.network.image_size,
             batch=EVALUATION_BATCH,
-            workers=self.config.data.workers,
+            workers=self._workers(),
             on_error=self.config.data.on_error,
+            share=(self.world.rank, self.world.size),
         )
 
+    def _workers(self) -> int | None:
+        """As configured; by default the processes of a machine share its cores."""
+        if self.config.data.workers is None and self.world.local_size > 1:
+            return default_workers() // self.world.local_size
+        return self.config.data.workers
+
     def seed_step(self) -> None:
-        """Seed dropout from (seed, step), so that a resumed run draws what it would have drawn."""
-        torch.manual_seed(derived_seed(self.config.run.seed, _STEP, self.step))
+        """Seed dropout from (seed, step, rank): a resumed run draws what it would have drawn."""
+        torch.manual_seed(derived_seed(self.config.run.seed, _STEP, self.step, self.world.rank))
+
+    def stopped(self, stop: StopRequest, *, ask: bool = True) -> bool:
+        """Whether to stop; with several processes, the same answer on all of them.
+
+        Args:
+            stop: this process's; a signal that another one received is entered there.
+            ask: whether this is a place where the processes tell each other.
+        """
+        if self.world.size > 1:
+            if not ask:
+                return False
+            stop.received(self.world.highest(stop.signal or 0))
+        return bool(stop)
+
+    def replaced(self, images: Iterable[tuple[str, str]]) -> None:
+        """Tally training images that this process replaced: (name, reason)."""
+        self._replaced += images
+
+    def share_replaced(self) -> None:
+        """Put every process's replaced images into the record."""
+        for images in self.world.gathered(self._replaced):
+            self.recorder.replaced(images)
+        self._replaced = []
+
+    @contextmanager
+    def shared_statistics(self) -> Iterator[None]:
+        """Give BN the mean of the processes' running statistics inside: what is saved and judged.
+
+        Each process has its own back afterwards. Running statistics are linear in those of the
+        mini-batches, so that this is what they would be if every step had averaged them, and a
+        checkpoint more or less changes no bit of the run.
+        """
+        statistics = running_statistics(self.network)
+        if self.world.size == 1 or not statistics:
+            yield
+            return
+        own = torch.cat(statistics)
+        _fill(statistics, self.world.total(own.clone()) / self.world.size)
+        try:
+            yield
+        finally:
+            _fill(statistics, own)
 
     def save(self, *, best: bool = False) -> None:
-        """Write a checkpoint: `last.pt`, or `best.pt` without what only training needs."""
+        """Write a checkpoint: `last.pt`, or `best.pt` without what only training needs.
+
+        The first process writes it; its UserError is raised on all.
+        """
+        if not best:
+            self.share_replaced()
+        own = running_statistics(self.network)
+        by_rank: list[Tensor] = []
+        if self.world.size > 1 and own and not best:
+            by_rank = self.world.gathered(torch.cat(own).cpu())
+        with self.shared_statistics():
+            self.world.from_first(lambda: self._write(best, by_rank))
+
+    def _write(self, best: bool, statistics_by_rank: list[Tensor]) -> None:
         state: dict[str, Any] = {
             "step": self.step,
             "network": self.network.state_dict(),
@@ -254,6 +396,8 @@ class Session:
         state["loss_has_fallen"] = self.loss_has_fallen
         state["interval"] = self.interval.state()
         state["recorder"] = self.recorder.state()
+        if self.world.size > 1:
+            state["statistics_by_rank"] = statistics_by_rank
         checkpoint.save(state, self.folder.checkpoints)
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -262,53 +406,101 @@ class Session:
         self.evaluated_step = state["evaluated_step"]
         self.loss_has_fallen = state["loss_has_fallen"]
         self.network.load_state_dict(state["network"])
+        by_rank = state.get("statistics_by_rank", [])
+        if len(by_rank) == self.world.size:  # else all go on from their mean
+            _fill(running_statistics(self.network), by_rank[self.world.rank].to(self.device))
         self.optimizer.load_state_dict(state["optimizer"])
         self.interval.restore(state["interval"])
         self.recorder.restore(state["recorder"], self.step)
 
 
 def open_session(
-    config: RunConfig, config_text: str, *, resume: bool, say: Callable[[str], None]
+    config: RunConfig,
+    config_text: str,
+    *,
+    resume: bool,
+    say: Callable[[str], None],
+    world: World = ALONE,
 ) -> Session:
     """Open the data, build the network, and create or reopen the run folder, locked.
+
+    With several processes the first decides about the folder and reads the checkpoint for all.
 
     Args:
         config: the run's configuration.
         config_text: the same as YAML, for the run folder.
         resume: continue the run that is there instead of starting one.
-        say: told the warnings.
+        say: told the warnings, and how the images are divided.
+        world: the processes, connected.
 
     Raises:
         UserError: data, network, device or folder cannot be used. A new run folder is only made
             once everything else has been found good.
     """
-    sources = open_sources(config.data)
+    sources = world.agreed(lambda: open_sources(config.data))
     for warning in sources.warnings:
         say(f"warning: {warning}")
     folder = RunFolder(config.run.root, config.run.name)
-    session = Session(config, sources, folder)
-    fingerprint = f"{sources.train.fingerprint()}+{sources.validation.fingerprint()}"
+    session = world.agreed(lambda: Session(config, sources, folder, world))
+    said = statement(config.batch, session.split, world.size, rate=config.optimizer.learning_rate)
+    if said is not None:
+        say(said)
+    fingerprint = world.agreed(
+        lambda: f"{sources.train.fingerprint()}+{sources.validation.fingerprint()}"
+    )
+    _require_one_set(world.gathered(fingerprint))
     environment = describe(fingerprint, gpus=_gpus(session.device))
-    if resume:
-        folder.open_for_resume()
-    else:
-        folder.create()
-    try:
-        state = checkpoint.load_latest(folder.checkpoints, say)
-        if state is not None:
-            _require_same_data(folder, fingerprint)
-            session.restore(state)
-            folder.write_environment(environment, resumed_at=session.step)
+    environment |= {"processes": world.size, "images_per_process": session.split.images}
+    environment |= {"normalization_group": session.split.group}
+
+    def open_folder() -> dict[str, Any] | None:
+        if resume:
+            folder.open_for_resume()
         else:
+            folder.create()
+        state = checkpoint.load_latest(folder.checkpoints, say)
+        if state is None:
             _require_no_steps(folder)
-            folder.write_config(config_text)
-            folder.write_environment(environment)
-            session.recorder.start()
+        else:
+            _require_same_data(folder, fingerprint)
+        return state
+
+    def describe_start() -> None:
+        folder.write_config(config_text)
+        folder.write_environment(environment)
+
+    try:
+        state = world.from_first(open_folder)
+        if state is not None:
+            world.agreed(lambda: session.restore(state))
+            step = session.step
+            world.from_first(lambda: folder.write_environment(environment, resumed_at=step))
+        else:
+            world.from_first(describe_start)
+            world.agreed(session.recorder.start)
             session.save()
+        session.distribute()
     except BaseException:
         folder.close()
         raise
     return session
+
+
+def _require_one_set(fingerprints: list[str]) -> None:
+    for rank, fingerprint in enumerate(fingerprints):
+        if fingerprint != fingerprints[0]:
+            raise AgreedError(
+                f"data.root: process {rank} reads other images than process 0 (fingerprint "
+                f"{fingerprint[:12]}, not {fingerprints[0][:12]}); give every machine the same data"
+            )
+
+
+def _fill(statistics: list[Tensor], values: Tensor) -> None:
+    """Write one long vector back into the statistics that `torch.cat` made it of."""
+    with torch.no_grad():
+        sizes = [len(statistic) for statistic in statistics]
+        for statistic, part in zip(statistics, torch.split(values, sizes), strict=True):
+            statistic.copy_(part)
 
 
 def _require_same_data(folder: RunFolder, fingerprint: str) -> None:
@@ -344,7 +536,7 @@ def _hyperparameters(config: RunConfig) -> dict[str, bool | int | float | str]:
         "scale": config.scale.name,
         "data": config.data.kind.value,
         "seed": config.run.seed,
-        "learning_rate": optimizer.learning_rate,
+        "learning_rate": optimizer.learning_rate * config.batch.rate_factor,
         "weight_decay": optimizer.weight_decay,
         "batch": config.batch.global_size,
         "normalization": network.normalization.value,

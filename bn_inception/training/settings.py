@@ -1,5 +1,6 @@
 """The whole typed configuration of a training run, as `bn_inception.config` composes it."""
 
+import math
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -66,10 +67,24 @@ class RunSettings:
 
 @dataclass
 class BatchConfig:
-    """`batch.global`: images in one update, over all processes (the paper: 32)."""
+    """The images of one update, and the mini-batch of Batch Normalization in them.
+
+    Attributes:
+        global_size: `batch.global`, images in one update, over all processes (the paper: 32).
+        norm_group: images over which BN takes its statistics, however many a process holds; a
+            smaller `batch.global` is one group. 32 is the paper's mini-batch, and CNTK's BN
+            statistics when it trained at 256.
+        synchronized: where a process holds less than a group, share the statistics with those that
+            hold the rest; otherwise each process's images are a group.
+        rate_factor: multiplies `optimizer.learning_rate`; batch.global / 32 is linear scaling
+            (CNTK's BN-Inception; Goyal et al. 2017, arXiv 1706.02677).
+    """
 
     # `global` is a keyword of Python, hence the suffix on this side of the YAML.
     global_size: int
+    norm_group: int = 32
+    synchronized: bool = True
+    rate_factor: float = 1.0
 
     def __post_init__(self) -> None:
         if self.global_size < 2:
@@ -77,6 +92,13 @@ class BatchConfig:
                 f"batch.global: {self.global_size} is too small; Batch Normalization needs at "
                 "least 2 images (the paper: 32)"
             )
+        if self.norm_group < 2:
+            raise UserError(
+                f"batch.norm_group: {self.norm_group} is too small; statistics need at least 2 "
+                "images (the paper: 32)"
+            )
+        if not (math.isfinite(self.rate_factor) and self.rate_factor > 0):
+            raise UserError(f"batch.rate_factor: {self.rate_factor} is not positive")
 
 
 @dataclass
@@ -97,12 +119,21 @@ class TrainConfig:
 
 @dataclass
 class MachineConfig:
-    """Where the computing happens; never part of a recipe."""
+    """Where the computing happens; never part of a recipe.
+
+    Attributes:
+        device: of every process.
+        threads: CPU threads of a process; None is torch's default.
+        timeout: seconds that a process waits for the others before the run ends.
+    """
 
     device: Device
     threads: int | None
+    timeout: float = 600.0
 
     def __post_init__(self) -> None:
+        if not (math.isfinite(self.timeout) and self.timeout > 0):
+            raise UserError(f"machine.timeout: {self.timeout} is not a positive number of seconds")
         if self.threads is not None and self.threads < 1:
             raise UserError(f"machine.threads: {self.threads} is not 1 or more; null is automatic")
 

@@ -27,6 +27,11 @@ class StopRequest:
         for number, handler in self._previous.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
 
+    def received(self, number: int) -> None:
+        """Take note of a signal that another process of the run received; 0 is none."""
+        if number and self.signal is None:
+            self.signal = signal.Signals(number)
+
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.signal is not None and number == signal.SIGINT:
             raise KeyboardInterrupt

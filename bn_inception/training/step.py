@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bn_inception.network import AUXILIARY_LOSS_WEIGHT, Logits
+from bn_inception.training.distributed import ALONE, World
 
 
 class StepResult(NamedTuple):
@@ -14,7 +15,7 @@ class StepResult(NamedTuple):
 
     `loss`: main cross-entropy, scalar, before the update; `correct`: images whose highest main
     logit is their label, scalar; `finite`: whether the whole loss was finite, scalar bool. A step
-    whose loss is not finite changes no parameter.
+    whose loss is not finite changes no parameter. All three are over the images of all processes.
     """
 
     loss: Tensor
@@ -23,7 +24,12 @@ class StepResult(NamedTuple):
 
 
 def train_step(
-    network: nn.Module, optimizer: torch.optim.SGD, images: Tensor, labels: Tensor, rate: float
+    network: nn.Module,
+    optimizer: torch.optim.SGD,
+    images: Tensor,
+    labels: Tensor,
+    rate: float,
+    world: World = ALONE,
 ) -> StepResult:
     """Make one update of `network` in training mode.
 
@@ -33,6 +39,8 @@ def train_step(
         images: (N, 3, S, S) float, about [-1, 1].
         labels: (N,) int64.
         rate: learning rate of this update.
+        world: the processes, each with as many images of the update; `network` averages their
+            gradients.
     """
     for group in optimizer.param_groups:
         group["lr"] = rate
@@ -45,10 +53,20 @@ def train_step(
     optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     with torch.no_grad():
-        finite = torch.isfinite(loss)
+        result = StepResult(
+            main_loss.detach(), (logits.argmax(dim=1) == labels).sum(), torch.isfinite(loss)
+        )
+        if world.size > 1:
+            result = _over_processes(result, world)
         # The fused kernel skips the update where found_inf is 1, on the device, without a
         # synchronization: the parameters stay those that made the loss overflow.
-        optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
+        optimizer.found_inf = (~result.finite).float()  # type: ignore[attr-defined]
         optimizer.step()
-        correct = (logits.argmax(dim=1) == labels).sum()
-    return StepResult(main_loss.detach(), correct, finite)
+    return result
+
+
+def _over_processes(result: StepResult, world: World) -> StepResult:
+    """One exchange of three numbers: no process may make an update that another one skips."""
+    loss, correct, finite = result
+    totals = world.total(torch.stack([loss.double(), correct.double(), finite.double()]))
+    return StepResult(totals[0] / world.size, totals[1].long(), totals[2] == world.size)

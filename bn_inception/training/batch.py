@@ -1,0 +1,97 @@
+"""How one update's images lie on the processes, and which of them BN normalizes together."""
+
+from dataclasses import dataclass
+
+from bn_inception.errors import UserError
+from bn_inception.paper.results import MINI_BATCH
+from bn_inception.training.settings import BatchConfig
+
+
+@dataclass(frozen=True)
+class Split:
+    """One process's part of an update.
+
+    Attributes:
+        images: that a process holds.
+        group: images over which BN takes its statistics; None without BN.
+        groups: whole groups that a process holds, at least 1.
+        sharers: processes that hold one group together; 1 unless a process holds less than one.
+    """
+
+    images: int
+    group: int | None
+    groups: int
+    sharers: int
+
+    def places(self, rank: int) -> slice:
+        """Where in the update's batch the images of process `rank` lie."""
+        return slice(rank * self.images, (rank + 1) * self.images)
+
+
+def split(batch: BatchConfig, processes: int, *, normalized: bool) -> Split:
+    """Divide one update's images among `processes`.
+
+    Args:
+        batch: the configured sizes.
+        processes: at least 1.
+        normalized: whether the network has BN; without it there are no groups to meet.
+
+    Raises:
+        UserError: images or groups cannot be divided so; all numbers are named.
+    """
+    total = batch.global_size
+    if total % processes:
+        raise UserError(
+            f"batch.global: {total} images cannot be divided among {processes} processes; "
+            "choose a multiple of their number"
+        )
+    images = total // processes
+    if not normalized:
+        return Split(images, None, 1, 1)
+    group = min(batch.norm_group, total)
+    if total % group:
+        raise UserError(
+            f"batch.norm_group: {total} images are no whole number of groups of {group}; choose "
+            "batch.global as a multiple of it, or another batch.norm_group"
+        )
+    if images % group == 0:
+        return Split(images, group, images // group, 1)
+    if not batch.synchronized and images < group:
+        if images < 2:
+            raise UserError(
+                f"batch.synchronized: false leaves groups of {images} image ({total} on "
+                f"{processes} processes), and statistics need 2; use fewer processes, or true"
+            )
+        return Split(images, images, 1, 1)
+    if group % images:
+        raise UserError(
+            f"batch.norm_group: a process holds {images} images ({total} on {processes} "
+            f"processes), neither a multiple nor a divisor of the group of {group}; choose another "
+            "number of processes, or another batch.norm_group"
+        )
+    return Split(images, group, 1, group // images)
+
+
+def statement(batch: BatchConfig, split: Split, processes: int, *, rate: float) -> str | None:
+    """Say in one line what differs from one process with the paper's one group; None if nothing.
+
+    Args:
+        batch: as configured.
+        split: of it.
+        processes: their number.
+        rate: `optimizer.learning_rate`, not yet multiplied.
+    """
+    if processes == 1 and split.groups == 1 and batch.rate_factor == 1:
+        return None
+    parts = [f"{batch.global_size} images an update"]
+    if processes > 1:
+        parts[0] += f" on {processes} processes, {split.images} each"
+    if split.group is not None:
+        wanted = min(batch.norm_group, batch.global_size)
+        short = "" if split.group == wanted else f" (not {wanted}: batch.synchronized=false)"
+        where = f", synchronized over {split.sharers} processes" if split.sharers > 1 else ""
+        parts.append(f"BN statistics over {split.group}{short}{where}")
+    if batch.rate_factor != 1:
+        parts.append(f"rate {rate:g} x {batch.rate_factor:g} = {rate * batch.rate_factor:g}")
+    parts.append(f"one step is {batch.global_size / MINI_BATCH:g} of the paper's {MINI_BATCH}")
+    return "; ".join(parts)

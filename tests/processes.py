@@ -1,0 +1,67 @@
+"""Several processes on loopback that act as the ranks of one run, without starting torch anew."""
+
+import multiprocessing
+import os
+import socket
+import traceback
+from collections.abc import Callable
+from contextlib import closing
+from typing import Any
+
+SECONDS = 240
+"""Generous: the tests share the machine with each other."""
+
+
+def free_port() -> int:
+    """A TCP port that nobody listens on at this moment."""
+    with closing(socket.socket()) as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def run_ranks(size: int, action: Callable[[int], Any]) -> list[Any]:
+    """What `action(rank)` returns on each of `size` processes, torchrun's variables set.
+
+    An exception is returned as its text, so that a test can look at every rank's.
+    """
+    context = multiprocessing.get_context("fork")
+    port = free_port()
+    receivers, children = [], []
+    for rank in range(size):
+        receiver, sender = context.Pipe(duplex=False)
+        child = context.Process(target=_act, args=(action, rank, size, port, sender), daemon=True)
+        child.start()
+        sender.close()
+        receivers.append(receiver)
+        children.append(child)
+    results = []
+    for receiver in receivers:
+        try:
+            results.append(receiver.recv() if receiver.poll(SECONDS) else "nothing came")
+        except EOFError:
+            results.append("ended without a word")
+    for child in children:
+        child.join(10)
+        child.kill()
+    return results
+
+
+def _act(action: Callable[[int], Any], rank: int, size: int, port: int, sender: Any) -> None:
+    os.environ |= {
+        "RANK": str(rank),
+        "WORLD_SIZE": str(size),
+        "LOCAL_RANK": str(rank),
+        "LOCAL_WORLD_SIZE": str(size),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "GLOO_SOCKET_IFNAME": "lo",
+    }
+    try:
+        sender.send(action(rank))
+    except BaseException as error:
+        traceback.print_exc()
+        sender.send(f"{type(error).__name__}: {error}")
+    finally:
+        sender.close()
+        os._exit(0)
