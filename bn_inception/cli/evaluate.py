@@ -337,7 +337,7 @@ def _training_images(
         )
     order = TrainingOrder(
         len(sources.train),
-        trained.batch.global_size,
+        trained.batch.mini_batch,
         trained.run.seed,
         trained.order.within_shard_shuffling,
         trained.order.shard_size,
@@ -356,7 +356,7 @@ def _training_images(
 def _batches(statistics: str, batches: int, trained: RunConfig | None) -> str:
     if statistics != "population" or trained is None:
         return ""
-    return f" (BN Algorithm 2, {batches} mini-batches of {trained.batch.global_size})"
+    return f" (BN Algorithm 2, {batches} mini-batches of {trained.batch.mini_batch})"
 
 
 def _print_folding(folding: Folding) -> None:

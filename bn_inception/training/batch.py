@@ -48,7 +48,7 @@ def split(batch: BatchConfig, processes: int, *, normalized: bool) -> Split:
     images = total // processes
     if not normalized:
         return Split(images, None, 1, 1)
-    group = min(batch.norm_group, total)
+    group = batch.mini_batch
     if total % group:
         raise UserError(
             f"batch.norm_group: {total} images are no whole number of groups of {group}; choose "
@@ -87,8 +87,8 @@ def statement(batch: BatchConfig, split: Split, processes: int, *, rate: float) 
     if processes > 1:
         parts[0] += f" on {processes} processes, {split.images} each"
     if split.group is not None:
-        wanted = min(batch.norm_group, batch.global_size)
-        short = "" if split.group == wanted else f" (not {wanted}: batch.synchronized=false)"
+        as_meant = split.group == batch.mini_batch
+        short = "" if as_meant else f" (not {batch.mini_batch}: batch.synchronized=false)"
         where = f", synchronized over {split.sharers} processes" if split.sharers > 1 else ""
         parts.append(f"BN statistics over {split.group}{short}{where}")
     if batch.rate_factor != 1:

@@ -100,6 +100,11 @@ class BatchConfig:
         if not (math.isfinite(self.rate_factor) and self.rate_factor > 0):
             raise UserError(f"batch.rate_factor: {self.rate_factor} is not positive")
 
+    @property
+    def mini_batch(self) -> int:
+        """Images over which BN takes its statistics: a smaller batch is one group."""
+        return min(self.norm_group, self.global_size)
+
 
 @dataclass
 class TrainConfig:
