@@ -32,20 +32,23 @@ usage: bn-inception train [recipe=NAME] [scale=NAME] [data=NAME] [key=value ...]
   recipe=   inception | bn_baseline | bn_x5 | bn_x30 | bn_x5_sigmoid |
             inception_x5 | inception_sigmoid          (default bn_x5)
   scale=    paper | small | cpu | demo                (default demo)
+  batch=    x1 (32 images) | x8 (256, eight times the rate)    (default x1)
   data=     imagenet | folder | tiny_imagenet | shards | synthetic (default synthetic)
 
   run.name= run.root=outputs run.seed=0 run.resume=false|true|auto
   train.steps= train.evaluate_every= train.checkpoint_every=   (2000 or '8 epochs')
-  optimizer.learning_rate= batch.global=32 milestones=[0.2,0.3]
+  optimizer.learning_rate= optimizer.warmup= milestones=[0.2,0.3]
+  batch.global=32 batch.norm_group=32 batch.synchronized= batch.rate_factor=
   data.root= data.workers= data.on_error=fail|skip data.first_classes=
   network.pool_projection=96|128 network.first_convolution=separable|full
   network.auxiliary_head= network.convolution_bias= network.width=
-  machine.device=auto|cpu|cuda machine.threads=
+  machine.device=auto|cpu|cuda machine.threads= machine.timeout=600
 
   --cfg job   print the resolved configuration and stop
 
 examples:
   bn-inception train recipe=bn_x30 scale=paper data=imagenet data.root=/data/imagenet
+  torchrun --nproc-per-node 4 scripts/train.py recipe=bn_x30 scale=paper data=imagenet ...
   bn-inception train recipe=inception scale=cpu data=tiny_imagenet data.root=tiny
   bn-inception train recipe=inception scale=cpu run.resume=true""",
     ),
