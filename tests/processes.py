@@ -1,5 +1,6 @@
 """Several processes on loopback that act as the ranks of one run, without starting torch anew."""
 
+import importlib
 import multiprocessing
 import os
 import socket
@@ -7,6 +8,20 @@ import traceback
 from collections.abc import Callable
 from contextlib import closing
 from typing import Any
+
+# What every rank would import for itself, seconds of CPU each: torch's optimizers and
+# DistributedDataParallel import torch._dynamo.
+for _module in (
+    "torch._dynamo",
+    "bn_inception.cli.train",
+    "bn_inception.training",
+    "tensorboard.compat.proto.event_pb2",
+    "tensorboard.plugins.custom_scalar.layout_pb2",
+    "tensorboard.plugins.hparams.api_pb2",
+    "tensorboard.summary.writer.record_writer",
+    "tensorboard.util.tensor_util",
+):
+    importlib.import_module(_module)
 
 SECONDS = 240
 """Generous: the tests share the machine with each other."""

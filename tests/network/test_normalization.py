@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from bn_inception.network import PerActivationBatchNorm
+from bn_inception.network import PerActivationBatchNorm, running_statistics, set_statistics
 from bn_inception.network.normalization import (
     EPSILON,
     MOMENTUM,
@@ -146,3 +146,39 @@ def test_every_layer_of_the_network_is_configured_so(small):
     network = small(per_activation=["5b"])
     layers = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     assert {(layer.eps, layer.momentum, layer.affine) for layer in layers} == {(1e-3, 0.02, True)}
+
+
+@given(seed=SEEDS, groups=st.integers(2, 4), kind=st.sampled_from(["2d", "1d", "activation"]))
+@settings(deadline=None, max_examples=20)
+def test_groups_are_mini_batches_of_their_own(seed: int, groups: int, kind: str) -> None:
+    """Outputs and gradients group by group; the running statistics move by the groups' mean."""
+    shape = (3 * groups, 4) if kind == "1d" else (3 * groups, 4, 2, 2)
+    layers: list[nn.modules.batchnorm._BatchNorm] = []
+    for _ in range(groups + 1):
+        made = {
+            "2d": lambda: batch_norm_2d(4),
+            "1d": lambda: batch_norm_1d(4),
+            "activation": lambda: PerActivationBatchNorm(4, 2, 2),
+        }[kind]()
+        layers.append(made.double())
+    grouped, *apart = layers
+    set_statistics(grouped, groups=groups)
+    maps, upstream = drawn(seed, *shape)
+    if kind != "1d":
+        maps = maps.contiguous(memory_format=torch.channels_last)
+    whole = maps.clone().requires_grad_()
+    output = grouped(whole)
+    output.backward(upstream)
+
+    parts = [part.clone().requires_grad_() for part in maps.chunk(groups)]
+    outputs = [layer(part) for layer, part in zip(apart, parts, strict=True)]
+    for each, gradient in zip(outputs, upstream.chunk(groups), strict=True):
+        each.backward(gradient)
+    torch.testing.assert_close(output, torch.cat(outputs))
+    torch.testing.assert_close(whole.grad, torch.cat([part.grad for part in parts]))
+    torch.testing.assert_close(grouped.weight.grad, sum(layer.weight.grad for layer in apart))
+    for mine, *theirs in zip(*map(running_statistics, layers), strict=True):
+        torch.testing.assert_close(mine, torch.stack(theirs).mean(0))
+    assert grouped.num_batches_tracked == 1
+    # Inference knows no groups.
+    torch.testing.assert_close(grouped.eval()(maps[:1]), grouped.eval()(maps)[:1])

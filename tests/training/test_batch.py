@@ -1,0 +1,131 @@
+"""How images and BN's groups lie on processes; property tests of the arithmetic."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bn_inception import UserError
+from bn_inception.config import compose, run_config
+from bn_inception.data.loader import shared_ranges
+from bn_inception.data.order import TrainingOrder
+from bn_inception.training.batch import split, statement
+from bn_inception.training.optimizer import OptimizerConfig, learning_rate
+from bn_inception.training.settings import BatchConfig
+
+
+@given(images=st.integers(1, 40), processes=st.integers(1, 9), step=st.integers(0, 50))
+def test_the_slices_of_all_ranks_are_the_batch_of_one(
+    images: int, processes: int, step: int
+) -> None:
+    batch = images * processes
+    if batch < 2:
+        return
+    parts = split(BatchConfig(batch), processes, normalized=False)
+    order = TrainingOrder(97, batch, 3, True, 10)
+    for whole in order.batch(step):
+        pieces = [whole[parts.places(rank)] for rank in range(processes)]
+        assert all(len(piece) == parts.images for piece in pieces)
+        assert np.array_equal(np.concatenate(pieces), whole)
+
+
+@given(images=st.integers(1, 500), batch=st.integers(1, 70), size=st.integers(1, 9))
+def test_every_held_out_image_is_judged_exactly_once(images: int, batch: int, size: int) -> None:
+    if images < size:
+        with pytest.raises(UserError, match=rf"{images} cannot be divided among {size}"):
+            shared_ranges(images, batch, 0, size)
+        return
+    parts = [shared_ranges(images, batch, rank, size) for rank in range(size)]
+    assert [index for part in parts for piece in part for index in piece] == list(range(images))
+    assert len({len(part) for part in parts}) == 1  # they meet after every batch
+    sizes = [len(piece) for part in parts for piece in part]
+    assert min(sizes) >= 1 and max(sizes) <= batch + (size > 1)
+
+
+@given(
+    batch=st.integers(2, 300),
+    group=st.integers(2, 64),
+    processes=st.integers(1, 16),
+    synchronized=st.booleans(),
+)
+def test_a_group_is_met_or_all_numbers_are_named(
+    batch: int, group: int, processes: int, synchronized: bool
+) -> None:
+    config = BatchConfig(batch, norm_group=group, synchronized=synchronized)
+    try:
+        parts = split(config, processes, normalized=True)
+    except UserError as error:
+        assert str(batch) in str(error)
+        assert "batch." in str(error)
+        return
+    assert parts.images * processes == batch
+    assert parts.group is not None and parts.group >= 2
+    assert parts.groups * parts.group == parts.images * parts.sharers
+    assert processes % parts.sharers == 0
+    assert synchronized or parts.sharers == 1
+    if parts.group != min(group, batch):
+        assert not synchronized and parts.group == parts.images < group
+
+
+@pytest.mark.parametrize(
+    ("batch", "processes", "named"),
+    [
+        (BatchConfig(32), 3, "32 images cannot be divided among 3"),
+        (BatchConfig(48), 1, "48 images are no whole number of groups of 32"),
+        (BatchConfig(96), 2, r"a process holds 48 images \(96 on 2 processes\).*group of 32"),
+        (BatchConfig(4, synchronized=False), 4, "groups of 1 image"),
+    ],
+)
+def test_a_group_that_cannot_be_met(batch: BatchConfig, processes: int, named: str) -> None:
+    with pytest.raises(UserError, match=named):
+        split(batch, processes, normalized=True)
+
+
+def test_a_network_without_bn_has_no_groups() -> None:
+    assert split(BatchConfig(48), 1, normalized=False).group is None
+    assert split(BatchConfig(8), 8, normalized=False).images == 1
+
+
+def test_the_papers_batch_needs_no_statement_and_another_has_one() -> None:
+    def said(config: BatchConfig, processes: int) -> str | None:
+        parts = split(config, processes, normalized=True)
+        return statement(config, parts, processes, rate=0.045)
+
+    assert said(BatchConfig(32), 1) is None
+    x8 = said(BatchConfig(256, rate_factor=8), 1)
+    assert x8 is not None and "BN statistics over 32" in x8 and "0.045 x 8 = 0.36" in x8
+    two = said(BatchConfig(32), 2)
+    assert two is not None and "16 each" in two and "synchronized over 2 processes" in two
+    alone = said(BatchConfig(32, synchronized=False), 2)
+    assert alone is not None and "over 16 (not 32: batch.synchronized=false)" in alone
+
+
+def test_batch_x8_is_an_eighth_of_the_steps_at_eight_times_the_rate() -> None:
+    one, eight = (
+        run_config(compose("train", ["recipe=bn_x30", "scale=paper", f"batch={name}"]))
+        for name in ("x1", "x8")
+    )
+    assert (eight.batch.global_size, eight.batch.norm_group) == (256, 32)
+    assert eight.batch.rate_factor == eight.batch.global_size / one.batch.global_size
+    assert isinstance(one.train.steps, int)
+    assert eight.train.steps == one.train.steps / 8
+    assert eight.optimizer == OptimizerConfig(
+        **{**vars(one.optimizer), "decay_every": eight.optimizer.decay_every}
+    )
+
+
+def test_warm_up_rises_to_the_staircase() -> None:
+    config = OptimizerConfig(0.4, 0.9, 0.0, 0.5, 10, warmup=4)
+    rates = [learning_rate(config, step, 10, 4) for step in range(12)]
+    assert rates[:5] == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.4])
+    assert rates[10] == 0.2
+    assert [learning_rate(config, step, 10) for step in (0, 3)] == [0.4, 0.4]
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["batch.norm_group=1", "batch.rate_factor=0", "batch.rate_factor=nan", "machine.timeout=0"],
+)
+def test_impossible_values_are_named(override: str) -> None:
+    with pytest.raises(UserError, match=override.partition("=")[0]):
+        run_config(compose("train", [override]))

@@ -1,0 +1,344 @@
+"""Several processes train one network: what must equal one process, and what survives a failure.
+
+Processes are forked, except where torchrun itself is on trial. All talk over gloo on loopback.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from processes import free_port, run_ranks
+from small_runs import TINY, write_images
+from torch.nn.parallel import DistributedDataParallel
+
+import bn_inception
+from bn_inception import UserError
+from bn_inception.cli.main import dispatch
+from bn_inception.data import DataConfig, DataKind, OnError, open_sources, validation_batches
+from bn_inception.evaluation import evaluate
+from bn_inception.network import Processes, checkpoint, running_statistics, set_statistics
+from bn_inception.training import joined, loop, world_from_environment
+from bn_inception.training.distributed import ALONE, World
+from bn_inception.training.optimizer import OptimizerConfig, build_optimizer
+from bn_inception.training.session import choose_device, derived_seed
+from bn_inception.training.settings import Device
+from bn_inception.training.step import train_step
+
+pytestmark = pytest.mark.timeout(600)
+CPU = torch.device("cpu")
+SHORT = ("train.steps=6", "train.evaluate_every=3", "train.checkpoint_every=2",
+         "train.log_every=1")  # fmt: skip
+# Dropout, and statistics that differ between ranks: all that a resumed run could get wrong.
+PER_RANK = ("batch.synchronized=false",)
+
+
+class Runs:
+    """Starts runs on the small set, alone or on several ranks, and reads what they leave."""
+
+    def __init__(self, root: Path, images: Path) -> None:
+        self.root, self.images = root, images
+
+    def arguments(self, name: str, *overrides: str) -> list[str]:
+        given = [f"run.root={self.root}", f"run.name={name}", f"data.root={self.images}"]
+        return ["train", "recipe=bn_baseline", *TINY, *SHORT, *given, *overrides]
+
+    def train(self, ranks: int, name: str, *overrides: str) -> list[Any]:
+        arguments = self.arguments(name, *overrides)
+        return run_ranks(ranks, lambda rank: dispatch(arguments))
+
+    def summary(self, name: str) -> dict[str, Any]:
+        loaded: dict[str, Any] = json.loads((self.root / name / "summary.json").read_text())
+        return loaded
+
+    def records(self, name: str) -> list[dict[str, Any]]:
+        lines = (self.root / name / "metrics.jsonl").read_text().splitlines()
+        return [{**json.loads(line), "images_per_second": None} for line in lines]
+
+    def state(self, name: str, file: str = "last.pt") -> dict[str, Any]:
+        return checkpoint.load(self.root / name / "checkpoints" / file)
+
+    def assert_equal(self, one: str, other: str) -> None:
+        first, second = self.state(one), self.state(other)
+        for name, tensor in first["network"].items():
+            assert torch.equal(tensor, second["network"][name]), name
+        for tensor, twin in zip(
+            first["statistics_by_rank"], second["statistics_by_rank"], strict=True
+        ):
+            assert torch.equal(tensor, twin)
+        assert self.records(one) == self.records(other)
+        assert self.summary(one)["best"] == self.summary(other)["best"]
+
+
+@pytest.fixture
+def runs(tmp_path: Path, images: Path) -> Runs:
+    return Runs(tmp_path / "outputs", images)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, images: Path) -> Runs:
+    """An undisturbed run of two ranks."""
+    runs = Runs(tmp_path_factory.mktemp("whole"), images)
+    assert runs.train(2, "whole", *PER_RANK) == [0, 0]
+    return runs
+
+
+@pytest.fixture
+def twin(runs: Runs, whole: Runs) -> Runs:
+    runs.root.mkdir()
+    (runs.root / "whole").symlink_to(whole.root / "whole")
+    return runs
+
+
+def network(per_activation: bool) -> torch.nn.Module:
+    from bn_inception.config import compose, run_config
+    from bn_inception.network import Inception, initialize
+
+    modules = "[5b]" if per_activation else "[]"
+    given = ["scale.width=0.0625", "scale.image_size=16", f"network.per_activation={modules}"]
+    config = run_config(compose("train", given)).network
+    built = Inception(config, 4)
+    initialize(built, torch.Generator().manual_seed(0))
+    # In float64 the sum's order does not drown what is to be seen.
+    return built.double().to(memory_format=torch.channels_last).train()
+
+
+def one_update(
+    built: torch.nn.Module, model: torch.nn.Module, part: slice, world: World
+) -> tuple[dict[str, Any], list[Any], float, int]:
+    """Gradients, running statistics, loss and correct images of one update."""
+    generator = torch.Generator().manual_seed(1)
+    images = torch.rand(16, 3, 16, 16, generator=generator, dtype=torch.float64) * 2 - 1
+    labels = torch.randint(0, 4, (16,), generator=generator)
+    optimizer = build_optimizer(built, OptimizerConfig(0.1, 0.0, 0.0, 1.0, 1))
+    result = train_step(model, optimizer, images[part], labels[part], 0.05, world)
+    gradients = {name: p.grad.numpy() for name, p in built.named_parameters() if p.grad is not None}
+    statistics = [statistic.clone().numpy() for statistic in running_statistics(built)]
+    return gradients, statistics, float(result.loss), int(result.correct)
+
+
+@pytest.mark.parametrize(
+    ("ranks", "group", "per_activation"), [(2, 16, True), (4, 8, False)]
+)  # fmt: skip
+def test_ranks_with_synchronized_statistics_are_one_process(
+    ranks: int, group: int, per_activation: bool
+) -> None:
+    """Gradients, running statistics and loss; with four ranks two groups, each on two ranks."""
+    alone = network(per_activation)
+    set_statistics(alone, groups=16 // group)
+    expected = one_update(alone, alone, slice(None), ALONE)
+
+    def on_rank(rank: int) -> Any:
+        world = world_from_environment()
+        with joined(world, CPU, 60):
+            built = network(per_activation)
+            sharers = group * ranks // 16
+            set_statistics(built, processes=Processes(world.subgroup(sharers)))
+            model = DistributedDataParallel(built, broadcast_buffers=False)
+            part = slice(rank * 16 // ranks, (rank + 1) * 16 // ranks)
+            gradients, statistics, loss, correct = one_update(built, model, part, world)
+            # What a checkpoint holds: the mean over ranks.
+            means = [world.total(torch.from_numpy(s)) / ranks for s in statistics]
+            return gradients, [mean.numpy() for mean in means], loss, correct
+
+    for found in run_ranks(ranks, on_rank):
+        assert not isinstance(found, str), found
+        gradients, statistics, loss, correct = found
+        assert gradients.keys() == expected[0].keys()
+        for name, gradient in gradients.items():
+            assert gradient == pytest.approx(expected[0][name], rel=1e-9, abs=1e-10), name
+        for statistic, other in zip(statistics, expected[1], strict=True):
+            assert statistic == pytest.approx(other, rel=1e-11, abs=1e-13)
+        assert loss == pytest.approx(expected[2], rel=1e-12)
+        assert correct == expected[3]
+
+
+def test_what_two_ranks_leave(whole: Runs, images: Path) -> None:
+    records = whole.records("whole")
+    assert [r["step"] for r in records if r["kind"] == "train"] == [1, 2, 3, 4, 5, 6]
+    assert [(r["step"], r["count"]) for r in records if r["kind"] == "validation"] == [
+        (3, 15),
+        (6, 15),
+    ]
+    summary = whole.summary("whole")
+    assert (summary["status"], summary["step"], summary["images_seen"]) == ("finished", 6, 48)
+    environment = json.loads((whole.root / "whole" / "environment.json").read_text())
+    assert (environment["processes"], environment["normalization_group"]) == (2, 4)
+    state = whole.state("whole")
+    assert not any(name.startswith("module.") for name in state["network"])
+    one, other = state["statistics_by_rank"]
+    assert not torch.equal(one, other)
+
+    # The accuracy recorded is that of the file saved, judged by one process.
+    best = checkpoint.load_network(whole.root / "whole" / "checkpoints" / "best.pt")
+    source = open_sources(DataConfig(DataKind.folder, str(images))).validation
+    batches = validation_batches(
+        source, image_size=16, batch=64, workers=0, on_error=OnError.fail
+    )  # fmt: skip
+    result = evaluate(best.network, batches, CPU)
+    assert result is not None and result.top1 == summary["best"]["top1"]
+    (record,) = [r for r in records if r["kind"] == "validation" and r["step"] == best.step]
+    assert (result.top1, result.top5, result.count) == (record["top1"], record["top5"], 15)
+    assert result.loss == pytest.approx(record["loss"], rel=1e-5)
+
+
+def on_rank_one(update: Callable[..., Any], at: int, act: Callable[[], None]) -> Callable[..., Any]:
+    """`update`, before whose call number `at` the second rank alone does `act`."""
+    calls = 0
+
+    def watched(*arguments: Any, **named: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == at and os.environ["RANK"] == "1":
+            act()
+        return update(*arguments, **named)
+
+    return watched
+
+
+def test_a_signal_to_any_rank_stops_all_at_one_step_and_nothing_is_lost(
+    twin: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def terminate() -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(loop, "train_step", on_rank_one(loop.train_step, 5, terminate))
+    assert twin.train(2, "stopped", *PER_RANK) == [128 + signal.SIGTERM] * 2
+    monkeypatch.undo()
+    assert (twin.summary("stopped")["status"], twin.state("stopped")["step"]) == ("interrupted", 5)
+    assert twin.train(2, "stopped", *PER_RANK, "run.resume=auto") == [0, 0]
+    twin.assert_equal("stopped", "whole")
+    # Refused now, by every rank and for the same reason; and the run is as it was.
+    refused = twin.train(2, "stopped", *PER_RANK)
+    assert len(set(refused)) == 1
+    assert "AgreedError" in refused[0] and "run.resume=true" in refused[0]
+    twin.assert_equal("stopped", "whole")
+
+
+def test_a_checkpoint_goes_from_one_process_to_two_and_back(runs: Runs) -> None:
+    for ranks, steps in ((1, 2), (2, 4), (1, 6)):
+        given = (f"train.steps={steps}", "run.resume=auto")
+        assert runs.train(ranks, "moved", *given) == [0] * ranks
+        assert runs.summary("moved")["step"] == steps
+    assert [r["step"] for r in runs.records("moved") if r["kind"] == "train"] == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_rank_that_raises_ends_the_others_and_is_named(
+    runs: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> None:
+        raise MemoryError("the second rank has had enough")
+
+    monkeypatch.setattr(loop, "train_step", on_rank_one(loop.train_step, 2, fail))
+    first, second = runs.train(2, "broken")
+    assert second == "MemoryError: the second rank has had enough"
+    assert first.startswith("UserError: process 1 of 2: the second rank has had enough")
+    assert runs.summary("broken")["status"] == "interrupted"
+
+
+def test_also_out_of_a_wait_that_does_not_end() -> None:
+    started = time.monotonic()
+
+    def on_rank(rank: int) -> None:
+        with joined(world_from_environment(), CPU, 60):
+            if rank == 1:
+                raise ValueError("gone")
+            time.sleep(600)
+
+    assert run_ranks(2, on_rank) == ["ended without a word", "ValueError: gone"]
+    assert time.monotonic() - started < 60
+
+
+def test_divergence_is_one_result(runs: Runs) -> None:
+    given = ("recipe=inception_x5", "optimizer.learning_rate=1e20")
+    assert runs.train(2, "fast", *given) == [0, 0]
+    summary = runs.summary("fast")
+    assert summary["status"] == "diverged" and summary["diverged"]["layer"]
+
+
+def test_replaced_images_of_every_rank_are_tallied(runs: Runs, tmp_path: Path) -> None:
+    runs.images = write_images(tmp_path / "broken")
+    broken = sorted((runs.images / "train").rglob("*.JPEG"))[::2]
+    for path in broken:
+        path.write_bytes(b"not an image")
+    assert runs.train(2, "skipping", "data.on_error=skip") == [0, 0]
+    # 48 places for 42 images: every broken one was met, by one rank or the other.
+    assert len(runs.summary("skipping")["replaced_images"]) == len(broken)
+
+
+def torchrun(*options: str) -> list[str]:
+    return [sys.executable, "-m", "torch.distributed.run", *options, "scripts/train.py"]
+
+
+ENVIRONMENT = {**os.environ, "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
+ROOT = Path(bn_inception.__file__).parents[1]
+
+
+def test_torchrun_on_two_machines_of_one_process_each(runs: Runs) -> None:
+    """Two agents on loopback; synchronized statistics. Then a single process reads the same."""
+    port = free_port()
+    agents = [
+        subprocess.Popen(
+            [
+                *torchrun("--nnodes=2", f"--node-rank={node}", "--nproc-per-node=1",
+                          "--master-addr=127.0.0.1", f"--master-port={port}"),
+                *runs.arguments("nodes", "recipe=bn_x5", "train.steps=3")[1:],
+            ],
+            cwd=ROOT, env=ENVIRONMENT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )
+        for node in range(2)
+    ]  # fmt: skip
+    said = [agent.communicate(timeout=500) for agent in agents]
+    assert [agent.returncode for agent in agents] == [0, 0], said
+    assert "8 images an update on 2 processes, 4 each" in said[0][1] + said[1][1]
+    assert sum("nodes: finished" in out for out, _ in said) == 1
+    assert dispatch(runs.arguments("alone", "recipe=bn_x5", "train.steps=3")) == 0
+    first, other = runs.records("nodes")[0], runs.records("alone")[0]
+    assert first["loss"] == pytest.approx(other["loss"], rel=1e-4)
+    assert (first["top1"], first["learning_rate"]) == (other["top1"], other["learning_rate"])
+
+
+def test_torchrun_ends_all_and_names_the_image_that_one_could_not_read(
+    runs: Runs, tmp_path: Path
+) -> None:
+    runs.images = write_images(tmp_path / "broken", train=3)
+    (runs.images / "train" / "n0001" / "1.JPEG").write_bytes(b"not an image")
+    command = [
+        *torchrun("--standalone", "--nproc-per-node=2"),
+        *runs.arguments("broken", "recipe=bn_x5")[1:],
+    ]
+    ended = subprocess.run(
+        command, cwd=ROOT, env=ENVIRONMENT, text=True, capture_output=True, timeout=500
+    )
+    assert ended.returncode == 1  # torchrun's own status for any failure
+    assert "n0001/1.JPEG cannot be read" in ended.stderr
+    assert "Root Cause" in ended.stderr
+
+
+def test_dropout_is_a_function_of_seed_step_and_rank() -> None:
+    seeds = {derived_seed(0, 2, step, rank) for step in range(4) for rank in range(4)}
+    assert len(seeds) == 16
+    assert derived_seed(3, 2, 5, 0) == derived_seed(3, 2, 5)
+
+
+def test_the_environment_is_read_whole_or_not_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    assert world_from_environment() is ALONE
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="RANK"):
+        world_from_environment()
+
+
+def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(UserError, match="2 processes on a machine with 1 CUDA device"):
+        choose_device(Device.auto, World(0, 2, 0, 2))
