@@ -59,7 +59,6 @@ def _train(config: RunConfig, composed: Config, world: "World") -> int:
 
     device = choose_device(config.machine.device, world)
     with ExitStack() as stack:
-        stop = stack.enter_context(StopRequest())
         # One process speaks and writes; to the others the terminal is nowhere.
         terminal = sys.stderr if world.first else stack.enter_context(open(os.devnull, "w"))
 
@@ -67,6 +66,8 @@ def _train(config: RunConfig, composed: Config, world: "World") -> int:
             print(line, file=terminal, flush=True)
 
         stack.enter_context(joined(world, device, config.machine.timeout))
+        # Not earlier: a process that still waits for the others has nothing to save.
+        stop = stack.enter_context(StopRequest())
         resume = world.from_first(lambda: should_resume(config, composed))
         session = open_session(config, write_yaml(composed), resume=resume, say=say, world=world)
         with session.folder:

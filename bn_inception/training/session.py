@@ -24,6 +24,7 @@ from bn_inception.data import (
     training_batches,
     validation_batches,
 )
+from bn_inception.data.loader import shared_ranges
 from bn_inception.errors import AgreedError, UserError
 from bn_inception.network import (
     Inception,
@@ -207,6 +208,8 @@ class Session:
         self.folder = folder
         self.world = world
         self.plan = plan(config, len(sources.train))
+        # Too few to divide is found now, not after hours at the first evaluation.
+        shared_ranges(len(sources.validation), EVALUATION_BATCH, world.rank, world.size)
         self.split = split(
             config.batch,
             world.size,
@@ -269,13 +272,13 @@ class Session:
             )
         # After its first backward pass the wrapper lays the gradients out anew, and the order in
         # which more than two processes' gradients are summed depends on the layout: a resumed run
-        # must not take its first step in another one than the run it continues.
+        # must not take its first step in another one than the run it continues. Costs one step.
         before = {name: value.clone() for name, value in self.network.state_dict().items()}
         size = self.config.network.image_size
         images = torch.zeros(self.split.images, 3, size, size, device=self.device)
-        for _ in range(2):
-            outputs = self.model(images.contiguous(memory_format=torch.channels_last))
-            torch.cat(list(outputs) if isinstance(outputs, tuple) else [outputs]).sum().backward()  # type: ignore[no-untyped-call]
+        outputs = self.model(images.contiguous(memory_format=torch.channels_last))
+        loss = torch.cat(list(outputs) if isinstance(outputs, tuple) else [outputs]).sum()
+        loss.backward()  # type: ignore[no-untyped-call]
         self.network.load_state_dict(before)
         self.optimizer.zero_grad(set_to_none=True)
 
