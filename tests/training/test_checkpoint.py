@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from bn_inception import UserError
@@ -42,6 +42,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 
 @given(where=st.floats(0, 1, exclude_max=True), flip=st.integers(1, 255))
+@example(where=0.7576444666934418, flip=1)  # an entry's flag "encrypted"
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_flipped_byte_never_changes_what_is_loaded(
     tmp_path: Path, whole: bytes, where: float, flip: int
