@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from bn_inception.cli.arguments import split_positional, take_print_config
+from bn_inception.cli.export import Which, checkpoint_file
 from bn_inception.cli.progress import ProgressBar
 from bn_inception.config import compose, read_yaml, run_config, write_yaml
 from bn_inception.config.convert import checked
@@ -29,13 +30,6 @@ from bn_inception.training.settings import MachineConfig, RunConfig
 
 SHOWN_UNREADABLE = 5
 SHOWN_CONFUSED = 5
-
-
-class Which(Enum):
-    """Which checkpoint of a run: of its best evaluation, or of its last step."""
-
-    best = "best"
-    last = "last"
 
 
 class Reported(Enum):
@@ -289,15 +283,7 @@ def _checkpoint(config: EvaluateConfig) -> Path:
     if config.checkpoint is not None:
         return Path(config.checkpoint)
     assert config.run is not None
-    folder = Path(config.run) / "checkpoints"
-    file = folder / f"{config.which.value}.pt"
-    if not file.is_file():
-        others = [which.value for which in Which if (folder / f"{which.value}.pt").is_file()]
-        remedy = (
-            f"choose which={others[0]}" if others else "give a folder that training has written"
-        )
-        raise UserError(f"which: {folder} has no {file.name}; {remedy}")
-    return file
+    return checkpoint_file(config.run, config.which)
 
 
 def _warnings(loaded: LoadedNetwork) -> list[str]:
