@@ -17,6 +17,7 @@ from bn_inception.network.normalization import (
     running_statistics,
     set_statistics,
 )
+from bn_inception.network.precision import Precision, computing
 
 __all__ = [
     "AUXILIARY_LOSS_WEIGHT",
@@ -28,7 +29,9 @@ __all__ = [
     "Nonlinearity",
     "Normalization",
     "PerActivationBatchNorm",
+    "Precision",
     "Processes",
+    "computing",
     "initialize",
     "multiply_adds",
     "running_statistics",
