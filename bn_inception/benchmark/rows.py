@@ -93,4 +93,4 @@ def _cell(value: object) -> str:
         return "-"
     if isinstance(value, float):
         return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.2f}"
-    return str(value)
+    return f"{value:,}" if isinstance(value, int) else str(value)

@@ -91,6 +91,33 @@ Exit status 0: equal; 1: different, with the first step that differs.
 example:
   bn-inception verify-resume recipe=bn_x30 scale=cpu data=folder data.root=photos""",
     ),
+    "plan": Command(
+        "bn_inception.cli.plan",
+        "hours, GPU-hours, memory and disk of runs that have not been made",
+        """\
+usage: bn-inception plan [recipe=NAME] [scale=paper] [batch=x8] [plan.KEY=value ...]
+
+  recipe=   one run; otherwise Figure 3, both controls and the ensemble, or plan.recipes=[A,B]
+  scale=    as for train                                            (default paper)
+  data= data.root=   the images: their number, size and the speed of loading them
+                     (default: ImageNet's numbers; loading is left out)
+
+  plan.processes=    GPUs; plan.workers= processes that read images
+  plan.step_images_per_second=          of one GPU; otherwise measured here, in a minute or two
+  plan.worker_images_per_second=        of one worker; otherwise measured here on the data
+  plan.exchange_gigabytes_per_second=   of a GPU's link, and plan.exchange_microseconds=;
+                                        measured where this runs under torchrun
+  plan.steps=5       updates and mini-batches that are measured
+  output=            FILE.json for the rows
+
+  --cfg job   print the resolved configuration and stop
+
+The lines below the table say what each figure assumes.
+
+examples:
+  bn-inception plan plan.step_images_per_second=2500 plan.worker_images_per_second=400
+  torchrun --nproc-per-node 8 -m bn_inception plan batch=x8 data=imagenet data.root=IMAGENET""",
+    ),
     "prepare": Command(
         "bn_inception.cli.prepare",
         "make shards of a data set as it was downloaded: folders, ILSVRC archives, parquet",

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,6 +85,10 @@ class ImageSource(Protocol):
     @property
     def labels(self) -> NDArray[np.int64]:
         """Label of every image, shape (images,)."""
+
+    @property
+    def sizes(self) -> NDArray[np.integer[Any]]:
+        """Bytes of every encoded image, shape (images,); -1 where it cannot be asked."""
 
     def __len__(self) -> int:
         """Number of images."""

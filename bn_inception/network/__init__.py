@@ -1,6 +1,6 @@
 """The networks of BN Figure 5 and section 4.2."""
 
-from bn_inception.network.cost import multiply_adds
+from bn_inception.network.cost import multiply_adds, saved_bytes
 from bn_inception.network.inception import (
     AUXILIARY_LOSS_WEIGHT,
     FirstConvolution,
@@ -35,5 +35,6 @@ __all__ = [
     "initialize",
     "multiply_adds",
     "running_statistics",
+    "saved_bytes",
     "set_statistics",
 ]

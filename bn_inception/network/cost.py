@@ -1,4 +1,4 @@
-"""Compute of a forward pass."""
+"""Compute of a forward pass, and the memory of a training step, without making either."""
 
 import torch
 from torch import Tensor, nn
@@ -12,9 +12,8 @@ def multiply_adds(network: Inception, image_size: int) -> int:
     1.935e9 for the default network at 224. Counted by forward hooks on a copy of the architecture
     whose tensors have shapes and no storage, so that it costs no arithmetic.
     """
-    with torch.device("meta"):
-        architecture = Inception(network.config, network.num_classes).eval()
-        images = torch.empty(1, 3, image_size, image_size)
+    architecture, images = _shapes(network, 1, image_size)
+    architecture.eval()
     total = 0
 
     def count(layer: nn.Module, _: tuple[Tensor, ...], output: Tensor) -> None:
@@ -27,3 +26,31 @@ def multiply_adds(network: Inception, image_size: int) -> int:
             module.register_forward_hook(count)
     architecture(images)
     return total
+
+
+def saved_bytes(network: Inception, images: int) -> int:
+    """Bytes of float32 tensors that a forward pass in training keeps for the backward pass.
+
+    For `images` images of the network's own size. Storages are counted once, parameters and
+    buffers not at all. Counted on shapes without storage, as above.
+    """
+    architecture, batch = _shapes(network, images, network.config.image_size)
+    own = {id(tensor) for tensor in (*architecture.parameters(), *architecture.buffers())}
+    kept: dict[int, Tensor] = {}  # held, so that no address is used twice
+
+    def keep(tensor: Tensor) -> Tensor:
+        if id(tensor) not in own:
+            kept[tensor.untyped_storage()._cdata] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        output = architecture.train()(batch)
+    del output
+    return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+
+
+def _shapes(network: Inception, images: int, image_size: int) -> tuple[Inception, Tensor]:
+    """The architecture and a batch for it, of tensors that have shapes and no storage."""
+    with torch.device("meta"):
+        batch = torch.empty(images, 3, image_size, image_size)
+        return Inception(network.config, network.num_classes), batch

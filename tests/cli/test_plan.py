@@ -1,0 +1,113 @@
+"""`bn-inception plan`: rows by hand where the rates are given, measured ones where they are not."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small_runs import TINY, write_images
+
+from bn_inception.cli.main import dispatch, main
+from bn_inception.paper.results import FIGURE_3
+
+GIVEN = ("plan.step_images_per_second=1000", "plan.worker_images_per_second=500")
+
+
+def planned(tmp_path: Path, *arguments: str) -> dict[str, dict[str, Any]]:
+    file = tmp_path / "plan.json"
+    assert dispatch(["plan", *arguments, f"output={file}"]) == 0
+    return {row["run"]: row for row in json.loads(file.read_text())["rows"]}
+
+
+def test_the_papers_longest_run_on_one_gpu_of_given_speed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = planned(tmp_path, "recipe=inception", "plan.workers=4", *GIVEN)
+    (row,) = rows.values()
+    # 31e6 updates of 32 images at 1000 a second, and 155 evaluations of 50,000 images at the
+    # 2000 a second of four workers, which are slower than forward passes.
+    assert row["updates"] == 31_000_000
+    assert row["hours"] == pytest.approx((31e6 * 0.032 + 155 * 25) / 3600)
+    assert row["gpu_hours"] == row["hours"]
+    assert (row["compute_ms"], row["loading_ms"], row["exchange_ms"]) == pytest.approx((32, 16, 0))
+    assert row["waits_for"] == "compute"
+    printed = capsys.readouterr().out
+    assert "2 workers" in printed and "13,594,824 parameters" in printed and "144" not in printed
+
+
+def test_all_rows_the_ensemble_and_their_sum(tmp_path: Path) -> None:
+    rows = planned(tmp_path, *GIVEN)
+    assert {*FIGURE_3, "inception_x5", "inception_sigmoid"} < rows.keys()
+    ensemble, total = rows["ensemble, 6 runs"], rows["all"]
+    assert ensemble["updates"] == 6 * rows["bn_x30"]["updates"]
+    assert total["updates"] == sum(row["updates"] for row in rows.values()) - total["updates"]
+    assert total["hours"] == pytest.approx(
+        sum(row["hours"] for row in rows.values()) - total["hours"]
+    )
+
+
+def test_eight_gpus_exchange_gradients_and_the_slow_side_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wide = ("recipe=bn_x30", "batch=x8", "plan.processes=8", *GIVEN)
+    exchange = ("plan.exchange_gigabytes_per_second=100", "plan.exchange_microseconds=20")
+    (row,) = planned(tmp_path, *wide, *exchange, "plan.workers=8").values()
+    # Each of eight holds 32 of 256 images; 2 x 7/8 of 54.4 MB at 100 GB/s are under a millisecond.
+    assert row["updates"] == 6_000_000 / 8
+    assert row["compute_ms"] == pytest.approx(32)
+    assert 0.5 < row["exchange_ms"] < 1.5
+    assert row["waits_for"] == "loading"
+    assert row["update_ms"] == row["loading_ms"] == pytest.approx(64)
+    assert row["gpu_hours"] == pytest.approx(8 * row["hours"])
+    capsys.readouterr()
+    (unknown,) = planned(tmp_path, *wide).values()
+    assert unknown["exchange_ms"] is None
+    assert "plan.exchange_gigabytes_per_second" in capsys.readouterr().out
+
+
+def test_a_batch_of_32_on_eight_gpus_pays_for_shared_statistics(tmp_path: Path) -> None:
+    exchange = ("plan.exchange_gigabytes_per_second=100", "plan.exchange_microseconds=20")
+    shared = planned(tmp_path, "recipe=bn_x30", "plan.processes=8", *GIVEN, *exchange)
+    plain = planned(tmp_path, "recipe=inception", "plan.processes=8", *GIVEN, *exchange)
+    # Two exchanges of 20 microseconds in each of about 70 normalizations.
+    assert shared["bn_x30"]["exchange_ms"] - plain["inception"]["exchange_ms"] > 2
+
+
+def test_without_images_loading_is_left_out_and_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (row,) = planned(tmp_path, "recipe=bn_x5", GIVEN[0]).values()
+    assert row["loading_ms"] is None
+    assert "plan.worker_images_per_second" in capsys.readouterr().out
+
+
+def test_speeds_are_measured_where_they_are_not_given(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write_images(tmp_path / "images")
+    rows = planned(tmp_path, "plan.steps=2", "recipe=bn_x5", *TINY, f"data.root={data}")
+    (row,) = rows.values()
+    assert row["updates"] == 12
+    assert row["compute_ms"] > 0 and row["loading_ms"] > 0 and row["hours"] > 0
+    assert "measured here" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["plan.steps=0"], ["plan.steps", "0"]),
+        (["plan.step_images_per_second=-5"], ["plan.step_images_per_second", "-5"]),
+        (["plan.recipes=[bn_x50]"], ["bn_x50", "bn_x5"]),
+        (["recipe=bn_x30", "plan.processes=5", *GIVEN], ["32", "5 processes"]),
+        (["outputs/a"], ["outputs/a", "key=value"]),
+    ],
+)
+def test_a_mistake_is_one_line(
+    arguments: list[str], named: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["plan", *arguments])
+    assert caught.value.code == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1
+    assert all(word in err for word in named)
