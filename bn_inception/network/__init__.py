@@ -17,7 +17,7 @@ from bn_inception.network.normalization import (
     running_statistics,
     set_statistics,
 )
-from bn_inception.network.precision import Precision, computing
+from bn_inception.network.precision import Precision, computing, set_precision
 
 __all__ = [
     "AUXILIARY_LOSS_WEIGHT",
@@ -35,5 +35,6 @@ __all__ = [
     "initialize",
     "multiply_adds",
     "running_statistics",
+    "set_precision",
     "set_statistics",
 ]
