@@ -26,7 +26,7 @@ from bn_inception.evaluation.multicrop import MultiCropResult, evaluate_crops
 from bn_inception.network.checkpoint import LoadedNetwork, load_network
 from bn_inception.network.population import population_statistics
 from bn_inception.training.session import choose_device
-from bn_inception.training.settings import MachineConfig, RunConfig
+from bn_inception.training.settings import ProcessorConfig, RunConfig
 
 SHOWN_UNREADABLE = 5
 SHOWN_CONFUSED = 5
@@ -66,7 +66,7 @@ class EvaluateConfig:
     output: str | None
     evaluate: EvaluateSettings
     data: DataConfig
-    machine: MachineConfig
+    machine: ProcessorConfig
 
     def __post_init__(self) -> None:
         settings = [setting.value for setting in CropSetting]

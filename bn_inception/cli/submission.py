@@ -11,7 +11,7 @@ from bn_inception.cli.export import Which, checkpoint_file
 from bn_inception.config import compose, write_yaml
 from bn_inception.config.convert import checked
 from bn_inception.errors import UserError
-from bn_inception.training.settings import MachineConfig
+from bn_inception.training.settings import ProcessorConfig
 
 
 @dataclass
@@ -28,7 +28,7 @@ class SubmissionConfig:
     batch: int
     workers: int | None
     output: str
-    machine: MachineConfig
+    machine: ProcessorConfig
 
     def __post_init__(self) -> None:
         from bn_inception.evaluation.crops import CropSetting

@@ -17,7 +17,7 @@ from bn_inception.network.normalization import (
     running_statistics,
     set_statistics,
 )
-from bn_inception.network.precision import Precision, computing
+from bn_inception.network.precision import Precision, computing, set_precision
 
 __all__ = [
     "AUXILIARY_LOSS_WEIGHT",
@@ -36,5 +36,6 @@ __all__ = [
     "multiply_adds",
     "running_statistics",
     "saved_bytes",
+    "set_precision",
     "set_statistics",
 ]

@@ -22,6 +22,7 @@ from bn_inception.network.normalization import (
     batch_norm_1d,
     batch_norm_2d,
 )
+from bn_inception.network.precision import in_float32
 from bn_inception.paper import figure5
 from bn_inception.paper.figure5 import InceptionModule, Pool
 
@@ -314,8 +315,7 @@ class AuxiliaryHead(nn.Module):
         features: Tensor = self.hidden(self.convolution(maps).flatten(1))
         if self.normalization is not None:
             features = self.normalization(features)
-        logits: Tensor = self.classifier(self.nonlinearity(features))
-        return logits
+        return in_float32(self.classifier, self.nonlinearity(features))
 
 
 class Inception(nn.Module):
@@ -395,7 +395,7 @@ class Inception(nn.Module):
             if name == AUXILIARY_ROW and self.training and self.auxiliary is not None:
                 auxiliary = self.auxiliary(maps)
         # Figure 5's 7x7 average pool, over whatever the last grid is at other image sizes.
-        logits: Tensor = self.classifier(self.dropout(maps.mean((2, 3))))
+        logits = in_float32(self.classifier, self.dropout(maps.mean((2, 3))))
         return logits if auxiliary is None else Logits(logits, auxiliary)
 
     def named_rows(self) -> Iterator[tuple[str, nn.Module]]:
@@ -446,8 +446,11 @@ class LocalResponseNormalization(nn.Module):
     def forward(self, maps: Tensor) -> Tensor:
         """(N, C, H, W) to the same shape."""
         squares = F.conv2d(maps.square(), self.neighbours)
+        # Under autocast the sums are bfloat16, in which 1 + 2e-5 * squares would mostly be 1.
+        squares = squares.to(torch.promote_types(squares.dtype, torch.float32))
         inverse_root = torch.rsqrt(1.0 + 1e-4 / 5 * squares)
-        return maps * inverse_root * inverse_root.sqrt()  # to the power of -0.5 - 0.25
+        # To the power of -0.5 - 0.25.
+        return (maps * inverse_root * inverse_root.sqrt()).to(maps.dtype)
 
 
 def _normalization(

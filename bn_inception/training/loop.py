@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bn_inception.data import TrainingBatch, to_input
+from bn_inception.data import TrainingBatch
 from bn_inception.errors import AgreedError, UserError
 from bn_inception.evaluation import evaluate
 from bn_inception.record import Divergence, RunStatus, Summary
@@ -86,7 +86,14 @@ def _loop(session: Session, console: Console, stop: StopRequest) -> bool:
             rate = learning_rate(session.rates, session.step, plan.decay_steps, plan.warmup_steps)
             session.seed_step()
             result = train_step(
-                session.model, session.optimizer, images, labels, rate, session.world
+                session.model,
+                session.optimizer,
+                images,
+                labels,
+                rate,
+                session.world,
+                forward=session.execution.forward,
+                graph=session.execution.graph,
             )
             session.step += 1
             interval.add(result, images_per_step, session.step)
@@ -111,8 +118,7 @@ def _loop(session: Session, console: Console, stop: StopRequest) -> bool:
 
 def _to_device(session: Session, batch: TrainingBatch) -> tuple[Tensor, Tensor]:
     images, factors = batch.images.to(session.device), batch.factors.to(session.device)
-    inputs = to_input(images, factors).contiguous(memory_format=torch.channels_last)
-    return inputs, batch.labels.to(session.device)
+    return session.execution.to_input(images, factors), batch.labels.to(session.device)
 
 
 def _pixels(images: Tensor) -> NDArray[np.uint8]:
@@ -125,7 +131,9 @@ def _check_finite(session: Session, images: Tensor) -> None:
     step = session.interval.first_nonfinite()
     if step is not None:
         # The layer is found on the processes whose images overflow.
-        layers = session.world.gathered(first_nonfinite_layer(session.network, images))
+        with session.execution.computing():
+            layer = first_nonfinite_layer(session.network, images)
+        layers = session.world.gathered(layer)
         raise Diverged(step, next((layer for layer in layers if layer != LOSS), LOSS))
 
 

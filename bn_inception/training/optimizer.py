@@ -48,10 +48,17 @@ class OptimizerConfig:
             )
 
 
-def build_optimizer(network: nn.Module, config: OptimizerConfig) -> torch.optim.SGD:
+def build_optimizer(
+    network: nn.Module, config: OptimizerConfig, *, fused: bool = True
+) -> torch.optim.SGD:
     """Build SGD over two groups: decayed (convolution and linear weights) and not decayed.
 
     The group is decided by the type of the module that owns the parameter, never by its name.
+
+    Args:
+        network: whose parameters are updated.
+        config: momentum and weight decay.
+        fused: one kernel for all parameters, which also honours `found_inf` (see step.py).
     """
     decayed = [
         module.weight for module in network.modules() if isinstance(module, nn.Conv2d | nn.Linear)
@@ -65,8 +72,7 @@ def build_optimizer(network: nn.Module, config: OptimizerConfig) -> torch.optim.
         ],
         lr=config.learning_rate,
         momentum=config.momentum,
-        # Fused: one kernel for all parameters, and it honours `found_inf` (see step.py).
-        fused=True,
+        fused=fused,
     )
 
 

@@ -29,16 +29,20 @@ from bn_inception.errors import AgreedError, UserError
 from bn_inception.network import (
     Inception,
     Normalization,
+    Precision,
     Processes,
     checkpoint,
     initialize,
     running_statistics,
+    set_precision,
     set_statistics,
 )
 from bn_inception.record import Recorder, RunFolder, SilentRecorder, Summary, describe
 from bn_inception.training.batch import split, statement
 from bn_inception.training.distributed import ALONE, World
 from bn_inception.training.duration import steps, whole_steps
+from bn_inception.training.execution import Execution
+from bn_inception.training.machine import resolve
 from bn_inception.training.optimizer import build_optimizer
 from bn_inception.training.settings import Device, RunConfig
 from bn_inception.training.signals import StopRequest
@@ -189,7 +193,10 @@ class Session:
         sources: training and validation images.
         world: the processes that share the run.
         split: this process's part of an update.
-        network: on `device`, channels_last, in training mode; its `state_dict` is what is saved.
+        machine: what `config.machine` comes to on `device`.
+        execution: the same at work.
+        remarks: what the user should know about them, lines.
+        network: on `device`, in training mode; its `state_dict` is what is saved.
         model: what training calls: `network`, or around it what averages the gradients.
         step: updates made, over all sessions of the run.
         evaluated_step: the last step that was evaluated.
@@ -218,17 +225,25 @@ class Session:
         self.device = choose_device(config.machine.device, world)
         if config.machine.threads is not None:
             torch.set_num_threads(config.machine.threads)
+        self.machine = resolve(config.machine, self.device, self.split, world)
+        remark = set_precision(self.machine.precision, self.device, key="machine.precision")
+        self.remarks = [] if remark is None else [f"warning: {remark}"]
+        self.execution = Execution(self.machine, self.device, world.size)
         network = Inception(config.network, len(sources.train.classes))
         seed = derived_seed(config.run.seed, _INITIALIZATION)
         initialize(network, torch.Generator().manual_seed(seed))
-        self.network = network.to(self.device).to(memory_format=torch.channels_last).train()
+        memory_format = self.machine.memory_format
+        self.network = network.to(self.device).to(memory_format=memory_format).train()
         self.model: nn.Module = self.network
         set_statistics(self.network, groups=self.split.groups)
         self.rates = replace(
             config.optimizer,
             learning_rate=config.optimizer.learning_rate * config.batch.rate_factor,
         )
-        self.optimizer = build_optimizer(self.network, self.rates)
+        self.optimizer = build_optimizer(
+            self.network, self.rates, fused=self.machine.fused_update
+        )
+        self._dropout = _default_generator(self.device)
         self.interval = Interval(self.device)
         self.step = self.evaluated_step = 0
         self.loss_has_fallen = False
@@ -264,7 +279,7 @@ class Session:
             # Newer torch has another name for broadcast_buffers, which older torch does not know.
             warnings.simplefilter("ignore", FutureWarning)
             self.model = DistributedDataParallel(
-                self.network,
+                self.execution.wrapped(self.network),
                 device_ids=[self.device] if self.device.type == "cuda" else None,
                 # Statistics are averaged where they are read; copying rank 0's would lose the
                 # others'.
@@ -276,7 +291,8 @@ class Session:
         before = {name: value.clone() for name, value in self.network.state_dict().items()}
         size = self.config.network.image_size
         images = torch.zeros(self.split.images, 3, size, size, device=self.device)
-        outputs = self.model(images.contiguous(memory_format=torch.channels_last))
+        with self.execution.computing():
+            outputs = self.model(images.contiguous(memory_format=self.machine.memory_format))
         loss = torch.cat(list(outputs) if isinstance(outputs, tuple) else [outputs]).sum()
         loss.backward()  # type: ignore[no-untyped-call]
         self.network.load_state_dict(before)
@@ -324,7 +340,9 @@ class Session:
 
     def seed_step(self) -> None:
         """Seed dropout from (seed, step, rank): a resumed run draws what it would have drawn."""
-        torch.manual_seed(derived_seed(self.config.run.seed, _STEP, self.step, self.world.rank))
+        self._dropout.manual_seed(
+            derived_seed(self.config.run.seed, _STEP, self.step, self.world.rank)
+        )
 
     def stopped(self, stop: StopRequest, *, ask: bool = True) -> bool:
         """Whether to stop; with several processes, the same answer on all of them.
@@ -413,6 +431,8 @@ class Session:
         if len(by_rank) == self.world.size:  # else all go on from their mean
             _fill(running_statistics(self.network), by_rank[self.world.rank].to(self.device))
         self.optimizer.load_state_dict(state["optimizer"])
+        for group in self.optimizer.param_groups:
+            group["fused"] = self.machine.fused_update  # of this machine, not of the saved one
         self.interval.restore(state["interval"])
         self.recorder.restore(state["recorder"], self.step)
 
@@ -446,8 +466,8 @@ def open_session(
     folder = RunFolder(config.run.root, config.run.name)
     session = world.agreed(lambda: Session(config, sources, folder, world))
     said = statement(config.batch, session.split, world.size, rate=config.optimizer.learning_rate)
-    if said is not None:
-        say(said)
+    for line in [*session.remarks, *([] if said is None else [said])]:
+        say(line)
     fingerprint = world.agreed(
         lambda: f"{sources.train.fingerprint()}+{sources.validation.fingerprint()}"
     )
@@ -455,6 +475,7 @@ def open_session(
     environment = describe(fingerprint, gpus=_gpus(session.device))
     environment |= {"processes": world.size, "images_per_process": session.split.images}
     environment |= {"normalization_group": session.split.group}
+    environment |= {"machine": session.machine.described(session.device)}
 
     def open_folder() -> dict[str, Any] | None:
         if resume:
@@ -466,6 +487,7 @@ def open_session(
             _require_no_steps(folder)
         else:
             _require_same_data(folder, fingerprint)
+            _require_same_precision(folder, session.machine.precision)
         return state
 
     def describe_start() -> None:
@@ -506,14 +528,31 @@ def _fill(statistics: list[Tensor], values: Tensor) -> None:
             statistic.copy_(part)
 
 
-def _require_same_data(folder: RunFolder, fingerprint: str) -> None:
+def _environment(folder: RunFolder) -> dict[str, Any]:
+    """What the run was started with."""
     try:
-        before = json.loads(folder.environment.read_text(encoding="utf-8"))["data_fingerprint"]
-    except (OSError, ValueError, LookupError) as error:
+        environment = json.loads(folder.environment.read_text(encoding="utf-8"))
+        return dict(environment)
+    except (OSError, ValueError, TypeError) as error:
         raise UserError(
             f"{folder.environment}: cannot be read ({error}); restore it from a copy, or start "
             "again under another run.name"
         ) from error
+
+
+def _require_same_precision(folder: RunFolder, precision: Precision) -> None:
+    # Compared here and not with the configuration: null is another format on another device. Runs
+    # started before there was a choice were in fp32.
+    before = _environment(folder).get("machine", {}).get("precision", Precision.fp32.value)
+    if before != precision.value:
+        raise UserError(
+            f"machine.precision: {folder.path} was started in {before} and would go on in "
+            f"{precision.value}; give machine.precision={before}, or another run.name"
+        )
+
+
+def _require_same_data(folder: RunFolder, fingerprint: str) -> None:
+    before = _environment(folder).get("data_fingerprint", "")
     if before != fingerprint:
         raise UserError(
             f"data.root: the images differ from those {folder.path} was started with "
@@ -549,6 +588,20 @@ def _hyperparameters(config: RunConfig) -> dict[str, bool | int | float | str]:
         "within_shard_shuffling": config.order.within_shard_shuffling,
         "photometric": config.augmentation.photometric.value,
     }
+
+
+def _default_generator(device: torch.device) -> torch.Generator:
+    """What dropout draws from on `device`.
+
+    Seeding it alone costs a microsecond a step; torch.manual_seed, which seeds those of all kinds of
+    devices, or notes down the caller where there is none, took ninety.
+    """
+    if device.type != "cuda":
+        return torch.default_generator
+    torch.cuda.init()
+    index = torch.cuda.current_device() if device.index is None else device.index
+    generator: torch.Generator = torch.cuda.default_generators[index]
+    return generator
 
 
 def _gpus(device: torch.device) -> list[str]:

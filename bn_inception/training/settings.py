@@ -6,7 +6,7 @@ from enum import Enum
 
 from bn_inception.data import AugmentationConfig, DataConfig, OrderConfig
 from bn_inception.errors import UserError
-from bn_inception.network import NetworkConfig
+from bn_inception.network import NetworkConfig, Precision
 from bn_inception.training.duration import Duration
 from bn_inception.training.optimizer import OptimizerConfig
 
@@ -123,24 +123,48 @@ class TrainConfig:
 
 
 @dataclass
-class MachineConfig:
-    """Where the computing happens; never part of a recipe.
+class ProcessorConfig:
+    """Where the computing happens.
 
     Attributes:
         device: of every process.
         threads: CPU threads of a process; None is torch's default.
-        timeout: seconds that a process waits for the others before the run ends.
     """
 
     device: Device
     threads: int | None
-    timeout: float = 600.0
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.timeout) and self.timeout > 0):
-            raise UserError(f"machine.timeout: {self.timeout} is not a positive number of seconds")
         if self.threads is not None and self.threads < 1:
             raise UserError(f"machine.threads: {self.threads} is not 1 or more; null is automatic")
+
+
+@dataclass
+class MachineConfig(ProcessorConfig):
+    """Where the computing of a training run happens, and how; never part of a recipe.
+
+    None is what suits the device: `training.machine.resolve` decides, and the run's record says.
+
+    Attributes:
+        timeout: seconds that a process waits for the others before the run ends.
+        precision: number format of convolutions and products.
+        compile: whether torch.compile makes one function of forward pass and loss.
+        cuda_graphs: whether an update is captured once and replayed.
+        channels_last: whether feature maps lie in memory pixel by pixel, all channels together.
+        fused_update: whether one kernel updates all parameters.
+    """
+
+    timeout: float = 600.0
+    precision: Precision | None = None
+    compile: bool | None = None
+    cuda_graphs: bool | None = None
+    channels_last: bool | None = None
+    fused_update: bool | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not (math.isfinite(self.timeout) and self.timeout > 0):
+            raise UserError(f"machine.timeout: {self.timeout} is not a positive number of seconds")
 
 
 @dataclass

@@ -1,5 +1,6 @@
 """One optimizer update: silent, no host synchronization, nothing written."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -7,7 +8,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bn_inception.network import AUXILIARY_LOSS_WEIGHT, Logits
+from bn_inception.training.capture import Captured
 from bn_inception.training.distributed import ALONE, World
+
+
+class Losses(NamedTuple):
+    """What a forward pass comes to, scalars, in float32 whatever the network computed in.
+
+    `total`: main and weighted auxiliary cross-entropy; `main`: the first alone; `correct`: images
+    whose highest main logit is their label.
+    """
+
+    total: Tensor
+    main: Tensor
+    correct: Tensor
 
 
 class StepResult(NamedTuple):
@@ -23,6 +37,25 @@ class StepResult(NamedTuple):
     finite: Tensor
 
 
+Forward = Callable[[nn.Module, Tensor, Tensor], Losses]
+
+
+def losses(network: nn.Module, images: Tensor, labels: Tensor) -> Losses:
+    """Forward pass and loss: what torch.compile makes one function of.
+
+    Args:
+        network: returns `Logits` (with the auxiliary head) or main logits (N, classes), float32.
+        images: (N, 3, S, S) float, about [-1, 1].
+        labels: (N,) int64.
+    """
+    output = network(images)
+    logits = output.main if isinstance(output, Logits) else output
+    total = main = F.cross_entropy(logits, labels)
+    if isinstance(output, Logits):
+        total = main + AUXILIARY_LOSS_WEIGHT * F.cross_entropy(output.auxiliary, labels)
+    return Losses(total, main, (logits.argmax(dim=1) == labels).sum())
+
+
 def train_step(
     network: nn.Module,
     optimizer: torch.optim.SGD,
@@ -30,39 +63,73 @@ def train_step(
     labels: Tensor,
     rate: float,
     world: World = ALONE,
+    *,
+    forward: Forward = losses,
+    graph: Captured | None = None,
 ) -> StepResult:
     """Make one update of `network` in training mode.
 
     Args:
-        network: returns `Logits` (with the auxiliary head) or main logits (N, classes).
-        optimizer: fused SGD.
+        network: see `losses`.
+        optimizer: SGD, fused or not.
         images: (N, 3, S, S) float, about [-1, 1].
         labels: (N,) int64.
         rate: learning rate of this update.
         world: the processes, each with as many images of the update; `network` averages their
             gradients.
+        forward: `losses`, or what a machine makes of it.
+        graph: captures and replays the update; in a world of one, on CUDA. Its result is
+            overwritten by the next update.
     """
+
+    def update(images: Tensor, labels: Tensor) -> StepResult:
+        total, main, correct = forward(network, images, labels)
+        optimizer.zero_grad(set_to_none=True)
+        total.backward()  # type: ignore[no-untyped-call]
+        with torch.no_grad():
+            result = StepResult(main.detach(), correct, torch.isfinite(total))
+            if world.size > 1:
+                result = _over_processes(result, world)
+            _step_if(result.finite, optimizer)
+        return result
+
+    if graph is None:
+        _set_rate(optimizer, rate)
+        return update(images, labels)
+    _set_rate(optimizer, graph.rate(rate))
+    result = graph(update, optimizer.zero_grad, images, labels)
+    _set_rate(optimizer, rate)  # checkpoints hold the number
+    return StepResult(*result)
+
+
+def _set_rate(optimizer: torch.optim.SGD, rate: float | Tensor) -> None:
     for group in optimizer.param_groups:
         group["lr"] = rate
-    output = network(images)
-    logits = output.main if isinstance(output, Logits) else output
-    loss = main_loss = F.cross_entropy(logits, labels)
-    if isinstance(output, Logits):
-        auxiliary_loss = F.cross_entropy(output.auxiliary, labels)
-        loss = main_loss + AUXILIARY_LOSS_WEIGHT * auxiliary_loss
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
-    with torch.no_grad():
-        result = StepResult(
-            main_loss.detach(), (logits.argmax(dim=1) == labels).sum(), torch.isfinite(loss)
-        )
-        if world.size > 1:
-            result = _over_processes(result, world)
+
+
+def _step_if(finite: Tensor, optimizer: torch.optim.SGD) -> None:
+    """Update the parameters where `finite`, a scalar bool on the device, is true."""
+    if optimizer.defaults["fused"]:
         # The fused kernel skips the update where found_inf is 1, on the device, without a
         # synchronization: the parameters stay those that made the loss overflow.
-        optimizer.found_inf = (~result.finite).float()  # type: ignore[attr-defined]
+        optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
         optimizer.step()
-    return result
+        return
+    # Nothing else in torch skips an update without asking the host: made, and taken back.
+    states = _states(optimizer)
+    before = [state.clone() for state in states]
+    optimizer.step()
+    for index, state in enumerate(_states(optimizer)):
+        # Momentum that did not exist before is none.
+        old = before[index] if index < len(before) else torch.zeros_like(state)
+        state.copy_(torch.where(finite, state, old))
+
+
+def _states(optimizer: torch.optim.SGD) -> list[Tensor]:
+    """All parameters, then their momenta as far as there are any."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    momenta = (optimizer.state[p].get("momentum_buffer") for p in parameters)
+    return [*parameters, *(momentum for momentum in momenta if momentum is not None)]
 
 
 def _over_processes(result: StepResult, world: World) -> StepResult:

@@ -1,0 +1,117 @@
+"""What `machine.*` comes to on the device that is there."""
+
+import os
+import shutil
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from bn_inception.errors import UserError
+from bn_inception.network import Precision
+from bn_inception.network.precision import has_tensor_cores
+from bn_inception.training.batch import Split
+from bn_inception.training.distributed import World
+from bn_inception.training.settings import MachineConfig
+
+GRAPH_IMAGES = 64
+"""Images of a process up to which an update is captured by default. A graph saves the launching of
+some thousand kernels, milliseconds of the host's, and costs the memory of one more set of
+activations; above this size the kernels take longer than their launching. Not measured."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """How a run's updates are carried out: every piece of the fast step, on or off.
+
+    Attributes:
+        precision: see `Precision`.
+        compile: torch.compile of forward pass and loss.
+        cuda_graphs: the update is captured and replayed.
+        channels_last: memory format of images and feature maps.
+        fused_update: one kernel updates all parameters.
+    """
+
+    precision: Precision = Precision.fp32
+    compile: bool = False
+    cuda_graphs: bool = False
+    channels_last: bool = True
+    fused_update: bool = True
+
+    @property
+    def memory_format(self) -> torch.memory_format:
+        """Of images and weights."""
+        return torch.channels_last if self.channels_last else torch.contiguous_format
+
+    def described(self, device: torch.device) -> dict[str, Any]:
+        """JSON-able, for the run's record."""
+        return {
+            **asdict(self),
+            "precision": self.precision.value,
+            "device": device.type,
+            "threads": torch.get_num_threads(),
+        }
+
+
+def resolve(
+    config: MachineConfig, device: torch.device, split: Split, world: World
+) -> Machine:
+    """Choose what is not chosen, and refuse what cannot be.
+
+    On the CPU the default is what the stored loss curves were made with, bit for bit: fp32, nothing
+    compiled. On CUDA it is the fastest.
+
+    Args:
+        config: as configured.
+        device: of this process.
+        split: this process's part of an update.
+        world: the processes of the run.
+
+    Raises:
+        UserError: a piece that this device, or this number of processes, cannot have.
+    """
+    cuda = device.type == "cuda"
+    shared = split.sharers > 1
+    if config.compile:
+        if shared:
+            raise UserError(
+                f"machine.compile: true, but {split.sharers} processes share BN statistics, an "
+                "exchange inside the network that is not compiled; choose machine.compile=false, "
+                "batch.synchronized=false or fewer processes"
+            )
+        if not cuda and not has_cpp_compiler():
+            raise UserError(
+                "machine.compile: true, but there is no C++ compiler (CXX, g++ or clang++), which "
+                "torch.compile needs on the CPU; install one, or choose machine.compile=false"
+            )
+    if config.cuda_graphs:
+        if not cuda:
+            raise UserError(
+                "machine.cuda_graphs: true, but the device is the CPU; choose false or null"
+            )
+        if world.size > 1:
+            raise UserError(
+                f"machine.cuda_graphs: true with {world.size} processes, whose exchange of "
+                "gradients is not captured; choose false or null"
+            )
+    precision = config.precision
+    if precision is None:
+        fast = cuda and has_tensor_cores(device)
+        precision = Precision.bf16 if fast else Precision.fp32
+    small = world.size == 1 and split.images <= GRAPH_IMAGES
+    return Machine(
+        precision=precision,
+        compile=_chosen(config.compile, cuda and not shared),
+        cuda_graphs=_chosen(config.cuda_graphs, cuda and small),
+        channels_last=_chosen(config.channels_last, True),
+        fused_update=_chosen(config.fused_update, True),
+    )
+
+
+def has_cpp_compiler() -> bool:
+    """Whether torch.compile could compile for the CPU."""
+    return any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "g++", "clang++"))
+
+
+def _chosen(value: bool | None, default: bool) -> bool:
+    return default if value is None else value
