@@ -23,6 +23,7 @@ from bn_inception.training.optimizer import learning_rate
 from bn_inception.training.session import Session
 from bn_inception.training.signals import StopRequest
 from bn_inception.training.step import train_step
+from bn_inception.training.transfer import on_device
 
 STARTED_BELOW = 0.98
 """A dead start leaves the loss at ln(classes). Where a network learns, its mean over a log interval
@@ -79,8 +80,8 @@ def _loop(session: Session, console: Console, stop: StopRequest) -> bool:
         return False
     with closing(session.training_batches()) as batches:
         interval.start_clock()
-        for batch in batches:
-            images, labels = _to_device(session, batch)
+        for batch in on_device(batches, session.device):
+            images, labels = _to_input(batch)
             if session.step == 0:
                 session.recorder.training_batch(_pixels(images))
             rate = learning_rate(session.rates, session.step, plan.decay_steps, plan.warmup_steps)
@@ -109,10 +110,9 @@ def _loop(session: Session, console: Console, stop: StopRequest) -> bool:
     return True
 
 
-def _to_device(session: Session, batch: TrainingBatch) -> tuple[Tensor, Tensor]:
-    images, factors = batch.images.to(session.device), batch.factors.to(session.device)
-    inputs = to_input(images, factors).contiguous(memory_format=torch.channels_last)
-    return inputs, batch.labels.to(session.device)
+def _to_input(batch: TrainingBatch) -> tuple[Tensor, Tensor]:
+    inputs = to_input(batch.images, batch.factors).contiguous(memory_format=torch.channels_last)
+    return inputs, batch.labels
 
 
 def _pixels(images: Tensor) -> NDArray[np.uint8]:
