@@ -1,6 +1,7 @@
 """A process beside this one that does one thing at a time and is idle in between."""
 
 import multiprocessing
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -31,7 +32,7 @@ class Aside:
     """A process that answers `ask`; a context manager, which ends it.
 
     What is imported, started or leaked there disturbs no other process: it has no thread that
-    works while nothing is asked. torch computes with one thread in it.
+    works while nothing is asked. torch computes with one thread in it, and what it prints is lost.
     """
 
     def __init__(self) -> None:
@@ -87,6 +88,9 @@ class _Raised:
 
 def _serve(connection: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to all; the main process ends this
+    # DALI's libraries say at length which codecs they did not find. What fails comes back as text.
+    for stream in (1, 2):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
     torch.set_num_threads(1)
     main = multiprocessing.parent_process()
     while True:
@@ -108,4 +112,6 @@ def _serve(connection: Connection) -> None:
 
 
 def _one_line(error: Exception) -> str:
-    return (" ".join(str(error).split()) or "no reason given")[:200]
+    # Indented lines are a traceback, or places that were searched.
+    lines = [line for line in str(error).splitlines() if not line.startswith(" ")]
+    return (" ".join(" ".join(lines).split()) or "no reason given")[:240]
