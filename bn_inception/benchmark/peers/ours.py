@@ -22,6 +22,7 @@ from bn_inception.data import (
 )
 from bn_inception.data.loader import produced, read_image
 from bn_inception.data.order import OrderConfig
+from bn_inception.data.photometric import draw_factors
 from bn_inception.training.session import choose_device
 from bn_inception.training.settings import Device
 from bn_inception.training.transfer import on_device
@@ -109,11 +110,20 @@ def _loaded(
                 yield len(batch.labels)
             return
         place = choose_device(device)
+        # Before the workers start: a first call that takes long would find batches waiting.
+        _warm_up(images, photometric, place)
         for batch in on_device(batches, place):
             to_input(batch.images, batch.factors)
             if place.type == "cuda":
                 torch.cuda.synchronize(place)
             yield len(batch.labels)
+
+
+def _warm_up(images: Images, photometric: Photometric, place: torch.device) -> None:
+    pixels = torch.zeros(images.batch, images.size, images.size, 3, dtype=torch.uint8, device=place)
+    factors = draw_factors(photometric, np.random.default_rng(0))
+    batch = torch.from_numpy(factors).to(place).expand(images.batch, -1)
+    to_input(pixels.permute(0, 3, 1, 2), batch).sum().item()
 
 
 def _read(source: ImageSource, index: int) -> None:
