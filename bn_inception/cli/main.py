@@ -164,6 +164,31 @@ that are read correctly, and images in train and val both, are named but do not 
 example:
   bn-inception audit data=imagenet data.root=/data/imagenet output=audit.json""",
     ),
+    "benchmark": Command(
+        "bn_inception.cli.benchmark",
+        "speeds on this machine, as ratios in one run: the input pipeline, the training step",
+        """\
+usage: bn-inception benchmark input data.root=FOLDER [data=NAME] [output=FILE.json] [key=value ...]
+       bn-inception benchmark step [output=FILE.json] [key=value ...]
+
+input: images/s by number of workers of this package's loader, of torchvision's reference recipe,
+and of timm, webdataset and DALI where they are installed (pip install timm webdataset
+nvidia-dali-cuda120; skipped and said so otherwise), all on the same images of the data set; then
+what training at a given rate needs, and which side will wait.
+
+  data=         imagenet | folder | tiny_imagenet | shards | synthetic   (default folder)
+  output=       also write everything as JSON
+
+  benchmark.images=1024 benchmark.rounds=5 benchmark.workers=[0,1,4] (default 0, 1, 2, 4 ... cores)
+  benchmark.image_size=224 benchmark.device=auto|cpu|cuda (of our distortion)
+  benchmark.step_images_per_second=   rate of training without input
+  data.first_classes= data.on_error=fail|skip
+
+  --cfg job   print the resolved configuration and stop
+
+example:
+  bn-inception benchmark input data=imagenet data.root=/data/imagenet output=input.json""",
+    ),
     "compare": Command(
         "bn_inception.cli.compare",
         "the paper's Figures 2, 3 and 4 for the runs you have made",

@@ -50,7 +50,7 @@ def compose(name: str, overrides: Sequence[str]) -> Config:
     OmegaConf.register_new_resolver("compressed", _compressed, replace=True)
     for override in overrides:
         if override.startswith("-"):
-            raise UserError(f"{override}: unknown option; see bn-inception {name} --help")
+            raise UserError(f"{override}: unknown option; see bn-inception {_words(name)} --help")
     if GlobalHydra.instance().is_initialized():
         GlobalHydra.instance().clear()
     folder = configs_folder()
@@ -141,7 +141,7 @@ def _explain(error: Exception, name: str, overrides: Sequence[str]) -> str:
         known = [key for key, _ in flatten(_defaults(name))]
         return (
             f"{given}: there is no key {key}{close_matches(key, known)}; "
-            f"bn-inception {name} --cfg job prints all"
+            f"bn-inception {_words(name)} --cfg job prints all"
         )
     for override in overrides:
         try:
@@ -151,6 +151,11 @@ def _explain(error: Exception, name: str, overrides: Sequence[str]) -> str:
                 f"{override}: {_first_line(malformed)}; write key=value, and quote what is special"
             )
     return f"configuration: {_first_line(error)}"
+
+
+def _words(name: str) -> str:
+    """The command of a configuration as it is typed: benchmark_input -> benchmark input."""
+    return name.replace("_", " ")
 
 
 def _defaults(name: str) -> Config:

@@ -13,6 +13,7 @@ import signal
 import sys
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -22,6 +23,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from bn_inception.data import shared_memory
 from bn_inception.data.crops import cut_single, cut_training
 from bn_inception.data.decode import UnreadableImage, decode
 from bn_inception.data.order import TrainingOrder, image_generator
@@ -34,7 +36,7 @@ from bn_inception.errors import UserError
 MAX_SKIPPED = 100
 
 _MAX_DEFAULT_WORKERS = 16
-_PREFETCHED_BATCHES = 4  # a worker; covers the pause in which an epoch's order is computed
+_CPU_QUOTA = "/sys/fs/cgroup/cpu.max"
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -109,7 +111,8 @@ def training_batches(
     assert order.images == len(source)
     requests = (_request(order, step, places) for step in range(start_step, stop_step))
     images = _TrainingImages(source, image_size, augmentation.photometric, seed, on_error)
-    return produced(images, requests, workers)
+    here = len(range(order.batch_size)[places])
+    return produced(images, requests, workers, shared_memory.batch_bytes(here, image_size))
 
 
 def validation_batches(
@@ -136,7 +139,9 @@ def validation_batches(
             than processes.
     """
     ranges = iter(shared_ranges(len(source), batch, *share))
-    return produced(_ValidationImages(source, image_size, on_error), ranges, workers)
+    images = _ValidationImages(source, image_size, on_error)
+    # One more image than `batch` may be in a part's last one.
+    return produced(images, ranges, workers, shared_memory.batch_bytes(batch + 1, image_size))
 
 
 def _request(order: TrainingOrder, step: int, places: slice) -> TrainingRequest:
@@ -164,10 +169,26 @@ def shared_ranges(images: int, batch: int, rank: int, size: int) -> list[range]:
     return [range(*pair) for pair in itertools.pairwise(cuts)]
 
 
-def default_workers() -> int:
-    """Processes for reading: one core is left to training, and no more than 16 are used."""
-    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    return min(cores - 1, _MAX_DEFAULT_WORKERS)
+def default_workers(processes: int = 1) -> int:
+    """Processes for reading, of each of `processes` that train on this machine.
+
+    Cores are divided evenly; of its share a process keeps one for itself, which on a GPU launches
+    the kernels, and uses no more than 16 for reading. Two cores and one process: 1; one core: 0.
+    """
+    return max(0, min(usable_cores() // processes - 1, _MAX_DEFAULT_WORKERS))
+
+
+def usable_cores() -> int:
+    """Cores this process may use: by its affinity and by its container's quota of CPU time."""
+    if sys.platform != "linux":
+        return os.cpu_count() or 1
+    cores = len(os.sched_getaffinity(0))
+    try:
+        # "200000 100000": two cores' worth of time; "max 100000": as much as there is.
+        quota, period = Path(_CPU_QUOTA).read_text().split()
+        return max(1, min(cores, int(quota) // int(period)))
+    except (OSError, ValueError, ZeroDivisionError):
+        return cores
 
 
 @dataclass(frozen=True)
@@ -278,19 +299,24 @@ def _failure(error: UnreadableImage) -> _Failed:
 
 
 def produced(
-    make: Callable[[R], T | _Failed], requests: Iterator[R], workers: int | None
+    make: Callable[[R], T | _Failed], requests: Iterator[R], workers: int | None, batch_bytes: int
 ) -> Generator[T, None, None]:
     """What `make` makes of every request, in order, made by worker processes.
+
+    The processes live until the iterator ends.
 
     Args:
         make: a function that can be pickled; returns a named tuple of tensors and plain values.
         requests: each is what a batch is made of; taken ahead of the batches.
         workers: processes; 0 makes batches in this one, None is `default_workers()`.
+        batch_bytes: the most that one batch takes.
 
     Raises:
-        UserError: `make` found something it cannot go on from; a worker died.
+        UserError: `make` found something it cannot go on from; a worker died; too little shared
+            memory for so many workers.
     """
     workers = default_workers() if workers is None else workers
+    shared_memory.require(workers, batch_bytes)
     made = _from_workers(make, requests, workers) if workers else _from_here(make, requests)
     try:
         for batch in made:
@@ -316,7 +342,7 @@ def _from_workers(
         batch_size=None,  # a request makes a whole batch
         sampler=_Once(requests),
         num_workers=workers,
-        prefetch_factor=_PREFETCHED_BATCHES,
+        prefetch_factor=shared_memory.PREFETCHED_BATCHES,
         collate_fn=_unchanged,
         worker_init_fn=_start_worker,
         # A fork takes milliseconds and shares the source's memory; workers never touch CUDA.

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from bn_inception.data import ImageSource, UnreadableImage, to_input
 from bn_inception.data.loader import produced, read_image
+from bn_inception.data.shared_memory import batch_bytes
 from bn_inception.errors import UserError
 from bn_inception.evaluation.crops import CropSetting, cut_plan
 from bn_inception.record.predictions import NEVER
@@ -225,7 +226,8 @@ def crop_batches(
     """Decode and cut every image once, in order, about `batch` crops at a time."""
     images = max(1, batch // setting.count)
     ranges = (range(i, min(i + images, len(source))) for i in range(0, len(source), images))
-    return produced(_CutImages(source, setting, image_size), ranges, workers)
+    size = batch_bytes(images * setting.count, image_size)
+    return produced(_CutImages(source, setting, image_size), ranges, workers, size)
 
 
 @dataclass(frozen=True)

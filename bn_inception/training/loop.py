@@ -8,7 +8,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bn_inception.data import TrainingBatch
 from bn_inception.errors import AgreedError, UserError
 from bn_inception.evaluation import evaluate
 from bn_inception.record import Divergence, RunStatus, Summary
@@ -23,6 +22,7 @@ from bn_inception.training.optimizer import learning_rate
 from bn_inception.training.session import Session
 from bn_inception.training.signals import StopRequest
 from bn_inception.training.step import train_step
+from bn_inception.training.transfer import on_device
 
 STARTED_BELOW = 0.98
 """A dead start leaves the loss at ln(classes). Where a network learns, its mean over a log interval
@@ -79,8 +79,8 @@ def _loop(session: Session, console: Console, stop: StopRequest) -> bool:
         return False
     with closing(session.training_batches()) as batches:
         interval.start_clock()
-        for batch in batches:
-            images, labels = _to_device(session, batch)
+        for batch in on_device(batches, session.device):
+            images = session.execution.to_input(batch.images, batch.factors)
             if session.step == 0:
                 session.recorder.training_batch(_pixels(images))
             rate = learning_rate(session.rates, session.step, plan.decay_steps, plan.warmup_steps)
@@ -89,7 +89,7 @@ def _loop(session: Session, console: Console, stop: StopRequest) -> bool:
                 session.model,
                 session.optimizer,
                 images,
-                labels,
+                batch.labels,
                 rate,
                 session.world,
                 forward=session.execution.forward,
@@ -114,11 +114,6 @@ def _loop(session: Session, console: Console, stop: StopRequest) -> bool:
                 if at_save:
                     session.save()
     return True
-
-
-def _to_device(session: Session, batch: TrainingBatch) -> tuple[Tensor, Tensor]:
-    images, factors = batch.images.to(session.device), batch.factors.to(session.device)
-    return session.execution.to_input(images, factors), batch.labels.to(session.device)
 
 
 def _pixels(images: Tensor) -> NDArray[np.uint8]:

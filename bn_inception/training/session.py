@@ -21,6 +21,7 @@ from bn_inception.data import (
     default_workers,
     open_sources,
     preprocessing,
+    shared_memory,
     training_batches,
     validation_batches,
 )
@@ -222,6 +223,14 @@ class Session:
             world.size,
             normalized=config.network.normalization is not Normalization.none,
         )
+        # While it evaluates, a process has batches of both kinds on their way.
+        size = config.network.image_size
+        shared_memory.require(
+            self._workers(),
+            shared_memory.batch_bytes(self.split.images, size)
+            + shared_memory.batch_bytes(EVALUATION_BATCH, size),
+            world.local_size,
+        )
         self.device = choose_device(config.machine.device, world)
         if config.machine.threads is not None:
             torch.set_num_threads(config.machine.threads)
@@ -332,11 +341,10 @@ class Session:
             share=(self.world.rank, self.world.size),
         )
 
-    def _workers(self) -> int | None:
+    def _workers(self) -> int:
         """As configured; by default the processes of a machine share its cores."""
-        if self.config.data.workers is None and self.world.local_size > 1:
-            return default_workers() // self.world.local_size
-        return self.config.data.workers
+        configured = self.config.data.workers
+        return default_workers(self.world.local_size) if configured is None else configured
 
     def seed_step(self) -> None:
         """Seed dropout from (seed, step, rank): a resumed run draws what it would have drawn."""

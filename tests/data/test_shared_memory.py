@@ -1,0 +1,135 @@
+"""Too small a /dev/shm: said before the first worker starts, with sizes and remedies."""
+
+import multiprocessing
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bn_inception.data import (
+    AugmentationConfig,
+    DataConfig,
+    DataKind,
+    OnError,
+    TrainingOrder,
+    open_sources,
+    shared_memory,
+    training_batches,
+    validation_batches,
+)
+from bn_inception.errors import UserError
+
+MakeFolder = Callable[..., Path]
+MIB = 2**20
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="/dev/shm is Linux's")
+
+
+def status(free: int) -> SimpleNamespace:
+    return SimpleNamespace(f_bavail=free // 4096, f_frsize=4096)
+
+
+def test_the_papers_batch_in_dockers_64_megabytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "statvfs", lambda _: status(64 * MIB))
+    batch = shared_memory.batch_bytes(32, 224)
+    shared_memory.require(2, batch)  # 2 x 5 batches of 4.6 MiB
+    with pytest.raises(UserError) as caught:
+        shared_memory.require(3, batch)
+    message = str(caught.value)
+    assert "70 MiB" in message and "64 MiB are free in /dev/shm" in message
+    assert "data.workers=2 fits" in message and "data.workers=0" in message
+    assert "--shm-size=" in message
+
+
+@given(
+    workers=st.integers(0, 64),
+    images=st.integers(1, 512),
+    size=st.integers(8, 352),
+    processes=st.integers(1, 8),
+    free=st.integers(0, 2**34),
+)
+def test_what_is_refused_and_what_is_recommended(
+    workers: int, images: int, size: int, processes: int, free: int
+) -> None:
+    batch = shared_memory.batch_bytes(images, size)
+    assert batch >= images * (3 * size * size + 5 * 4 + 8)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "statvfs", lambda _: status(free))
+        try:
+            shared_memory.require(workers, batch, processes)
+        except UserError as error:
+            assert processes * workers * 5 * batch > free - 4096
+            fits = re.search(r"data\.workers=([1-9]\d*) fits", str(error))
+            fitting = int(fits[1]) if fits else 0
+            assert fitting < workers
+            shared_memory.require(fitting, batch, processes)  # as recommended: not refused
+            with pytest.raises(UserError):
+                shared_memory.require(fitting + 1, batch, processes)
+            docker = re.search(r"--shm-size=(\d+)m", str(error))
+            assert docker
+            patch.setattr(os, "statvfs", lambda _: status(int(docker[1]) * MIB))
+            shared_memory.require(workers, batch, processes)
+        else:
+            assert processes * workers * 4 * batch <= free
+
+
+def test_a_system_without_it_is_not_asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(shared_memory, "FOLDER", str(tmp_path / "none"))
+    shared_memory.require(64, 10**12)
+
+
+@pytest.mark.parametrize("kind", ["training", "validation"])
+def test_no_worker_is_started(
+    image_folder: MakeFolder, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    sources = open_sources(DataConfig(DataKind.folder, str(image_folder({"a": 4, "b": 4}))))
+    monkeypatch.setattr(os, "statvfs", lambda _: status(4096))
+
+    def batches(workers: int) -> Iterator[object]:
+        if kind == "validation":
+            return validation_batches(
+                sources.validation, image_size=16, batch=4, workers=workers, on_error=OnError.fail
+            )
+        return training_batches(
+            sources.train,
+            TrainingOrder(8, 4, 0, True, 8),
+            start_step=0,
+            stop_step=2,
+            image_size=16,
+            augmentation=AugmentationConfig(),
+            seed=0,
+            workers=workers,
+            on_error=OnError.fail,
+        )
+
+    assert len(list(batches(0))) > 0
+    before = multiprocessing.active_children()
+    with pytest.raises(UserError, match=r"data\.workers: 2 need"):
+        next(batches(2))
+    assert multiprocessing.active_children() == before
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small tmpfs needs root")
+def test_a_real_small_tmpfs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    folder = tmp_path / "shm"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(folder)], capture_output=True
+    )
+    if mounted.returncode != 0:
+        pytest.skip("needs the right to mount a tmpfs")
+    try:
+        monkeypatch.setattr(shared_memory, "FOLDER", str(folder))
+        shared_memory.require(1, MIB)
+        (folder / "taken").write_bytes(bytes(4 * MIB))
+        with pytest.raises(UserError, match=r"5 MiB .* 4 MiB are free"):
+            shared_memory.require(1, MIB)
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
