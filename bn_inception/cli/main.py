@@ -37,6 +37,7 @@ usage: bn-inception train [recipe=NAME] [scale=NAME] [data=NAME] [key=value ...]
 
   run.name= run.root=outputs run.seed=0 run.resume=false|true|auto
   train.steps= train.evaluate_every= train.checkpoint_every=   (2000 or '8 epochs')
+  train.checkpoint_minutes=15    (a checkpoint when either is due; null: by steps only)
   optimizer.learning_rate= optimizer.warmup= milestones=[0.2,0.3]
   batch.global=32 batch.norm_group=32 batch.synchronized= batch.rate_factor=
   data.root= data.workers= data.on_error=fail|skip data.first_classes=

@@ -66,12 +66,13 @@ def _train(config: RunConfig, composed: Config, world: "World") -> int:
             print(line, file=terminal, flush=True)
 
         stack.enter_context(joined(world, device, config.machine.timeout))
-        # Not earlier: a process that still waits for the others has nothing to save.
-        stop = stack.enter_context(StopRequest())
         resume = world.from_first(lambda: should_resume(config, composed))
         session = open_session(config, write_yaml(composed), resume=resume, say=say, world=world)
         with session.folder:
             console = Console(config.run.name, session.plan.steps, session.step, terminal)
+            # Not earlier: before its first update a run has nothing that is not on disk, and a
+            # signal ends it at once, wherever it waits.
+            stop = stack.enter_context(StopRequest())
             try:
                 summary = train(session, console, stop)
             finally:

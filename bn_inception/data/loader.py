@@ -11,9 +11,11 @@ import itertools
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -37,6 +39,7 @@ MAX_SKIPPED = 100
 
 _MAX_DEFAULT_WORKERS = 16
 _CPU_QUOTA = "/sys/fs/cgroup/cpu.max"
+_GROUP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -351,7 +354,13 @@ def _from_workers(
         # Its own generator: the loader would draw its workers' seeds from torch's global one.
         generator=torch.Generator(),
     )
-    iterator: Any = iter(loader)
+    # A scheduler's signal to the whole group must not end a worker that does not ignore it yet.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _GROUP_SIGNALS)
+    try:
+        iterator: Any = iter(loader)
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _GROUP_SIGNALS)
+    _tell_of_deaths_when_asked()
     stop = functools.partial(_stop, iterator)
     # For a caller that never closes its iterator: at its end the interpreter sends SIGTERM to its
     # children, which these ignore, and waits for them for ever.
@@ -359,7 +368,9 @@ def _from_workers(
     try:
         while True:
             try:
-                batch = next(iterator)
+                with _fetching:
+                    _require_alive(iterator._workers)
+                    batch = next(iterator)
             except StopIteration:
                 return
             except (RuntimeError, OSError, EOFError) as error:
@@ -375,6 +386,53 @@ def _from_workers(
     finally:
         stop()
         atexit.unregister(stop)
+
+
+class _Fetching:
+    """Whether the main thread waits for a batch at this moment."""
+
+    active = False
+
+    def __enter__(self) -> None:
+        self.active = True
+
+    def __exit__(self, *_: object) -> None:
+        self.active = False
+
+
+_fetching = _Fetching()
+
+
+def _tell_of_deaths_when_asked() -> None:
+    """Keep torch's handler of SIGCHLD from raising outside a fetch.
+
+    It would raise at whatever line the main thread is, also in the middle of an update, whose
+    state is then not worth saving. A worker that died meanwhile is found at the next fetch.
+    """
+    torchs = signal.getsignal(signal.SIGCHLD)
+    if isinstance(torchs, _WhenFetching) or not callable(torchs):
+        return
+    if threading.current_thread() is threading.main_thread():  # torch sets none elsewhere either
+        signal.signal(signal.SIGCHLD, _WhenFetching(torchs))
+
+
+@dataclass(frozen=True)
+class _WhenFetching:
+    """A signal handler that does what `handler` does, but only inside a fetch."""
+
+    handler: Callable[[int, FrameType | None], Any]
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        if _fetching.active:
+            self.handler(number, frame)
+
+
+def _require_alive(workers: Iterable[Any]) -> None:
+    for worker in workers:
+        if not worker.is_alive():
+            raise RuntimeError(
+                f"DataLoader worker (pid {worker.pid}) ended with status {worker.exitcode}"
+            )
 
 
 def _stop(iterator: Any) -> None:
@@ -412,6 +470,7 @@ def _unchanged(batch: T) -> T:
 def _start_worker(_: int) -> None:
     # Ctrl-C and a scheduler's signals go to the whole process group; the main process decides what
     # happens, and needs its workers until it has saved.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+    for number in _GROUP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _GROUP_SIGNALS)
     torch.set_num_threads(1)  # the workers are the parallelism

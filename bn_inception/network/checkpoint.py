@@ -10,6 +10,7 @@ import hashlib
 import os
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from enum import Enum
 from pathlib import Path
@@ -49,7 +50,8 @@ def save(state: dict[str, Any], folder: Path, name: str = LAST) -> None:
         temporary.replace(target)
         _sync_folder(folder)
     except (OSError, RuntimeError) as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # a folder that has turned read-only lets nothing be removed
+            temporary.unlink(missing_ok=True)
         raise UserError(
             f"checkpoint {target}: could not be written ({error}); the earlier checkpoints are "
             "kept: free some space or check permissions, then continue with run.resume=true"

@@ -137,7 +137,10 @@ class MetricsLog:
 
     def sync(self) -> None:
         """Put every line on disk: what a checkpoint counts on must survive a power cut too."""
-        os.fsync(self._file.fileno())
+        try:
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise self._cannot_write(error) from error
 
     def close(self) -> None:
         """Close the file; the log takes no further records."""

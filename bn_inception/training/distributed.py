@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -20,18 +20,27 @@ from bn_inception.errors import AgreedError, UserError
 T = TypeVar("T")
 
 _VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
-_FAILURE = "bn_inception/failure"
+_FAILURE, _SIGN_OF_LIFE = "bn_inception/failure", "bn_inception/alive"
 _WATCH_SECONDS = 1.0
-"""How often a process asks whether another one has failed."""
-_GRACE_SECONDS = 5.0
-"""What a process that waits for a failed one is given to end by itself."""
+"""How often a process asks whether another one has failed, and gives a sign of life."""
+_SILENT_SECONDS = 3.0
+"""A process without a sign of life for so long does not run: stopped, killed, or cut off."""
+_GRACE_SECONDS = 6.0
+"""What a process that waits for a failed one is given to end by itself; more than the one above."""
+
+
+class Marks:
+    """Counts the places that a process has come to: meetings, and batches asked for and had."""
+
+    def __init__(self) -> None:
+        self.count = 0
 
 
 @dataclass(frozen=True)
 class World:
     """The processes that train one network together; by itself, a world of one.
 
-    Every method but `places` is a meeting: all processes must call it, in the same order. In a
+    Every method but `mark` is a meeting: all processes must call it, in the same order. In a
     world of one each is what it would be without it, at no cost.
 
     Attributes:
@@ -39,12 +48,18 @@ class World:
         size: processes.
         local_rank: this process among those of its machine, from 0.
         local_size: processes on this machine.
+        marks: how far this process has come; where one hangs, it is behind.
     """
 
     rank: int = 0
     size: int = 1
     local_rank: int = 0
     local_size: int = 1
+    marks: Marks = field(default_factory=Marks, compare=False, repr=False)
+
+    def mark(self) -> None:
+        """Note that this process has come one place further; all come to the same ones."""
+        self.marks.count += 1
 
     @property
     def first(self) -> bool:
@@ -57,18 +72,20 @@ class World:
             dist.all_reduce(values)
         return values
 
-    def highest(self, value: int) -> int:
-        """The highest `value` of all processes; waits for all of them, but for no GPU."""
+    def highest(self, *values: int) -> tuple[int, ...]:
+        """Each the highest of all processes; waits for all of them, but for no GPU."""
         if self.size == 1:
-            return value
-        shared = torch.tensor(value)  # on the CPU, hence over gloo
+            return values
+        self.mark()
+        shared = torch.tensor(values)  # on the CPU, hence over gloo
         dist.all_reduce(shared, op=dist.ReduceOp.MAX)
-        return int(shared)
+        return tuple(shared.tolist())
 
     def gathered(self, value: T) -> list[T]:
         """Every process's `value`, by rank; anything that can be pickled."""
         if self.size == 1:
             return [value]
+        self.mark()
         values: list[Any] = [None] * self.size
         dist.all_gather_object(values, value)
         return values
@@ -87,9 +104,11 @@ class World:
             result = action()
         except UserError as raised:
             error = str(raised)
-        for rank, text in enumerate(self.gathered(error)):
-            if text is not None:
-                raise AgreedError(text if rank == 0 else f"process {rank}: {text}")
+        # First the one number: this is done at every step.
+        if self.highest(error is not None)[0]:
+            for rank, text in enumerate(self.gathered(error)):
+                if text is not None:
+                    raise AgreedError(text if rank == 0 else f"process {rank}: {text}")
         return result
 
     def from_first(self, action: Callable[[], T]) -> T:
@@ -106,6 +125,7 @@ class World:
                 outcome[0] = action()
             except UserError as error:
                 outcome[1] = str(error)
+        self.mark()
         dist.broadcast_object_list(outcome, src=0)
         if outcome[1] is not None:
             raise AgreedError(outcome[1])
@@ -184,7 +204,7 @@ def joined(world: World, device: torch.device, timeout: float) -> Generator[None
             f"({_first_line(error)}); check the rendezvous address and port of torchrun"
         ) from error
     # A connection of its own: a process that waits in the other one must still hear of a failure.
-    watch = _Watch(world, store.clone())
+    watch = _Watch(world, store.clone(), timeout)
     watch.start()
     try:
         yield
@@ -194,7 +214,7 @@ def joined(world: World, device: torch.device, timeout: float) -> Generator[None
         text = _first_line(error)
         if isinstance(error, RuntimeError) and _is_exchange(error):
             raise UserError(
-                watch.heard(_GRACE_SECONDS)
+                watch.cause()
                 or f"process {world.rank} of {world.size}: lost the others ({text}); one of them "
                 "died, or the network did; continue with run.resume=true"
             ) from error
@@ -206,13 +226,24 @@ def joined(world: World, device: torch.device, timeout: float) -> Generator[None
 
 
 class _Watch:
-    """Ends this process when another one has failed, also out of a wait that cannot end."""
+    """Ends this process when another one has failed or hangs, also out of a wait without end.
 
-    def __init__(self, world: World, store: Any) -> None:
+    Every process tells the store each second that it lives and how far it has come. One that waits
+    looks at what the others tell, so that it can name the one that it waits for.
+
+    Args:
+        world: of this process.
+        store: a connection that nobody else uses.
+        timeout: seconds after which a process that does not come counts as failed.
+    """
+
+    def __init__(self, world: World, store: Any, timeout: float) -> None:
         self._world = world
         self._store = store
+        self._timeout = timeout
         self._lock = threading.Lock()
         self._done = threading.Event()
+        self._lost = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
 
     def start(self) -> None:
@@ -224,30 +255,55 @@ class _Watch:
     def tell(self, text: str) -> None:
         """Let the others know why this process ends; the first to tell is heard."""
         self._done.set()
-        try:
-            with self._lock:
-                self._store.compare_set(_FAILURE, "", text)
-        except RuntimeError:
-            pass  # the store has gone, and with it those who would listen
+        self._tell(text)
 
     def heard(self, seconds: float) -> str | None:
         """What a failed process said, as one line; None if nothing comes within `seconds`."""
         until = time.monotonic() + seconds
         while True:
             try:
-                with self._lock:
+                # The thread may hold it for ever, in a call to a store that does not answer.
+                if not self._lock.acquire(timeout=max(0.1, until - time.monotonic())):
+                    return None
+                try:
                     if self._store.check([_FAILURE]):
                         return str(self._store.get(_FAILURE).decode())
+                finally:
+                    self._lock.release()
             except RuntimeError:
                 return None
             if time.monotonic() >= until:
                 return None
             time.sleep(0.1)
 
+    def cause(self) -> str | None:
+        """Why the others cannot be reached any more, as one line; None if nobody knows."""
+        self._lost.set()
+        said = self.heard(_GRACE_SECONDS)
+        # Without torchrun the first process holds the store.
+        if said is None and self._lock.locked() and "TORCHELASTIC_RUN_ID" not in os.environ:
+            return _failed(0, self._world.size, "hangs, or its machine has gone")
+        return said
+
+    def _tell(self, text: str) -> None:
+        try:
+            with self._lock:
+                self._store.compare_set(_FAILURE, "", text)
+        except RuntimeError:
+            pass  # the store has gone, and with it those who would listen
+
     def _run(self) -> None:
+        others = _Others(self._world, self._timeout)
         while not self._done.wait(_WATCH_SECONDS):
             said = self.heard(0)
             if said is None:
+                try:
+                    with self._lock:
+                        found = others.missing(self._store, lost=self._lost.is_set())
+                except RuntimeError:
+                    continue
+                if found is not None:
+                    self._tell(found)
                 continue
             if not self._done.wait(_GRACE_SECONDS):
                 rank, size = self._world.rank, self._world.size
@@ -257,6 +313,53 @@ class _Watch:
                     flush=True,
                 )
                 os._exit(2)
+
+
+class _Others:
+    """What the processes of a run tell each other of their progress, and who is missing."""
+
+    def __init__(self, world: World, timeout: float) -> None:
+        self._world = world
+        self._timeout = timeout
+        self._beats = 0
+        self._changed: dict[int, tuple[str, float]] = {}
+
+    def missing(self, store: Any, *, lost: bool) -> str | None:
+        """Give a sign of life, and name a process that does not come, as one line; or None.
+
+        Args:
+            store: where all of them tell.
+            lost: whether an exchange with the others has failed: then silence is enough.
+        """
+        own, size = self._world.rank, self._world.size
+        self._beats += 1
+        store.set(f"{_SIGN_OF_LIFE}/{own}", f"{self._world.marks.count} {self._beats}")
+        waited = self._since(own, str(self._world.marks.count))
+        if not (lost or waited > 2 * _WATCH_SECONDS):
+            return None
+        behind: list[int] = []
+        for rank in (rank for rank in range(size) if rank != own):
+            key = f"{_SIGN_OF_LIFE}/{rank}"
+            said = store.get(key).decode() if store.check([key]) else "0 0"
+            if self._since(rank, said) > _SILENT_SECONDS and (lost or waited >= self._timeout):
+                return _failed(rank, size, "does not run: stopped, killed, or its machine has gone")
+            if int(said.split()[0]) < self._world.marks.count:
+                behind.append(rank)
+        if behind and waited >= self._timeout:
+            seconds = f"{self._timeout:g} s (machine.timeout)"
+            return _failed(behind[0], size, f"hangs: the others have waited for it {seconds}")
+        return None
+
+    def _since(self, rank: int, said: str) -> float:
+        """Seconds for which `rank` has said the same."""
+        now = time.monotonic()
+        if rank not in self._changed or self._changed[rank][0] != said:
+            self._changed[rank] = (said, now)
+        return now - self._changed[rank][1]
+
+
+def _failed(rank: int, size: int, what: str) -> str:
+    return f"process {rank} of {size} {what}; continue with run.resume=true"
 
 
 def _is_exchange(error: RuntimeError) -> bool:

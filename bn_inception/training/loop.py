@@ -36,8 +36,9 @@ def train(session: Session, console: Console, stop: StopRequest) -> Summary:
         The summary as written, its status `finished`, `interrupted` or `diverged`.
 
     Raises:
-        UserError: an unreadable image with data.on_error=fail, or a disk that takes no more. What
-            was done up to there is saved, where it still can be, and the run can be resumed.
+        UserError: an unreadable image with data.on_error=fail, a loader's worker that died, or a
+            disk that takes no more. What was done up to there is saved, where it still can be, and
+            the run can be resumed.
     """
     try:
         finished = _loop(session, console, stop)
@@ -53,19 +54,13 @@ def train(session: Session, console: Console, stop: StopRequest) -> Summary:
     except BaseException as error:
         # Bad input strikes between two updates: the state is whole and worth saving. What went
         # wrong is the news, not that it could not be written either.
-        with suppress(UserError):
-            # Saving is a meeting of all processes: only where all of them have come here.
-            together = session.world.size == 1 or isinstance(error, AgreedError)
-            if isinstance(error, UserError) and together:
+        # Saving is a meeting of all processes: only where all of them have come here.
+        together = session.world.size == 1 or isinstance(error, AgreedError)
+        if isinstance(error, UserError) and together:
+            with suppress(UserError):
                 session.save()
+        with suppress(UserError):
             session.recorder.finish(RunStatus.interrupted, step=session.step)
-        if isinstance(error, RuntimeError) and "DataLoader worker (pid" in str(error):
-            # torch's handler of SIGCHLD raises at any line, so that the state may be half an
-            # update: not saved.
-            raise UserError(
-                f"data.workers: a process that reads images died ({str(error).splitlines()[0]}); "
-                "out of memory or of /dev/shm? Continue with run.resume=true and fewer data.workers"
-            ) from error
         raise
     status = RunStatus.finished if finished else RunStatus.interrupted
     return session.world.agreed(lambda: session.recorder.finish(status, step=session.step))
@@ -104,14 +99,15 @@ def _loop(session: Session, console: Console, stop: StopRequest) -> bool:
                 _check_finite(session, images)
             if at_log:
                 _log(session, console, rate)
-            if session.stopped(stop, ask=session.check_every_step or at_log):
+            orders = session.orders(stop, ask=session.check_every_step or at_log)
+            if orders.stop:
                 session.save()
                 return False
             at_save = session.step % plan.checkpoint_every == 0 or session.step == plan.steps
             with interval.clock_stopped():
                 if not _evaluate_if_due(session, console, stop):
                     return False
-                if at_save:
+                if at_save or orders.save:
                     session.save()
     return True
 
@@ -165,7 +161,7 @@ def _evaluate_if_due(session: Session, console: Console, stop: StopRequest) -> b
             session.network,
             batches,
             session.device,
-            stopped=lambda: session.stopped(stop),
+            stopped=lambda: session.orders(stop).stop,
             total=session.world.total,
         )
     if result is None:

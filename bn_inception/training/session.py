@@ -4,9 +4,9 @@ import json
 import time
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -48,6 +48,8 @@ from bn_inception.training.optimizer import build_optimizer
 from bn_inception.training.settings import Device, RunConfig
 from bn_inception.training.signals import StopRequest
 from bn_inception.training.step import StepResult
+
+T = TypeVar("T")
 
 EVALUATION_BATCH = 64
 """Images in an evaluation batch: bounds memory; the result does not depend on it."""
@@ -185,6 +187,18 @@ class Interval:
         self.steps, self.images = int(state["steps"]), int(state["images"])
 
 
+class Orders(NamedTuple):
+    """What a run is to do between two updates, besides going on.
+
+    Attributes:
+        stop: save and end.
+        save: `train.checkpoint_minutes` have gone by since the last checkpoint.
+    """
+
+    stop: bool
+    save: bool
+
+
 class Session:
     """One process's work on a run: built new, or restored from a checkpoint.
 
@@ -204,8 +218,8 @@ class Session:
         interval: sums since the last log step.
         loss_has_fallen: whether the training loss has ever been clearly under ln(classes).
         check_every_step: whether to look at the loss of every step at once, and to ask the other
-            processes for a signal: free on the CPU, a stall of every step on CUDA, where log steps
-            do.
+            processes for signals and for data that cannot be read: free on the CPU, a stall of
+            every step on CUDA, where log steps do.
     """
 
     def __init__(
@@ -258,6 +272,7 @@ class Session:
         self.loss_has_fallen = False
         self.check_every_step = self.device.type == "cpu"
         self._replaced: list[tuple[str, str]] = []
+        self._saved_at = time.monotonic()
         self.recorder = (Recorder if world.first else SilentRecorder)(
             folder,
             Summary(
@@ -317,7 +332,7 @@ class Session:
             config.order.within_shard_shuffling,
             config.order.shard_size,
         )
-        return training_batches(
+        batches = training_batches(
             self.sources.train,
             order,
             start_step=self.step,
@@ -329,10 +344,11 @@ class Session:
             on_error=config.data.on_error,
             places=self.split.places(self.world.rank),
         )
+        return self._together(batches, agree=self.check_every_step)
 
     def validation_batches(self) -> Generator[ValidationBatch, None, None]:
         """Yield this process's part of the held-out images, each once, single crop."""
-        return validation_batches(
+        batches = validation_batches(
             self.sources.validation,
             image_size=self.config.network.image_size,
             batch=EVALUATION_BATCH,
@@ -340,6 +356,27 @@ class Session:
             on_error=self.config.data.on_error,
             share=(self.world.rank, self.world.size),
         )
+        return self._together(batches, agree=True)
+
+    def _together(
+        self, batches: Generator[T, None, None], *, agree: bool
+    ) -> Generator[T, None, None]:
+        """The batches; with `agree`, where one process cannot have its next, none goes on.
+
+        All processes have the same number of them. Agreed, a UserError strikes all between two
+        updates, so that they can save together.
+        """
+        with closing(batches):
+            while True:
+                self.world.mark()
+                if agree:
+                    batch = self.world.agreed(lambda: next(batches, None))
+                else:
+                    batch = next(batches, None)
+                self.world.mark()
+                if batch is None:
+                    return
+                yield batch
 
     def _workers(self) -> int:
         """As configured; by default the processes of a machine share its cores."""
@@ -352,18 +389,23 @@ class Session:
             derived_seed(self.config.run.seed, _STEP, self.step, self.world.rank)
         )
 
-    def stopped(self, stop: StopRequest, *, ask: bool = True) -> bool:
-        """Whether to stop; with several processes, the same answer on all of them.
+    def orders(self, stop: StopRequest, *, ask: bool = True) -> Orders:
+        """What is to be done now; with several processes, the same on all of them.
 
         Args:
             stop: this process's; a signal that another one received is entered there.
             ask: whether this is a place where the processes tell each other.
         """
+        minutes = self.config.train.checkpoint_minutes
+        due = minutes is not None and time.monotonic() - self._saved_at >= 60 * minutes
         if self.world.size > 1:
             if not ask:
-                return False
-            stop.received(self.world.highest(stop.signal or 0))
-        return bool(stop)
+                return Orders(stop=False, save=False)
+            # Clocks differ: the first process's decides.
+            signal, due_at_first = self.world.highest(stop.signal or 0, due and self.world.first)
+            stop.received(signal)
+            due = bool(due_at_first)
+        return Orders(stop=bool(stop), save=due)
 
     def replaced(self, images: Iterable[tuple[str, str]]) -> None:
         """Tally training images that this process replaced: (name, reason)."""
@@ -407,6 +449,8 @@ class Session:
             by_rank = self.world.gathered(torch.cat(own).cpu())
         with self.shared_statistics():
             self.world.from_first(lambda: self._write(best, by_rank))
+        if not best:
+            self._saved_at = time.monotonic()
 
     def _write(self, best: bool, statistics_by_rank: list[Tensor]) -> None:
         state: dict[str, Any] = {

@@ -108,15 +108,27 @@ class BatchConfig:
 
 @dataclass
 class TrainConfig:
-    """Lengths and spacings of a run (durations), the log interval and the start check (steps)."""
+    """Lengths and spacings of a run (durations), the log interval and the start check (steps).
+
+    Attributes:
+        checkpoint_minutes: a checkpoint also this long after the last one; None for none. It
+            changes nothing but what a fault can cost.
+    """
 
     steps: Duration
     evaluate_every: Duration
     checkpoint_every: Duration
     log_every: int
     start_check: int
+    checkpoint_minutes: float | None = 15.0
 
     def __post_init__(self) -> None:
+        minutes = self.checkpoint_minutes
+        if minutes is not None and not (math.isfinite(minutes) and minutes > 0):
+            raise UserError(
+                f"train.checkpoint_minutes: {minutes} is not a positive number of minutes; null "
+                "is for none"
+            )
         for name in ("log_every", "start_check"):
             if getattr(self, name) < 1:
                 raise UserError(f"train.{name}: {getattr(self, name)} is not 1 or more steps")
