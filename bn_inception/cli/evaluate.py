@@ -16,7 +16,15 @@ from bn_inception.cli.export import Which, checkpoint_file
 from bn_inception.cli.progress import ProgressBar
 from bn_inception.config import compose, read_yaml, run_config, write_yaml
 from bn_inception.config.convert import checked
-from bn_inception.data import DataConfig, Sources, TrainingOrder, open_sources, preprocessing
+from bn_inception.config.resume import MEANT_BEFORE
+from bn_inception.data import (
+    Backend,
+    DataConfig,
+    Sources,
+    TrainingOrder,
+    open_sources,
+    preprocessing,
+)
 from bn_inception.errors import UserError
 from bn_inception.evaluation import saved
 from bn_inception.evaluation.crops import CropSetting
@@ -138,7 +146,8 @@ def _data(
             "data.root=FOLDER (or data=imagenet, tiny_imagenet, synthetic)"
         )
     keys = [key.removeprefix("data.") for key in given if key.startswith("data.")]
-    return {**trained["data"], **{key: composed[key] for key in keys}}
+    before = {"backend": MEANT_BEFORE["data.backend"]}
+    return {**before, **trained["data"], **{key: composed[key] for key in keys}}
 
 
 def _evaluate(config: EvaluateConfig, trained: RunConfig | None) -> None:
@@ -152,7 +161,7 @@ def _evaluate(config: EvaluateConfig, trained: RunConfig | None) -> None:
     file = _checkpoint(config)
     loaded = load_network(file)
     sources = open_sources(config.data)
-    for warning in [*sources.warnings, *_warnings(loaded)]:
+    for warning in [*sources.warnings, *_warnings(loaded, config.data.backend)]:
         _say(f"warning: {warning}")
     _require_same_classes(file, loaded, sources)
     images = None
@@ -185,6 +194,7 @@ def _evaluate(config: EvaluateConfig, trained: RunConfig | None) -> None:
                 batch=config.evaluate.batch,
                 workers=config.data.workers,
                 device=device,
+                backend=config.data.backend,
                 progress=functools.partial(_advance, bar, count),
             )
         _report(config, outputs[statistics], loaded, sources, setting, statistics.value, result,
@@ -208,7 +218,7 @@ def _report(
         "image_size": loaded.config.image_size,
         "statistics": statistics,
         "checkpoint": {"sha256": loaded.sha256, "recipe": loaded.recipe, "step": loaded.step},
-        "preprocessing": preprocessing.describe(),
+        "preprocessing": preprocessing.describe(config.data.backend),
         "data": {
             "kind": config.data.kind.value,
             "split": "validation",
@@ -286,10 +296,10 @@ def _checkpoint(config: EvaluateConfig) -> Path:
     return checkpoint_file(config.run, config.which)
 
 
-def _warnings(loaded: LoadedNetwork) -> list[str]:
+def _warnings(loaded: LoadedNetwork, backend: Backend) -> list[str]:
     if loaded.preprocessing is None:
         return []
-    found = preprocessing.differences(loaded.preprocessing, preprocessing.describe())
+    found = preprocessing.differences(loaded.preprocessing, preprocessing.describe(backend))
     if not found:
         return []
     return [f"images are not read as in training, accuracy may differ: {'; '.join(found)}"]
@@ -336,6 +346,7 @@ def _training_images(
         image_size=loaded.config.image_size,
         workers=config.data.workers,
         on_error=config.data.on_error,
+        backend=config.data.backend,
     )
 
 

@@ -71,6 +71,7 @@ def _submit(config: SubmissionConfig) -> None:
     import numpy as np
     import torch
 
+    from bn_inception.data import preprocessing
     from bn_inception.evaluation import submission
     from bn_inception.evaluation.crops import CropSetting
     from bn_inception.evaluation.inference import fold_checked
@@ -95,7 +96,8 @@ def _submit(config: SubmissionConfig) -> None:
     total = np.zeros((len(source), len(classes)), np.float32)
     unreadable: dict[int, str] = {}
     for file in files:
-        network = load_network(file).network.to(device)
+        loaded = load_network(file)
+        network = loaded.network.to(device)
         result = evaluate_crops(
             fold_checked(network, source, device).network,
             source,
@@ -104,6 +106,7 @@ def _submit(config: SubmissionConfig) -> None:
             batch=config.batch,
             workers=config.workers,
             device=device,
+            backend=preprocessing.backend_of(loaded.preprocessing),
             progress=_progress(file, len(source)),
         )
         total += result.probabilities

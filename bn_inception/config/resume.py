@@ -22,6 +22,7 @@ MEANT_BEFORE: Config = {
     "batch.synchronized": True,
     "batch.rate_factor": 1,
     "optimizer.warmup": None,
+    "data.backend": "pillow",
 }
 """What runs that were started before these keys existed did."""
 

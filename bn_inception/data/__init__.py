@@ -1,5 +1,6 @@
 """Images: where they come from, their order, decoding, crops, distortion and the loader."""
 
+from bn_inception.data.backend import Backend
 from bn_inception.data.decode import UnreadableImage
 from bn_inception.data.loader import (
     TrainingBatch,
@@ -22,6 +23,7 @@ from bn_inception.data.source import (
 
 __all__ = [
     "AugmentationConfig",
+    "Backend",
     "DataConfig",
     "DataKind",
     "FolderSource",

@@ -1,9 +1,10 @@
 """Which part of an image the network sees: boxes are pure geometry, cutting is one resize."""
 
 import math
+from typing import Protocol
 
 import numpy as np
-from numpy.random import Generator
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -28,7 +29,36 @@ EVALUATION_SIDE, EVALUATION_CROP = 256, 224
 Box = tuple[float, float, float, float]
 
 
-def training_crop(width: int, height: int, generator: Generator) -> tuple[int, int, int, int]:
+class Picture(Protocol):
+    """An image that can be cut; `data.backend` makes them."""
+
+    @property
+    def width(self) -> int:
+        """In pixels."""
+
+    @property
+    def height(self) -> int:
+        """In pixels."""
+
+    def load(self) -> NDArray[np.uint8]:
+        """Decode the whole image now, for several crops; uint8 (height, width, 3)."""
+
+    def resized(self, box: Box, size: int, resample: Image.Resampling) -> NDArray[np.uint8]:
+        """Resize a box to `size` x `size`; a filter may read pixels beyond the box.
+
+        Returns:
+            uint8 (size, size, 3), perhaps not writable.
+        """
+
+
+class Uniform(Protocol):
+    """Where random numbers come from: a NumPy generator, or `order.Draws`."""
+
+    def random(self) -> float:
+        """The next number, uniform in [0, 1)."""
+
+
+def training_crop(width: int, height: int, generator: Uniform) -> tuple[int, int, int, int]:
     """Draw the box of a training crop.
 
     The area is uniform in 8 to 100 % of the image. The aspect (width / height) lies in
@@ -70,37 +100,47 @@ def single_crop(width: int, height: int, image_size: int) -> Box:
     return left, top, left + side, top + side
 
 
-def cut_training(image: Image.Image, size: int, generator: Generator) -> NDArray[np.uint8]:
+def cut_training(picture: Picture, size: int, generator: Uniform) -> NDArray[np.uint8]:
     """Draw crop, filter (one of four, equally likely) and mirror (one in two), and cut.
 
-    Only the crop is resized. Bilinear and cubic are Pillow's, which widen with the reduction
-    (antialiased) and may read a few pixels beyond the box.
+    Only the crop is resized. Bilinear and cubic are antialiased: they widen with the reduction, and
+    may read a few pixels beyond the box.
 
     Args:
-        image: RGB.
+        picture: what to cut.
         size: S in pixels.
         generator: the image's own.
 
     Returns:
-        uint8 (3, S, S), a view of (S, S, 3) memory.
+        uint8 (3, S, S), a view of (S, S, 3) memory; perhaps not writable.
+
+    Raises:
+        UnreadableImage: the part that the crop needs cannot be decoded.
     """
-    box = training_crop(image.width, image.height, generator)
+    box = training_crop(picture.width, picture.height, generator)
     resample = FILTERS[int(generator.random() * len(FILTERS))]
-    pixels = _cut(image, size, resample, box)
-    return pixels[:, :, ::-1] if generator.random() < 0.5 else pixels
+    pixels = picture.resized(box, size, resample)
+    if generator.random() < 0.5:
+        pixels = _mirrored(pixels)
+    return pixels.transpose(2, 0, 1)
 
 
-def cut_single(image: Image.Image, size: int) -> NDArray[np.uint8]:
-    """Evaluation's single crop, with Pillow's bilinear filter, antialiased.
+def cut_single(picture: Picture, size: int) -> NDArray[np.uint8]:
+    """Evaluation's single crop, bilinear, antialiased.
 
     Equal to resizing the whole image and cutting its centre, without computing the rest.
 
     Returns:
-        uint8 (3, S, S), a view of (S, S, 3) memory.
+        uint8 (3, S, S), a view of (S, S, 3) memory; perhaps not writable.
+
+    Raises:
+        UnreadableImage: the part that the crop needs cannot be decoded.
     """
-    box = single_crop(image.width, image.height, size)
-    return _cut(image, size, Image.Resampling.BILINEAR, box)
+    box = single_crop(picture.width, picture.height, size)
+    return picture.resized(box, size, Image.Resampling.BILINEAR).transpose(2, 0, 1)
 
 
-def _cut(image: Image.Image, size: int, resample: Image.Resampling, box: Box) -> NDArray[np.uint8]:
-    return np.asarray(image.resize((size, size), resample, box=box)).transpose(2, 0, 1)
+def _mirrored(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    # NumPy moves the three bytes of a pixel one by one: 0.19 ms at 224 pixels, torch takes 0.02.
+    mirrored: NDArray[np.uint8] = torch.from_numpy(pixels.copy()).flip(1).numpy()
+    return mirrored

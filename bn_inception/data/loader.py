@@ -21,14 +21,14 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from bn_inception.data import shared_memory
-from bn_inception.data.crops import cut_single, cut_training
-from bn_inception.data.decode import UnreadableImage, decode
-from bn_inception.data.order import TrainingOrder, image_generator
+from bn_inception.data.backend import Backend, open_picture
+from bn_inception.data.crops import Picture, cut_single, cut_training
+from bn_inception.data.decode import UnreadableImage
+from bn_inception.data.order import Draws, TrainingOrder
 from bn_inception.data.photometric import AugmentationConfig, Photometric, draw_factors
 from bn_inception.data.source import ImageSource, OnError
 from bn_inception.errors import UserError
@@ -90,6 +90,7 @@ def training_batches(
     seed: int,
     workers: int | None,
     on_error: OnError,
+    backend: Backend = Backend.pillow,
     places: slice = slice(None),
 ) -> Generator[TrainingBatch, None, None]:
     """The batches of steps `start_step` to `stop_step` - 1, in order.
@@ -104,6 +105,7 @@ def training_batches(
         workers: processes; 0 reads in this one, None is `default_workers()`.
         on_error: `skip` puts the next readable image (cyclic, with its own label, with the draws
             of the place it takes) where one cannot be read.
+        backend: who decodes and resizes; the draws are the same.
         places: the part of every batch that is read, so that processes can share a batch; an image
             is the same whoever reads it.
 
@@ -113,7 +115,7 @@ def training_batches(
     """
     assert order.images == len(source)
     requests = (_request(order, step, places) for step in range(start_step, stop_step))
-    images = _TrainingImages(source, image_size, augmentation.photometric, seed, on_error)
+    images = _TrainingImages(source, image_size, augmentation.photometric, seed, on_error, backend)
     here = len(range(order.batch_size)[places])
     return produced(images, requests, workers, shared_memory.batch_bytes(here, image_size))
 
@@ -125,6 +127,7 @@ def validation_batches(
     batch: int,
     workers: int | None,
     on_error: OnError,
+    backend: Backend = Backend.pillow,
     share: tuple[int, int] = (0, 1),
 ) -> Generator[ValidationBatch, None, None]:
     """Every image of `source` exactly once, in its order, `batch` at a time, the tail included.
@@ -135,6 +138,7 @@ def validation_batches(
         batch: images in a batch.
         workers: processes; 0 reads in this one, None is `default_workers()`.
         on_error: `skip` leaves an unreadable image in the batch, marked.
+        backend: who decodes and resizes.
         share: (rank, size) of the process: it reads its part of the images, see `shared_ranges`.
 
     Raises:
@@ -142,7 +146,7 @@ def validation_batches(
             than processes.
     """
     ranges = iter(shared_ranges(len(source), batch, *share))
-    images = _ValidationImages(source, image_size, on_error)
+    images = _ValidationImages(source, image_size, on_error, backend)
     # One more image than `batch` may be in a part's last one.
     return produced(images, ranges, workers, shared_memory.batch_bytes(batch + 1, image_size))
 
@@ -208,44 +212,58 @@ class _TrainingImages:
     photometric: Photometric
     seed: int
     on_error: OnError
+    backend: Backend
 
     def __call__(self, request: TrainingRequest) -> TrainingBatch | _Failed:
         _, epochs, indices = request
         count = len(indices)
-        # (N, S, S, 3) in memory, seen as (N, 3, S, S): Pillow's own layout, and channels_last.
+        # (N, S, S, 3) in memory, seen as (N, 3, S, S): the pictures' layout, and channels_last.
         pixels = np.empty((count, self.image_size, self.image_size, 3), np.uint8)
         images = pixels.transpose(0, 3, 1, 2)
         factors: list[NDArray[np.float32]] = []
-        labels = np.empty(count, np.int64)
+        taken: list[int] = []
         replaced: list[tuple[str, str]] = []
+        draws = _draws(self.seed)
         for place, (epoch, index) in enumerate(zip(epochs.tolist(), indices.tolist(), strict=True)):
             try:
-                image, taken = self._readable(index, replaced)
+                taken.append(self._cut(images[place], (epoch, index), draws, replaced))
             except UnreadableImage as error:
                 return _failure(error)
             except UserError as error:
                 return _Failed(str(error))
-            generator = image_generator(self.seed, epoch, index)
-            images[place] = cut_training(image, self.image_size, generator)
-            factors.append(draw_factors(self.photometric, generator))
-            labels[place] = self.source.labels[taken]
+            factors.append(draw_factors(self.photometric, draws))
         return TrainingBatch(
             torch.from_numpy(images),
             torch.from_numpy(np.stack(factors)),
-            torch.from_numpy(labels),
+            torch.from_numpy(self.source.labels[taken]),
             replaced,
         )
 
-    def _readable(self, index: int, replaced: list[tuple[str, str]]) -> tuple[Image.Image, int]:
-        """The image at `index` or the first readable after it, and that one's index."""
+    def _cut(
+        self,
+        out: NDArray[np.uint8],
+        place: tuple[int, int],
+        draws: Draws,
+        replaced: list[tuple[str, str]],
+    ) -> int:
+        """Cut the image at `place` (epoch, index), or the first readable after it, into `out`.
+
+        Returns:
+            the index of the image taken; `draws` stands after the cut's own.
+        """
+        epoch, index = place
         for skipped in range(min(MAX_SKIPPED, len(self.source))):
             taken = (index + skipped) % len(self.source)
+            draws.go_to(epoch, index)  # the place's, whichever image takes it
             try:
-                return read_image(self.source, taken), taken
+                picture = read_image(self.source, taken, self.backend)
+                out[:] = cut_training(picture, self.image_size, draws)
             except UnreadableImage as error:
                 if self.on_error is OnError.fail:
                     raise
                 replaced.append((error.name, error.reason))
+            else:
+                return taken
         name, reason = replaced[-1]
         raise UserError(
             f"{min(MAX_SKIPPED, len(self.source))} images in a row cannot be read, the last is "
@@ -258,6 +276,7 @@ class _ValidationImages:
     source: ImageSource
     image_size: int
     on_error: OnError
+    backend: Backend
 
     def __call__(self, request: range) -> ValidationBatch | _Failed:
         count = len(request)
@@ -267,7 +286,8 @@ class _ValidationImages:
         unreadable: list[tuple[str, str]] = []
         for place, index in enumerate(request):
             try:
-                images[place] = cut_single(read_image(self.source, index), self.image_size)
+                picture = read_image(self.source, index, self.backend)
+                images[place] = cut_single(picture, self.image_size)
             except UnreadableImage as error:
                 if self.on_error is OnError.fail:
                     return _failure(error)
@@ -281,17 +301,23 @@ class _ValidationImages:
         )
 
 
-def read_image(source: ImageSource, index: int) -> Image.Image:
-    """Read and decode one image.
+@functools.lru_cache(maxsize=1)
+def _draws(seed: int) -> Draws:
+    return Draws(seed)
+
+
+def read_image(source: ImageSource, index: int, backend: Backend) -> Picture:
+    """Read and open one image.
 
     Raises:
-        UnreadableImage: the file cannot be read or decoded.
+        UnreadableImage: the file cannot be read or decoded; a damaged one may say so only when it
+            is loaded or cut, see `backend.open_picture`.
     """
     try:
         data = source.read(index)
     except OSError as error:
         raise UnreadableImage(source.name(index), error.strerror or str(error)) from error
-    return decode(data, source.name(index))
+    return open_picture(data, source.name(index), backend)
 
 
 def _failure(error: UnreadableImage) -> _Failed:

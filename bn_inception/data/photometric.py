@@ -11,9 +11,10 @@ from enum import Enum
 
 import numpy as np
 import torch
-from numpy.random import Generator
 from numpy.typing import NDArray
 from torch import Tensor
+
+from bn_inception.data.crops import Uniform
 
 BRIGHTNESS = 32 / 255  # added, from -BRIGHTNESS to BRIGHTNESS, where pixels are 0 to 1
 SATURATION = (0.5, 1.5)  # multiplies the saturation of HSV
@@ -42,23 +43,23 @@ class AugmentationConfig:
     photometric: Photometric = Photometric.reduced
 
 
-def draw_factors(photometric: Photometric, generator: Generator) -> NDArray[np.float32]:
+def draw_factors(photometric: Photometric, generator: Uniform) -> NDArray[np.float32]:
     """Draw one image's factors.
 
     Returns:
         float32 (K,): K = 0 for `none`; 3 for `reduced`: brightness, saturation, order (0 or 1);
         5 for `full`: brightness, saturation, hue, contrast, order.
     """
-    drawn = generator.random(_FACTORS[photometric])  # a draw of none takes nothing
+    drawn = [generator.random() for _ in range(_FACTORS[photometric])]
     if photometric is Photometric.none:
-        return drawn.astype(np.float32)
+        return np.empty(0, np.float32)
     drawn[0] = _between(-BRIGHTNESS, BRIGHTNESS, drawn[0])
     drawn[1] = _between(*SATURATION, drawn[1])
     if photometric is Photometric.full:
         drawn[2] = _between(-HUE, HUE, drawn[2])
         drawn[3] = _between(*CONTRAST, drawn[3])
-    drawn[-1] = drawn[-1] >= 0.5
-    return drawn.astype(np.float32)
+    drawn[-1] = float(drawn[-1] >= 0.5)
+    return np.array(drawn, np.float32)
 
 
 def to_input(images: Tensor, factors: Tensor | None = None) -> Tensor:

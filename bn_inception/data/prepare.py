@@ -118,7 +118,8 @@ class Recompression:
         """All that the result depends on, versions included."""
         turbo = features.version("libjpeg_turbo")
         return (
-            f"shorter side {self.shorter_side}, JPEG quality {self.quality}, 4:2:0, Lanczos, "
+            f"shorter side {self.shorter_side}, JPEG quality {self.quality}, 4:2:0, "
+            f"restart markers, Lanczos, "
             f"Pillow {features.version('pil')}, libjpeg {turbo or features.version('jpg')}"
         )
 
@@ -137,9 +138,23 @@ class Recompression:
         size = (max(side, round(width * scale)), max(side, round(height * scale)))
         out = io.BytesIO()
         image.resize(size, Image.Resampling.LANCZOS).save(
-            out, "JPEG", quality=self.quality, subsampling="4:2:0"
+            out,
+            "JPEG",
+            quality=self.quality,
+            subsampling="4:2:0",
+            restart_marker_blocks=_restart_interval(size[0]),
         )
         return out.getvalue()
+
+
+def _restart_interval(width: int) -> int:
+    """MCUs (16 x 16 pixels) between restart markers, so that each row of them begins with one.
+
+    With markers `data.jpeg` gives a decoder the neighbourhood of a crop alone; they take about 2 %
+    of the bytes (4 % where a row can be divided into single MCUs only).
+    """
+    across = -(-width // 16)
+    return next(mcus for mcus in (2, 3, 1) if across % mcus == 0)
 
 
 def _recompression(config: PrepareConfig) -> Recompression | None:

@@ -9,11 +9,12 @@ import base64
 import hashlib
 from collections.abc import Mapping
 
+import numpy as np
 import torch
-from PIL import features
 
+from bn_inception.data import backend as backends
+from bn_inception.data.backend import Backend
 from bn_inception.data.crops import cut_single
-from bn_inception.data.decode import decode
 from bn_inception.data.photometric import to_input
 
 _SIZES = (24, 80)  # one reduces the picture, one enlarges it
@@ -34,39 +35,46 @@ Zu/OeiEJy1zOYUsY1rC1gtwBO6hGG6JzeHDXiwFx1Scd0QhGWuYtSxjGWU00fs3fnPRNawtYLcATuoRh
 """
 
 
-def describe() -> dict[str, str]:
-    """Describe how this installation reads images, JSON-able.
+def describe(backend: Backend) -> dict[str, str]:
+    """Describe how this installation reads images with a backend, JSON-able.
 
     Returns:
-        `decoder` and its version, `jpeg` library, `resize` filter, `input` range, and the hashes
-        `decoded` (the fixed picture's pixels), `crops` (its single crops at two sizes) and `values`
-        (the network's input made of them): the same wherever images become the same input.
+        `backend`, `decoder` and its version, `jpeg` library, `resize` filter, `input` range, and
+        the hashes `decoded` (the fixed picture's pixels), `crops` (its single crops at two sizes)
+        and `values` (the network's input made of them): the same wherever images become the same
+        input.
     """
-    image = decode(base64.b64decode(_PICTURE), "the fixed picture")
-    crops = [torch.from_numpy(cut_single(image, size).copy()) for size in _SIZES]
+    data = base64.b64decode(_PICTURE)
+    picture = backends.open_picture(data, "the fixed picture", backend)
+    decoded = picture.load()
+    crops = [np.ascontiguousarray(cut_single(picture, size)) for size in _SIZES]
+    values = [to_input(torch.from_numpy(crop)[None]).numpy() for crop in crops]
     return {
-        "decoder": f"Pillow {features.version('pil')}",
-        "jpeg": _jpeg_library(),
-        "resize": "Pillow bilinear, antialiased",
+        **backends.describe(backend),
         "input": "RGB in [-1, 1]",
-        "decoded": _hash(image.tobytes()),
-        "crops": _hash(*(crop.numpy().tobytes() for crop in crops)),
-        "values": _hash(*(to_input(crop[None]).numpy().tobytes() for crop in crops)),
+        "decoded": _hash(decoded.tobytes()),
+        "crops": _hash(*(crop.tobytes() for crop in crops)),
+        "values": _hash(*(value.tobytes() for value in values)),
     }
 
 
+def backend_of(described: Mapping[str, str] | None) -> Backend:
+    """The backend of a description; Pillow where there is none, or none that is known."""
+    name = (described or {}).get("backend")
+    return next((backend for backend in Backend if backend.value == name), Backend.pillow)
+
+
 def differences(trained: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """Name what differs between two descriptions: "decoder: Pillow 11.0 in training, ... now"."""
+    """Name what differs between two descriptions: "decoder: Pillow 11.0 in training, ... now".
+
+    Descriptions from before there was a choice of backend are Pillow's.
+    """
+    trained = {"backend": backend_of(None).value, **trained}
     return [
         f"{key}: {trained.get(key, 'unknown')} in training, {now.get(key, 'unknown')} now"
         for key in dict.fromkeys([*now, *trained])
         if trained.get(key) != now.get(key)
     ]
-
-
-def _jpeg_library() -> str:
-    turbo = features.version("libjpeg_turbo")
-    return f"libjpeg-turbo {turbo}" if turbo else f"libjpeg {features.version('jpg')}"
 
 
 def _hash(*contents: bytes) -> str:

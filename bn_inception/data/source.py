@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bn_inception.data import synthetic
+from bn_inception.data.backend import Backend
 from bn_inception.data.fingerprint import content_fingerprint
 from bn_inception.data.shards import ShardSource
 from bn_inception.errors import UserError
@@ -50,6 +51,7 @@ class DataConfig:
         first_classes: only the first N classes in label order; null for all.
         workers: processes that read images; 0 reads in the main process; null chooses by cores.
         on_error: what happens at an image that cannot be read.
+        backend: who decodes and resizes.
     """
 
     kind: DataKind = DataKind.synthetic
@@ -58,6 +60,7 @@ class DataConfig:
     first_classes: int | None = None
     workers: int | None = None
     on_error: OnError = OnError.fail
+    backend: Backend = Backend.fast
 
     def __post_init__(self) -> None:
         if self.kind is DataKind.synthetic and self.root is not None:

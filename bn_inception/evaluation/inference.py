@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from bn_inception.data import (
     AugmentationConfig,
+    Backend,
     ImageSource,
     OnError,
     TrainingOrder,
@@ -51,6 +52,7 @@ class TrainingImages:
     image_size: int
     workers: int | None
     on_error: OnError
+    backend: Backend
 
     def inputs(self, batches: int, device: torch.device) -> Generator[Tensor, None, None]:
         """Yield the network's inputs (batch, 3, S, S) of the run's first `batches` steps."""
@@ -65,6 +67,7 @@ class TrainingImages:
                 seed=self.seed,
                 workers=self.workers,
                 on_error=self.on_error,
+                backend=self.backend,
             )
         ) as made:
             for batch in made:
@@ -104,10 +107,10 @@ def fold_checked(network: Inception, source: ImageSource, device: torch.device) 
     crops = []
     for index in range(min(len(source), 2 * CHECKED_IMAGES)):
         try:
-            image = read_image(source, index)
+            picture = read_image(source, index, Backend.pillow)
         except UnreadableImage:
             continue
-        crops.append(cut_single(image, network.config.image_size))
+        crops.append(cut_single(picture, network.config.image_size))
         if len(crops) == CHECKED_IMAGES:
             break
     if not crops:

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from bn_inception.data import ImageSource, UnreadableImage, to_input
+from bn_inception.data import Backend, ImageSource, UnreadableImage, to_input
+from bn_inception.data.crops import Picture
 from bn_inception.data.loader import produced, read_image
 from bn_inception.data.shared_memory import batch_bytes
 from bn_inception.errors import UserError
@@ -97,6 +98,7 @@ def evaluate_crops(
     batch: int,
     workers: int | None,
     device: torch.device,
+    backend: Backend = Backend.pillow,
     progress: Callable[[int], None] = lambda images: None,
 ) -> MultiCropResult:
     """Evaluate every image of `source` exactly once, its softmax averaged over crops.
@@ -112,6 +114,7 @@ def evaluate_crops(
         batch: crops that the network sees at a time, at least 1.
         workers: processes that read and cut; 0 does it in this one, None chooses by the cores.
         device: where the network lies.
+        backend: who decodes and resizes.
         progress: told the number of images done after every request.
 
     Raises:
@@ -131,7 +134,7 @@ def evaluate_crops(
     was_training = network.training
     network.eval()
     try:
-        with closing(crop_batches(source, setting, image_size, batch, workers)) as batches:
+        with closing(crop_batches(source, setting, image_size, batch, workers, backend)) as batches:
             for cut in batches:
                 result.unreadable.update(cut.unreadable)
                 crops += len(cut.crops) * (2 if setting.mirrored else 1)
@@ -221,13 +224,18 @@ def _ranks(scores: Tensor, labels: Tensor) -> Tensor:
 
 
 def crop_batches(
-    source: ImageSource, setting: CropSetting, image_size: int, batch: int, workers: int | None
+    source: ImageSource,
+    setting: CropSetting,
+    image_size: int,
+    batch: int,
+    workers: int | None,
+    backend: Backend = Backend.pillow,
 ) -> Generator[CropBatch, None, None]:
     """Decode and cut every image once, in order, about `batch` crops at a time."""
     images = max(1, batch // setting.count)
     ranges = (range(i, min(i + images, len(source))) for i in range(0, len(source), images))
     size = batch_bytes(images * setting.count, image_size)
-    return produced(_CutImages(source, setting, image_size), ranges, workers, size)
+    return produced(_CutImages(source, setting, image_size, backend), ranges, workers, size)
 
 
 @dataclass(frozen=True)
@@ -235,6 +243,7 @@ class _CutImages:
     source: ImageSource
     setting: CropSetting
     image_size: int
+    backend: Backend
 
     def __call__(self, request: range) -> CropBatch:
         size = self.image_size
@@ -245,12 +254,13 @@ class _CutImages:
         start = 0
         for place, index in enumerate(request):
             try:
-                image = read_image(self.source, index)
+                picture = read_image(self.source, index, self.backend)
+                picture.load()
             except UnreadableImage as error:
                 unreadable[index] = error.reason
                 continue
-            plan = cut_plan(self.setting, image.width, image.height, size)
-            pixels.append(cut_distinct(image, self.setting, size))
+            plan = cut_plan(self.setting, picture.width, picture.height, size)
+            pixels.append(cut_distinct(picture, self.setting, size))
             rows[place] = np.array(plan.slots) + start
             mirrored = np.array(plan.mirrored, np.int64)
             start += plan.distinct
@@ -260,17 +270,16 @@ class _CutImages:
         return CropBatch(request, crops, torch.from_numpy(rows), unreadable)
 
 
-def cut_distinct(image: Image.Image, setting: CropSetting, size: int) -> NDArray[np.uint8]:
-    """Cut the distinct, unmirrored crops of an RGB image.
+def cut_distinct(picture: Picture, setting: CropSetting, size: int) -> NDArray[np.uint8]:
+    """Cut the distinct, unmirrored crops of an image; loaded, if it is not to be decoded for each.
 
     Returns:
         uint8 (distinct, S, S, 3), by slot.
     """
-    plan = cut_plan(setting, image.width, image.height, size)
+    plan = cut_plan(setting, picture.width, picture.height, size)
     pixels = np.empty((plan.distinct, size, size, 3), np.uint8)
     for cut in plan.cuts:
-        sides = (cut.side, cut.side)
-        region = np.asarray(image.resize(sides, Image.Resampling.BILINEAR, box=cut.box))
+        region = picture.resized(cut.box, cut.side, Image.Resampling.BILINEAR)
         for left, top, slot in cut.places:
             pixels[slot] = region[top : top + size, left : left + size]
     return pixels

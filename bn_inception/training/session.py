@@ -342,6 +342,7 @@ class Session:
             seed=config.run.seed,
             workers=self._workers(),
             on_error=config.data.on_error,
+            backend=config.data.backend,
             places=self.split.places(self.world.rank),
         )
         return self._together(batches, agree=self.check_every_step)
@@ -354,6 +355,7 @@ class Session:
             batch=EVALUATION_BATCH,
             workers=self._workers(),
             on_error=self.config.data.on_error,
+            backend=self.config.data.backend,
             share=(self.world.rank, self.world.size),
         )
         return self._together(batches, agree=True)
@@ -459,7 +461,7 @@ class Session:
             "network_config": checkpoint.plain(self.config.network),
             "classes": list(self.sources.train.classes),
             "recipe": self.config.recipe.name,
-            "preprocessing": preprocessing.describe(),
+            "preprocessing": preprocessing.describe(self.config.data.backend),
         }
         if best:
             checkpoint.save(state, self.folder.checkpoints, checkpoint.BEST)

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from pictures import photo
 from PIL import Image
 
+from bn_inception.data.backend import PillowPicture
 from bn_inception.data.crops import cut_single, cut_training, single_crop, training_crop
 
 sides = st.integers(1, 3000)
@@ -80,7 +81,7 @@ def test_cut_single_equals_resize_then_centre() -> None:
     whole = image.resize((round(500 * scale), 256), Image.Resampling.BILINEAR)
     left = round((whole.width - 224) / 2)
     expected = np.asarray(whole.crop((left, 16, left + 224, 240))).transpose(2, 0, 1)
-    cut = cut_single(image, 224)
+    cut = cut_single(PillowPicture(image), 224)
     assert cut.shape == (3, 224, 224)
     assert cut.dtype == np.uint8
     difference = np.abs(cut.astype(int) - expected.astype(int))
@@ -89,12 +90,19 @@ def test_cut_single_equals_resize_then_centre() -> None:
 
 def test_cut_training_draws_mirror_and_every_filter() -> None:
     image = photo(1, (64, 64))
-    cuts = [cut_training(image, 32, np.random.default_rng(seed)) for seed in range(200)]
+    cuts = [
+        cut_training(PillowPicture(image), 32, np.random.default_rng(seed)) for seed in range(200)
+    ]
     assert all(cut.shape == (3, 32, 32) and cut.dtype == np.uint8 for cut in cuts)
     ramp = Image.fromarray(np.tile(np.arange(64, dtype=np.uint8) * 4, (64, 1))).convert("RGB")
     mirrored = [
         int(cut[0, 0, 0]) > int(cut[0, 0, -1])
-        for cut in (cut_training(ramp, 32, np.random.default_rng(seed)) for seed in range(400))
+        for cut in (
+            cut_training(PillowPicture(ramp), 32, np.random.default_rng(seed))
+            for seed in range(400)
+        )
     ]
     assert 160 < sum(mirrored) < 240
-    np.testing.assert_array_equal(cuts[5], cut_training(image, 32, np.random.default_rng(5)))
+    np.testing.assert_array_equal(
+        cuts[5], cut_training(PillowPicture(image), 32, np.random.default_rng(5))
+    )

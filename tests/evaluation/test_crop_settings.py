@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
+from bn_inception.data.backend import PillowPicture
 from bn_inception.data.crops import cut_single, single_crop
 from bn_inception.evaluation.crops import SCALES, CropSetting, crops, cut_plan
 from bn_inception.evaluation.multicrop import cut_distinct
@@ -133,7 +134,10 @@ def test_cutting_equals_resizing_every_box(
     setting: CropSetting, width: int, height: int, size: int
 ) -> None:
     image = photo(width, height)
-    plan, pixels = cut_plan(setting, width, height, size), cut_distinct(image, setting, size)
+    plan, pixels = (
+        cut_plan(setting, width, height, size),
+        cut_distinct(PillowPicture(image), setting, size),
+    )
     for crop, slot in zip(crops(setting, width, height, size), plan.slots, strict=True):
         alone = image.resize((size, size), Image.Resampling.BILINEAR, box=crop.box)
         assert_close(pixels[slot], np.asarray(alone))
@@ -141,8 +145,8 @@ def test_cutting_equals_resizing_every_box(
 
 def test_a_single_crop_is_trainings_bit_for_bit() -> None:
     image = photo(130, 97)
-    ours = cut_distinct(image, CropSetting.single, 64)[0]
-    assert np.array_equal(ours.transpose(2, 0, 1), cut_single(image, 64))
+    ours = cut_distinct(PillowPicture(image), CropSetting.single, 64)[0]
+    assert np.array_equal(ours.transpose(2, 0, 1), cut_single(PillowPicture(image), 64))
 
 
 @pytest.mark.parametrize(("width", "height"), [(400, 320), (320, 400), (320, 320)])
@@ -153,7 +157,7 @@ def test_equal_to_resizing_the_whole_image_and_cutting(width: int, height: int) 
     the source and so a little sharper.
     """
     image = photo(width, height)
-    pixels, plan = cut_distinct(image, GN, 224), cut_plan(GN, width, height, 224)
+    pixels, plan = cut_distinct(PillowPicture(image), GN, 224), cut_plan(GN, width, height, 224)
     ours = iter(pixels[slot] for slot in plan.slots[::2])
     for shorter in SCALES:
         resized = (width * shorter / min(width, height), height * shorter / min(width, height))

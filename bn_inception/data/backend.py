@@ -1,0 +1,196 @@
+"""Who decodes and resizes: Pillow, the reference, or what measurement found faster.
+
+Both take the same bytes, boxes and filters and give the same shapes. How far their pixels lie apart
+is bounded in tests/data/test_backend.py; docs/decoding.md says what was measured and chosen.
+"""
+
+import functools
+import importlib.metadata
+import math
+from collections.abc import Mapping
+from enum import Enum
+
+import cykooz_resizer as resizer
+import numpy as np
+import simplejpeg
+from numpy.typing import NDArray
+from PIL import Image, features
+
+from bn_inception.data import jpeg
+from bn_inception.data.crops import Box, Picture
+from bn_inception.data.decode import decode
+
+
+class Backend(Enum):
+    """Who decodes and resizes.
+
+    `pillow`: Pillow does both. The reference.
+    `fast`: simplejpeg decodes plain JPEGs, and of them what the crop needs (`data.jpeg`); Pillow
+    decodes everything else; cykooz_resizer (Rust, SIMD) resizes.
+    """
+
+    fast = "fast"
+    pillow = "pillow"
+
+
+def open_picture(data: bytes, name: str, backend: Backend) -> Picture:
+    """Open one encoded image.
+
+    Args:
+        data: the encoded bytes.
+        name: used in errors.
+        backend: `pillow` decodes here; `fast` may wait until it is told of what it is asked.
+
+    Raises:
+        UnreadableImage: see `decode.decode`; `fast` may raise it at the first crop instead.
+    """
+    if backend is Backend.pillow:
+        return PillowPicture(decode(data, name))
+    return FastPicture(data, name)
+
+
+def describe(backend: Backend) -> dict[str, str]:
+    """Name a backend's software: `backend`, `decoder`, `jpeg` library and `resize` filter."""
+    turbo = features.version("libjpeg_turbo")
+    library = f"libjpeg-turbo {turbo}" if turbo else f"libjpeg {features.version('jpg')}"
+    pillow = f"Pillow {features.version('pil')}"
+    if backend is Backend.pillow:
+        return {
+            "backend": backend.value,
+            "decoder": pillow,
+            "jpeg": library,
+            "resize": "Pillow bilinear, antialiased",
+        }
+    version = importlib.metadata.version("cykooz-resizer")
+    return {
+        "backend": backend.value,
+        "decoder": f"simplejpeg {simplejpeg.__version__}, else {pillow}",
+        "jpeg": f"simplejpeg's own, else {library}",
+        "resize": f"cykooz-resizer {version} bilinear, antialiased",
+    }
+
+
+class PillowPicture:
+    """An image that Pillow decoded and resizes."""
+
+    def __init__(self, image: Image.Image) -> None:
+        self._image = image
+
+    @property
+    def width(self) -> int:
+        """In pixels."""
+        return self._image.width
+
+    @property
+    def height(self) -> int:
+        """In pixels."""
+        return self._image.height
+
+    def load(self) -> NDArray[np.uint8]:
+        """See `Picture`."""
+        return np.asarray(self._image)
+
+    def resized(self, box: Box, size: int, resample: Image.Resampling) -> NDArray[np.uint8]:
+        """See `Picture`."""
+        return np.asarray(self._image.resize((size, size), resample, box=box))
+
+
+class FastPicture:
+    """An image of the fast backend.
+
+    A plain JPEG is not decoded before it is asked for a crop, and then as far as the crop needs. A
+    decoder's complaint hands it to Pillow, whose word is final: it takes the image or names the
+    reason. What no longer shows is damage in a part that no crop needed.
+
+    Args:
+        data: the encoded bytes.
+        name: used in errors.
+
+    Raises:
+        UnreadableImage: see `decode.decode`.
+    """
+
+    def __init__(self, data: bytes, name: str) -> None:
+        self._data, self._name = data, name
+        self._jpeg = jpeg.parse(data)
+        self._pixels: NDArray[np.uint8] | None = None
+        if self._jpeg is None:
+            self._pixels = np.asarray(decode(data, name))
+            self.height, self.width = self._pixels.shape[:2]
+        else:
+            self.width, self.height = self._jpeg.width, self._jpeg.height
+
+    def load(self) -> NDArray[np.uint8]:
+        """See `Picture`.
+
+        Raises:
+            UnreadableImage: see `decode.decode`.
+        """
+        return self._region((0, 0, self.width, self.height), keep=True)
+
+    def resized(self, box: Box, size: int, resample: Image.Resampling) -> NDArray[np.uint8]:
+        """See `Picture`. Decodes once more at every call if not loaded.
+
+        Raises:
+            UnreadableImage: see `decode.decode`.
+        """
+        left, top, right, bottom = box
+        x0, x1 = _reach(left, right, size, resample, self.width)
+        y0, y1 = _reach(top, bottom, size, resample, self.height)
+        pixels = self._region((x0, y0, x1, y1))
+        width, height = x1 - x0, y1 - y0
+        # Sums of floats may lie a hair outside.
+        left, top = max(left - x0, 0.0), max(top - y0, 0.0)
+        crop = resizer.CropBox(
+            left, top, min(right - x0, width) - left, min(bottom - y0, height) - top
+        )
+        source = resizer.ImageData(width, height, resizer.PixelType.U8x3, pixels.tobytes())
+        target = resizer.ImageData(size, size, resizer.PixelType.U8x3)
+        options = resizer.ResizeOptions(resize_alg=_ALGORITHMS[resample], crop_box=crop)
+        _resizer().resize(source, target, options)
+        return np.frombuffer(target.get_buffer(), np.uint8).reshape(size, size, 3)
+
+    def _region(self, box: tuple[int, int, int, int], keep: bool = False) -> NDArray[np.uint8]:
+        """The pixels of a box, (height, width, 3)."""
+        x0, y0, x1, y1 = box
+        if self._pixels is None:
+            assert self._jpeg is not None
+            cut = jpeg.part(self._data, self._jpeg, box)
+            try:
+                pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(cut.stream, strict=cut.intact)
+            except ValueError:
+                self._pixels = np.asarray(decode(self._data, self._name))
+                return self._region(box)
+            if not keep:
+                return pixels[y0 - cut.top : y1 - cut.top, x0 - cut.left : x1 - cut.left]
+            self._pixels = pixels
+        return self._pixels[y0:y1, x0:x1]
+
+
+# Half the width of each filter, in pixels of the source where it enlarges.
+_SUPPORT: Mapping[Image.Resampling, float] = {
+    Image.Resampling.BILINEAR: 1.0,
+    Image.Resampling.BOX: 0.5,
+    Image.Resampling.NEAREST: 0.0,
+    Image.Resampling.BICUBIC: 2.0,
+}
+# Catmull-Rom is the cubic with a = -1/2, Pillow's.
+_ALGORITHMS: Mapping[Image.Resampling, resizer.ResizeAlg] = {
+    Image.Resampling.BILINEAR: resizer.ResizeAlg.convolution(resizer.FilterType.bilinear),
+    Image.Resampling.BOX: resizer.ResizeAlg.convolution(resizer.FilterType.box),
+    Image.Resampling.NEAREST: resizer.ResizeAlg.nearest(),
+    Image.Resampling.BICUBIC: resizer.ResizeAlg.convolution(resizer.FilterType.catmull_rom),
+}
+
+
+def _reach(
+    low: float, high: float, size: int, resample: Image.Resampling, length: int
+) -> tuple[int, int]:
+    """Which pixels of an axis of `length` a filter reads to resize [low, high] to `size`."""
+    reach = _SUPPORT[resample] * max(1.0, (high - low) / size) + 1
+    return max(0, math.floor(low - reach)), min(length, math.ceil(high + reach))
+
+
+@functools.cache
+def _resizer() -> resizer.Resizer:
+    return resizer.Resizer()  # keeps its working memory; one a process

@@ -1,0 +1,223 @@
+"""Reading a JPEG's layout, and cutting its stream so that a decoder sees little but the crop.
+
+A JPEG is decoded from its top left to its bottom right, and undoing its Huffman code is most of the
+work. Two edits of the stream (ITU-T T.81) save the decoder what a crop does not need, and change no
+pixel that it does need:
+
+- the height in the frame header is lowered: decoding stops below the crop. Any sequential JPEG.
+- with restart markers (`bn-inception prepare` writes them) the coded data fall into segments that
+  do not depend on each other: those beside, above and below the crop are left out.
+
+Nothing is decoded here. What is not a plain 8-bit JPEG is `None`, and Pillow's to read.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+_START, _END = b"\xff\xd8", b"\xff\xd9"
+_BASELINE, _EXTENDED, _PROGRESSIVE = 0xC0, 0xC1, 0xC2
+_SCAN, _RESTART_INTERVAL = 0xDA, 0xDD
+_EXIF, _MULTI_PICTURE, _ADOBE = 0xE1, 0xE2, 0xEE
+# Quantization, Huffman tables, restart interval, comment, application data.
+_HARMLESS = {0xDB, 0xC4, _RESTART_INTERVAL, 0xFE, *range(0xE0, 0xF0)}
+_YCBCR = 1  # Adobe's number for it
+
+# Interpolated chroma of a pixel needs the chroma sample beside it, two pixels on; a cut edge lies
+# farther away than that from what is used.
+_CONTEXT = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Jpeg:
+    """Where things are in a plain JPEG.
+
+    Attributes:
+        width: in pixels.
+        height: in pixels.
+        unit: width and height in pixels of an MCU, the unit in which a scan is coded.
+        restart: MCUs between restart markers; 0 for none.
+        sequential: baseline or extended, all components in one scan.
+        size_at: offset of the height (two bytes), which the width follows.
+        scan_at: offset of the coded data.
+    """
+
+    width: int
+    height: int
+    unit: tuple[int, int]
+    restart: int
+    sequential: bool
+    size_at: int
+    scan_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A JPEG stream that holds a rectangle of an image.
+
+    Attributes:
+        stream: to be decoded.
+        left: where its left edge lies in the image.
+        top: likewise its top.
+        intact: whether a sound stream is decoded without a complaint; a lowered height makes the
+            decoder complain about the data that are left over.
+    """
+
+    stream: bytes
+    left: int
+    top: int
+    intact: bool
+
+
+def parse(data: bytes) -> Jpeg | None:
+    """Read the headers of a plain JPEG, in a few microseconds.
+
+    Plain is: 8 bits, grey or YCbCr (as JFIF has it) with usual chroma subsampling, Huffman-coded,
+    upright (no EXIF or XMP orientation other than 1), one picture, ended by its end mark.
+
+    Returns:
+        None for anything else, damaged headers included.
+    """
+    if not (data.startswith(_START) and data.endswith(_END)):
+        return None
+    at, last, restart = 2, len(data) - 4, 0
+    frame: tuple[int, int] | None = None  # offset, marker
+    while True:
+        if at > last or data[at] != 0xFF:
+            return None
+        marker, end = data[at + 1], at + 2 + (data[at + 2] << 8 | data[at + 3])
+        if end > last or end < at + 4:
+            return None
+        if marker == _SCAN:
+            break
+        if marker in (_BASELINE, _EXTENDED, _PROGRESSIVE):
+            if frame is not None:
+                return None
+            frame = at, marker
+        elif marker not in _HARMLESS or not _plain(marker, data, at + 4, end):
+            return None
+        elif marker == _RESTART_INTERVAL:
+            restart = data[at + 4] << 8 | data[at + 5]
+        at = end
+    if frame is None:
+        return None
+    start, kind = frame
+    unit = _unit(data[start + 4 : start + 2 + (data[start + 2] << 8 | data[start + 3])])
+    height, width = data[start + 5] << 8 | data[start + 6], data[start + 7] << 8 | data[start + 8]
+    if unit is None or not width or not height:
+        return None
+    sequential = kind != _PROGRESSIVE and data[at + 4] == data[start + 9]
+    return Jpeg(width, height, unit, restart, sequential, start + 5, end)
+
+
+def part(data: bytes, jpeg: Jpeg, box: tuple[int, int, int, int]) -> Part:
+    """The smallest stream that this module can make of the image's, to decode a box of it.
+
+    Args:
+        data: the whole stream.
+        jpeg: what `parse` made of it.
+        box: (left, top, right, bottom) in whole pixels, inside the image.
+    """
+    left, top, right, bottom = box
+    if jpeg.sequential and jpeg.restart:
+        found = _segments(data, jpeg, left, top, right, bottom)
+        if found is not None:
+            return found
+    height = bottom + _CONTEXT
+    # Less than a row of MCUs is not worth the decoder's complaint, which tells of damage too.
+    if jpeg.sequential and height + jpeg.unit[1] < jpeg.height:
+        at = jpeg.size_at
+        stream = b"".join((data[:at], height.to_bytes(2, "big"), data[at + 2 :]))
+        return Part(stream, 0, 0, False)
+    return Part(data, 0, 0, True)
+
+
+def _segments(data: bytes, jpeg: Jpeg, left: int, top: int, right: int, bottom: int) -> Part | None:
+    """The restart segments around a box as an image of their own; None where that cannot be."""
+    unit_x, unit_y = jpeg.unit
+    units = -(-jpeg.width // unit_x)
+    columns, rest = divmod(units, jpeg.restart)  # segments in a row of MCUs
+    if rest:
+        return None
+    rows = -(-jpeg.height // unit_y)
+    step = jpeg.restart * unit_x
+    row, column = max(0, top - _CONTEXT) // unit_y, max(0, left - _CONTEXT) // step
+    last_row = min(rows, -(-(bottom + _CONTEXT) // unit_y))
+    last_column = min(columns, -(-(right + _CONTEXT) // step))
+    if (last_row - row) * (last_column - column) == rows * columns:
+        return None
+
+    coded = np.frombuffer(data, np.uint8)
+    marks = np.flatnonzero(coded[jpeg.scan_at : -2] == 0xFF) + jpeg.scan_at
+    kinds = coded[marks + 1]
+    kept = kinds != 0  # a coded 255 is followed by 0
+    marks, kinds = marks[kept], kinds[kept]
+    count = rows * columns
+    if len(marks) != count - 1 or (kinds != 0xD0 + np.arange(count - 1) % 8).any():
+        return None  # damaged
+
+    starts = [jpeg.scan_at, *(marks + 2).tolist()]
+    ends = [*marks.tolist(), len(data) - 2]
+    width = min(jpeg.width, last_column * step) - column * step
+    height = min(jpeg.height, last_row * unit_y) - row * unit_y
+    at = jpeg.size_at
+    pieces = [
+        data[:at],
+        height.to_bytes(2, "big") + width.to_bytes(2, "big"),
+        data[at + 4 : jpeg.scan_at],
+    ]
+    number = 0
+    for first in range(row * columns, last_row * columns, columns):
+        for segment in range(first + column, first + last_column):
+            pieces.append(data[starts[segment] : ends[segment]])
+            pieces.append(_RESTARTS[number % 8])
+            number += 1
+    pieces[-1] = _END
+    return Part(b"".join(pieces), column * step, row * unit_y, True)
+
+
+_RESTARTS = [bytes((0xFF, 0xD0 + number)) for number in range(8)]
+
+
+def _unit(frame: bytes) -> tuple[int, int] | None:
+    """The size of an MCU from the frame header, None where the frame is not a plain one."""
+    if len(frame) < 6 or frame[0] != 8 or len(frame) != 6 + 3 * frame[5]:
+        return None
+    if frame[5] == 1:
+        return 8, 8  # a scan of one component is coded block by block, whatever its sampling
+    if frame[5] != 3 or (frame[6], frame[9], frame[12]) != (1, 2, 3):
+        return None
+    across, down = frame[7] >> 4, frame[7] & 15
+    if across not in (1, 2) or down not in (1, 2) or frame[10] != 0x11 or frame[13] != 0x11:
+        return None
+    return 8 * across, 8 * down
+
+
+def _plain(marker: int, data: bytes, start: int, end: int) -> bool:
+    """Whether a segment, `data[start:end]`, leaves pixels and their order alone."""
+    if marker == _RESTART_INTERVAL:
+        return end - start == 2
+    if marker == _EXIF:
+        return _upright(data[start:end])
+    if marker == _MULTI_PICTURE:
+        return not data.startswith(b"MPF\0", start, end)
+    if marker == _ADOBE and data.startswith(b"Adobe", start, end):
+        return end - start >= 12 and data[start + 11] == _YCBCR
+    return True
+
+
+def _upright(block: bytes) -> bool:
+    # Not parsed, which would cost more than decoding a small image: wherever the bytes of EXIF's
+    # orientation tag (0x112) occur, they must be a whole entry that says 1 (upright).
+    if b"rientation" in block:  # XMP
+        return False
+    if not block.startswith(b"Exif\0\0"):
+        return True
+    order = block[6:8]
+    if order == b"II":
+        tag, upright = b"\x12\x01", b"\x12\x01\x03\x00\x01\x00\x00\x00\x01\x00"
+    elif order == b"MM":
+        tag, upright = b"\x01\x12", b"\x01\x12\x00\x03\x00\x00\x00\x01\x00\x01"
+    else:
+        return False
+    return block.count(tag) == block.count(upright)
