@@ -35,8 +35,8 @@ MAX_IMAGE_BYTES = 1 << 26
 
 _MAX_DEVKIT_BYTES = 1 << 26  # unpacked; the real one has a few MB
 _MAX_HEADER_BYTES = 1 << 20
-# What tarfile raises at headers that make no sense, such as numbers out of all range or a long chain
-# of extended headers, each of which costs it a call; and what a bad disk raises.
+# What tarfile raises at headers that make no sense (numbers out of all range, a chain of thousands
+# of extended headers), and what a bad disk raises.
 _UNREADABLE = (tarfile.TarError, ValueError, OverflowError, RecursionError, OSError)
 _PARQUET_ROWS = 64  # read at once: ImageNet's images have 0.1 MB, the largest 16 MB
 

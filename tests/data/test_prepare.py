@@ -689,6 +689,21 @@ def test_recompressed_shards_are_smaller_and_other(images: Path, tmp_path: Path)
     assert train.written == 0
 
 
+def test_held_out_images_may_keep_the_bytes_that_training_images_lose(
+    images: Path, tmp_path: Path
+) -> None:
+    target = tmp_path / "shards"
+    for split, own in (("train", {"shorter_side": 20}), ("val", {})):
+        alone = tmp_path / split
+        alone.mkdir()
+        (alone / split).symlink_to(images / split)
+        made(alone, target, **own)
+    both = open_sources(DataConfig(DataKind.shards, str(target)))
+    assert min(Image.open(io.BytesIO(both.train.read(0))).size) == 20
+    original = open_sources(DataConfig(DataKind.folder, str(images))).validation
+    assert both.validation.fingerprint() == original.fingerprint()
+
+
 @pytest.mark.parametrize(
     ("values", "named"),
     [

@@ -1,27 +1,28 @@
 """What re-encoding costs, measured on drawn pictures: the tables, and which way the numbers go."""
 
+import importlib.util
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 from PIL import Image
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+from bn_inception.errors import UserError
+
+SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "reencoding_cost.py"
 
 
-def measured(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(REPOSITORY / "scripts" / "reencoding_cost.py"), *arguments],
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-        capture_output=True,
-        text=True,
-        timeout=110,
-        check=False,
-    )
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("reencoding_cost", SCRIPT)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["reencoding_cost"] = module  # dataclasses look their own module up
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(scope="module")
@@ -36,17 +37,18 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.timeout(120)
-def test_the_tables_and_their_rows(photographs: Path, tmp_path: Path) -> None:
+def test_the_tables_and_their_rows(
+    script: ModuleType, photographs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     output = tmp_path / "cost.json"
-    result = measured(str(photographs), f"output={output}", "boxes=6")
-    assert result.returncode == 0, result.stderr
-    assert "2 photographs, 6 training boxes each" in result.stdout
+    script.measure([str(photographs), f"output={output}", "boxes=6"])
+    shown = capsys.readouterr().out
+    assert "2 photographs, 6 training boxes each" in shown
     written = json.loads(output.read_text())
     assert written["photographs"] == 2 and written["boxes"] == 6
     sizes = {row["stored"]: row for row in written["rows"] if "bytes_ratio" in row}
     assert len(sizes) == 1 + 6 * 3
-    assert f"| {'N=352 q=90'}" in result.stdout
+    assert "\n| N=352 q=90 | 0.50 |" in shown
     assert sizes["original"]["bytes_ratio"] == sizes["original"]["decode_ratio"] == 1
     assert sizes["N=352 q=90"]["kept"] == 0.5 and sizes["N=384 q=90"]["kept"] == 1
     assert sizes["N=384 q=90"]["bytes_ratio"] == 1
@@ -71,7 +73,7 @@ def test_the_tables_and_their_rows(photographs: Path, tmp_path: Path) -> None:
     assert filters["N=256 q=90"]["nearest"] > filters["N=256 q=90"]["bilinear"] > 0
 
 
-def test_what_cannot_be_measured_is_named(tmp_path: Path) -> None:
+def test_what_cannot_be_measured_is_named(script: ModuleType, tmp_path: Path) -> None:
     for arguments, named in (
         ([], "give one folder"),
         ([str(tmp_path / "no")], "give one folder"),
@@ -79,6 +81,5 @@ def test_what_cannot_be_measured_is_named(tmp_path: Path) -> None:
         ([str(tmp_path), "boxes=0"], "boxes: '0' is not 1 or more"),
         ([str(tmp_path), "draws=3"], "draws=3: unknown"),
     ):
-        result = measured(*arguments)
-        assert result.returncode == 2
-        assert named in result.stderr and result.stderr.count("\n") == 1
+        with pytest.raises(UserError, match=named):
+            script.measure(arguments)
