@@ -14,7 +14,7 @@ validation images, 5 a class. Every image is a JPEG of 16 x 12 pixels of noise; 
 same on every call with the same NumPy and Pillow. Class names are invented wnids; their numbers in
 the development kit follow another order, as in the original.
 
-One class is in memory at a time. A tenth takes 0.3 GB on disk. Needs SciPy (extra `devkit`).
+One class is in memory at a time. A tenth takes 0.2 GB on disk. Needs SciPy (extra `devkit`).
 """
 
 import gzip
