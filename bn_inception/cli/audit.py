@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -36,7 +37,7 @@ def run(arguments: Sequence[str]) -> int:
         output: str | None = None
 
     config = checked(composed, AuditConfig)
-    with ProgressBar(sys.stderr) as bar:
+    with closing(ProgressBar(sys.stderr)) as bar:
         result = audit(config.data, bar)
     print(as_text(result))
     if config.output is not None:

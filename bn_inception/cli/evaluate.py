@@ -4,6 +4,7 @@ import functools
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -184,7 +185,7 @@ def _evaluate(config: EvaluateConfig, trained: RunConfig | None) -> None:
             folding = fold_checked(evaluated, sources.validation, device)
             _print_folding(folding)
         count = len(sources.validation)
-        with ProgressBar(sys.stderr) as bar:
+        with closing(ProgressBar(sys.stderr)) as bar:
             bar("images", 0, count)
             result = evaluate_crops(
                 evaluated if folding is None else folding.network,

@@ -151,7 +151,8 @@ examples:
 usage: bn-inception audit data.root=FOLDER [data=NAME] [output=FILE.json]
 
   data=     imagenet | folder | tiny_imagenet | shards | synthetic   (default folder);
-            imagenet compares counts and classes with ImageNet's, shards their checksums too
+            imagenet compares counts and classes with ImageNet's; shards their checksums, and
+            the counts too if their classes are 1,000 wnids
   output=   also write everything, all names included, as JSON
 
   data.workers= (default all cores)  data.first_classes=

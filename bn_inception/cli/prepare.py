@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 
 from bn_inception.cli.arguments import split_positional, take_print_config
 from bn_inception.cli.progress import ProgressBar
@@ -30,13 +31,15 @@ def run(arguments: Sequence[str]) -> int:
         if not done.written:
             return line + "all there, checksums right"
         seconds = max(done.seconds, 1e-9)
+        by = "1 process" if done.processes == 1 else f"{done.processes} processes"
         return line + (
-            f"{done.written:,} images written in {seconds:.1f} s: {done.written / seconds:,.0f} "
-            f"images/s, {done.written_bytes / 1e6 / seconds:,.1f} MB/s"
+            f"{done.written:,} images written in {seconds:.1f} s by {by}: "
+            f"{done.written / seconds:,.0f} images/s, "
+            f"{done.written_bytes / 1e6 / seconds:,.1f} MB/s"
         )
 
     config = checked(composed, PrepareConfig)
-    with ProgressBar(sys.stderr) as bar:
+    with closing(ProgressBar(sys.stderr)) as bar:
         prepared = prepare(config, bar.say, bar)
     for done in prepared:
         print(as_line(done))

@@ -1,14 +1,13 @@
 """How far a long piece of work is: a bar on a terminal, plain lines elsewhere."""
 
 import time
-from types import TracebackType
 from typing import Any, TextIO
 
 from tqdm import tqdm
 
 
 class ProgressBar:
-    """Shows one piece of work after the other, with rate and time left.
+    """Shows one piece of work after the other, with rate and time left, until `close`.
 
     Args:
         stream: where to.
@@ -21,17 +20,6 @@ class ProgressBar:
         self._bar: Any = None
         self._what: str | None = None
         self._started = self._printed = 0.0
-
-    def __enter__(self) -> "ProgressBar":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._close()
 
     def say(self, line: str) -> None:
         """Print one line above the bar."""
@@ -55,7 +43,7 @@ class ProgressBar:
             self.say(f"{what}  {done:,}/{total:,}  {rate:,.0f}/s  left {left}")
 
     def _begin(self, what: str, total: int) -> None:
-        self._close()
+        self.close()
         self._what = what
         self._started = self._printed = time.monotonic()
         if self._stream.isatty():
@@ -63,7 +51,8 @@ class ProgressBar:
                 total=total, desc=what, file=self._stream, dynamic_ncols=True, unit_scale=True
             )
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """End what is shown; another call begins anew."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None

@@ -35,6 +35,9 @@ MAX_IMAGE_BYTES = 1 << 26
 
 _MAX_DEVKIT_BYTES = 1 << 26  # unpacked; the real one has a few MB
 _MAX_HEADER_BYTES = 1 << 20
+# What tarfile raises at headers that make no sense (numbers out of all range, a chain of thousands
+# of extended headers), and what a bad disk raises.
+_UNREADABLE = (tarfile.TarError, ValueError, OverflowError, RecursionError, OSError)
 _PARQUET_ROWS = 64  # read at once: ImageNet's images have 0.1 MB, the largest 16 MB
 
 # "n01440764_10026_n01440764.JPEG": imagenet-1k appends the class to the original name.
@@ -147,8 +150,12 @@ class ArchiveSource:
         return content_fingerprint(self._classes, rows)
 
 
-def open_train_tar(path: Path) -> ArchiveSource:
+def open_train_tar(path: Path, progress: Progress) -> ArchiveSource:
     """The training archive: a tar file of one tar file a class, named `<wnid>.tar`.
+
+    Args:
+        path: the archive.
+        progress: told how many megabytes of it have been passed over.
 
     Raises:
         UserError: not such an archive; a hostile or impossible member, by name.
@@ -156,6 +163,7 @@ def open_train_tar(path: Path) -> ArchiveSource:
     found: list[Found] = []
     with _opened(path) as file:
         whole = _Window(file, 0, os.fstat(file.fileno()).st_size)
+        progress(f"{path.name}: headers, MB", 0, whole.size // 10**6)
         for member, name in _members(whole, path.name):
             class_name, _, suffix = name.rpartition(".")
             if suffix.lower() != "tar" or not class_name:
@@ -165,6 +173,8 @@ def open_train_tar(path: Path) -> ArchiveSource:
                 )
             inside = _Window(file, member.offset_data, member.size)
             found.append(_images(inside, f"{path.name}: {name}", class_name))
+            passed = member.offset_data + member.size
+            progress(f"{path.name}: headers, MB", passed // 10**6, whole.size // 10**6)
     return ArchiveSource([str(path)], found, path.name)
 
 
@@ -254,11 +264,13 @@ def _devkit_file(devkit: Path, name: str) -> bytes:
             )
         with tarfile.open(fileobj=io.BytesIO(unpacked), mode="r:") as tar:
             for member in tar:
+                if member.size < 0:  # would lead tarfile backwards, for ever
+                    raise tarfile.ReadError(f"{member.name!r} has {member.size:,} bytes")
                 if member.isreg() and member.name.split("/")[-2:] == ["data", name]:
                     content = tar.extractfile(member)
                     assert content is not None
                     return content.read()
-    except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
+    except (*_UNREADABLE, EOFError, zlib.error) as error:
         raise UserError(f"source: {devkit} cannot be read ({error}); download it again") from error
     raise UserError(f"source: {devkit} has no data/{name}; give the original file")
 
@@ -300,14 +312,14 @@ def _members(
     """
     try:
         tar = tarfile.TarFile(fileobj=cast(IO[bytes], window))
-    except tarfile.TarError as error:
+    except _UNREADABLE as error:
         raise UserError(
             f"source: {what} is not an uncompressed tar file ({error}); give the original archive"
         ) from error
     while True:
         try:
             member = tar.next()
-        except (tarfile.TarError, ValueError) as error:
+        except _UNREADABLE as error:
             raise UserError(f"source: {what} is damaged ({error}); download it again") from error
         if member is None:
             break
@@ -340,6 +352,8 @@ def _refusal(member: tarfile.TarInfo, name: str, size: int, limit: int | None) -
         return "is neither a file nor a folder" if not member.isdir() else "is a folder"
     if member.issparse():
         return "is a sparse file"
+    if member.size < 0:  # would lead the reader backwards, for ever
+        return f"has {member.size:,} bytes"
     if name.startswith("/"):
         return "has an absolute path"
     if ".." in name.split("/"):
@@ -369,7 +383,7 @@ class _Window:
 
     def read(self, size: int) -> bytes:
         # tarfile reads headers only: 512 bytes, unless a hostile extended header claims to be huge.
-        if size > _MAX_HEADER_BYTES:
+        if not 0 <= size <= _MAX_HEADER_BYTES:
             raise tarfile.ReadError(f"a header of {size:,} bytes")
         size = min(size, max(0, self.size - self._position))
         data = os.pread(self._file.fileno(), size, self.start + self._position)

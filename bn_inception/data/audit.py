@@ -158,7 +158,9 @@ def audit(config: DataConfig, progress: Progress) -> Audit:
         _class_order(classes),
         f"{sources.train.fingerprint()}+{sources.validation.fingerprint()}",
     )
-    if config.kind is DataKind.imagenet:
+    if config.kind is DataKind.imagenet or (
+        config.kind is DataKind.shards and _is_named_as_imagenet(classes)
+    ):
         result.problems += _counts(both) if config.first_classes is None else []
         result.problems += _names(classes)
     digests: dict[str, NDArray[np.uint8]] = {}
@@ -174,6 +176,11 @@ def audit(config: DataConfig, progress: Progress) -> Audit:
             )
     result.duplicates = list(_duplicates(both, digests))
     return result
+
+
+def _is_named_as_imagenet(classes: tuple[str, ...]) -> bool:
+    """Whether shards, which may hold anything, are to be ImageNet's."""
+    return len(classes) == results.IMAGENET_CLASSES and not _names(classes)
 
 
 def _class_order(classes: tuple[str, ...]) -> str:

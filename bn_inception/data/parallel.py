@@ -32,6 +32,11 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
+def processes_of(workers: int | None) -> int:
+    """How many processes do the work when `unordered` is given `workers`: at least one."""
+    return cores() if workers is None else max(workers, 1)
+
+
 def unordered(
     work: Callable[[T], R], tasks: Iterable[T], workers: int | None
 ) -> Generator[R, None, None]:

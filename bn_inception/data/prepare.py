@@ -29,7 +29,7 @@ from bn_inception.data import archives
 from bn_inception.data.decode import UnreadableImage, decode
 from bn_inception.data.fingerprint import content_fingerprint
 from bn_inception.data.order import stored_order
-from bn_inception.data.parallel import Progress, unordered
+from bn_inception.data.parallel import Progress, processes_of, unordered
 from bn_inception.data.shards import (
     COLUMNS,
     ORIGINAL,
@@ -192,6 +192,7 @@ class Prepared:
         written: images of the shards that this call wrote; the others were there and were checked.
         written_bytes: of those shards.
         seconds: that writing took.
+        processes: that wrote.
     """
 
     split: str
@@ -201,6 +202,7 @@ class Prepared:
     written: int
     written_bytes: int
     seconds: float
+    processes: int
 
 
 def prepare(
@@ -273,7 +275,7 @@ def _open(
         for split, path in tars.items():
             say(f"{split}: reading the headers of {path}")
             if split == "train":
-                sources[split] = archives.open_train_tar(path)
+                sources[split] = archives.open_train_tar(path, progress)
             else:
                 sources[split] = archives.open_val_tar(path, _val_labels(source))
     if len(sources) == 2 and sources["train"].classes != sources["val"].classes:
@@ -309,7 +311,8 @@ def _sound_shards_of_parquet(
         if damaged_files(images, config.workers, shown):
             return []
         total = sum(meta.shard_bytes)
-        prepared.append(Prepared(split, meta.images, len(meta.shard_bytes), total, 0, 0, 0.0))
+        shards = len(meta.shard_bytes)
+        prepared.append(Prepared(split, meta.images, shards, total, 0, 0, 0.0, 0))
     return prepared
 
 
@@ -481,7 +484,10 @@ def _run(
     ShardSource(str(job.target), job.split)
     meta = read_meta(job.target, job.split)
     total = sum(meta.shard_bytes)
-    return Prepared(job.split, meta.images, job.shards, total, written, written_bytes, seconds)
+    processes = min(processes_of(workers), len(todo))
+    return Prepared(
+        job.split, meta.images, job.shards, total, written, written_bytes, seconds, processes
+    )
 
 
 def _unfinished(

@@ -17,6 +17,7 @@ from bn_inception.data.audit import Audit, as_text, audit
 from bn_inception.data.prepare import PrepareConfig, prepare
 from bn_inception.data.source import DataConfig, DataKind, open_sources
 from bn_inception.errors import UserError
+from bn_inception.paper import results
 
 MakeFolder = Callable[..., Path]
 
@@ -139,6 +140,22 @@ def test_imagenets_counts_and_names(image_folder: MakeFolder) -> None:
         "1 classes are not named by a wnid such as n01440764",
     ]
     assert "ImageNet has 1,281,167" in result.problems[0]
+
+
+def test_shards_of_imagenets_classes_are_counted(
+    image_folder: MakeFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = image_folder({"n01440764": 2, "n01443537": 1})
+    shards = shards_of(root, tmp_path / "shards")
+    assert audited(shards, DataKind.shards).problems == []  # a thousand wnids are ImageNet's
+    monkeypatch.setattr(results, "IMAGENET_CLASSES", 2)
+    problems = audited(shards, DataKind.shards).problems
+    assert problems == audited(root, DataKind.imagenet).problems
+    assert problems[0] == "train holds 3 images, ImageNet has 1,281,167"
+    for split in ("train", "val"):
+        (root / split / "n01443537").rename(root / split / "dog")
+    other = shards_of(root, tmp_path / "other")
+    assert audited(other, DataKind.shards).problems == []
 
 
 def test_the_order_of_classes_is_told(image_folder: MakeFolder) -> None:

@@ -9,12 +9,15 @@ import signal
 import subprocess
 import sys
 import tarfile
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pictures import encoded, photo
 from PIL import Image
 
@@ -195,6 +198,9 @@ def test_a_missing_scipy_or_kit_is_named_with_the_remedy(
         patch.setattr(archives, "_MAX_DEVKIT_BYTES", 9_999)
         (downloads / "ILSVRC2012_devkit_t12.tar.gz").write_bytes(gzip.compress(bytes(10_000)))
         assert "unpacks to more than 9,999 bytes" in refused(downloads, tmp_path / "shards")
+    hostile = gzip.compress(negative("data/meta.mat", tarfile.REGTYPE))
+    (downloads / "ILSVRC2012_devkit_t12.tar.gz").write_bytes(hostile)
+    assert "'data/meta.mat' has -512 bytes" in refused(downloads, tmp_path / "shards")
     (downloads / "ILSVRC2012_devkit_t12.tar.gz").write_bytes(kit)
     monkeypatch.setitem(sys.modules, "scipy.io", None)
     text = refused(downloads, tmp_path / "shards")
@@ -491,7 +497,40 @@ def member(name: str, kind: bytes = tarfile.REGTYPE, data: bytes = b"", link: st
     return out.getvalue()
 
 
+def checked(header: bytes) -> bytes:
+    """A header with the sum that belongs to it."""
+    blank = header[:148] + b" " * 8 + header[156:]
+    return blank[:148] + b"%06o\0 " % sum(blank) + blank[156:]
+
+
+def negative(name: str, kind: bytes) -> bytes:
+    """An archive whose only member has -512 bytes: a reader that believes it never ends."""
+    header = tarfile.TarInfo(name)
+    header.type = kind
+    block = header.tobuf(tarfile.GNU_FORMAT)[:512]
+    size = b"\xff" * 10 + b"\xfe\x00"  # base 256, two's complement
+    return checked(block[:124] + size + block[136:]) + bytes(10240)
+
+
+def extended(text: bytes, times: int = 1) -> bytes:
+    """An archive of one member with `times` extended headers before it."""
+    info = tarfile.TarInfo("extended")
+    info.type, info.size = tarfile.XHDTYPE, len(text)
+    header = info.tobuf(tarfile.USTAR_FORMAT) + text.ljust(512, b"\0")
+    return header * times + member("x.JPEG")
+
+
 HOSTILE = {
+    "negative": (negative("x.JPEG", tarfile.REGTYPE), "'x.JPEG' has -512 bytes"),
+    "negative header": (negative("x", tarfile.GNUTYPE_LONGNAME), "a header of -512 bytes"),
+    "negative, extended": (extended(b"13 size=-512\n"), "'x.JPEG' has -512 bytes"),
+    "a number too large": (extended(b"99999999999999999999 path=x\n"), r"source: \S+"),
+    "a chain of headers": (extended(b"15 path=y.JPEG\n", 2000), "recursion"),
+    "sparse": (
+        extended(b"22 GNU.sparse.major=1\n22 GNU.sparse.minor=0\n"),
+        "not an uncompressed tar file|sparse|damaged",
+    ),
+    "moved by its header": (extended(b"20 path=/etc/x.JPEG\n"), "has an absolute path"),
     "absolute": (member("/etc/cron.d/x.JPEG"), "'/etc/cron.d/x.JPEG' has an absolute path"),
     "outside": (member("../x.JPEG"), r"'../x.JPEG' leads out of its folder"),
     "inside": (member("a/b.JPEG"), "'a/b.JPEG' lies in a folder"),
@@ -546,6 +585,36 @@ def test_hostile_archives_are_refused_by_name(
     assert archives.TRAIN_TAR in text or archives.VAL_TAR in text
     assert re.search(named, text), text
     assert not list((tmp_path / "shards").glob("*.tar"))
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    changes=st.lists(
+        st.tuples(st.integers(0, 4 * 512 - 1), st.integers(0, 255)), min_size=1, max_size=6
+    ),
+    extended_format=st.booleans(),
+)
+def test_a_changed_header_is_read_or_refused(
+    changes: list[tuple[int, int]], extended_format: bool
+) -> None:
+    archive = io.BytesIO()
+    kind = tarfile.PAX_FORMAT if extended_format else tarfile.GNU_FORMAT
+    with tarfile.open(fileobj=archive, mode="w", format=kind) as tar:
+        tar.addfile(tarfile.TarInfo(f"{'a' * 120}.JPEG"))
+    content = bytearray(archive.getvalue())
+    for place, value in changes:
+        content[place] = value
+    # Sums that are right, so that what the header says is taken seriously.
+    blocks = [bytes(content[i : i + 512]) for i in range(0, len(content), 512)]
+    blocks = [checked(block) if block[257:262] == b"ustar" else block for block in blocks]
+    with tempfile.TemporaryDirectory() as folder:
+        path, labels = Path(folder, archives.VAL_TAR), Path(folder, "val_classes.txt")
+        path.write_bytes(b"".join(blocks))
+        labels.write_text("n01440764\n")
+        try:
+            assert len(archives.open_val_tar(path, labels)) == 1
+        except UserError as error:
+            assert str(error).startswith("source: ")
 
 
 def test_an_outer_member_that_is_no_class_is_named(tmp_path: Path) -> None:
@@ -620,8 +689,23 @@ def test_recompressed_shards_are_smaller_and_other(images: Path, tmp_path: Path)
     assert train.written == 0
 
 
+def test_held_out_images_may_keep_the_bytes_that_training_images_lose(
+    images: Path, tmp_path: Path
+) -> None:
+    target = tmp_path / "shards"
+    for split, own in (("train", {"shorter_side": 20}), ("val", {})):
+        alone = tmp_path / split
+        alone.mkdir()
+        (alone / split).symlink_to(images / split)
+        made(alone, target, **own)
+    both = open_sources(DataConfig(DataKind.shards, str(target)))
+    assert min(Image.open(io.BytesIO(both.train.read(0))).size) == 20
+    original = open_sources(DataConfig(DataKind.folder, str(images))).validation
+    assert both.validation.fingerprint() == original.fingerprint()
+
+
 @pytest.mark.parametrize(
-    ("settings", "named"),
+    ("values", "named"),
     [
         ({"quality": 90}, "quality: 90 is not read"),
         ({"quality": 0, "shorter_side": 9}, "quality: 0 is not between"),
@@ -630,16 +714,18 @@ def test_recompressed_shards_are_smaller_and_other(images: Path, tmp_path: Path)
         ({"workers": -1}, "workers: -1"),
     ],
 )
-def test_settings_are_checked(settings: dict[str, int], named: str) -> None:
+def test_settings_are_checked(values: dict[str, int], named: str) -> None:
     with pytest.raises(UserError, match=named):
-        PrepareConfig("a", "b", **settings)
+        PrepareConfig("a", "b", **values)
 
 
 def test_the_command(images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     given = ["prepare", f"source={images}", f"target={tmp_path / 'shards'}", "workers=0"]
     assert dispatch(given) == 0
     out, err = capsys.readouterr()
-    assert "train: 15 images in 1 shards" in out and "images/s" in out
+    assert "train: 15 images in 1 shards" in out
+    rate = r"15 images written in [\d.]+ s by 1 process: [\d,]+ images/s, [\d.,]+ MB/s"
+    assert re.search(rate, out)
     assert f"data=shards data.root={tmp_path / 'shards'}" in out
     assert err == ""
     assert dispatch(given) == 0
