@@ -26,6 +26,7 @@ from bn_inception.data.crops import cut_single, cut_training
 from bn_inception.data.decode import UnreadableImage, decode
 from bn_inception.data.order import TrainingOrder, image_generator
 from bn_inception.data.photometric import AugmentationConfig, Photometric, draw_factors
+from bn_inception.data.remote import RemoteShards
 from bn_inception.data.source import ImageSource, OnError
 from bn_inception.errors import UserError
 
@@ -109,7 +110,10 @@ def training_batches(
     assert order.images == len(source)
     requests = (_request(order, step, places) for step in range(start_step, stop_step))
     images = _TrainingImages(source, image_size, augmentation.photometric, seed, on_error)
-    return produced(images, requests, workers)
+    batches = produced(images, requests, workers)
+    if isinstance(source, RemoteShards):
+        return source.reading(order, start_step, batches_in_flight(workers), batches)
+    return batches
 
 
 def validation_batches(
@@ -168,6 +172,11 @@ def default_workers() -> int:
     """Processes for reading: one core is left to training, and no more than 16 are used."""
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
     return min(cores - 1, _MAX_DEFAULT_WORKERS)
+
+
+def batches_in_flight(workers: int | None) -> int:
+    """Batches that are asked for and not yet taken, at most; `workers` as elsewhere here."""
+    return max(1, (default_workers() if workers is None else workers) * _PREFETCHED_BATCHES)
 
 
 @dataclass(frozen=True)
@@ -366,7 +375,10 @@ class _Made(Dataset[Any]):
     make: Callable[[Any], Any]
 
     def __getitem__(self, request: Any) -> Any:
-        return self.make(request)
+        try:
+            return self.make(request)
+        except UserError as error:
+            return _Failed(str(error))
 
 
 @dataclass(frozen=True)

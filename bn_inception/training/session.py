@@ -24,7 +24,8 @@ from bn_inception.data import (
     training_batches,
     validation_batches,
 )
-from bn_inception.data.loader import shared_ranges
+from bn_inception.data.loader import batches_in_flight, shared_ranges
+from bn_inception.data.source import order_warnings
 from bn_inception.errors import AgreedError, UserError
 from bn_inception.network import (
     Inception,
@@ -305,6 +306,15 @@ class Session:
             places=self.split.places(self.world.rank),
         )
 
+    def order_warnings(self) -> list[str]:
+        """What should be said about the order before images are read in it.
+
+        Raises:
+            UserError: shards come from a URL, and the cache is too small for the order.
+        """
+        images = self.config.batch.global_size * batches_in_flight(self._workers())
+        return order_warnings(self.sources.train, self.config.order.shard_size, images)
+
     def validation_batches(self) -> Generator[ValidationBatch, None, None]:
         """Yield this process's part of the held-out images, each once, single crop."""
         return validation_batches(
@@ -445,6 +455,8 @@ def open_session(
         say(f"warning: {warning}")
     folder = RunFolder(config.run.root, config.run.name)
     session = world.agreed(lambda: Session(config, sources, folder, world))
+    for warning in world.agreed(session.order_warnings):
+        say(f"warning: {warning}")
     said = statement(config.batch, session.split, world.size, rate=config.optimizer.learning_rate)
     if said is not None:
         say(said)
