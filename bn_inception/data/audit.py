@@ -17,8 +17,10 @@ from PIL import Image
 
 from bn_inception.data.decode import FORMATS, UnreadableImage, decode
 from bn_inception.data.parallel import Progress, unordered
+from bn_inception.data.remote import is_url
 from bn_inception.data.shards import ShardSource, damaged_files
 from bn_inception.data.source import DataConfig, DataKind, ImageSource, open_sources
+from bn_inception.errors import UserError
 from bn_inception.paper import results
 
 _CHUNK = 256  # images a task: half a second of work
@@ -148,6 +150,11 @@ def audit(config: DataConfig, progress: Progress) -> Audit:
     Raises:
         UserError: the data set cannot be opened, so there is nothing to read.
     """
+    if is_url(config.root):
+        raise UserError(
+            f"data.root: {config.root}: audit reads a folder; audit the shards before they are "
+            "copied there (what a run fetches is compared with its checksums)"
+        )
     sources = open_sources(config)
     both: dict[str, ImageSource] = {"train": sources.train, "val": sources.validation}
     classes = sources.train.classes

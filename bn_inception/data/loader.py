@@ -30,6 +30,7 @@ from bn_inception.data.crops import Picture, cut_single, cut_training
 from bn_inception.data.decode import UnreadableImage
 from bn_inception.data.order import Draws, TrainingOrder
 from bn_inception.data.photometric import AugmentationConfig, Photometric, draw_factors
+from bn_inception.data.remote import RemoteShards
 from bn_inception.data.source import ImageSource, OnError
 from bn_inception.errors import UserError
 
@@ -117,7 +118,10 @@ def training_batches(
     requests = (_request(order, step, places) for step in range(start_step, stop_step))
     images = _TrainingImages(source, image_size, augmentation.photometric, seed, on_error, backend)
     here = len(range(order.batch_size)[places])
-    return produced(images, requests, workers, shared_memory.batch_bytes(here, image_size))
+    batches = produced(images, requests, workers, shared_memory.batch_bytes(here, image_size))
+    if isinstance(source, RemoteShards):
+        return source.reading(order, start_step, batches_in_flight(workers), batches)
+    return batches
 
 
 def validation_batches(
@@ -196,6 +200,13 @@ def usable_cores() -> int:
         return max(1, min(cores, int(quota) // int(period)))
     except (OSError, ValueError, ZeroDivisionError):
         return cores
+
+
+def batches_in_flight(workers: int | None) -> int:
+    """Batches that are asked for and not yet taken, at most; `workers` as elsewhere here."""
+    return max(
+        1, (default_workers() if workers is None else workers) * shared_memory.PREFETCHED_BATCHES
+    )
 
 
 @dataclass(frozen=True)
@@ -476,7 +487,10 @@ class _Made(Dataset[Any]):
     make: Callable[[Any], Any]
 
     def __getitem__(self, request: Any) -> Any:
-        return self.make(request)
+        try:
+            return self.make(request)
+        except UserError as error:
+            return _Failed(str(error))
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -118,13 +118,31 @@ def read_meta(folder: str | Path, split: str) -> ShardMeta:
     """
     path = Path(folder) / f"{split}.json"
     try:
-        values: Any = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_bytes()
     except FileNotFoundError:
         raise UserError(
             f"data.root: {folder} has no {split}.json: no finished shards; make them with "
             f"bn-inception prepare source=IMAGES target={folder}"
         ) from None
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise UserError(f"data.root: {path} cannot be read ({error}); {_PREPARE_AGAIN}") from error
+    return parse_meta(text, split, str(path))
+
+
+def parse_meta(text: bytes, split: str, path: str) -> ShardMeta:
+    """Check the content of `<split>.json`.
+
+    Args:
+        text: the file's content.
+        split: "train" or "val".
+        path: the file's name, for messages.
+
+    Raises:
+        UserError: it is damaged, or of another version.
+    """
+    try:
+        values: Any = json.loads(text.decode("utf-8"))
+    except ValueError as error:
         raise UserError(f"data.root: {path} cannot be read ({error}); {_PREPARE_AGAIN}") from error
     if not isinstance(values, dict) or values.get("format") != FORMAT:
         raise UserError(f"data.root: {path} does not describe shards; {_PREPARE_AGAIN}")
@@ -182,6 +200,31 @@ def _with_sha256(path: str) -> tuple[str, str]:
     return path, file_sha256(path)
 
 
+def read_piece(descriptor: int, offset: int, length: int, name: str) -> bytes:
+    """`length` bytes of an open file from `offset` on, whatever its position is.
+
+    Raises:
+        OSError: the file ends before; `name` says which.
+    """
+    data = os.pread(descriptor, length, offset)
+    while len(data) < length:  # a signal, or over 2 GB
+        more = os.pread(descriptor, length - len(data), offset + len(data))
+        if not more:
+            raise OSError(f"{name} ends at byte {offset + len(data)}")
+        data += more
+    return data
+
+
+class ShardReader(Protocol):
+    """Reads pieces of shards by number."""
+
+    def path(self, file: int) -> str:
+        """What a person needs to find a shard."""
+
+    def read(self, file: int, offset: int, length: int) -> bytes:
+        """`length` bytes of a shard from `offset` on; OSError where they cannot be had."""
+
+
 class FileReader:
     """Reads pieces of files by position; cheap to pickle, safe in forked processes.
 
@@ -215,13 +258,7 @@ class FileReader:
 
     def read(self, file: int, offset: int, length: int) -> bytes:
         """`length` bytes from `offset` on; OSError where there are fewer."""
-        data = os.pread(self._descriptor(file), length, offset)
-        while len(data) < length:  # a signal, or over 2 GB
-            more = os.pread(self._descriptor(file), length - len(data), offset + len(data))
-            if not more:
-                raise OSError(f"{self._paths[file]} ends at byte {offset + len(data)}")
-            data += more
-        return data
+        return read_piece(self._descriptor(file), offset, length, self._paths[file])
 
     def _descriptor(self, file: int) -> int:
         if self._process != os.getpid():
@@ -242,6 +279,8 @@ class ShardSource:
     The index is mapped, not read: ImageNet's opens in some milliseconds, and what a worker touches
     of it (16 bytes an image) it shares with all others.
 
+    A subclass that finds its files elsewhere overrides the methods under "where the files are".
+
     Args:
         folder: where the shards lie.
         split: "train" or "val".
@@ -253,9 +292,10 @@ class ShardSource:
 
     def __init__(self, folder: str, split: str, first_classes: int | None = None) -> None:
         self._arguments = (folder, split, first_classes)
-        self.meta = read_meta(folder, split)
+        self.meta = self._read_meta()
         columns = {name: self._column(name) for name in COLUMNS}
         self._check(columns)
+        self._check_shards()
         # Of images sorted by label, the first classes are the first images.
         classes = len(self.meta.classes) if first_classes is None else first_classes
         self._images = int(np.searchsorted(columns["label"], classes))
@@ -263,9 +303,9 @@ class ShardSource:
         self._shard, self._offset = columns["shard"], columns["offset"]
         self._length, self._label = columns["length"], columns["label"]
         self._name_end, self._names = columns["name_end"], columns["names"]
-        self._files = FileReader(self._shard_paths())
+        self._files = self._reader()
 
-    def __reduce__(self) -> tuple[type["ShardSource"], tuple[str, str, int | None]]:
+    def __reduce__(self) -> tuple[type["ShardSource"], tuple[Any, ...]]:
         # Opened again by its path: a mapped array would be pickled as a copy.
         return ShardSource, self._arguments
 
@@ -340,9 +380,36 @@ class ShardSource:
         shards = range(len(self.meta.shard_bytes))
         return [os.path.join(folder, shard_file(split, shard)) for shard in shards]
 
-    def _column(self, name: str) -> NDArray[Any]:
+    # Where the files are.
+
+    def _read_meta(self) -> ShardMeta:
         folder, split, _ = self._arguments
-        path = os.path.join(folder, f"{split}.index", f"{name}.npy")
+        return read_meta(folder, split)
+
+    def _column_path(self, name: str) -> str:
+        folder, split, _ = self._arguments
+        return os.path.join(folder, f"{split}.index", f"{name}.npy")
+
+    def _check_shards(self) -> None:
+        """Refuse shards that are missing or of another size."""
+        for path, size in zip(self._shard_paths(), self.meta.shard_bytes, strict=True):
+            try:
+                found = os.stat(path).st_size
+            except OSError as error:
+                raise UserError(
+                    f"data.root: {path}: {error.strerror}; copy it again, or {_PREPARE_AGAIN}"
+                ) from error
+            if found != size:
+                raise UserError(
+                    f"data.root: {path} has {found:,} bytes, not {size:,}; copy it again, or "
+                    f"{_PREPARE_AGAIN}"
+                )
+
+    def _reader(self) -> ShardReader:
+        return FileReader(self._shard_paths())
+
+    def _column(self, name: str) -> NDArray[Any]:
+        path = self._column_path(name)
         try:
             mapped = np.load(path, mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError) as error:
@@ -364,7 +431,7 @@ class ShardSource:
         return np.asarray(mapped).view(np.ndarray)
 
     def _check(self, columns: dict[str, NDArray[Any]]) -> None:
-        """Refuse an index that does not belong to these shards, and shards of another size."""
+        """Refuse an index that does not belong to these shards."""
         folder, split, _ = self._arguments
         sizes = np.array(self.meta.shard_bytes, dtype=np.int64)
         shard, label, name_end = columns["shard"], columns["label"], columns["name_end"]
@@ -385,15 +452,3 @@ class ShardSource:
                 f"data.root: {os.path.join(folder, split)}.index does not fit the shards beside "
                 f"it; {_PREPARE_AGAIN}"
             )
-        for path, size in zip(self._shard_paths(), self.meta.shard_bytes, strict=True):
-            try:
-                found = os.stat(path).st_size
-            except OSError as error:
-                raise UserError(
-                    f"data.root: {path}: {error.strerror}; copy it again, or {_PREPARE_AGAIN}"
-                ) from error
-            if found != size:
-                raise UserError(
-                    f"data.root: {path} has {found:,} bytes, not {size:,}; copy it again, or "
-                    f"{_PREPARE_AGAIN}"
-                )

@@ -1,5 +1,6 @@
 """Where images come from: a source is a numbered list of encoded images with labels."""
 
+import math
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -12,7 +13,9 @@ from numpy.typing import NDArray
 
 from bn_inception.data import synthetic
 from bn_inception.data.backend import Backend
+from bn_inception.data.cache import FileCache
 from bn_inception.data.fingerprint import content_fingerprint
+from bn_inception.data.remote import RemoteShards, is_url
 from bn_inception.data.shards import ShardSource
 from bn_inception.errors import UserError
 from bn_inception.paper import results
@@ -46,8 +49,10 @@ class DataConfig:
         kind: `folder` is ImageNet's layout; `imagenet` the same with ImageNet's counts checked;
             `tiny_imagenet` also takes that set's original layout; `shards` is what `bn-inception
             prepare` makes; `synthetic` is drawn by this package into `cache`.
-        root: the folder that holds train/ and val/, or the shards; must be null for `synthetic`.
-        cache: where `synthetic` writes its images, once.
+        root: the folder that holds train/ and val/, or the shards; for shards, any URL that fsspec
+            knows, too; must be null for `synthetic`.
+        cache: where `synthetic` writes its images, once, and shards are kept that come from a URL.
+        cache_gib: GiB that those shards may have together.
         first_classes: only the first N classes in label order; null for all.
         workers: processes that read images; 0 reads in the main process; null chooses by cores.
         on_error: what happens at an image that cannot be read.
@@ -57,6 +62,7 @@ class DataConfig:
     kind: DataKind = DataKind.synthetic
     root: str | None = None
     cache: str = "~/.cache/bn-inception"
+    cache_gib: float = 32.0
     first_classes: int | None = None
     workers: int | None = None
     on_error: OnError = OnError.fail
@@ -69,6 +75,8 @@ class DataConfig:
                 "choose data=folder, data=imagenet, data=tiny_imagenet or data=shards, or leave "
                 "data.root out"
             )
+        if not 0 < self.cache_gib < math.inf:
+            raise UserError(f"data.cache_gib: {self.cache_gib} is not a number of GiB over 0")
         if self.first_classes is not None and self.first_classes < 2:
             raise UserError(f"data.first_classes: {self.first_classes} is not 2 or more; null: all")
         if self.workers is not None and self.workers < 0:
@@ -306,10 +314,39 @@ def open_folder(folder: Path) -> FolderSource:
     return _scan(folder, _classes(folder), tiny=False)
 
 
+def order_warnings(source: ImageSource, shard_size: int, in_flight: int) -> list[str]:
+    """What should be said about reading `source` in an order before it is read.
+
+    Args:
+        source: training images.
+        shard_size: `order.shard_size`.
+        in_flight: images that are read at once.
+
+    Raises:
+        UserError: shards from a URL, and a cache that does not hold what is read at once.
+    """
+    if not isinstance(source, RemoteShards):
+        return []
+    warning = source.check_order(shard_size, in_flight)
+    return [warning] if warning else []
+
+
 def _open_shards(config: DataConfig) -> Sources:
-    root = _root(config.root, "expected what bn-inception prepare writes")
-    train = ShardSource(str(root), "train", config.first_classes)
-    validation = ShardSource(str(root), "val", config.first_classes)
+    train: ShardSource
+    validation: ShardSource
+    if is_url(config.root):
+        root = str(config.root)
+        cache = FileCache(
+            str(Path(config.cache).expanduser() / "shards"), int(config.cache_gib * (1 << 30))
+        )
+        cache.open()
+        train = RemoteShards(root, "train", config.first_classes, cache)
+        validation = RemoteShards(root, "val", config.first_classes, cache)
+        train.read_beside(validation)
+    else:
+        root = str(_root(config.root, "expected what bn-inception prepare writes"))
+        train = ShardSource(root, "train", config.first_classes)
+        validation = ShardSource(root, "val", config.first_classes)
     all_classes = train.meta.classes
     if all_classes != validation.meta.classes:
         raise UserError(
@@ -321,7 +358,7 @@ def _open_shards(config: DataConfig) -> Sources:
     return Sources(train, validation)
 
 
-def _check_first_classes(wanted: int, root: Path, classes: list[str]) -> None:
+def _check_first_classes(wanted: int, root: Path | str, classes: list[str]) -> None:
     if wanted > len(classes):
         raise UserError(
             f"data.first_classes: {wanted} is more than the {len(classes)} classes in {root}"
@@ -339,6 +376,11 @@ def class_order(names: Iterable[str]) -> list[str]:
 def _root(root: str | None, layout: str = LAYOUT) -> Path:
     if root is None:
         raise UserError(f"data.root: not given; set data.root=ROOT to the data set; {layout}")
+    if is_url(root):
+        raise UserError(
+            f"data.root: {root}: only data=shards reads a URL, and commands that train or "
+            "evaluate; give a folder"
+        )
     path = Path(root).expanduser()
     if not path.is_dir():
         what = "is not a folder" if path.exists() else "does not exist"

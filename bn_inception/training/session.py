@@ -25,7 +25,8 @@ from bn_inception.data import (
     training_batches,
     validation_batches,
 )
-from bn_inception.data.loader import shared_ranges
+from bn_inception.data.loader import batches_in_flight, shared_ranges
+from bn_inception.data.source import order_warnings
 from bn_inception.errors import AgreedError, UserError
 from bn_inception.network import (
     Inception,
@@ -263,9 +264,7 @@ class Session:
             config.optimizer,
             learning_rate=config.optimizer.learning_rate * config.batch.rate_factor,
         )
-        self.optimizer = build_optimizer(
-            self.network, self.rates, fused=self.machine.fused_update
-        )
+        self.optimizer = build_optimizer(self.network, self.rates, fused=self.machine.fused_update)
         self._dropout = _default_generator(self.device)
         self.interval = Interval(self.device)
         self.step = self.evaluated_step = 0
@@ -346,6 +345,15 @@ class Session:
             places=self.split.places(self.world.rank),
         )
         return self._together(batches, agree=self.check_every_step)
+
+    def order_warnings(self) -> list[str]:
+        """What should be said about the order before images are read in it.
+
+        Raises:
+            UserError: shards come from a URL, and the cache is too small for the order.
+        """
+        images = self.config.batch.global_size * batches_in_flight(self._workers())
+        return order_warnings(self.sources.train, self.config.order.shard_size, images)
 
     def validation_batches(self) -> Generator[ValidationBatch, None, None]:
         """Yield this process's part of the held-out images, each once, single crop."""
@@ -519,6 +527,8 @@ def open_session(
         say(f"warning: {warning}")
     folder = RunFolder(config.run.root, config.run.name)
     session = world.agreed(lambda: Session(config, sources, folder, world))
+    for warning in world.agreed(session.order_warnings):
+        say(f"warning: {warning}")
     said = statement(config.batch, session.split, world.size, rate=config.optimizer.learning_rate)
     for line in [*session.remarks, *([] if said is None else [said])]:
         say(line)
