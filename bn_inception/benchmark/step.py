@@ -192,9 +192,7 @@ def _measure(
     reference = _median(every[0])
     assert reference is not None
     rows = [_row(way, images, reference) for way in every]
-    rows.append(
-        StepRow(LIMIT, images, limit * 1e3, images / limit, reference / limit, assumption)
-    )
+    rows.append(StepRow(LIMIT, images, limit * 1e3, images / limit, reference / limit, assumption))
     return rows, _sentences(every, images), session.machine.described(session.device)
 
 

@@ -53,9 +53,7 @@ class Machine:
         }
 
 
-def resolve(
-    config: MachineConfig, device: torch.device, split: Split, world: World
-) -> Machine:
+def resolve(config: MachineConfig, device: torch.device, split: Split, world: World) -> Machine:
     """Choose what is not chosen, and refuse what cannot be.
 
     On the CPU the default is what the stored loss curves were made with, bit for bit: fp32, nothing

@@ -240,9 +240,7 @@ class Session:
             config.optimizer,
             learning_rate=config.optimizer.learning_rate * config.batch.rate_factor,
         )
-        self.optimizer = build_optimizer(
-            self.network, self.rates, fused=self.machine.fused_update
-        )
+        self.optimizer = build_optimizer(self.network, self.rates, fused=self.machine.fused_update)
         self._dropout = _default_generator(self.device)
         self.interval = Interval(self.device)
         self.step = self.evaluated_step = 0

@@ -28,7 +28,7 @@ from bn_inception.training.machine import Machine, resolve
 from bn_inception.training.optimizer import OptimizerConfig, build_optimizer
 from bn_inception.training.session import Interval
 from bn_inception.training.settings import Device, MachineConfig
-from bn_inception.training.step import StepResult, losses, train_step
+from bn_inception.training.step import StepResult, train_step
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 RECIPES = (
@@ -326,7 +326,8 @@ def test_the_format_of_float32_products_is_set_without_a_warning(
             # Read as torch's compiler reads them: a mixture of old and new settings raises here.
             assert torch.backends.cudnn.allow_tf32 is on
             assert torch.backends.cuda.matmul.allow_tf32 is on
-            torch.compile(losses, backend="eager")  # noqa: B018
+            compiled = torch.compile(lambda x: x @ x, backend="aot_eager", fullgraph=True)
+            assert float(compiled(torch.ones(2, 2)).sum()) == 8
     finally:
         torch.set_float32_matmul_precision(before[0])
         torch.backends.cudnn.allow_tf32 = before[1]
