@@ -3,19 +3,22 @@
     python scripts/multicrop_speed.py PHOTOGRAPHS [IMAGES]
 
 PHOTOGRAPHS is a folder of images, or a folder of class folders of them. An untrained full-width
-network of 1000 classes evaluates the first IMAGES (default 300) of them in two ways, image by image
+network of 1000 classes evaluates the first IMAGES (default 300) of them in three ways, image by image
 in turns, so that both meet the same machine:
 
 straightforward  every crop is cut and resized by Pillow from the decoded image, mirrored by Pillow,
                  and goes through the network by itself, BN as trained; softmax averaged.
-ours             `evaluate_crops` with the network folded and channels_last, in this process.
+ours fp32        `evaluate_crops` with the network folded and channels_last, in this process.
+ours bf16        the same under autocast to bfloat16.
 
-Prints images/s, their ratio, the largest difference of averaged probabilities, and peak memory.
+Prints images/s, their ratio to the first, the largest difference of averaged probabilities from it,
+and peak memory.
 """
 
 import resource
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -29,11 +32,12 @@ from bn_inception.data.photometric import to_input
 from bn_inception.data.source import SUFFIXES
 from bn_inception.evaluation.crops import CropSetting, crops
 from bn_inception.evaluation.multicrop import evaluate_crops
-from bn_inception.network import Inception
+from bn_inception.network import Inception, Precision, computing
 from bn_inception.network.folding import fold
 
-SETTING, SIZE, CLASSES, BATCH = CropSetting.gn144, 224, 1000, 64
+SETTING, SIZE, CLASSES, BATCH = CropSetting.gn144, 224, 1000, 32
 CPU = torch.device("cpu")
+Way = Callable[["OneImage"], NDArray[np.float64]]
 
 
 class OneImage:
@@ -91,26 +95,44 @@ def main() -> None:
     network = build_network("bn_x30", CLASSES).eval()
     assert isinstance(network, Inception)
     folded = fold(network).to(memory_format=torch.channels_last)
-    seconds, difference, peak = [0.0, 0.0], 0.0, 0
+
+    def ours_in(precision: Precision) -> Way:
+        def evaluated(source: OneImage) -> NDArray[np.float64]:
+            with computing(precision, CPU):
+                return ours(folded, source)
+
+        return evaluated
+
+    ways: dict[str, Way] = {
+        "straightforward": lambda source: straightforward(network, source),
+        "ours fp32": ours_in(Precision.fp32),
+        "ours bf16": ours_in(Precision.bf16),
+    }
+    names = list(ways)
+    seconds, difference = dict.fromkeys(names, 0.0), dict.fromkeys(names, 0.0)
+    peak = 0
     for number, path in enumerate(files):
-        source, found = OneImage(path), []
-        # The first of the two alternates: neither always meets the colder caches.
-        for way in ((0, 1), (1, 0))[number % 2]:
+        source, found = OneImage(path), {}
+        # The order turns: none always meets the colder caches.
+        first = number % len(names)
+        for name in names[first:] + names[:first]:
             start = time.perf_counter()
-            found.append((way, ours(folded, source) if way else straightforward(network, source)))
-            seconds[way] += time.perf_counter() - start
-        one, other = (probabilities for _, probabilities in found)
-        difference = max(difference, float(np.abs(one - other).max()))
+            found[name] = ways[name](source)
+            seconds[name] += time.perf_counter() - start
+        for name in names:
+            largest = float(np.abs(found[name] - found[names[0]]).max())
+            difference[name] = max(difference[name], largest)
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         if sys.stderr.isatty():
             print(f"{number + 1}/{len(files)}", end="\r", file=sys.stderr)
     count = len(files)
     print(f"{count} images, {SETTING.count} crops, {torch.get_num_threads()} threads")
-    print(f"straightforward  {count / seconds[0]:.3f} images/s")
-    print(
-        f"ours             {count / seconds[1]:.3f} images/s, {seconds[0] / seconds[1]:.2f} times"
-    )
-    print(f"largest difference of averaged probabilities {difference:.2e}")
+    for name in names:
+        ratio = seconds[names[0]] / seconds[name]
+        print(
+            f"{name:15}  {count / seconds[name]:.3f} images/s, {ratio:5.2f} times, "
+            f"largest difference of averaged probabilities {difference[name]:.2e}"
+        )
     print(f"peak memory of this process {peak / 1024:.0f} MiB")
 
 

@@ -32,6 +32,7 @@ from bn_inception.evaluation.crops import CropSetting
 from bn_inception.evaluation.ensemble import interval
 from bn_inception.evaluation.inference import Folding, Statistics, TrainingImages, fold_checked
 from bn_inception.evaluation.multicrop import MultiCropResult, evaluate_crops
+from bn_inception.network import Precision, computing, set_precision
 from bn_inception.network.checkpoint import LoadedNetwork, load_network
 from bn_inception.network.population import population_statistics
 from bn_inception.training.session import choose_device
@@ -51,11 +52,16 @@ class Reported(Enum):
 
 @dataclass
 class EvaluateSettings:
-    """`evaluate.*`: crops that the network sees at a time, folding, Algorithm 2's mini-batches."""
+    """`evaluate.*`: crops that the network sees at a time, folding, Algorithm 2's mini-batches.
+
+    `precision` is the number format in which the crops go through the network; statistics, folding
+    and its check are in float32.
+    """
 
     batch: int
     fold: bool
     population_batches: int
+    precision: Precision
 
     def __post_init__(self) -> None:
         for name in ("batch", "population_batches"):
@@ -159,6 +165,10 @@ def _evaluate(config: EvaluateConfig, trained: RunConfig | None) -> None:
     device = choose_device(config.machine.device)
     if config.machine.threads is not None:
         torch.set_num_threads(config.machine.threads)
+    precision = config.evaluate.precision
+    remark = set_precision(precision, device, key="evaluate.precision")
+    if remark is not None:
+        _say(f"warning: {remark}")
     file = _checkpoint(config)
     loaded = load_network(file)
     sources = open_sources(config.data)
@@ -185,7 +195,7 @@ def _evaluate(config: EvaluateConfig, trained: RunConfig | None) -> None:
             folding = fold_checked(evaluated, sources.validation, device)
             _print_folding(folding)
         count = len(sources.validation)
-        with closing(ProgressBar(sys.stderr)) as bar:
+        with closing(ProgressBar(sys.stderr)) as bar, computing(precision, device):
             bar("images", 0, count)
             result = evaluate_crops(
                 evaluated if folding is None else folding.network,
@@ -218,6 +228,7 @@ def _report(
         "crops": setting.value,
         "image_size": loaded.config.image_size,
         "statistics": statistics,
+        "precision": config.evaluate.precision.value,
         "checkpoint": {"sha256": loaded.sha256, "recipe": loaded.recipe, "step": loaded.step},
         "preprocessing": preprocessing.describe(config.data.backend),
         "data": {
@@ -275,7 +286,9 @@ def _output(config: EvaluateConfig, statistics: str) -> Path:
         assert config.run is not None
         last = "-last" if config.checkpoint is None and config.which is Which.last else ""
         folder = Path(config.run)
-        path = folder / "evaluation" / f"{config.crops}-{statistics}{last}.npz"
+        precision = config.evaluate.precision
+        format_ = "" if precision is Precision.fp32 else f"-{precision.value}"
+        path = folder / "evaluation" / f"{config.crops}-{statistics}{last}{format_}.npz"
     if path.is_dir():
         raise UserError(f"output: {path} is a folder; give the name of a file")
     if not os.access(path.parent if path.parent.is_dir() else folder, os.W_OK):

@@ -395,8 +395,12 @@ class Inception(nn.Module):
             if name == AUXILIARY_ROW and self.training and self.auxiliary is not None:
                 auxiliary = self.auxiliary(maps)
         # Figure 5's 7x7 average pool, over whatever the last grid is at other image sizes.
-        logits = in_float32(self.classifier, self.dropout(maps.mean((2, 3))))
+        logits = in_float32(self._classified, maps.mean((2, 3)))
         return logits if auxiliary is None else Logits(logits, auxiliary)
+
+    def _classified(self, features: Tensor) -> Tensor:
+        logits: Tensor = self.classifier(self.dropout(features))
+        return logits
 
     def named_rows(self) -> Iterator[tuple[str, nn.Module]]:
         """The rows, the auxiliary head ("auxiliary") and the classifier, by name, in forward order.

@@ -1,10 +1,12 @@
 """In which number format the network computes."""
 
+import platform
 import warnings
+from collections.abc import Callable
 from enum import Enum
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from bn_inception.errors import UserError
 
@@ -83,18 +85,17 @@ def computing(precision: Precision, device: torch.device) -> torch.autocast:
     )
 
 
-def in_float32(layer: nn.Module, inputs: Tensor) -> Tensor:
-    """Apply `layer` without autocast, where there is one, to float32 inputs.
+def in_float32(layer: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
+    """Apply `layer` without autocast, where there is one, to inputs made float32.
 
     For the classifiers: logits in bfloat16 have 8 bits, so that those of several classes are equal,
     and a logit of 10 is off by up to 0.03. At 0.05 % of the network's products this costs nothing.
     """
-    if not torch.is_autocast_enabled(inputs.device.type):
-        output: Tensor = layer(inputs)
-        return output
-    with torch.autocast(inputs.device.type, enabled=False):
-        output = layer(inputs.float())
-    return output
+    device = inputs.device.type  # "meta" has no autocast to ask for
+    if not (torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)):
+        return layer(inputs)
+    with torch.autocast(device, enabled=False):
+        return layer(inputs.float())
 
 
 def has_tensor_cores(device: torch.device) -> bool:
@@ -103,4 +104,6 @@ def has_tensor_cores(device: torch.device) -> bool:
 
 
 def _cpu_has_bfloat16() -> bool:
+    if platform.machine() not in ("x86_64", "AMD64"):
+        return True  # not known, hence nothing said
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()

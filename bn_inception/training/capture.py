@@ -8,8 +8,8 @@ from torch import Tensor
 Update = Callable[[Tensor, Tensor], tuple[Tensor, ...]]
 
 WARM_UP = 3
-"""Updates before the capture: torch.compile, cuDNN's choices and the momentum buffers come about
-in the first, and torch's documentation asks for three."""
+"""Updates before the capture: torch.compile and cuDNN's choices come about in the first, and torch's
+documentation asks for three."""
 
 
 class Captured:

@@ -65,7 +65,7 @@ def build_optimizer(
     ]
     chosen = {id(parameter) for parameter in decayed}
     others = [parameter for parameter in network.parameters() if id(parameter) not in chosen]
-    return torch.optim.SGD(
+    optimizer = torch.optim.SGD(
         [
             {"params": decayed, "weight_decay": config.weight_decay},
             {"params": others, "weight_decay": 0.0},
@@ -74,6 +74,22 @@ def build_optimizer(
         momentum=config.momentum,
         fused=fused,
     )
+    start_momenta(optimizer)
+    return optimizer
+
+
+def start_momenta(optimizer: torch.optim.SGD) -> None:
+    """Give every parameter without momentum one of zero.
+
+    Torch would make it in the first update; but where the fused kernel skips that one, because the
+    loss is not finite, the memory stays as it was found, and the second update adds it.
+    """
+    for group in optimizer.param_groups:
+        if group["momentum"]:
+            for parameter in group["params"]:
+                optimizer.state[parameter].setdefault(
+                    "momentum_buffer", torch.zeros_like(parameter)
+                )
 
 
 def learning_rate(

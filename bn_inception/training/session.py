@@ -45,7 +45,7 @@ from bn_inception.training.distributed import ALONE, World
 from bn_inception.training.duration import steps, whole_steps
 from bn_inception.training.execution import Execution
 from bn_inception.training.machine import resolve
-from bn_inception.training.optimizer import build_optimizer
+from bn_inception.training.optimizer import build_optimizer, start_momenta
 from bn_inception.training.settings import Device, RunConfig
 from bn_inception.training.signals import StopRequest
 from bn_inception.training.step import StepResult
@@ -495,6 +495,7 @@ class Session:
         self.optimizer.load_state_dict(state["optimizer"])
         for group in self.optimizer.param_groups:
             group["fused"] = self.machine.fused_update  # of this machine, not of the saved one
+        start_momenta(self.optimizer)  # step 0 of older runs has none
         self.interval.restore(state["interval"])
         self.recorder.restore(state["recorder"], self.step)
 

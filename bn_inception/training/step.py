@@ -119,16 +119,14 @@ def _step_if(finite: Tensor, optimizer: torch.optim.SGD) -> None:
     states = _states(optimizer)
     before = [state.clone() for state in states]
     optimizer.step()
-    for index, state in enumerate(_states(optimizer)):
-        # Momentum that did not exist before is none.
-        old = before[index] if index < len(before) else torch.zeros_like(state)
+    for state, old in zip(states, before, strict=True):
         state.copy_(torch.where(finite, state, old))
 
 
 def _states(optimizer: torch.optim.SGD) -> list[Tensor]:
-    """All parameters, then their momenta as far as there are any."""
+    """All parameters, and their momenta if the optimizer has any."""
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    momenta = (optimizer.state[p].get("momentum_buffer") for p in parameters)
+    momenta = [state["momentum_buffer"] for state in optimizer.state.values() if state]
     return [*parameters, *(momentum for momentum in momenta if momentum is not None)]
 
 

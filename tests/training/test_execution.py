@@ -1,0 +1,378 @@
+"""The pieces of the fast step: what they may change, and what must stay."""
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+from small_runs import TINY
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import bn_inception
+from bn_inception import UserError
+from bn_inception.cli.main import dispatch
+from bn_inception.config import compose, run_config
+from bn_inception.data import to_input
+from bn_inception.network import Inception, Precision, initialize, set_precision, set_statistics
+from bn_inception.network import precision as formats
+from bn_inception.training import execution, machine
+from bn_inception.training.batch import Split
+from bn_inception.training.distributed import ALONE, World
+from bn_inception.training.execution import Execution
+from bn_inception.training.machine import Machine, resolve
+from bn_inception.training.optimizer import OptimizerConfig, build_optimizer
+from bn_inception.training.session import Interval
+from bn_inception.training.settings import Device, MachineConfig
+from bn_inception.training.step import StepResult, train_step
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
+RECIPES = (
+    "inception", "bn_baseline", "bn_x5", "bn_x30", "bn_x5_sigmoid", "inception_x5",
+    "inception_sigmoid", *(f"ensemble/{member}" for member in range(1, 7)),
+)  # fmt: skip
+TRACED = ("inception_sigmoid", "bn_baseline", "ensemble/6")
+"""Recipes with all the kinds of layers there are: tracing one takes seconds."""
+CONFIG = OptimizerConfig(0.02, 0.9, 1e-4, 1.0, 1)
+READS = {"_local_scalar_dense", "item", "is_nonzero", "equal", "nonzero", "_to_cpu"}
+"""Operations that a GPU's host would wait in."""
+
+
+@pytest.fixture(autouse=True)
+def one_thread_and_a_fresh_compiler(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Traced in full, run eagerly: what would be compiled is checked and no compiler is needed."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    torch._dynamo.reset()
+    monkeypatch.setattr(execution, "BACKEND", "eager")
+    yield
+    torch.set_num_threads(threads)
+
+
+def network_of(recipe: str) -> Inception:
+    given = [f"recipe={recipe}", "scale=demo", "scale.image_size=16", "scale.width=0.0625"]
+    network = Inception(run_config(compose("train", given)).network, 4)
+    initialize(network, torch.Generator().manual_seed(0))
+    return network.to(memory_format=torch.channels_last).train()
+
+
+def batch(number: int = 0, images: int = 8) -> tuple[Tensor, Tensor, Tensor]:
+    """Images, factors of the reduced distortion, labels."""
+    generator = torch.Generator().manual_seed(number)
+    pixels = torch.randint(0, 256, (images, 3, 16, 16), generator=generator, dtype=torch.uint8)
+    factors = torch.rand(images, 3, generator=generator)
+    return pixels, factors, torch.randint(0, 4, (images,), generator=generator)
+
+
+def train(
+    network: nn.Module, chosen: Machine, steps: int = 3, images: int = 8, rate: float = 0.02
+) -> list[StepResult]:
+    """Some updates as the loop makes them, in the network's floating-point type."""
+    made = Execution(chosen, CPU)
+    optimizer = build_optimizer(network, CONFIG, fused=chosen.fused_update)
+    results = []
+    for step in range(steps):
+        pixels, factors, labels = batch(step, images)
+        torch.manual_seed(step)
+        inputs = made.to_input(pixels, factors).to(next(network.parameters()).dtype)
+        results.append(train_step(network, optimizer, inputs, labels, rate, forward=made.forward))
+    return results
+
+
+def assert_same(one: nn.Module, other: nn.Module, **tolerance: float) -> None:
+    first, second = one.state_dict(), other.state_dict()
+    assert first.keys() == second.keys()
+    for name in first:
+        torch.testing.assert_close(first[name], second[name], **tolerance, msg=name)
+
+
+class Watch(TorchDispatchMode):
+    """Fails at an operation that reads a value back; counts all of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operations = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None):  # type: ignore[no-untyped-def]
+        self.operations += 1
+        assert function.overloadpacket.__name__ not in READS, f"{function} waits for the device"
+        return function(*args, **(kwargs or {}))
+
+
+def test_every_kind_of_layer_is_traced() -> None:
+    def kinds(recipe: str) -> set[type]:
+        return {type(module) for module in network_of(recipe).modules()}
+
+    traced = set().union(*map(kinds, TRACED))
+    for recipe in RECIPES:
+        assert kinds(recipe) <= traced | {nn.ReLU}, recipe
+
+
+@pytest.mark.parametrize("recipe", TRACED)
+def test_forward_pass_and_loss_are_one_graph_that_is_made_once(recipe: str) -> None:
+    """fullgraph=True fails at a graph break; the counter at a second compilation."""
+    compiled, eager = network_of(recipe), network_of(recipe)
+    counters = torch._dynamo.utils.counters
+    counters.clear()
+    results = train(compiled, Machine(compile=True))
+    # Evaluation in between is of another mode and size, and does not touch what is compiled.
+    with torch.no_grad():
+        compiled.eval()(torch.zeros(3, 3, 16, 16))
+        compiled.train()
+    results += train(compiled, Machine(compile=False), steps=1)
+    assert counters["stats"]["unique_graphs"] == 2  # forward pass with loss, and the augmentation
+    assert not counters["graph_break"]
+    expected = train(eager, Machine()) + train(eager, Machine(), steps=1)
+    assert torch.equal(
+        torch.stack([result.loss for result in results]),
+        torch.stack([result.loss for result in expected]),
+    )
+    assert_same(compiled, eager, rtol=0, atol=0)
+
+
+def test_bn_statistics_by_group_are_compiled_too() -> None:
+    compiled, eager = network_of("bn_x5"), network_of("bn_x5")
+    for network, on in ((compiled, True), (eager, False)):
+        set_statistics(network, groups=2)
+        train(network, Machine(compile=on))
+    assert_same(compiled, eager, rtol=0, atol=0)
+
+
+def test_under_the_wrapper_of_several_processes_the_network_is_compiled() -> None:
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        network, alone = network_of("bn_x5"), network_of("bn_x5")
+        made = Execution(Machine(compile=True, precision=Precision.bf16), CPU, processes=2)
+        model = DistributedDataParallel(made.wrapped(network))
+        optimizer = build_optimizer(network, CONFIG)
+        counters = torch._dynamo.utils.counters
+        counters.clear()
+        for step in range(3):
+            images, factors, labels = batch(step)
+            inputs = made.to_input(images, factors)
+            train_step(model, optimizer, inputs, labels, 0.02, forward=made.forward)
+        assert not counters["graph_break"]
+        assert counters["stats"]["unique_graphs"] >= 2
+        train(alone, Machine(precision=Precision.bf16))
+        assert_same(network, alone)
+    finally:
+        dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("chosen", [Machine(), Machine(fused_update=False),
+                                    Machine(precision=Precision.bf16)])  # fmt: skip
+def test_no_operation_of_a_step_reads_a_value_back(chosen: Machine) -> None:
+    network = network_of("bn_baseline")
+    made = Execution(chosen, CPU)
+    optimizer = build_optimizer(network, CONFIG, fused=chosen.fused_update)
+    interval = Interval(CPU)
+    with Watch() as watch:
+        for step in range(1, 4):
+            images, factors, labels = batch(step)
+            inputs = made.to_input(images, factors)
+            result = train_step(network, optimizer, inputs, labels, 0.02, forward=made.forward)
+            interval.add(result, len(labels), step)
+        assert watch.operations > 500
+        with pytest.raises(AssertionError, match="waits for the device"):
+            float(result.loss)
+
+
+@pytest.mark.parametrize("recipe", ["inception", "bn_baseline", "bn_x30", "ensemble/5"])
+def test_bf16_keeps_weights_statistics_and_loss_in_float32(recipe: str) -> None:
+    network, exact = network_of(recipe), network_of(recipe)
+    seen: dict[str, torch.dtype] = {}
+    for name, module in network.named_modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            module.register_forward_hook(
+                lambda module, inputs, output, name=name: seen.update({name: output.dtype})
+            )
+    results = train(network, Machine(precision=Precision.bf16), 8, images=32, rate=0.0002)
+    expected = train(exact, Machine(), 8, images=32, rate=0.0002)
+    assert seen.pop("classifier") == seen.pop("auxiliary.classifier") == torch.float32
+    assert set(seen.values()) == {torch.bfloat16}
+    tensors = [*network.parameters(), *network.buffers(), *(p.grad for p in network.parameters())]
+    assert {t.dtype for t in tensors if t is not None and t.is_floating_point()} == {torch.float32}
+    assert all(result.loss.dtype == torch.float32 for result in results)
+    curve = torch.stack([result.loss for result in results])
+    exact_curve = torch.stack([result.loss for result in expected])
+    assert not torch.equal(curve, exact_curve)
+    # bf16 has 8 bits: relative 0.004 a rounding.
+    torch.testing.assert_close(curve, exact_curve, rtol=0.05, atol=0.05)
+
+
+def test_bn_statistics_of_bf16_maps_are_summed_in_float32() -> None:
+    """Of 64 x 4096 values near 100, a sum in bf16 would stop growing at 256 times one of them."""
+    layer = bn_inception.network.normalization.batch_norm_2d(1).train()
+    values = 100 + torch.randn(64, 1, 64, 64, generator=torch.Generator().manual_seed(0))
+    maps = values.bfloat16()
+    layer(maps)
+    assert layer.running_mean is not None and layer.running_var is not None
+    mean, variance = maps.double().mean(), maps.double().var()
+    torch.testing.assert_close(layer.running_mean.double()[0], 0.02 * mean, rtol=1e-5, atol=0)
+    torch.testing.assert_close(
+        layer.running_var.double()[0], 0.98 + 0.02 * variance, rtol=1e-4, atol=0
+    )
+
+
+@pytest.mark.parametrize("changed", [{"channels_last": False}, {"fused_update": False}])
+def test_every_piece_leaves_the_update_what_it_is(changed: dict[str, bool]) -> None:
+    # In float64: another order of sums is not another update.
+    network, expected = network_of("bn_x5").double(), network_of("bn_x5").double()
+    chosen = Machine(**changed)
+    train(network.to(memory_format=chosen.memory_format), chosen)
+    train(expected, Machine())
+    assert_same(network, expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_a_loss_that_is_not_finite_leaves_weights_and_momenta(fused: bool) -> None:
+    network = network_of("inception")
+    optimizer = build_optimizer(network, CONFIG, fused=fused)
+    images, _, labels = batch()
+    good = to_input(images)
+    bad = torch.full_like(good, torch.inf)
+    assert not train_step(network, optimizer, bad, labels, 0.02).finite  # before any momentum
+    assert train_step(network, optimizer, good, labels, 0.02).finite
+    before = copy.deepcopy([network.state_dict(), optimizer.state_dict()])
+    assert not train_step(network, optimizer, bad, labels, 0.02).finite
+    torch.testing.assert_close([network.state_dict(), optimizer.state_dict()], before, rtol=0,
+                               atol=0, equal_nan=False)  # fmt: skip
+    assert train_step(network, optimizer, good, labels, 0.02).finite
+
+
+def config(**given: Any) -> MachineConfig:
+    return MachineConfig(device=Device.auto, threads=None, **given)
+
+
+WHOLE = Split(images=32, group=32, groups=1, sharers=1)
+
+
+def test_the_cpu_keeps_the_arithmetic_of_the_stored_curves() -> None:
+    assert resolve(config(), CPU, WHOLE, ALONE) == Machine(
+        Precision.fp32, compile=False, cuda_graphs=False, channels_last=True, fused_update=True
+    )
+
+
+def test_cuda_has_every_piece_and_graphs_for_small_updates(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    full = Machine(Precision.bf16, compile=True, cuda_graphs=True)
+    assert resolve(config(), CUDA, WHOLE, ALONE) == full
+    large = Split(images=256, group=32, groups=8, sharers=1)
+    assert not resolve(config(), CUDA, large, ALONE).cuda_graphs
+    assert resolve(config(cuda_graphs=True), CUDA, large, ALONE).cuda_graphs
+    shared = Split(images=16, group=32, groups=1, sharers=2)
+    two = resolve(config(), CUDA, shared, World(0, 2, 0, 2))
+    assert not two.compile and not two.cuda_graphs
+    for piece in ("compile", "cuda_graphs", "channels_last", "fused_update"):
+        off = resolve(config(**{piece: False}), CUDA, WHOLE, ALONE)
+        assert off == Machine(**{**vars(full), piece: False})
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    assert resolve(config(), CUDA, WHOLE, ALONE).precision is Precision.fp32
+
+
+@pytest.mark.parametrize(
+    ("given", "device", "split", "named"),
+    [
+        ({"cuda_graphs": True}, CPU, WHOLE, ["machine.cuda_graphs", "CPU", "false"]),
+        ({"compile": True}, CPU, Split(16, 32, 1, 2), ["machine.compile", "2 processes"]),
+        ({"compile": True}, CPU, WHOLE, ["machine.compile", "C++ compiler"]),
+        ({"cuda_graphs": True}, CUDA, WHOLE, ["machine.cuda_graphs", "2 processes"]),
+    ],
+)
+def test_what_a_machine_cannot_have_is_refused(
+    given: dict[str, bool],
+    device: torch.device,
+    split: Split,
+    named: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(machine, "has_cpp_compiler", lambda: False)
+    with pytest.raises(UserError) as caught:
+        resolve(config(**given), device, split, World(0, 2, 0, 2))
+    assert all(word in str(caught.value) for word in named)
+
+
+def test_a_number_format_the_device_does_not_have_is_refused_or_said(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with pytest.raises(UserError, match=r"machine\.precision: tf32 .*fp32 or bf16"):
+        set_precision(Precision.tf32, CPU, key="machine.precision")
+    monkeypatch.setattr(formats, "_cpu_has_bfloat16", lambda: False)
+    said = set_precision(Precision.bf16, CPU, key="machine.precision")
+    assert said is not None and "slower" in said
+    assert set_precision(Precision.fp32, CPU, key="machine.precision") is None
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "old")
+    for refused in (Precision.bf16, Precision.tf32):
+        with pytest.raises(UserError, match=r"machine\.precision: .*8\.0.*old"):
+            set_precision(refused, CUDA, key="machine.precision")
+
+
+@pytest.mark.filterwarnings("error")
+def test_the_format_of_float32_products_is_set_without_a_warning(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    try:
+        for chosen, on in ((Precision.tf32, True), (Precision.fp32, False)):
+            set_precision(chosen, CUDA, key="machine.precision")
+            # Read as torch's compiler reads them: a mixture of old and new settings raises here.
+            assert torch.backends.cudnn.allow_tf32 is on
+            assert torch.backends.cuda.matmul.allow_tf32 is on
+            compiled = torch.compile(lambda x: x @ x, backend="aot_eager", fullgraph=True)
+            assert float(compiled(torch.ones(2, 2)).sum()) == 8
+    finally:
+        torch.set_float32_matmul_precision(before[0])
+        torch.backends.cudnn.allow_tf32 = before[1]
+
+
+def test_the_record_holds_the_choice_and_a_run_goes_on_in_its_number_format(
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["train", *TINY, "train.steps=4", f"data.root={images}", f"run.root={tmp_path}"]
+    given += ["run.name=run", "machine.precision=bf16", "machine.compile=true"]
+    assert dispatch(given) == 0
+    recorded = json.loads((tmp_path / "run" / "environment.json").read_text())["machine"]
+    assert recorded == {
+        "device": "cpu", "threads": 1, "precision": "bf16", "compile": True, "cuda_graphs": False,
+        "channels_last": True, "fused_update": True,
+    }  # fmt: skip
+    keys = torch.load(tmp_path / "run" / "checkpoints" / "last.pt", weights_only=True)["network"]
+    assert not [name for name in keys if "_orig_mod" in name or name.startswith("module")]
+    longer = [*given, "train.steps=8", "run.resume=true"]
+    with pytest.raises(UserError, match=r"started in bf16 and would go on in fp32"):
+        dispatch([*longer, "machine.precision=fp32"])
+    # The other pieces may change, and what was saved does not bring them back.
+    assert dispatch([*longer, "machine.compile=false", "machine.fused_update=false"]) == 0
+    resumed = json.loads((tmp_path / "run" / "environment.json").read_text())["resumed"]
+    assert [entry["machine"]["fused_update"] for entry in resumed] == [False]
+    state = torch.load(tmp_path / "run" / "checkpoints" / "last.pt", weights_only=True)
+    assert {group["fused"] for group in state["optimizer"]["param_groups"]} == {False}
+
+
+def test_a_run_from_before_there_was_a_choice_was_in_fp32(images: Path, tmp_path: Path) -> None:
+    given = ["train", *TINY, "train.steps=4", f"data.root={images}", f"run.root={tmp_path}"]
+    assert dispatch([*given, "run.name=old"]) == 0
+    path = tmp_path / "old" / "environment.json"
+    recorded = json.loads(path.read_text())
+    del recorded["machine"]
+    path.write_text(json.dumps(recorded))
+    longer = [*given, "run.name=old", "train.steps=8", "run.resume=true"]
+    with pytest.raises(UserError, match="was started in fp32"):
+        dispatch([*longer, "machine.precision=bf16"])
+    assert dispatch(longer) == 0
+
+
+@pytest.mark.parametrize("group", ["auto", "cpu", "gpu"])
+def test_the_choices_of_machines_compose(group: str) -> None:
+    chosen = run_config(compose("train", [f"machine={group}"])).machine
+    assert chosen.precision == {
+        "auto": None, "cpu": Precision.fp32, "gpu": Precision.bf16
+    }[group]  # fmt: skip
