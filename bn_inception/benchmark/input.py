@@ -21,7 +21,14 @@ from numpy.typing import NDArray
 
 from bn_inception.benchmark.aside import Aside, Failed, NotInstalled
 from bn_inception.benchmark.peers import all_peers
-from bn_inception.benchmark.peers.ours import DECODING, LOADER, LOADER_FULL, READING, device_name
+from bn_inception.benchmark.peers.ours import (
+    COUNTED_FULL,
+    DECODING,
+    LOADER,
+    LOADER_FULL,
+    READING,
+    device_name,
+)
 from bn_inception.benchmark.peers.reference import REFERENCE, REFERENCE_FULL
 from bn_inception.benchmark.rows import InputRow
 from bn_inception.benchmark.ways import Images, Peer, Way, rate
@@ -433,9 +440,9 @@ def sentences(
     rates = {(row.name, row.workers): row.images_per_second for row in rows}
     plain = [row for row in rows if row.name not in distorted]
     full = [row for row in rows if row.name in distorted]
-    said = _beside_peers(plain, LOADER, REFERENCE) + _beside_peers(
-        full, LOADER_FULL, REFERENCE_FULL
-    )
+    said = _beside_peers(plain, LOADER, REFERENCE)
+    for name in (LOADER_FULL, COUNTED_FULL):
+        said += _beside_peers(full, name, REFERENCE_FULL)
     decoding, loading = (
         {workers: found for (way, workers), found in rates.items() if way == name and found}
         for name in (DECODING, LOADER)
