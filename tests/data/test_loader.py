@@ -303,7 +303,7 @@ def test_default_workers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
     monkeypatch.setattr(loader, "_CPU_QUOTA", str(tmp_path / "cpu.max"))
     for cores, processes, expected in (
         *((1, 1, 0), (2, 1, 1), (9, 1, 8), (128, 1, 16)),
-        *((2, 2, 0), (4, 2, 1), (64, 8, 7), (256, 8, 16), (2, 4, 0)),
+        *((2, 2, 0), (4, 2, 1), (7, 2, 2), (64, 8, 7), (256, 8, 16), (2, 4, 0)),
     ):
         monkeypatch.setattr(os, "sched_getaffinity", lambda _, n=cores: set(range(n)))
         assert default_workers(processes) == expected
