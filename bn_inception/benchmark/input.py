@@ -42,7 +42,8 @@ from bn_inception.data import (
     stored_order,
 )
 from bn_inception.data.fingerprint import content_fingerprint
-from bn_inception.data.loader import read_image, usable_cores
+from bn_inception.data.loader import read_image
+from bn_inception.data.parallel import cores
 from bn_inception.errors import UserError
 from bn_inception.paper.results import MINI_BATCH
 from bn_inception.record import describe
@@ -93,9 +94,9 @@ class InputBenchmark:
         """Numbers of workers, rising, each once."""
         if self.workers is not None:
             return sorted(set(self.workers))
-        cores = usable_cores()
-        powers = [2**power for power in range(cores.bit_length()) if 2**power < cores]
-        return [0, *powers, cores]
+        most = cores()
+        powers = [2**power for power in range(most.bit_length()) if 2**power < most]
+        return [0, *powers, most]
 
 
 @dataclass
@@ -169,7 +170,7 @@ def benchmark_input(
     said = sentences(
         rows,
         frozenset(way.name for way in ways if way.distorted),
-        cores=usable_cores(),
+        machine_cores=cores(),
         default=default_workers(),
         step_rate=config.step_images_per_second,
     )
@@ -424,7 +425,7 @@ def sentences(
     rows: Sequence[InputRow],
     distorted: frozenset[str],
     *,
-    cores: int,
+    machine_cores: int,
     default: int,
     step_rate: float | None,
 ) -> list[str]:
@@ -433,7 +434,7 @@ def sentences(
     Args:
         rows: of the table.
         distorted: names of the ways that distort colours in full.
-        cores: of this machine.
+        machine_cores: cores of this machine.
         default: number of workers where data.workers is not given.
         step_rate: images a second of training without input; None if not known.
     """
@@ -461,7 +462,7 @@ def sentences(
     loading = {
         workers: found for (way, workers), found in rates.items() if way == LOADER_FULL and found
     }
-    return said + _who_waits(loading, cores, default, step_rate)
+    return said + _who_waits(loading, machine_cores, default, step_rate)
 
 
 def _beside_peers(rows: Sequence[InputRow], name: str, reference: str) -> list[str]:
@@ -493,7 +494,7 @@ def _beside_peers(rows: Sequence[InputRow], name: str, reference: str) -> list[s
 
 
 def _who_waits(
-    loading: Mapping[int, float], cores: int, default: int, step_rate: float
+    loading: Mapping[int, float], machine_cores: int, default: int, step_rate: float
 ) -> list[str]:
     if not loading:
         return ["The loader could not be measured, so that nothing can be said about training."]
@@ -510,7 +511,7 @@ def _who_waits(
         said.append(
             f"Training at {step_rate:,.0f} images/s needs about {-(-step_rate // each):.0f} "
             f"workers like the {max(1, most)} measured, {each:,.0f} images/s each (extrapolated: "
-            f"not measured); this machine has {cores} cores."
+            f"not measured); this machine has {machine_cores} cores."
         )
     workers = default if default in loading else most
     why = "the default here" if workers == default else f"the most measured; the default: {default}"
