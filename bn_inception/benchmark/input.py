@@ -21,7 +21,14 @@ from numpy.typing import NDArray
 
 from bn_inception.benchmark.aside import Aside, Failed, NotInstalled
 from bn_inception.benchmark.peers import all_peers
-from bn_inception.benchmark.peers.ours import DECODING, LOADER, LOADER_FULL, READING, device_name
+from bn_inception.benchmark.peers.ours import (
+    COUNTED_FULL,
+    DECODING,
+    LOADER,
+    LOADER_FULL,
+    READING,
+    device_name,
+)
 from bn_inception.benchmark.peers.reference import REFERENCE, REFERENCE_FULL
 from bn_inception.benchmark.rows import InputRow
 from bn_inception.benchmark.ways import Images, Peer, Way, rate
@@ -35,7 +42,8 @@ from bn_inception.data import (
     stored_order,
 )
 from bn_inception.data.fingerprint import content_fingerprint
-from bn_inception.data.loader import read_image, usable_cores
+from bn_inception.data.loader import read_image
+from bn_inception.data.parallel import cores
 from bn_inception.errors import UserError
 from bn_inception.paper.results import MINI_BATCH
 from bn_inception.record import describe
@@ -86,9 +94,9 @@ class InputBenchmark:
         """Numbers of workers, rising, each once."""
         if self.workers is not None:
             return sorted(set(self.workers))
-        cores = usable_cores()
-        powers = [2**power for power in range(cores.bit_length()) if 2**power < cores]
-        return [0, *powers, cores]
+        most = cores()
+        powers = [2**power for power in range(most.bit_length()) if 2**power < most]
+        return [0, *powers, most]
 
 
 @dataclass
@@ -162,7 +170,7 @@ def benchmark_input(
     said = sentences(
         rows,
         frozenset(way.name for way in ways if way.distorted),
-        cores=usable_cores(),
+        machine_cores=cores(),
         default=default_workers(),
         step_rate=config.step_images_per_second,
     )
@@ -417,7 +425,7 @@ def sentences(
     rows: Sequence[InputRow],
     distorted: frozenset[str],
     *,
-    cores: int,
+    machine_cores: int,
     default: int,
     step_rate: float | None,
 ) -> list[str]:
@@ -426,16 +434,16 @@ def sentences(
     Args:
         rows: of the table.
         distorted: names of the ways that distort colours in full.
-        cores: of this machine.
+        machine_cores: cores of this machine.
         default: number of workers where data.workers is not given.
         step_rate: images a second of training without input; None if not known.
     """
     rates = {(row.name, row.workers): row.images_per_second for row in rows}
     plain = [row for row in rows if row.name not in distorted]
     full = [row for row in rows if row.name in distorted]
-    said = _beside_peers(plain, LOADER, REFERENCE) + _beside_peers(
-        full, LOADER_FULL, REFERENCE_FULL
-    )
+    said = _beside_peers(plain, LOADER, REFERENCE)
+    for name in (LOADER_FULL, COUNTED_FULL):
+        said += _beside_peers(full, name, REFERENCE_FULL)
     decoding, loading = (
         {workers: found for (way, workers), found in rates.items() if way == name and found}
         for name in (DECODING, LOADER)
@@ -454,7 +462,7 @@ def sentences(
     loading = {
         workers: found for (way, workers), found in rates.items() if way == LOADER_FULL and found
     }
-    return said + _who_waits(loading, cores, default, step_rate)
+    return said + _who_waits(loading, machine_cores, default, step_rate)
 
 
 def _beside_peers(rows: Sequence[InputRow], name: str, reference: str) -> list[str]:
@@ -486,7 +494,7 @@ def _beside_peers(rows: Sequence[InputRow], name: str, reference: str) -> list[s
 
 
 def _who_waits(
-    loading: Mapping[int, float], cores: int, default: int, step_rate: float
+    loading: Mapping[int, float], machine_cores: int, default: int, step_rate: float
 ) -> list[str]:
     if not loading:
         return ["The loader could not be measured, so that nothing can be said about training."]
@@ -503,7 +511,7 @@ def _who_waits(
         said.append(
             f"Training at {step_rate:,.0f} images/s needs about {-(-step_rate // each):.0f} "
             f"workers like the {max(1, most)} measured, {each:,.0f} images/s each (extrapolated: "
-            f"not measured); this machine has {cores} cores."
+            f"not measured); this machine has {machine_cores} cores."
         )
     workers = default if default in loading else most
     why = "the default here" if workers == default else f"the most measured; the default: {default}"

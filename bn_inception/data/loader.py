@@ -8,13 +8,11 @@ along; `photometric.to_input` applies them on the device.
 import atexit
 import functools
 import itertools
-import os
 import signal
 import sys
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple, TypeVar
 
@@ -29,6 +27,7 @@ from bn_inception.data.backend import Backend, open_picture
 from bn_inception.data.crops import Picture, cut_single, cut_training
 from bn_inception.data.decode import UnreadableImage
 from bn_inception.data.order import Draws, TrainingOrder
+from bn_inception.data.parallel import cores
 from bn_inception.data.photometric import AugmentationConfig, Photometric, draw_factors
 from bn_inception.data.remote import RemoteShards
 from bn_inception.data.source import ImageSource, OnError
@@ -39,7 +38,6 @@ from bn_inception.errors import UserError
 MAX_SKIPPED = 100
 
 _MAX_DEFAULT_WORKERS = 16
-_CPU_QUOTA = "/sys/fs/cgroup/cpu.max"
 _GROUP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 T = TypeVar("T")
@@ -186,20 +184,7 @@ def default_workers(processes: int = 1) -> int:
     Cores are divided evenly; of its share a process keeps one for itself, which on a GPU launches
     the kernels, and uses no more than 16 for reading. Two cores and one process: 1; one core: 0.
     """
-    return max(0, min(usable_cores() // processes - 1, _MAX_DEFAULT_WORKERS))
-
-
-def usable_cores() -> int:
-    """Cores this process may use: by its affinity and by its container's quota of CPU time."""
-    if sys.platform != "linux":
-        return os.cpu_count() or 1
-    cores = len(os.sched_getaffinity(0))
-    try:
-        # "200000 100000": two cores' worth of time; "max 100000": as much as there is.
-        quota, period = Path(_CPU_QUOTA).read_text().split()
-        return max(1, min(cores, int(quota) // int(period)))
-    except (OSError, ValueError, ZeroDivisionError):
-        return cores
+    return max(0, min(cores() // processes - 1, _MAX_DEFAULT_WORKERS))
 
 
 def batches_in_flight(workers: int | None) -> int:

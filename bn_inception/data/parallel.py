@@ -10,6 +10,7 @@ from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
+from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from bn_inception.errors import UserError
@@ -18,6 +19,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 _ORPHAN_CHECK_SECONDS = 0.5
+_CPU_QUOTA = "/sys/fs/cgroup/cpu.max"
 
 
 class Progress(Protocol):
@@ -28,8 +30,16 @@ class Progress(Protocol):
 
 
 def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    """Cores that this process may use: by its affinity, and by its container's CPU quota."""
+    if sys.platform != "linux":
+        return os.cpu_count() or 1
+    allowed = len(os.sched_getaffinity(0))
+    try:
+        # "200000 100000": two cores' worth of time; "max 100000": as much as there is.
+        quota, period = Path(_CPU_QUOTA).read_text().split()
+        return max(1, min(allowed, int(quota) // int(period)))
+    except (OSError, ValueError, ZeroDivisionError):
+        return allowed
 
 
 def processes_of(workers: int | None) -> int:

@@ -316,7 +316,9 @@ def test_what_training_needs_and_which_side_waits(
     rates: dict[int, float], step: float, default: int
 ) -> None:
     rows = [InputRow(LOADER_FULL, workers, found, 2.0) for workers, found in rates.items()]
-    said = sentences(rows, frozenset({LOADER_FULL}), cores=8, default=default, step_rate=step)
+    said = sentences(
+        rows, frozenset({LOADER_FULL}), machine_cores=8, default=default, step_rate=step
+    )
     needs, waits = said[-2:]
     enough = [workers for workers, found in rates.items() if found >= step]
     if enough:
@@ -331,7 +333,7 @@ def test_what_training_needs_and_which_side_waits(
 
 def test_without_a_rate_of_training_nothing_is_claimed() -> None:
     rows = [InputRow(LOADER_FULL, 1, 100.0, 2.0)]
-    said = sentences(rows, frozenset({LOADER_FULL}), cores=2, default=1, step_rate=None)
+    said = sentences(rows, frozenset({LOADER_FULL}), machine_cores=2, default=1, step_rate=None)
     assert "benchmark.step_images_per_second=N" in said[-1]
     assert not any("wait" in sentence for sentence in said)
 

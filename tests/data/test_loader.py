@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bn_inception.data import loader
+from bn_inception.data import loader, parallel
 from bn_inception.data.loader import (
     TrainingBatch,
     ValidationBatch,
@@ -300,10 +300,10 @@ def test_torchs_global_generator_is_left_alone(image_folder: MakeFolder) -> None
 
 
 def test_default_workers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(loader, "_CPU_QUOTA", str(tmp_path / "cpu.max"))
+    monkeypatch.setattr(parallel, "_CPU_QUOTA", str(tmp_path / "cpu.max"))
     for cores, processes, expected in (
         *((1, 1, 0), (2, 1, 1), (9, 1, 8), (128, 1, 16)),
-        *((2, 2, 0), (4, 2, 1), (64, 8, 7), (256, 8, 16), (2, 4, 0)),
+        *((2, 2, 0), (4, 2, 1), (7, 2, 2), (64, 8, 7), (256, 8, 16), (2, 4, 0)),
     ):
         monkeypatch.setattr(os, "sched_getaffinity", lambda _, n=cores: set(range(n)))
         assert default_workers(processes) == expected
@@ -317,6 +317,6 @@ def test_a_container_with_fewer_cores_gets_fewer_workers(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, quota: str, expected: int
 ) -> None:
     (tmp_path / "cpu.max").write_text(quota + "\n")
-    monkeypatch.setattr(loader, "_CPU_QUOTA", str(tmp_path / "cpu.max"))
+    monkeypatch.setattr(parallel, "_CPU_QUOTA", str(tmp_path / "cpu.max"))
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
     assert default_workers() == expected

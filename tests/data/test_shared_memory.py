@@ -53,13 +53,14 @@ def test_the_papers_batch_in_dockers_64_megabytes(monkeypatch: pytest.MonkeyPatc
     images=st.integers(1, 512),
     size=st.integers(8, 352),
     processes=st.integers(1, 8),
-    free=st.integers(0, 2**34),
+    share=st.floats(0, 2),
 )
 def test_what_is_refused_and_what_is_recommended(
-    workers: int, images: int, size: int, processes: int, free: int
+    workers: int, images: int, size: int, processes: int, share: float
 ) -> None:
     batch = shared_memory.batch_bytes(images, size)
     assert batch >= images * (3 * size * size + 5 * 4 + 8)
+    free = int(share * processes * workers * 5 * batch)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "statvfs", lambda _: status(free))
         try:

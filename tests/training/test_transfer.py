@@ -1,15 +1,19 @@
 """Batches to the device: the same ones, in order, the next one asked for early, errors in place."""
 
 import gc
+import itertools
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
 
 from bn_inception.data import TrainingBatch
 from bn_inception.errors import UserError
+from bn_inception.training import transfer
 from bn_inception.training.transfer import on_device, one_ahead
 
 
@@ -77,6 +81,65 @@ def test_any_other_error_strikes_at_once() -> None:
 
     with pytest.raises(RuntimeError):
         next(one_ahead(items()))
+
+
+def test_on_cuda_copies_start_early_and_the_step_waits_for_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The order of what CUDA is told, with stand-ins: whether it computes right needs a GPU."""
+    told: list[str] = []
+    step, copying = "step's stream", "copying stream"
+    current = [step]
+    events = itertools.count()
+
+    class Event:
+        def __init__(self) -> None:
+            self.number = next(events)
+
+        def record(self, stream: object) -> None:
+            told.append(f"record {self.number} on {stream}")
+
+    class StepsStream:
+        def wait_event(self, event: Event) -> None:
+            told.append(f"{step} waits for {event.number}")
+
+    @contextmanager
+    def on(stream: str) -> Iterator[None]:
+        current[0], before = stream, current[0]
+        yield
+        current[0] = before
+
+    def copy(batch: TrainingBatch, device: torch.device) -> TrainingBatch:
+        told.append(f"copy {batch.replaced[0][0]} on {current[0]}")
+        return batch
+
+    steps_stream = StepsStream()
+    kept: list[tuple[int, object]] = []
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: copying)
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "stream", on)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: steps_stream)
+    monkeypatch.setattr(Tensor, "pin_memory", lambda tensor: tensor.clone())
+    monkeypatch.setattr(Tensor, "record_stream", lambda t, s: kept.append((t.data_ptr(), s)))
+    monkeypatch.setattr(transfer, "_moved", copy)
+
+    given_batches = batches(3)
+    moved = []
+    for batch in on_device(iter(given_batches), torch.device("cuda")):
+        told.append(f"step {len(moved)}")
+        moved.append(batch)
+    assert all(same(*pair) for pair in zip(moved, given_batches, strict=True))
+    assert told == [
+        *(f"copy image 0 on {copying}", f"record 0 on {copying}"),
+        *(f"copy image 1 on {copying}", f"record 1 on {copying}"),
+        *(f"{step} waits for 0", "step 0"),
+        *(f"copy image 2 on {copying}", f"record 2 on {copying}"),
+        *(f"{step} waits for 1", "step 1"),
+        *(f"{step} waits for 2", "step 2"),
+    ]
+    # No tensor's memory may be used again before the step's stream has come past it.
+    assert kept == [(tensor.data_ptr(), steps_stream) for batch in moved for tensor in batch[:3]]
+    assert all(m.images is not g.images for m, g in zip(moved, given_batches, strict=True))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

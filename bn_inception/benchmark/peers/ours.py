@@ -31,6 +31,7 @@ READING = "reading alone"
 DECODING = "decoding alone (Pillow)"
 LOADER = "bn-inception"
 LOADER_FULL = "bn-inception, full distortion"
+COUNTED_FULL = "bn-inception + to_input, full distortion"
 
 _ENDLESS = 2**40  # steps
 
@@ -65,7 +66,7 @@ def peer(device: Device, name: str) -> Peer:
             ),
             Way(LOADER_FULL, partial(_loaded, photometric=Photometric.full), True, factors),
             Way(
-                f"{LOADER} + to_input, full distortion",
+                COUNTED_FULL,
                 partial(_loaded, photometric=Photometric.full, device=device),
                 True,
                 distorted,
