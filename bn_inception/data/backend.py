@@ -18,7 +18,7 @@ from PIL import Image, features
 
 from bn_inception.data import jpeg
 from bn_inception.data.crops import Box, Picture
-from bn_inception.data.decode import decode
+from bn_inception.data.decode import MAX_PIXELS, decode
 
 
 class Backend(Enum):
@@ -112,7 +112,10 @@ class FastPicture:
 
     def __init__(self, data: bytes, name: str) -> None:
         self._data, self._name = data, name
-        self._jpeg = jpeg.parse(data)
+        parsed = jpeg.parse(data)
+        if parsed is not None and parsed.width * parsed.height > MAX_PIXELS:
+            parsed = None
+        self._jpeg = parsed
         self._pixels: NDArray[np.uint8] | None = None
         if self._jpeg is None:
             self._pixels = np.asarray(decode(data, name))
@@ -151,13 +154,16 @@ class FastPicture:
         return np.frombuffer(target.get_buffer(), np.uint8).reshape(size, size, 3)
 
     def _region(self, box: tuple[int, int, int, int], keep: bool = False) -> NDArray[np.uint8]:
-        """The pixels of a box, (height, width, 3)."""
+        """The pixels of a box, (height, width, 3); they hold until the next image's if not kept."""
         x0, y0, x1, y1 = box
         if self._pixels is None:
             assert self._jpeg is not None
             cut = jpeg.part(self._data, self._jpeg, box)
+            out = None if keep else _memory(3 * self.width * self.height)
             try:
-                pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(cut.stream, strict=cut.intact)
+                pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(
+                    cut.stream, strict=cut.intact, buffer=out
+                )
             except ValueError:
                 self._pixels = np.asarray(decode(self._data, self._name))
                 return self._region(box)
@@ -189,6 +195,22 @@ def _reach(
     """Which pixels of an axis of `length` a filter reads to resize [low, high] to `size`."""
     reach = _SUPPORT[resample] * max(1.0, (high - low) / size) + 1
     return max(0, math.floor(low - reach)), min(length, math.ceil(high + reach))
+
+
+_decoded = np.empty(0, np.uint8)
+
+
+_KEPT_BYTES = 1 << 25  # 11 million pixels; a giant does not stay
+
+
+def _memory(size: int) -> NDArray[np.uint8] | None:
+    # Kept: fresh memory for every image costs a tenth of its decoding.
+    global _decoded
+    if size > _KEPT_BYTES:
+        return None
+    if len(_decoded) < size:
+        _decoded = np.empty(size, np.uint8)
+    return _decoded
 
 
 @functools.cache
