@@ -238,7 +238,7 @@ def test_absurd_sizes_are_refused_before_they_cost_memory() -> None:
     data = bytearray(encoded(photo(1)))
     parsed = jpeg.parse(bytes(data))
     assert parsed is not None
-    data[parsed.size_at : parsed.size_at + 4] = b"\xff\xff\xff\xff"
+    data[parsed.size_at : parsed.size_at + 4] = b"\x27\x10\x27\x10"  # 10,000 x 10,000
     with pytest.raises(UnreadableImage, match="pixels, more than"):
         FastPicture(bytes(data), NAME)
 
