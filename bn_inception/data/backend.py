@@ -18,7 +18,7 @@ from PIL import Image, features
 
 from bn_inception.data import jpeg
 from bn_inception.data.crops import Box, Picture
-from bn_inception.data.decode import decode
+from bn_inception.data.decode import MAX_PIXELS, decode
 
 
 class Backend(Enum):
@@ -95,44 +95,26 @@ class PillowPicture:
         return np.asarray(self._image.resize((size, size), resample, box=box))
 
 
-class FastPicture:
-    """An image of the fast backend.
-
-    A plain JPEG is not decoded before it is asked for a crop, and then as far as the crop needs. A
-    decoder's complaint hands it to Pillow, whose word is final: it takes the image or names the
-    reason. What no longer shows is damage in a part that no crop needed.
+class ArrayPicture:
+    """An image in memory, resized by cykooz_resizer.
 
     Args:
-        data: the encoded bytes.
-        name: used in errors.
-
-    Raises:
-        UnreadableImage: see `decode.decode`.
+        pixels: uint8 (height, width, 3).
     """
 
-    def __init__(self, data: bytes, name: str) -> None:
-        self._data, self._name = data, name
-        self._jpeg = jpeg.parse(data)
-        self._pixels: NDArray[np.uint8] | None = None
-        if self._jpeg is None:
-            self._pixels = np.asarray(decode(data, name))
-            self.height, self.width = self._pixels.shape[:2]
-        else:
-            self.width, self.height = self._jpeg.width, self._jpeg.height
+    def __init__(self, pixels: NDArray[np.uint8]) -> None:
+        self._pixels: NDArray[np.uint8] | None = pixels
+        self.height, self.width = pixels.shape[:2]
 
     def load(self) -> NDArray[np.uint8]:
-        """See `Picture`.
-
-        Raises:
-            UnreadableImage: see `decode.decode`.
-        """
-        return self._region((0, 0, self.width, self.height), keep=True)
+        """See `Picture`."""
+        return self._region((0, 0, self.width, self.height))
 
     def resized(self, box: Box, size: int, resample: Image.Resampling) -> NDArray[np.uint8]:
-        """See `Picture`. Decodes once more at every call if not loaded.
+        """See `Picture`.
 
-        Raises:
-            UnreadableImage: see `decode.decode`.
+        What is resized is the box and its neighbourhood as far as the filter reaches, whether or
+        not more of the image is at hand: the result is the same.
         """
         left, top, right, bottom = box
         x0, x1 = _reach(left, right, size, resample, self.width)
@@ -150,21 +132,62 @@ class FastPicture:
         _resizer().resize(source, target, options)
         return np.frombuffer(target.get_buffer(), np.uint8).reshape(size, size, 3)
 
-    def _region(self, box: tuple[int, int, int, int], keep: bool = False) -> NDArray[np.uint8]:
+    def _region(self, box: tuple[int, int, int, int]) -> NDArray[np.uint8]:
         """The pixels of a box, (height, width, 3)."""
+        assert self._pixels is not None
         x0, y0, x1, y1 = box
+        return self._pixels[y0:y1, x0:x1]
+
+
+class FastPicture(ArrayPicture):
+    """An image of the fast backend.
+
+    A plain JPEG is not decoded before it is asked for a crop, and then as far as the crop needs,
+    once more at every crop if it was not loaded. A decoder's complaint hands it to Pillow, whose
+    word is final: it takes the image or names the reason. What no longer shows is damage in a part
+    that no crop needed.
+
+    Args:
+        data: the encoded bytes.
+        name: used in errors.
+
+    Raises:
+        UnreadableImage: see `decode.decode`; `load` and `resized` raise it too.
+    """
+
+    def __init__(self, data: bytes, name: str) -> None:
+        parsed = jpeg.parse(data)
+        if parsed is None or parsed.width * parsed.height > MAX_PIXELS:
+            super().__init__(np.asarray(decode(data, name)))
+            return
+        self._data, self._name, self._jpeg = data, name, parsed
+        self._pixels = None
+        self.width, self.height = parsed.width, parsed.height
+
+    def load(self) -> NDArray[np.uint8]:
+        """See `Picture`."""
         if self._pixels is None:
-            assert self._jpeg is not None
-            cut = jpeg.part(self._data, self._jpeg, box)
             try:
-                pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(cut.stream, strict=cut.intact)
+                self._pixels = simplejpeg.decode_jpeg(self._data)
             except ValueError:
                 self._pixels = np.asarray(decode(self._data, self._name))
-                return self._region(box)
-            if not keep:
-                return pixels[y0 - cut.top : y1 - cut.top, x0 - cut.left : x1 - cut.left]
-            self._pixels = pixels
-        return self._pixels[y0:y1, x0:x1]
+        return super().load()
+
+    def _region(self, box: tuple[int, int, int, int]) -> NDArray[np.uint8]:
+        """The pixels of a box, (height, width, 3); they hold until another image is decoded."""
+        if self._pixels is not None:
+            return super()._region(box)
+        cut = jpeg.part(self._data, self._jpeg, box)
+        memory = _memory(3 * self.width * self.height)
+        try:
+            decoded: NDArray[np.uint8] = simplejpeg.decode_jpeg(
+                cut.stream, strict=cut.intact, buffer=memory
+            )
+        except ValueError:
+            self._pixels = np.asarray(decode(self._data, self._name))
+            return super()._region(box)
+        x0, y0, x1, y1 = box
+        return decoded[y0 - cut.top : y1 - cut.top, x0 - cut.left : x1 - cut.left]
 
 
 # Half the width of each filter, in pixels of the source where it enlarges.
@@ -189,6 +212,22 @@ def _reach(
     """Which pixels of an axis of `length` a filter reads to resize [low, high] to `size`."""
     reach = _SUPPORT[resample] * max(1.0, (high - low) / size) + 1
     return max(0, math.floor(low - reach)), min(length, math.ceil(high + reach))
+
+
+_decoded = np.empty(0, np.uint8)
+
+
+_KEPT_BYTES = 1 << 25  # 11 million pixels; a giant does not stay
+
+
+def _memory(size: int) -> NDArray[np.uint8] | None:
+    # Kept: fresh memory for every image costs a tenth of its decoding.
+    global _decoded
+    if size > _KEPT_BYTES:
+        return None
+    if len(_decoded) < size:
+        _decoded = np.empty(size, np.uint8)
+    return _decoded
 
 
 @functools.cache

@@ -11,9 +11,11 @@ pixel that it does need:
 Nothing is decoded here. What is not a plain 8-bit JPEG is `None`, and Pillow's to read.
 """
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 _START, _END = b"\xff\xd8", b"\xff\xd9"
 _BASELINE, _EXTENDED, _PROGRESSIVE = 0xC0, 0xC1, 0xC2
@@ -63,7 +65,7 @@ class Part:
             decoder complain about the data that are left over.
     """
 
-    stream: bytes
+    stream: bytes | bytearray
     left: int
     top: int
     intact: bool
@@ -147,36 +149,39 @@ def _segments(data: bytes, jpeg: Jpeg, left: int, top: int, right: int, bottom: 
     if (last_row - row) * (last_column - column) == rows * columns:
         return None
 
-    coded = np.frombuffer(data, np.uint8)
-    marks = np.flatnonzero(coded[jpeg.scan_at : -2] == 0xFF) + jpeg.scan_at
-    kinds = coded[marks + 1]
-    kept = kinds != 0  # a coded 255 is followed by 0
-    marks, kinds = marks[kept], kinds[kept]
-    count = rows * columns
-    if len(marks) != count - 1 or (kinds != 0xD0 + np.arange(count - 1) % 8).any():
+    # Where each segment's end mark begins, after a place for the mark that the first one lacks.
+    coded = np.frombuffer(data, np.uint8, offset=jpeg.scan_at)
+    marks = np.flatnonzero(coded[:-2] == 0xFF)
+    marks = marks[coded[marks + 1] != 0]  # a coded 255 is followed by 0
+    if len(marks) != rows * columns - 1:
         return None  # damaged
+    ends = np.empty(rows * columns + 1, np.int64)
+    ends[0], ends[1:-1], ends[-1] = -2, marks, len(coded) - 2
+    wanted = ends[1:].reshape(rows, columns)[row:last_row, column:last_column]
+    starts = ends[row * columns + column : last_row * columns : columns] + 2
 
-    starts = [jpeg.scan_at, *(marks + 2).tolist()]
-    ends = [*marks.tolist(), len(data) - 2]
     width = min(jpeg.width, last_column * step) - column * step
     height = min(jpeg.height, last_row * unit_y) - row * unit_y
-    at = jpeg.size_at
-    pieces = [
-        data[:at],
-        height.to_bytes(2, "big") + width.to_bytes(2, "big"),
-        data[at + 4 : jpeg.scan_at],
-    ]
-    number = 0
-    for first in range(row * columns, last_row * columns, columns):
-        for segment in range(first + column, first + last_column):
-            pieces.append(data[starts[segment] : ends[segment]])
-            pieces.append(_RESTARTS[number % 8])
-            number += 1
-    pieces[-1] = _END
-    return Part(b"".join(pieces), column * step, row * unit_y, True)
+    at, scan_at = jpeg.size_at, jpeg.scan_at
+    size = height.to_bytes(2, "big") + width.to_bytes(2, "big")
+    pieces = [data[:at], size, data[at + 4 : scan_at]]
+    shifts, length = [], scan_at
+    for first, last in zip(starts.tolist(), wanted[:, -1].tolist(), strict=True):
+        pieces.append(data[scan_at + first : scan_at + last + 2])
+        shifts.append(length - first + 1)
+        length += last + 2 - first
+    stream = bytearray().join(pieces)
+    # Marks are numbered from 0 to 7 and again; the last one is the end mark.
+    places = (wanted + np.array(shifts)[:, None]).ravel()
+    np.frombuffer(stream, np.uint8)[places] = _numbers(len(places))
+    stream[-1] = _END[1]
+    return Part(stream, column * step, row * unit_y, True)
 
 
-_RESTARTS = [bytes((0xFF, 0xD0 + number)) for number in range(8)]
+@functools.cache
+def _numbers(count: int) -> NDArray[np.uint8]:
+    """The second bytes of that many restart markers."""
+    return (0xD0 + np.arange(count) % 8).astype(np.uint8)
 
 
 def _unit(frame: bytes) -> tuple[int, int] | None:

@@ -119,7 +119,7 @@ class Recompression:
         turbo = features.version("libjpeg_turbo")
         return (
             f"shorter side {self.shorter_side}, JPEG quality {self.quality}, 4:2:0, "
-            f"restart markers, Lanczos, "
+            f"optimized, restart markers, Lanczos, "
             f"Pillow {features.version('pil')}, libjpeg {turbo or features.version('jpg')}"
         )
 
@@ -142,6 +142,7 @@ class Recompression:
             "JPEG",
             quality=self.quality,
             subsampling="4:2:0",
+            optimize=True,
             restart_marker_blocks=_restart_interval(size[0]),
         )
         return out.getvalue()

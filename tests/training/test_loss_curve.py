@@ -28,6 +28,7 @@ TOLERANCE = 2e-3
 def curve(recipe: str, images: Path, root: Path) -> list[float]:
     """The training losses of a short run, then its validation losses."""
     given = [f"data.root={images}", f"run.root={root}", f"run.name={recipe}", "train.log_every=1"]
+    given.append("data.backend=pillow")  # the reference; the curves are about training, not reading
     assert dispatch(["train", f"recipe={recipe}", *TINY, *given]) == 0
     lines = (root / recipe / "metrics.jsonl").read_text().splitlines()
     records = [json.loads(line) for line in lines]

@@ -1,0 +1,343 @@
+"""The fast backend beside Pillow: near it filter by filter, and as strict about what it reads."""
+
+import io
+import itertools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from zipfile import ZipFile
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pictures import encoded, photo
+from PIL import Image
+
+from bn_inception.data import OnError, TrainingOrder, jpeg
+from bn_inception.data.backend import Backend, FastPicture, PillowPicture, open_picture
+from bn_inception.data.crops import FILTERS, Box, training_crop
+from bn_inception.data.decode import UnreadableImage, decode
+from bn_inception.data.loader import training_batches, validation_batches
+from bn_inception.data.order import Draws, image_generator
+from bn_inception.data.photometric import AugmentationConfig
+from bn_inception.data.source import DataConfig, DataKind, open_sources
+
+NAME = "n01440764_1.JPEG"
+BILINEAR, BOX, NEAREST, BICUBIC = FILTERS
+names = pytest.mark.parametrize("resample", FILTERS, ids=lambda resample: resample.name)
+
+# Largest and mean difference from Pillow in grey levels that resizing equal pixels may make.
+#
+# Bilinear and cubic: Pillow resizes across and then down, fast_image_resize down and then across,
+# and each rounds to 8 bits between. A cubic overshoots at edges, and what is clipped there differs.
+# Nearest and box: where a sample or a window's border falls exactly between two pixels, floating
+# point decides which is taken, and a row or column may be its neighbour's
+# (`test_nearest_and_box_are_at_most_one_pixel_aside`).
+RESIZE = {
+    "photographs": {BILINEAR: (2, 0.3), BOX: (255, 0.6), NEAREST: (255, 2.0), BICUBIC: (32, 0.4)},
+    "smooth": {BILINEAR: (1, 0.2), BOX: (16, 0.1), NEAREST: (24, 0.5), BICUBIC: (3, 0.3)},
+    "hard": {BILINEAR: (2, 0.3), BOX: (128, 4.0), NEAREST: (255, 20.0), BICUBIC: (48, 6.0)},
+}
+# Both decoders are libjpeg-turbo; the releases that are tested decode alike to the last bit.
+DECODE = (0, 0.0)
+
+
+def hard(seed: int, size: tuple[int, int]) -> Image.Image:
+    """Black, white and pure colours side by side: the worst for every filter."""
+    shape = (size[1], size[0], 3)
+    return Image.fromarray(np.random.default_rng(seed).choice([0, 255], shape).astype(np.uint8))
+
+
+def generated(kind: str) -> list[bytes]:
+    make = {"smooth": photo, "hard": hard}[kind]
+    sizes = [(40 + 31 * n, 50 + 17 * n) for n in range(8)]
+    ways = itertools.cycle(["4:2:0", "4:4:4", "4:2:2"])
+    return [
+        encoded(make(n, size), quality=90, subsampling=next(ways), progressive=n == 3)
+        for n, size in enumerate(sizes)
+    ]
+
+
+@pytest.fixture(scope="module", params=["photographs", "smooth", "hard"])
+def jpegs(request: pytest.FixtureRequest) -> tuple[str, list[bytes]]:
+    """Real photographs where there are any, and JPEGs made here."""
+    if request.param != "photographs":
+        return request.param, generated(request.param)
+    with ZipFile(request.getfixturevalue("shared_data") / "imagenet-300.zip") as archive:
+        files = [name for name in archive.namelist() if name.endswith(".JPEG")][::23]
+        return request.param, [archive.read(name) for name in files]
+
+
+def boxes(width: int, height: int) -> list[Box]:
+    return [training_crop(width, height, np.random.default_rng(seed)) for seed in range(3)]
+
+
+def farthest(pairs: Iterator[tuple[np.ndarray, np.ndarray]]) -> tuple[int, float]:
+    """Largest difference of any pair, and the largest mean."""
+    apart = [np.abs(one.astype(int) - other) for one, other in pairs]
+    return max(int(a.max()) for a in apart), max(float(a.mean()) for a in apart)
+
+
+def within(found: tuple[int, float], bound: tuple[int, float]) -> bool:
+    return found[0] <= bound[0] and found[1] <= bound[1]
+
+
+def png_of(data: bytes) -> bytes:
+    """Pixels for which both backends take Pillow's decoder: what differs is the resizing."""
+    return encoded(decode(data, NAME), "PNG")
+
+
+@names
+def test_resizing_alone(jpegs: tuple[str, list[bytes]], resample: Image.Resampling) -> None:
+    kind, images = jpegs
+    found = farthest(
+        (
+            open_picture(data, NAME, Backend.fast).resized(box, size, resample),
+            open_picture(data, NAME, Backend.pillow).resized(box, size, resample),
+        )
+        for data in map(png_of, images[:6])
+        for size in (224, 64)
+        for box in boxes(*Image.open(io.BytesIO(data)).size)
+    )
+    assert within(found, RESIZE[kind][resample])
+
+
+def test_decoding_alone(jpegs: tuple[str, list[bytes]]) -> None:
+    _, images = jpegs
+    assert sum(jpeg.parse(data) is not None for data in images) >= 0.8 * len(images)
+    pairs = ((FastPicture(data, NAME).load(), np.asarray(decode(data, NAME))) for data in images)
+    assert within(farthest(pairs), DECODE)
+
+
+@names
+def test_the_whole(jpegs: tuple[str, list[bytes]], resample: Image.Resampling) -> None:
+    """Decoded as far as the crop needs, and resized: nothing is added to the resizing's share."""
+    kind, images = jpegs
+    found = farthest(
+        (
+            fast.resized(box, size, resample),
+            PillowPicture(decode(data, NAME)).resized(box, size, resample),
+        )
+        for data in images
+        for fast in [FastPicture(data, NAME)]
+        for size in (224, 64)
+        for box in boxes(fast.width, fast.height)
+    )
+    assert within(found, RESIZE[kind][resample])
+
+
+@given(st.integers(1, 250), st.integers(1, 250), st.integers(1, 300), st.integers(0, 1000))
+@settings(max_examples=60)
+def test_nearest_and_box_are_at_most_one_pixel_aside(
+    width: int, height: int, size: int, seed: int
+) -> None:
+    where = np.zeros((height, width, 3), np.uint8)
+    where[:, :, 0], where[:, :, 1] = np.arange(width), np.arange(height)[:, None]
+    data = encoded(Image.fromarray(where), "PNG")
+    box = training_crop(width, height, np.random.default_rng(seed))
+    fast, pillow = (open_picture(data, NAME, backend) for backend in Backend)
+    for resample in (NEAREST, BOX):
+        found = farthest(
+            iter([(fast.resized(box, size, resample), pillow.resized(box, size, resample))])
+        )
+        assert found[0] <= 1
+
+
+@given(
+    st.integers(1, 200),
+    st.integers(1, 200),
+    st.sampled_from(["4:2:0", "4:2:2", "4:4:4", "L"]),
+    st.integers(0, 7),
+    st.integers(0, 1000),
+)
+@settings(max_examples=150)
+def test_a_part_is_decoded_as_in_the_whole(
+    width: int, height: int, colours: str, restart: int, seed: int
+) -> None:
+    """Whatever is cut out of the stream, the crop's pixels are the whole picture's."""
+    image = hard(seed, (width, height))
+    if colours == "L":
+        data = encoded(image.convert("L"), restart_marker_blocks=restart)
+    else:
+        data = encoded(image, subsampling=colours, restart_marker_blocks=restart)
+    whole = FastPicture(data, NAME)
+    whole.load()
+    for box in boxes(width, height):
+        for resample in (NEAREST, BICUBIC):
+            assert np.array_equal(
+                FastPicture(data, NAME).resized(box, 32, resample), whole.resized(box, 32, resample)
+            )
+
+
+def test_restart_markers_leave_most_of_the_stream_out() -> None:
+    image = hard(0, (256, 256))
+    marked = encoded(image, subsampling="4:2:0", restart_marker_blocks=2)
+    unmarked = encoded(image, subsampling="4:2:0")
+    box = (100, 100, 150, 150)
+    parsed = jpeg.parse(marked), jpeg.parse(unmarked)
+    assert parsed[0] is not None and parsed[1] is not None
+    cut = jpeg.part(marked, parsed[0], box)
+    assert len(cut.stream) < len(marked) / 4
+    assert (cut.left, cut.top, cut.intact) == (96, 96, True)
+    assert Image.open(io.BytesIO(cut.stream)).size == (64, 64)
+    lowered = jpeg.part(unmarked, parsed[1], box)
+    assert Image.open(io.BytesIO(lowered.stream)).size == (256, 154)
+
+
+def oriented(value: int) -> bytes:
+    exif = Image.Exif()
+    exif[0x0112] = value
+    return encoded(photo(1), exif=exif)
+
+
+ODD: dict[str, Callable[[], bytes]] = {
+    "CMYK": lambda: encoded(Image.new("CMYK", (16, 16), (0, 255, 255, 0))),
+    "RGB without YCbCr": lambda: encoded(photo(1), keep_rgb=True),
+    "PNG": lambda: encoded(photo(1), "PNG"),
+    "alpha": lambda: encoded(Image.new("RGBA", (9, 9), (200, 0, 0, 128)), "PNG"),
+    "16 bits": lambda: encoded(Image.fromarray(np.full((9, 9), 40_000, np.uint16)), "PNG"),
+    "animated": lambda: encoded(photo(1), "GIF", save_all=True, append_images=[photo(2), photo(3)]),
+    "turned": lambda: oriented(6),
+    "mirrored": lambda: oriented(2),
+    "XMP orientation": lambda: encoded(
+        photo(1),
+        xmp=b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/'
+        b'1999/02/22-rdf-syntax-ns#"><rdf:Description xmlns:tiff="http://ns.adobe.com/tiff/1.0/" '
+        b'tiff:Orientation="6"/></rdf:RDF></x:xmpmeta>',
+    ),
+    "trailing bytes": lambda: encoded(photo(1)) + b"\0\0\0",
+    "several pictures": lambda: encoded(photo(1), "MPO", save_all=True, append_images=[photo(2)]),
+}
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_what_is_not_a_plain_jpeg_is_pillows(kind: str) -> None:
+    data = ODD[kind]()
+    assert jpeg.parse(data) is None
+    picture = FastPicture(data, NAME)
+    assert np.array_equal(picture.load(), np.asarray(decode(data, NAME)))
+    assert picture.load().shape == (picture.height, picture.width, 3)
+
+
+@pytest.mark.parametrize("kind", ["upright", "no EXIF", "grey", "progressive", "comment", "ICC"])
+def test_plain_jpegs_are_not_left_to_pillow(kind: str) -> None:
+    data = {
+        "upright": lambda: oriented(1),
+        "no EXIF": lambda: encoded(photo(1)),
+        "grey": lambda: encoded(photo(1).convert("L")),
+        "progressive": lambda: encoded(photo(1), progressive=True),
+        "comment": lambda: encoded(photo(1), comment=b"by hand"),
+        "ICC": lambda: encoded(photo(1), icc_profile=bytes(100)),
+    }[kind]()
+    assert jpeg.parse(data) is not None
+    assert np.array_equal(FastPicture(data, NAME).load(), np.asarray(decode(data, NAME)))
+
+
+def test_absurd_sizes_are_refused_before_they_cost_memory() -> None:
+    data = bytearray(encoded(photo(1)))
+    parsed = jpeg.parse(bytes(data))
+    assert parsed is not None
+    data[parsed.size_at : parsed.size_at + 4] = b"\x27\x10\x27\x10"  # 10,000 x 10,000
+    with pytest.raises(UnreadableImage, match="pixels, more than"):
+        FastPicture(bytes(data), NAME)
+
+
+def verdict(data: bytes, backend: Backend) -> str | None:
+    """Why an image cannot be read; None if it can."""
+    try:
+        open_picture(data, NAME, backend).resized((0, 0, 9, 9), 16, BILINEAR)
+    except UnreadableImage as error:
+        assert error.name == NAME
+        return error.reason
+    return None
+
+
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"restart_marker_blocks": 1}])
+def test_truncated_files_are_refused_with_pillows_words(options: dict[str, int]) -> None:
+    data = encoded(hard(4, (120, 90)), quality=90, **options)
+    for end in [*range(0, 700, 3), *range(700, len(data), 211), len(data) - 2, len(data)]:
+        assert verdict(data[:end], Backend.fast) == verdict(data[:end], Backend.pillow)
+
+
+@given(st.data())
+@settings(max_examples=200)
+def test_damage_is_judged_as_pillow_does(data: st.DataObject) -> None:
+    """One byte anywhere in the headers is changed: the same verdict, and the same size."""
+    whole = encoded(photo(7, (60, 50)), quality=90)
+    parsed = jpeg.parse(whole)
+    assert parsed is not None
+    at = data.draw(st.integers(0, parsed.scan_at - 1))
+    damaged = bytearray(whole)
+    damaged[at] ^= data.draw(st.integers(1, 255))
+    sizes = []
+    for backend in Backend:
+        try:
+            picture = open_picture(bytes(damaged), NAME, backend)
+            picture.load()
+            sizes.append((picture.width, picture.height))
+        except UnreadableImage as error:
+            sizes.append(error.reason)
+    assert sizes[0] == sizes[1]
+
+
+@given(st.integers(0, 2**64 - 1), st.integers(0, 2**40), st.integers(0, 2**40))
+def test_draws_are_the_image_generators(seed: int, epoch: int, index: int) -> None:
+    draws = Draws(seed)
+    for place in ((epoch, index), (index, epoch), (epoch, index)):
+        draws.go_to(*place)
+        generator = image_generator(seed, *place)
+        assert [draws.random() for _ in range(70)] == [generator.random() for _ in range(70)]
+
+
+@pytest.mark.parametrize("backend", list(Backend))
+def test_batches_do_not_depend_on_workers(
+    image_folder: Callable[..., Path], backend: Backend
+) -> None:
+    sources = open_sources(DataConfig(DataKind.folder, str(image_folder({"a": 5, "b": 6}))))
+
+    def batches(workers: int) -> list[torch.Tensor]:
+        train = training_batches(
+            sources.train, TrainingOrder(11, 4, 3, True, 5), start_step=0, stop_step=6,
+            image_size=32, augmentation=AugmentationConfig(), seed=3, workers=workers,
+            on_error=OnError.fail, backend=backend,
+        )  # fmt: skip
+        held = validation_batches(
+            sources.train, image_size=32, batch=4, workers=workers, on_error=OnError.fail,
+            backend=backend,
+        )  # fmt: skip
+        return [batch.images for batch in itertools.chain(train, held)]
+
+    alone, together = batches(0), batches(2)
+    assert len(alone) == 9
+    assert all(torch.equal(*pair) for pair in zip(alone, together, strict=True))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_the_fast_backend_skips_what_pillow_skips(
+    image_folder: Callable[..., Path], workers: int
+) -> None:
+    source = open_sources(DataConfig(DataKind.folder, str(image_folder({"a": 5, "b": 6})))).train
+    for index, data in ((3, b""), (4, b"no image"), (10, source.read(10)[:-100])):
+        Path(source.name(index)).write_bytes(data)
+    found = []
+    for backend in Backend:
+        batches = list(
+            training_batches(
+                source,
+                TrainingOrder(11, 4, 3, True, 5),
+                start_step=0,
+                stop_step=6,
+                image_size=32,
+                augmentation=AugmentationConfig(),
+                seed=3,
+                workers=workers,
+                on_error=OnError.skip,
+                backend=backend,
+            )
+        )
+        factors = torch.cat([batch.factors for batch in batches])
+        labels = [label for batch in batches for label in batch.labels.tolist()]
+        found.append((factors.tolist(), labels, [batch.replaced for batch in batches]))
+    assert found[0] == found[1]
+    assert any(found[0][2])
