@@ -7,6 +7,7 @@ it stays as `previous.pt`. `best.pt` holds the network of the best evaluation, w
 """
 
 import hashlib
+import io
 import os
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
@@ -35,8 +36,11 @@ def save(state: dict[str, Any], folder: Path, name: str = LAST) -> None:
     """
     target, temporary = folder / name, folder / f".{name}.tmp"
     try:
+        # By way of memory: of a full disk torch would say "unexpected pos", and no more.
+        content = io.BytesIO()
+        torch.save({"format": FORMAT, **state}, content)
         with temporary.open("wb") as file:
-            torch.save({"format": FORMAT, **state}, file)
+            file.write(content.getbuffer())
             file.flush()
             os.fsync(file.fileno())
         if (reason := damage(temporary)) is not None:
@@ -49,7 +53,7 @@ def save(state: dict[str, Any], folder: Path, name: str = LAST) -> None:
             link.replace(folder / PREVIOUS)
         temporary.replace(target)
         _sync_folder(folder)
-    except (OSError, RuntimeError) as error:
+    except OSError as error:
         with suppress(OSError):  # a folder that has turned read-only lets nothing be removed
             temporary.unlink(missing_ok=True)
         raise UserError(

@@ -4,6 +4,7 @@ import os
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
 from bn_inception.errors import AgreedError, UserError
@@ -20,6 +22,7 @@ from bn_inception.errors import AgreedError, UserError
 T = TypeVar("T")
 
 _VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+_ATTEMPT = "bn_inception/attempt"
 _FAILURE, _SIGN_OF_LIFE = "bn_inception/failure", "bn_inception/alive"
 _WATCH_SECONDS = 1.0
 """How often a process asks whether another one has failed, and gives a sign of life."""
@@ -190,6 +193,7 @@ def joined(world: World, device: torch.device, timeout: float) -> Generator[None
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     try:
         store, _, _ = next(rendezvous("env://", timeout=timedelta(seconds=timeout)))
+        store = _fresh(store, world, timeout)
         dist.init_process_group(
             backend,
             store=store,
@@ -223,6 +227,32 @@ def joined(world: World, device: torch.device, timeout: float) -> Generator[None
     finally:
         watch.stop()
     dist.destroy_process_group()
+
+
+def _fresh(store: Any, world: World, timeout: float) -> Any:
+    """The part of `store` that belongs to this attempt alone.
+
+    torchrun keeps one store over its restarts, and its count of restarts is not the same on all
+    machines (pytorch #135712). So the first process names the attempt, and takes note of the others
+    by names of their own: one that meets the name of an earlier attempt is not on its list.
+
+    Raises:
+        RuntimeError: the others, or the first, do not come within `timeout` seconds.
+    """
+    own, until = uuid.uuid4().hex, time.monotonic() + timeout
+    if world.first:
+        store.set(_ATTEMPT, own)
+        come = [store.get(f"{own}/{rank}").decode() for rank in range(1, world.size)]
+        store.set(f"{own}/come", " ".join(come))
+        return PrefixStore(own, store)
+    while time.monotonic() < until:
+        attempt = store.get(_ATTEMPT).decode()
+        store.set(f"{attempt}/{world.rank}", own)
+        come_key = f"{attempt}/come"
+        if store.check([come_key]) and own in store.get(come_key).decode().split():
+            return PrefixStore(attempt, store)
+        time.sleep(0.05)
+    raise RuntimeError(f"process 0 has not come within {timeout:g} s")
 
 
 class _Watch:
@@ -301,10 +331,11 @@ class _Watch:
                     with self._lock:
                         found = others.missing(self._store, lost=self._lost.is_set())
                 except RuntimeError:
+                    said = "process 0 or torchrun, which has gone; continue with run.resume=true"
+                else:
+                    if found is not None:
+                        self._tell(found)
                     continue
-                if found is not None:
-                    self._tell(found)
-                continue
             if not self._done.wait(_GRACE_SECONDS):
                 rank, size = self._world.rank, self._world.size
                 print(

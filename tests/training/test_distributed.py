@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -26,7 +27,7 @@ from bn_inception.data import DataConfig, DataKind, OnError, open_sources, valid
 from bn_inception.evaluation import evaluate
 from bn_inception.network import Processes, checkpoint, running_statistics, set_statistics
 from bn_inception.training import joined, loop, world_from_environment
-from bn_inception.training.distributed import ALONE, World
+from bn_inception.training.distributed import ALONE, World, _fresh
 from bn_inception.training.optimizer import OptimizerConfig, build_optimizer
 from bn_inception.training.session import choose_device, derived_seed
 from bn_inception.training.settings import Device
@@ -220,6 +221,54 @@ def test_a_signal_to_any_rank_stops_all_at_one_step_and_nothing_is_lost(
     assert len(set(refused)) == 1
     assert "AgreedError" in refused[0] and "run.resume=true" in refused[0]
     twin.assert_equal("stopped", "whole")
+
+
+@pytest.mark.parametrize(("hurried", "saved"), [(0, 3), (1, 2)])
+def test_the_first_ranks_clock_decides_for_all(
+    twin: Runs, monkeypatch: pytest.MonkeyPatch, hurried: int, saved: int
+) -> None:
+    """On one rank a checkpoint is due at every step; by steps they fall on 2, 4 and 6."""
+
+    def crash() -> None:
+        raise MemoryError
+
+    def on_rank(rank: int) -> int:
+        minutes = "1e-9" if rank == hurried else "null"
+        clock = f"train.checkpoint_minutes={minutes}"
+        return dispatch(twin.arguments("clocked", *PER_RANK, clock))
+
+    monkeypatch.setattr(loop, "train_step", on_rank_one(loop.train_step, 4, crash))
+    assert "MemoryError" in run_ranks(2, on_rank)[1]
+    monkeypatch.undo()
+    assert twin.state("clocked")["step"] == saved
+    assert twin.train(2, "clocked", *PER_RANK, "run.resume=auto") == [0, 0]
+    twin.assert_equal("clocked", "whole")
+
+
+def test_what_an_earlier_attempt_left_in_the_store_is_not_met() -> None:
+    """torchrun keeps one store over its restarts."""
+    store = torch.distributed.HashStore()
+
+    def attempt(number: int, size: int) -> list[str]:
+        found = [""] * size
+
+        def come(rank: int) -> None:
+            part = _fresh(store, World(rank, size), 60)
+            if rank == 0:
+                part.set("number", str(number))
+            found[rank] = part.get("number").decode()
+
+        # The first comes last, so that the others meet the name of the attempt before.
+        threads = [threading.Thread(target=come, args=(rank,)) for rank in reversed(range(size))]
+        for thread in threads:
+            thread.start()
+            time.sleep(0.1)
+        for thread in threads:
+            thread.join(60)
+        return found
+
+    for number, size in enumerate((2, 3, 2)):
+        assert attempt(number, size) == [str(number)] * size
 
 
 def test_a_checkpoint_goes_from_one_process_to_two_and_back(runs: Runs) -> None:

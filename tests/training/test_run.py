@@ -3,9 +3,6 @@
 import json
 import os
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -186,28 +183,35 @@ def test_a_signal_saves_at_once_and_the_run_continues(
     twin.assert_equal("stopped", "whole")
 
 
-@pytest.mark.timeout(300)
-def test_kill_9_at_any_moment_and_other_workers(twin: Runs) -> None:
-    """Killed three times wherever it happens to be, continued with 0, 1 and 2 loader workers."""
-    command = [sys.executable, "-m", "bn_inception"]
-    metrics = twin.root / "killed" / "metrics.jsonl"
-    for attempt, workers in enumerate((0, 2, 1)):
-        arguments = twin.arguments(
-            "killed", TWIN, "run.resume=auto", f"data.workers={workers}", recipe="bn_baseline"
-        )
-        process = subprocess.Popen([*command, *arguments], stderr=subprocess.DEVNULL)
-        # Wait for new lines, then a moment more: inside a step, an evaluation or a save.
-        lines = len(metrics.read_bytes().splitlines()) if metrics.exists() else 0
-        deadline = time.monotonic() + 90
-        while process.poll() is None and time.monotonic() < deadline:
-            if metrics.exists() and len(metrics.read_bytes().splitlines()) >= lines + 2:
-                break
-            time.sleep(0.005)
-        time.sleep(0.01 * attempt)
-        process.kill()
-        process.wait()
-    assert twin.train("killed", TWIN, "run.resume=auto", recipe="bn_baseline") == 0
-    twin.assert_equal("killed", "whole")
+@pytest.mark.parametrize("minutes", ["1e-9", "null"])
+def test_checkpoints_by_the_clock_change_nothing(
+    twin: Runs, monkeypatch: pytest.MonkeyPatch, minutes: str
+) -> None:
+    """Due at every step, or never; crashed at step 5, two steps after the last one by steps."""
+    update = loop.train_step
+    done = 0
+
+    def crash(*arguments: Any, **named: Any) -> Any:
+        nonlocal done
+        done += 1
+        if done == 6:
+            raise MemoryError
+        return update(*arguments, **named)
+
+    monkeypatch.setattr(loop, "train_step", crash)
+    clock = f"train.checkpoint_minutes={minutes}"
+    with pytest.raises(MemoryError):
+        twin.train("clocked", TWIN, clock, recipe="bn_baseline")
+    monkeypatch.undo()
+    saved = checkpoint.load(twin.root / "clocked" / "checkpoints" / "last.pt")["step"]
+    assert saved == (3 if minutes == "null" else 5)
+    assert twin.train("clocked", TWIN, clock, "run.resume=true", recipe="bn_baseline") == 0
+    twin.assert_equal("clocked", "whole")
+
+
+def test_a_clock_that_stands_still_is_refused(runs: Runs) -> None:
+    with pytest.raises(UserError, match=r"train\.checkpoint_minutes: 0\.0 is not a positive"):
+        runs.train("never", "train.checkpoint_minutes=0")
 
 
 def test_other_seeds_are_other_runs(twin: Runs) -> None:
