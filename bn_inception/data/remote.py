@@ -268,20 +268,28 @@ class _CachedReader:
         """`length` bytes of a shard from `offset` on.
 
         Raises:
-            OSError: the local disk fails.
-            UserError: the shard cannot be fetched.
+            UserError: the shard cannot be fetched, or the local disk fails: no image is to blame.
         """
         wanted = self._files[file]
+        path = self._cache.path(wanted.name)
         while True:
             try:
-                descriptor = os.open(self._cache.path(wanted.name), os.O_RDONLY | os.O_CLOEXEC)
+                descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+                try:
+                    if os.fstat(descriptor).st_size == wanted.size:
+                        return read_piece(descriptor, offset, length, path)
+                finally:
+                    os.close(descriptor)
+                os.unlink(path)  # not as this package leaves it
             except FileNotFoundError:
-                self._cache.obtain(wanted.name, wanted.size, lambda path: fetch(wanted, path))
-                continue  # unless it had to make room again meanwhile, it is there now
-            try:
-                return read_piece(descriptor, offset, length, wanted.url)
-            finally:
-                os.close(descriptor)
+                pass
+            except OSError as error:
+                raise UserError(
+                    f"data.cache: {path} cannot be read ({error.strerror or error}); check the "
+                    "disk, or give another folder"
+                ) from error
+            # Unless it has to make room again meanwhile, it is there the next time.
+            self._cache.obtain(wanted.name, wanted.size, lambda path: fetch(wanted, path))
 
 
 class ReadingSequence:
