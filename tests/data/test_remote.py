@@ -237,6 +237,26 @@ def test_the_sequence_is_that_of_the_images(
     assert set(upcoming[:soon]) == set(touched[: in_flight * batch])
 
 
+@pytest.mark.parametrize("step", [0, 20_000_000])
+def test_reading_ahead_from_a_late_step_costs_what_it_does_from_the_first(
+    step: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    computed: list[int] = []
+    permuted = TrainingOrder._permuted
+
+    def counted(self: TrainingOrder, epoch: int) -> Any:
+        computed.append(epoch)
+        return permuted(self, epoch)
+
+    monkeypatch.setattr(TrainingOrder, "_permuted", counted)
+    shard = (np.arange(10_007) // 100).astype(np.int32)
+    sequence = remote.ReadingSequence(TrainingOrder(10_007, 32, 1, True, 100), shard)
+    for later in range(50):
+        sequence.upcoming(step + later, 8)
+    epoch = step * 32 // 10_007
+    assert computed == [epoch, epoch + 1]
+
+
 FAULTS = ("503", "429", "reset", "cut", "short", "long", "wrong")
 
 
