@@ -22,7 +22,7 @@ from bn_inception.cli.main import dispatch
 from bn_inception.data import remote
 from bn_inception.data.audit import audit
 from bn_inception.data.loader import training_batches, validation_batches
-from bn_inception.data.order import TrainingOrder
+from bn_inception.data.order import TrainingOrder, stored_order
 from bn_inception.data.photometric import AugmentationConfig, Photometric
 from bn_inception.data.prepare import PrepareConfig, prepare
 from bn_inception.data.source import (
@@ -132,14 +132,13 @@ def test_the_batches_are_those_of_the_folder(
     far = opened(in_memory(shards) if protocol == "memory" else server.url, tmp_path)
     assert far.train.fingerprint() == local.train.fingerprint()
     assert far.validation.fingerprint() == local.validation.fingerprint()
-    assert far.train.name(3).partition("://")[2] and far.train.identity(3) == local.train.identity(
-        3
-    )
+    assert far.train.identity(3) == local.train.identity(3)
+    assert "://" in far.train.name(3)
     # Over the end of an epoch, and with workers that start at once.
     assert_same(read(far, 7, 23, workers), read(local, 7, 23))
     assert_same(held_out(far, workers), held_out(local))
-    fetched = [name for name in server.asked if name.endswith(".tar")]
-    assert len(fetched) == len(set(fetched))  # all fit: each was fetched once
+    # Once all is here, an opening reads the descriptions and nothing else.
+    assert [far.train.read(i) for i in range(60)] == [local.train.read(i) for i in range(60)]
     again = opened(server.url, tmp_path) if protocol == "http" else far
     before = len(server.asked)
     assert_same(read(again, 0, 4), read(local, 0, 4))
@@ -170,8 +169,18 @@ def test_a_small_cache_is_never_over_its_bound(
     assert max(seen) <= limit
     assert max(seen) > sum(sizes(shards, "val")) + max(sizes(shards, "train"))
     fetched = [name for name in server.asked if name.endswith(".tar")]
-    # Four epochs of ten shards, and no shard twice an epoch; held-out ones stay.
-    assert 20 <= sum(name.startswith("train-") for name in fetched) <= 40 + 4
+    assert len(fetched) > len(set(fetched))  # some made room, and came again
+
+
+def test_held_out_shards_stay_whatever_is_read(
+    shards: Path, server: ShardServer, tmp_path: Path
+) -> None:
+    limit = sum(sizes(shards, "val")) + 2 * max(sizes(shards, "train"))
+    far, local = opened(server.url, tmp_path, limit), opened(shards, tmp_path)
+    for _ in range(2):
+        assert_same(held_out(far), held_out(local))
+        for index in range(len(far.train)):
+            assert far.train.read(index) == local.train.read(index)
     assert_same(held_out(far), held_out(local))
     held = [name for name in server.asked if name.startswith("val-") and name.endswith(".tar")]
     assert len(held) == len(set(held)) == 3
@@ -195,8 +204,8 @@ def test_ranks_of_one_machine_share_the_cache(
         children.append(child)
     assert [os.waitpid(child, 0)[1] for child in children] == [0, 0]
     fetched = [name for name in server.asked if name.endswith(".tar")]
-    assert len(fetched) == len(set(fetched))
-    assert len([name for name in fetched if name.startswith("train-")]) >= 8
+    # A rank that ends gives up the downloads that it was at.
+    assert 8 <= len(fetched) <= len(set(fetched)) + remote.STREAMS
 
 
 def test_a_resumed_run_fetches_first_what_it_reads_first(
@@ -255,6 +264,33 @@ def test_reading_ahead_from_a_late_step_costs_what_it_does_from_the_first(
         sequence.upcoming(step + later, 8)
     epoch = step * 32 // 10_007
     assert computed == [epoch, epoch + 1]
+
+
+@given(
+    images=st.integers(2, 60),
+    batch=st.integers(1, 8),
+    size=st.integers(1, 30),
+    stored=st.integers(1, 30),
+    mixed=st.booleans(),
+    in_flight=st.integers(1, 10),
+)
+@settings(max_examples=100)
+def test_no_window_of_batches_lies_in_more_than_is_asked_for(
+    images: int, batch: int, size: int, stored: int, mixed: bool, in_flight: int
+) -> None:
+    random = np.random.default_rng(images)
+    place = np.empty(images, np.int64)
+    place[stored_order(images)] = np.arange(images)
+    shard = (random.permutation(images) if mixed else place) // stored
+    bytes_of = random.integers(1, 1000, int(shard.max()) + 1)
+    needs = remote.Needs.of(shard, bytes_of, size, in_flight * batch)
+    order = TrainingOrder(images, batch, 3, True, size)
+    for step in range(3 * images // batch + 1):
+        window = [order.batch(later)[1] for later in range(step, step + in_flight)]
+        assert bytes_of[np.unique(shard[np.concatenate(window)])].sum() <= needs.at_once
+    assert needs.at_once <= needs.every == bytes_of[np.unique(shard)].sum()
+    if not mixed and size % stored == 0:
+        assert needs.epoch == needs.every
 
 
 FAULTS = ("503", "429", "reset", "cut", "short", "long", "wrong")
