@@ -41,6 +41,7 @@ usage: bn-inception train [recipe=NAME] [scale=NAME] [data=NAME] [key=value ...]
   optimizer.learning_rate= optimizer.warmup= milestones=[0.2,0.3]
   batch.global=32 batch.norm_group=32 batch.synchronized= batch.rate_factor=
   data.root= data.workers= data.on_error=fail|skip data.first_classes=
+  data.cache= data.cache_gib=32   (data=shards takes data.root=https://..., s3://...)
   network.pool_projection=96|128 network.first_convolution=separable|full
   network.auxiliary_head= network.convolution_bias= network.width=
   machine.device=auto|cpu|cuda machine.threads= machine.timeout=600

@@ -131,6 +131,8 @@ class FileCache:
             if os.path.exists(path):
                 return Outcome.here
             part = f"{path}.{size}{_PART}"
+            with suppress(FileNotFoundError):
+                os.unlink(part)  # of a killed process: it would count as a download under way
             room = self._reserve(part, size, rank)
             if room is not Outcome.here:
                 return room

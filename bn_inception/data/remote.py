@@ -81,6 +81,44 @@ class RemoteFile(NamedTuple):
     sha256: str
 
 
+class Needs(NamedTuple):
+    """What reading in an order takes, in bytes of shards.
+
+    Attributes:
+        every: of all shards that hold an image, each once.
+        epoch: fetched in an epoch where only what is read at once can be kept.
+        at_once: that the images in flight lie in, at most.
+    """
+
+    every: int
+    epoch: int
+    at_once: int
+
+    @classmethod
+    def of(
+        cls, shard: NDArray[Any], sizes: NDArray[np.int64], shard_size: int, in_flight: int
+    ) -> "Needs":
+        """Compute them for a shuffled order.
+
+        Args:
+            shard: stored shard of every image, shape (images,).
+            sizes: bytes of every stored shard, shape (shards,).
+            shard_size: images in a shard of the order.
+            in_flight: images that are read at once.
+        """
+        images = len(shard)
+        size = min(shard_size, images)
+        blocks = np.arange(images) // size
+        touched = np.unique(blocks * len(sizes) + shard[stored_order(images)])
+        touching = sizes[touched % len(sizes)]
+        by_block = np.bincount(touched // len(sizes), weights=touching)
+        # A window of images lies in as many of the order's shards, one more where it straddles
+        # their ends, and one more where the last shard is short.
+        window = 1 + math.ceil((in_flight - 1) / size) + bool(images % size)
+        every = int(sizes[np.unique(shard)].sum())
+        return cls(every, int(touching.sum()), min(every, int(np.sort(by_block)[-window:].sum())))
+
+
 class RemoteShards(ShardSource):
     """The images of one split's shards below a URL.
 
@@ -149,32 +187,26 @@ class RemoteShards(ShardSource):
         Raises:
             UserError: it does not; what it would need is named.
         """
-        images, sizes = len(self), np.array(self.meta.shard_bytes, np.int64)
-        size = min(shard_size, images)
-        blocks = np.arange(images) // size
-        touched = np.unique(blocks * len(sizes) + self._shard[stored_order(images)])
-        by_block = np.bincount(touched // len(sizes), weights=sizes[touched % len(sizes)])
-        # A window of images lies in as many of the order's shards, one more where it straddles
-        # their ends, and one more where the last shard is short.
-        window = 1 + math.ceil((in_flight - 1) / size) + bool(images % size)
-        every = int(sizes[np.unique(touched % len(sizes))].sum())
-        at_once = min(every, int(np.sort(by_block)[-window:].sum()))
+        sizes = np.array(self.meta.shard_bytes, np.int64)
+        needs = Needs.of(self._shard[: len(self)], sizes, shard_size, in_flight)
         whole = 0 if self._kept is None else sum(self._kept.meta.shard_bytes)
         stored, limit = self.meta.shard_size, self._cache.limit
         other = "" if shard_size % stored == 0 else f", or order.shard_size={stored} (as stored)"
-        if whole + at_once > limit:
+        if whole + needs.at_once > limit:
             raise UserError(
-                f"data.cache_gib: {_gib(limit)} is too small: {_gib(at_once)} GiB of training "
-                f"shards are read at once with order.shard_size={shard_size}, and {_gib(whole)} "
-                f"GiB of held-out shards stay; set data.cache_gib={_gib(whole + at_once)} or "
-                f"more{other}"
+                f"data.cache_gib: {_gib(limit)} is too small: {_gib(needs.at_once)} GiB of "
+                f"training shards are read at once with order.shard_size={shard_size}, and "
+                f"{_gib(whole)} GiB of held-out shards stay; set "
+                f"data.cache_gib={_gib(whole + needs.at_once)} or more{other}"
             )
-        times = float(sizes[touched % len(sizes)].sum()) / every
-        if times > 1 and whole + every > limit:
+        times = needs.epoch / needs.every
+        if times > 1 and whole + needs.every > limit:
+            why = "the first classes lie in all of them"
+            if other:
+                why = f"order.shard_size={shard_size} is no multiple of their {stored} images"
             return (
-                f"data.root: an epoch fetches every shard {times:.1f} times, because "
-                f"order.shard_size={shard_size} is no multiple of the {stored} images of a stored "
-                f"shard; set data.cache_gib={_gib(whole + every)} to keep all{other}"
+                f"data.root: an epoch fetches every shard {times:.1f} times, because {why}; set "
+                f"data.cache_gib={_gib(whole + needs.every)} to keep all{other}"
             )
         return ""
 
@@ -268,20 +300,28 @@ class _CachedReader:
         """`length` bytes of a shard from `offset` on.
 
         Raises:
-            OSError: the local disk fails.
-            UserError: the shard cannot be fetched.
+            UserError: the shard cannot be fetched, or the local disk fails: no image is to blame.
         """
         wanted = self._files[file]
+        path = self._cache.path(wanted.name)
         while True:
             try:
-                descriptor = os.open(self._cache.path(wanted.name), os.O_RDONLY | os.O_CLOEXEC)
+                descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+                try:
+                    if os.fstat(descriptor).st_size == wanted.size:
+                        return read_piece(descriptor, offset, length, path)
+                finally:
+                    os.close(descriptor)
+                os.unlink(path)  # not as this package leaves it
             except FileNotFoundError:
-                self._cache.obtain(wanted.name, wanted.size, lambda path: fetch(wanted, path))
-                continue  # unless it had to make room again meanwhile, it is there now
-            try:
-                return read_piece(descriptor, offset, length, wanted.url)
-            finally:
-                os.close(descriptor)
+                pass
+            except OSError as error:
+                raise UserError(
+                    f"data.cache: {path} cannot be read ({error.strerror or error}); check the "
+                    "disk, or give another folder"
+                ) from error
+            # Unless it has to make room again meanwhile, it is there the next time.
+            self._cache.obtain(wanted.name, wanted.size, lambda path: fetch(wanted, path))
 
 
 class ReadingSequence:

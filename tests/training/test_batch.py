@@ -29,6 +29,65 @@ def test_the_slices_of_all_ranks_are_the_batch_of_one(
         assert np.array_equal(np.concatenate(pieces), whole)
 
 
+orders = st.fixed_dictionaries(
+    {
+        "images": st.integers(1, 400),
+        "seed": st.integers(0, 2**64 - 1),
+        "within_shard_shuffling": st.booleans(),
+        "shard_size": st.integers(1, 500),
+    }
+)
+
+
+def by_rank(order: TrainingOrder, size: int, steps: range) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Epochs and indices of what each of `size` processes reads in these steps."""
+    parts = split(BatchConfig(order.batch_size), size, normalized=False)
+    batches = [order.batch(step) for step in steps]
+    return [
+        (
+            np.concatenate([epochs[parts.places(rank)] for epochs, _ in batches]),
+            np.concatenate([indices[parts.places(rank)] for _, indices in batches]),
+        )
+        for rank in range(size)
+    ]
+
+
+@given(orders, st.sampled_from([8, 16, 24]), st.integers(0, 10**9))
+def test_the_batch_is_the_same_for_1_2_4_and_8_processes(
+    arguments: dict[str, int], batch: int, step: int
+) -> None:
+    # Every process has an order of its own.
+    alone = TrainingOrder(batch=batch, **arguments).batch(step)
+    for size in (1, 2, 4, 8):
+        parts = split(BatchConfig(batch), size, normalized=False)
+        read = [
+            [
+                part[parts.places(rank)]
+                for part in TrainingOrder(batch=batch, **arguments).batch(step)
+            ]
+            for rank in range(size)
+        ]
+        for whole, pieces in zip(alone, zip(*read, strict=True), strict=True):
+            assert np.array_equal(np.concatenate(pieces), whole)
+
+
+@given(orders, st.sampled_from([1, 2, 4, 8]), st.integers(1, 4), st.integers(0, 10**6))
+def test_the_processes_share_an_epoch_without_overlap(
+    arguments: dict[str, int], size: int, each: int, epoch: int
+) -> None:
+    order = TrainingOrder(batch=max(2, size * each), **arguments)
+    if order.batch_size % size:
+        return
+    images = order.images
+    steps = range(epoch * images // order.batch_size, -(-(epoch + 1) * images // order.batch_size))
+    read = [indices[epochs == epoch] for epochs, indices in by_rank(order, size, steps)]
+    for indices in read:
+        assert len(np.unique(indices)) == len(indices)
+    together = np.concatenate(read)
+    assert len(together) == images  # none twice, over all processes
+    assert np.array_equal(np.sort(together), np.arange(images))
+
+
 @given(images=st.integers(1, 500), batch=st.integers(1, 70), size=st.integers(1, 9))
 def test_every_held_out_image_is_judged_exactly_once(images: int, batch: int, size: int) -> None:
     if images < size:
