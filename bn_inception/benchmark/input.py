@@ -33,6 +33,7 @@ from bn_inception.benchmark.peers.reference import REFERENCE, REFERENCE_FULL
 from bn_inception.benchmark.rows import InputRow
 from bn_inception.benchmark.ways import Images, Peer, Way, rate
 from bn_inception.data import (
+    Backend,
     DataConfig,
     ImageSource,
     OnError,
@@ -202,6 +203,11 @@ class Chosen:
         """Label of every image, shape (images,)."""
         return self._labels
 
+    @property
+    def sizes(self) -> NDArray[np.integer[Any]]:
+        """Bytes of every encoded image, shape (images,)."""
+        return self._source.sizes[self._indices]
+
     def __len__(self) -> int:
         return len(self._indices)
 
@@ -258,7 +264,7 @@ def copied(
             for index in stored_order(len(source)).tolist():
                 progress("copying images", len(indices), wanted)
                 try:
-                    read_image(source, index)
+                    read_image(source, index, Backend.pillow)  # which decodes at once
                 except UnreadableImage as error:
                     if on_error is OnError.fail:
                         raise UserError(

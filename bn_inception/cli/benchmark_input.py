@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -40,7 +41,7 @@ def run(arguments: Sequence[str]) -> int:
     output = None if config.output is None else Path(config.output).expanduser()
     if output is not None and not output.parent.is_dir():
         raise UserError(f"output: {output.parent} is no folder; make it first")
-    with ProgressBar(sys.stderr) as bar:
+    with closing(ProgressBar(sys.stderr)) as bar:
         result = benchmark_input(config.data, config.benchmark, bar.say, bar)
     print(as_table(result.rows))
     print()

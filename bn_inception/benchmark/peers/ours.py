@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from bn_inception.benchmark.ways import Images, Peer, Stream, Way
 from bn_inception.data import (
     AugmentationConfig,
+    Backend,
     ImageSource,
     OnError,
     Photometric,
@@ -30,6 +31,7 @@ from bn_inception.training.transfer import on_device
 READING = "reading alone"
 DECODING = "decoding alone (Pillow)"
 LOADER = "bn-inception"
+LOADER_PILLOW = "bn-inception, data.backend=pillow"
 LOADER_FULL = "bn-inception, full distortion"
 COUNTED_FULL = "bn-inception + to_input, full distortion"
 
@@ -57,8 +59,12 @@ def peer(device: Device, name: str) -> Peer:
         (
             Way(READING, partial(_alone, work=_read), note="bytes of the files, not decoded"),
             Way(DECODING, partial(_alone, work=_decode), note="whole images, no crop or resize"),
-            # A decoding backend is an argument of `_loaded`, and a row here.
             Way(LOADER, partial(_loaded, photometric=Photometric.none), note=apart),
+            Way(
+                LOADER_PILLOW,
+                partial(_loaded, photometric=Photometric.none, backend=Backend.pillow),
+                note=apart,
+            ),
             Way(
                 f"{LOADER} + to_input",
                 partial(_loaded, photometric=Photometric.none, device=device),
@@ -93,6 +99,7 @@ def _loaded(
     *,
     photometric: Photometric,
     device: Device | None = None,
+    backend: Backend = Backend.fast,
 ) -> Stream:
     batches = training_batches(
         images.source,
@@ -104,6 +111,7 @@ def _loaded(
         seed=seed,
         workers=workers,
         on_error=OnError.fail,
+        backend=backend,
     )
     with closing(batches):
         if device is None:
@@ -132,7 +140,7 @@ def _read(source: ImageSource, index: int) -> None:
 
 
 def _decode(source: ImageSource, index: int) -> None:
-    read_image(source, index)
+    read_image(source, index, Backend.pillow)
 
 
 @dataclass(frozen=True)
