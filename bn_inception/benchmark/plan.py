@@ -21,20 +21,19 @@ from bn_inception.benchmark.forecast import (
     ring_bytes,
     run_folder_bytes,
 )
-from bn_inception.data import DataConfig, Sources, default_workers
+from bn_inception.data import DataConfig, Sources, default_workers, shared_memory
 from bn_inception.errors import UserError
 from bn_inception.network import (
     Inception,
     NetworkConfig,
     Normalization,
-    Precision,
     running_statistics,
     saved_bytes,
 )
 from bn_inception.paper import results
 from bn_inception.training.batch import split
 from bn_inception.training.distributed import World
-from bn_inception.training.session import choose_device
+from bn_inception.training.session import EVALUATION_BATCH, choose_device
 from bn_inception.training.session import plan as durations_of
 from bn_inception.training.settings import RunConfig
 
@@ -213,16 +212,25 @@ def lines(
     ]
     parameters = max(run.work.parameters for run in planned)
     saved = max(_saved(run) for run in planned)
-    bf16 = getattr(config.machine, "precision", None) is Precision.bf16
     said.append(
         f"Device memory: {_gib(device_bytes(parameters, saved))} a process: {parameters:,} "
         "parameters with gradients and momenta, and activations kept for the backward pass, "
-        f"counted in float32{' (bf16 keeps about half of them)' if bf16 else ''}; not the "
-        "libraries' workspace, on CUDA about another GiB."
+        "counted in float32 (bf16 keeps about half of them); not the libraries' workspace, on CUDA "
+        "about another GiB."
     )
     said.append(
         f"Memory: {_gib(layout.workers * WORKER_BYTES)} for {layout.workers} workers "
         f"(assumed: {_gib(WORKER_BYTES)} each), and what the system can spare to keep the data in."
+    )
+    shared = shared_memory.needed(
+        layout.workers,
+        sum(
+            shared_memory.batch_bytes(images, size) for images in (layout.images, EVALUATION_BATCH)
+        ),
+    )
+    said.append(
+        f"Shared memory: {_gib(shared)} in {shared_memory.FOLDER} for batches on their way from "
+        "workers, a training and an evaluation batch at a time."
     )
     folder = sum(
         run_folder_bytes(run.work.parameters, run.work.updates, log_every) for run in planned

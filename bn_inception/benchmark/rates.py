@@ -9,8 +9,12 @@ import torch
 
 from bn_inception.benchmark.forecast import FLOAT_BYTES, ring_bytes
 from bn_inception.data import Sources, TrainingOrder, training_batches
-from bn_inception.network import Inception, initialize
-from bn_inception.training.distributed import World
+from bn_inception.network import Inception, initialize, set_precision
+from bn_inception.training.batch import Split
+from bn_inception.training.capture import WARM_UP
+from bn_inception.training.distributed import ALONE, World
+from bn_inception.training.execution import Execution
+from bn_inception.training.machine import resolve
 from bn_inception.training.optimizer import build_optimizer
 from bn_inception.training.settings import RunConfig
 from bn_inception.training.step import train_step
@@ -43,6 +47,7 @@ def worker_images_per_second(config: RunConfig, sources: Sources, batches: int) 
         seed=config.run.seed,
         workers=0,
         on_error=config.data.on_error,
+        backend=config.data.backend,
     )
     with closing(made):
         next(made)
@@ -87,26 +92,43 @@ def _median_seconds(world: World, values: torch.Tensor) -> float:
 def update_seconds(
     config: RunConfig, classes: int, images: int, device: torch.device, updates: int
 ) -> float:
-    """Median seconds of forward, backward and update of one process, on random images.
+    """Median seconds of forward, backward and update of one process alone, on random images.
 
     Args:
-        config: of a run; in a world of one, its network and machine are those of training.
+        config: of a run; its network and machine.
         classes: outputs.
-        images: in the update.
+        images: in the update, one mini-batch to BN.
         device: of the network.
-        updates: that are timed, after two that are not.
+        updates: that are timed; those that compile and capture come before.
+
+    Raises:
+        UserError: a piece of the machine that this device cannot have.
     """
+    machine = resolve(config.machine, device, Split(images, images, 1, 1), ALONE)
+    set_precision(machine.precision, device, key="machine.precision")
+    execution = Execution(machine, device)
     network = Inception(config.network, classes)
     initialize(network, torch.Generator().manual_seed(0))
-    network = network.to(device).to(memory_format=torch.channels_last).train()
-    optimizer = build_optimizer(network, config.optimizer)
+    network = network.to(device).to(memory_format=machine.memory_format).train()
+    optimizer = build_optimizer(network, config.optimizer, fused=machine.fused_update)
     size = config.network.image_size
     inputs = torch.rand(images, 3, size, size, device=device).mul_(2).sub_(1)
-    inputs = inputs.contiguous(memory_format=torch.channels_last)
+    inputs = inputs.contiguous(memory_format=machine.memory_format)
     labels = torch.arange(images, device=device) % classes
+    # Compilation, warm-up, capture and one more; on the CPU seconds each, so no more than needed.
+    untimed = WARM_UP + 2 if machine.cuda_graphs or machine.compile else 1
     times = []
-    for _ in range(updates + 2):
+    for _ in range(untimed + updates):
         start = time.perf_counter()
-        train_step(network, optimizer, inputs, labels, 1e-4).finite.item()
+        result = train_step(
+            network,
+            optimizer,
+            inputs,
+            labels,
+            config.optimizer.learning_rate,
+            forward=execution.forward,
+            graph=execution.graph,
+        )
+        result.finite.item()  # waits for the device
         times.append(time.perf_counter() - start)
-    return statistics.median(times[2:])
+    return statistics.median(times[untimed:])
