@@ -30,6 +30,7 @@ class Machine:
         cuda_graphs: the update is captured and replayed.
         channels_last: memory format of images and feature maps.
         fused_update: one kernel updates all parameters.
+        deterministic: kernels that give the same bits every time, where torch has them.
     """
 
     precision: Precision = Precision.fp32
@@ -37,6 +38,7 @@ class Machine:
     cuda_graphs: bool = False
     channels_last: bool = True
     fused_update: bool = True
+    deterministic: bool = False
 
     @property
     def memory_format(self) -> torch.memory_format:
@@ -103,7 +105,20 @@ def resolve(config: MachineConfig, device: torch.device, split: Split, world: Wo
         cuda_graphs=_chosen(config.cuda_graphs, cuda and small),
         channels_last=_chosen(config.channels_last, True),
         fused_update=_chosen(config.fused_update, True),
+        deterministic=config.deterministic,
     )
+
+
+def set_deterministic(on: bool) -> None:
+    """Ask torch for kernels that give the same bits every time; before the first CUDA call.
+
+    For an operation that has none on CUDA torch warns and goes on. On the CPU nothing changes.
+    """
+    if on:
+        # cuBLAS reads it when it starts; torch's documentation names the value.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.backends.cudnn.benchmark = False
+    torch.use_deterministic_algorithms(on, warn_only=True)
 
 
 def has_cpp_compiler() -> bool:

@@ -44,7 +44,7 @@ from bn_inception.training.batch import split, statement
 from bn_inception.training.distributed import ALONE, World
 from bn_inception.training.duration import steps, whole_steps
 from bn_inception.training.execution import Execution
-from bn_inception.training.machine import resolve
+from bn_inception.training.machine import resolve, set_deterministic
 from bn_inception.training.optimizer import build_optimizer, start_momenta
 from bn_inception.training.settings import Device, RunConfig
 from bn_inception.training.signals import StopRequest
@@ -251,6 +251,7 @@ class Session:
             torch.set_num_threads(config.machine.threads)
         self.machine = resolve(config.machine, self.device, self.split, world)
         remark = set_precision(self.machine.precision, self.device, key="machine.precision")
+        set_deterministic(self.machine.deterministic)
         self.remarks = [] if remark is None else [f"warning: {remark}"]
         self.execution = Execution(self.machine, self.device, world.size)
         network = Inception(config.network, len(sources.train.classes))

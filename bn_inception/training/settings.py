@@ -164,6 +164,8 @@ class MachineConfig(ProcessorConfig):
         cuda_graphs: whether an update is captured once and replayed.
         channels_last: whether feature maps lie in memory pixel by pixel, all channels together.
         fused_update: whether one kernel updates all parameters.
+        deterministic: whether kernels are asked for that give the same bits every time; the CPU's
+            do anyway.
     """
 
     timeout: float = 600.0
@@ -172,6 +174,7 @@ class MachineConfig(ProcessorConfig):
     cuda_graphs: bool | None = None
     channels_last: bool | None = None
     fused_update: bool | None = None
+    deterministic: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()

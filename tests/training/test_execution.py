@@ -24,7 +24,7 @@ from bn_inception.training import execution, machine
 from bn_inception.training.batch import Split
 from bn_inception.training.distributed import ALONE, World
 from bn_inception.training.execution import Execution
-from bn_inception.training.machine import Machine, resolve
+from bn_inception.training.machine import Machine, resolve, set_deterministic
 from bn_inception.training.optimizer import OptimizerConfig, build_optimizer
 from bn_inception.training.session import Interval
 from bn_inception.training.settings import Device, MachineConfig
@@ -248,6 +248,17 @@ def config(**given: Any) -> MachineConfig:
     return MachineConfig(device=Device.auto, threads=None, **given)
 
 
+def test_deterministic_kernels_are_asked_for_and_only_then() -> None:
+    try:
+        set_deterministic(True)
+        assert torch.are_deterministic_algorithms_enabled()
+        assert torch.is_deterministic_algorithms_warn_only_enabled()
+        set_deterministic(False)
+        assert not torch.are_deterministic_algorithms_enabled()
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
 WHOLE = Split(images=32, group=32, groups=1, sharers=1)
 
 
@@ -342,7 +353,7 @@ def test_the_record_holds_the_choice_and_a_run_goes_on_in_its_number_format(
     recorded = json.loads((tmp_path / "run" / "environment.json").read_text())["machine"]
     assert recorded == {
         "device": "cpu", "threads": 1, "precision": "bf16", "compile": True, "cuda_graphs": False,
-        "channels_last": True, "fused_update": True,
+        "channels_last": True, "fused_update": True, "deterministic": False,
     }  # fmt: skip
     keys = torch.load(tmp_path / "run" / "checkpoints" / "last.pt", weights_only=True)["network"]
     assert not [name for name in keys if "_orig_mod" in name or name.startswith("module")]
