@@ -40,7 +40,7 @@ usage: bn-inception train [recipe=NAME] [scale=NAME] [data=NAME] [key=value ...]
   train.checkpoint_minutes=15    (a checkpoint when either is due; null: by steps only)
   optimizer.learning_rate= optimizer.warmup= milestones=[0.2,0.3]
   batch.global=32 batch.norm_group=32 batch.synchronized= batch.rate_factor=
-  data.root= data.workers= data.on_error=fail|skip data.first_classes=
+  data.root= data.workers= data.on_error=fail|skip data.first_classes= data.backend=fast|pillow
   data.cache= data.cache_gib=32   (data=shards takes data.root=https://..., s3://...)
   network.pool_projection=96|128 network.first_convolution=separable|full
   network.auxiliary_head= network.convolution_bias= network.width=
@@ -69,7 +69,7 @@ usage: bn-inception evaluate run=FOLDER [crops=single|10|144] [key=value ...]
                 accuracy by crops are written beside it as .json, errors by class as .classes.csv
 
   evaluate.batch=64 evaluate.fold=true|false evaluate.population_batches=200
-  data= data.root= data.workers= data.first_classes=
+  data= data.root= data.workers= data.first_classes= data.backend=
   machine.device=auto|cpu|cuda machine.threads=
 
   --cfg job   print the resolved configuration and stop

@@ -16,7 +16,7 @@ from PIL import Image
 
 from bn_inception.data import OnError, TrainingOrder, jpeg
 from bn_inception.data.backend import Backend, FastPicture, PillowPicture, open_picture
-from bn_inception.data.crops import FILTERS, Box, training_crop
+from bn_inception.data.crops import FILTERS, training_crop
 from bn_inception.data.decode import UnreadableImage, decode
 from bn_inception.data.loader import training_batches, validation_batches
 from bn_inception.data.order import Draws, image_generator
@@ -69,7 +69,7 @@ def jpegs(request: pytest.FixtureRequest) -> tuple[str, list[bytes]]:
         return request.param, [archive.read(name) for name in files]
 
 
-def boxes(width: int, height: int) -> list[Box]:
+def boxes(width: int, height: int) -> list[tuple[int, int, int, int]]:
     return [training_crop(width, height, np.random.default_rng(seed)) for seed in range(3)]
 
 
@@ -161,9 +161,17 @@ def test_a_part_is_decoded_as_in_the_whole(
         data = encoded(image.convert("L"), restart_marker_blocks=restart)
     else:
         data = encoded(image, subsampling=colours, restart_marker_blocks=restart)
-    whole = FastPicture(data, NAME)
-    whole.load()
+    whole, parsed = FastPicture(data, NAME), jpeg.parse(data)
+    pixels = whole.load()
+    assert parsed is not None
     for box in boxes(width, height):
+        left, top, right, bottom = box
+        cut = jpeg.part(data, parsed, box)
+        part = np.asarray(Image.open(io.BytesIO(cut.stream)).convert("RGB"))
+        assert np.array_equal(
+            part[top - cut.top : bottom - cut.top, left - cut.left : right - cut.left],
+            pixels[top:bottom, left:right],
+        )
         for resample in (NEAREST, BICUBIC):
             assert np.array_equal(
                 FastPicture(data, NAME).resized(box, 32, resample), whole.resized(box, 32, resample)

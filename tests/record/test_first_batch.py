@@ -48,6 +48,7 @@ def test_the_picture_is_what_the_network_was_given(images, tmp_path):
             seed=0,
             workers=0,
             on_error=OnError.fail,
+            backend=config.backend,
         )
     )
     expected = (to_input(batch.images, batch.factors).permute(0, 2, 3, 1) + 1) * 127.5

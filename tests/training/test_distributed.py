@@ -23,7 +23,14 @@ from torch.nn.parallel import DistributedDataParallel
 import bn_inception
 from bn_inception import UserError
 from bn_inception.cli.main import dispatch
-from bn_inception.data import DataConfig, DataKind, OnError, open_sources, validation_batches
+from bn_inception.data import (
+    Backend,
+    DataConfig,
+    DataKind,
+    OnError,
+    open_sources,
+    validation_batches,
+)
 from bn_inception.evaluation import evaluate
 from bn_inception.network import Processes, checkpoint, running_statistics, set_statistics
 from bn_inception.training import joined, loop, world_from_environment
@@ -181,7 +188,7 @@ def test_what_two_ranks_leave(whole: Runs, images: Path) -> None:
     best = checkpoint.load_network(whole.root / "whole" / "checkpoints" / "best.pt")
     source = open_sources(DataConfig(DataKind.folder, str(images))).validation
     batches = validation_batches(
-        source, image_size=16, batch=64, workers=0, on_error=OnError.fail
+        source, image_size=16, batch=64, workers=0, on_error=OnError.fail, backend=Backend.fast
     )  # fmt: skip
     result = evaluate(best.network, batches, CPU)
     assert result is not None and result.top1 == summary["best"]["top1"]

@@ -12,7 +12,14 @@ from small_runs import TINY, write_images
 
 from bn_inception import UserError
 from bn_inception.cli.main import dispatch
-from bn_inception.data import DataConfig, DataKind, OnError, open_sources, validation_batches
+from bn_inception.data import (
+    Backend,
+    DataConfig,
+    DataKind,
+    OnError,
+    open_sources,
+    validation_batches,
+)
 from bn_inception.evaluation import evaluate
 from bn_inception.network import checkpoint
 from bn_inception.training import loop
@@ -124,7 +131,12 @@ def test_the_accuracy_recorded_is_that_of_the_file_saved(undisturbed: Runs) -> N
     # Batches of 4 over 15 images: the tail counts, and nothing counts twice.
     for size in (4, 15):
         batches = validation_batches(
-            source, image_size=16, batch=size, workers=0, on_error=OnError.fail
+            source,
+            image_size=16,
+            batch=size,
+            workers=0,
+            on_error=OnError.fail,
+            backend=Backend.fast,
         )
         result = evaluate(network, batches, torch.device("cpu"))
         assert result is not None and result.count == 15
