@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from bn_inception.cli.arguments import split_positional, take_print_config
 from bn_inception.config import compose, write_yaml
 from bn_inception.errors import UserError
+from bn_inception.record.interval import wilson_interval
 
 if TYPE_CHECKING:
     from bn_inception.evaluation.ensemble import Ensemble
@@ -66,13 +67,11 @@ def member_names(paths: Sequence[str]) -> list[str]:
 
 def as_text(result: "Ensemble") -> str:
     """The whole ensemble's errors with 95 % intervals, and a table by number of models."""
-    from bn_inception.evaluation.ensemble import interval
-
     errors, models = result.errors, len(result.names)
     crops = result.predictions.meta.get("crops")
     lines = [f"{models} models, {errors.count:,} images, crops={crops}"]
     for name, wrong in (("top-1", errors.wrong), ("top-5", errors.wrong_top5)):
-        low, high = interval(wrong, errors.count)
+        low, high = wilson_interval(wrong / errors.count, errors.count)
         lines.append(
             f"{name} error {wrong / errors.count:7.2%}  (95 %: {low:.2%} to {high:.2%}; "
             f"{wrong:,} images)"

@@ -29,12 +29,12 @@ from bn_inception.data import (
 from bn_inception.errors import UserError
 from bn_inception.evaluation import saved
 from bn_inception.evaluation.crops import CropSetting
-from bn_inception.evaluation.ensemble import interval
 from bn_inception.evaluation.inference import Folding, Statistics, TrainingImages, fold_checked
 from bn_inception.evaluation.multicrop import MultiCropResult, evaluate_crops
 from bn_inception.network import Precision, computing, set_precision
 from bn_inception.network.checkpoint import LoadedNetwork, load_network
 from bn_inception.network.population import population_statistics
+from bn_inception.record.interval import wilson_interval
 from bn_inception.training.session import choose_device
 from bn_inception.training.settings import ProcessorConfig, RunConfig
 
@@ -248,7 +248,7 @@ def _report(
     described = saved.summary(result, made, setting, settings)
 
     for name, wrong in (("top-1", result.wrong), ("top-5", result.wrong_top5)):
-        low, high = interval(wrong, result.count)
+        low, high = wilson_interval(wrong / result.count, result.count)
         print(
             f"{name} error {wrong / result.count:7.2%}  (95 %: {low:.2%} to {high:.2%}; "
             f"{wrong:,} of {result.count:,} images)"

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from bn_inception.errors import UserError
 from bn_inception.record import UNLABELLED, Predictions, read_predictions
+from bn_inception.record.interval import wilson_interval
 from bn_inception.record.predictions import NEVER
 
 BLOCK = 256
@@ -109,8 +110,8 @@ class Ensemble:
             "wrong_top5": errors.wrong_top5,
             "top1_error": errors.top1,
             "top5_error": errors.top5,
-            "top1_interval": list(interval(errors.wrong, errors.count)),
-            "top5_interval": list(interval(errors.wrong_top5, errors.count)),
+            "top1_interval": list(wilson_interval(errors.wrong / errors.count, errors.count)),
+            "top5_interval": list(wilson_interval(errors.wrong_top5 / errors.count, errors.count)),
             "members": [
                 {"name": name, "top1_error": single.errors.top1, "top5_error": single.errors.top5}
                 for name, single in zip(self.names, self.subsets, strict=False)
@@ -138,16 +139,6 @@ class Ensemble:
             },
             "worst": described(subsets[-1]),
         }
-
-
-def interval(wrong: int, count: int) -> tuple[float, float]:
-    """95 % interval of an error rate from `wrong` of `count` images (Wilson 1927), fractions."""
-    z = 1.959963984540054
-    rate = wrong / count
-    centre = rate + z * z / (2 * count)
-    half = z * math.sqrt(rate * (1 - rate) / count + z * z / (4 * count * count))
-    scale = 1 + z * z / count
-    return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
 
 
 def ensemble(paths: Sequence[str | Path], names: Sequence[str]) -> Ensemble:

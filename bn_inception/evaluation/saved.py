@@ -10,10 +10,10 @@ import numpy as np
 
 from bn_inception.data import ImageSource
 from bn_inception.evaluation.crops import CropSetting
-from bn_inception.evaluation.ensemble import interval
 from bn_inception.evaluation.multicrop import MultiCropResult
 from bn_inception.record import Predictions, write_predictions
 from bn_inception.record.atomic import write_json, write_text
+from bn_inception.record.interval import wilson_interval
 
 CONFUSED_PAIRS = 20
 
@@ -60,8 +60,8 @@ def summary(
         "wrong_top5": result.wrong_top5,
         "top1_error": result.wrong / count,
         "top5_error": result.wrong_top5 / count,
-        "top1_interval": list(interval(result.wrong, count)),
-        "top5_interval": list(interval(result.wrong_top5, count)),
+        "top1_interval": list(wilson_interval(result.wrong / count, count)),
+        "top5_interval": list(wilson_interval(result.wrong_top5 / count, count)),
         "images_per_second": count / result.seconds,
         "crops_per_second": result.crops / result.seconds,
         "crop_order": setting.order,

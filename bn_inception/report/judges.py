@@ -14,6 +14,7 @@ from bn_inception.paper.results import (
     IMAGENET_VALIDATION_IMAGES,
     MINI_BATCH,
 )
+from bn_inception.record.interval import LEVEL, wilson_interval
 from bn_inception.record.predictions import read_predictions
 from bn_inception.record.summary import RunStatus
 from bn_inception.report.evaluations import Evaluation
@@ -31,10 +32,8 @@ from bn_inception.report.findings import (
 )
 from bn_inception.report.runs import Run
 from bn_inception.report.seeds import (
-    LEVEL,
     Difference,
     accuracy_difference,
-    binomial_interval,
     difference_of_pairs,
     difference_of_rates,
     difference_of_seeds,
@@ -236,7 +235,7 @@ def above_chance(run: Run) -> bool | None:
     if not run.steps or not run.summary.classes:
         return None
     level = 1 - (1 - LEVEL) / len(run.steps)
-    low, _ = binomial_interval(run.maximum_top1 or 0.0, run.validation_count, level)
+    low, _ = wilson_interval(run.maximum_top1 or 0.0, run.validation_count, level)
     return low > 1 / run.summary.classes
 
 

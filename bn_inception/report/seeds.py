@@ -5,10 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist, fmean, stdev
 
+from bn_inception.record.interval import LEVEL, wilson_interval
 from bn_inception.report.runs import Run
 
-LEVEL = 0.95
-"""Of every interval in a report."""
 NORMAL_QUANTILE = NormalDist().inv_cdf((1 + LEVEL) / 2)
 """1.96: half the width of a normal interval, in standard deviations."""
 
@@ -41,20 +40,6 @@ def student_t(degrees: float, level: float = LEVEL) -> float:
             return math.sqrt(degrees) * math.tan(angle)
         within += area
     raise ValueError(f"level {level} is not in (0, 1)")
-
-
-def binomial_interval(rate: float, count: int, level: float = LEVEL) -> tuple[float, float]:
-    """Wilson's score interval of a rate over `count` images, fractions in [0, 1].
-
-    Source: Wilson, Journal of the American Statistical Association 22 (1927), 209-212.
-    """
-    if count < 1:
-        return 0.0, 1.0
-    z = NormalDist().inv_cdf((1 + level) / 2)
-    centre = rate + z * z / (2 * count)
-    half = z * math.sqrt(rate * (1 - rate) / count + z * z / (4 * count * count))
-    scale = 1 + z * z / count
-    return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
 
 
 @dataclass(frozen=True)
@@ -130,8 +115,8 @@ def difference_of_rates(
     safe side (too wide). Source: Newcombe, Statistics in Medicine 17 (1998), 873-890, method 10.
     """
     value = first - second
-    low_1, high_1 = binomial_interval(first, first_count)
-    low_2, high_2 = binomial_interval(second, second_count)
+    low_1, high_1 = wilson_interval(first, first_count)
+    low_2, high_2 = wilson_interval(second, second_count)
     counts = sorted({first_count, second_count})
     return Difference(
         value,

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from bn_inception import UserError
 from bn_inception.cli.main import dispatch, main
 from bn_inception.evaluation import ensemble as module
-from bn_inception.evaluation.ensemble import ensemble, interval, prediction_file
+from bn_inception.evaluation.ensemble import ensemble, prediction_file
 from bn_inception.record import Predictions, read_predictions, write_predictions
 from bn_inception.record.predictions import ranks
 
@@ -208,20 +208,6 @@ def test_images_without_labels_and_too_few_members_are_refused(tmp_path: Path) -
         ensemble(paths[:1], names(paths[:1]))
     with pytest.raises(UserError, match="11 members"):
         ensemble(paths[:1] * 11, names(paths[:1] * 11))
-
-
-@pytest.mark.parametrize(
-    ("wrong", "count", "low", "high"),
-    # By hand from Wilson's formula; 201 of 1000 is Figure 4's 20.1 %.
-    [(0, 10, 0.0, 0.27753), (10, 10, 0.72247, 1.0), (5, 10, 0.23659, 0.76341)],
-)
-def test_the_interval_of_a_rate(wrong: int, count: int, low: float, high: float) -> None:
-    assert interval(wrong, count) == pytest.approx((low, high), abs=1e-5)
-
-
-def test_the_interval_at_imagenets_size() -> None:
-    low, high = interval(10_050, 50_000)
-    assert (low, high) == pytest.approx((0.1975, 0.2045), abs=1e-4)
 
 
 def run_folder(folder: Path, *ways: tuple[str, str]) -> Path:

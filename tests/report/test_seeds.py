@@ -1,12 +1,9 @@
 import math
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from bn_inception.report import accuracy_difference, compare, group_seeds, read_runs, seeds
 from bn_inception.report.seeds import (
-    binomial_interval,
     difference_of_pairs,
     difference_of_rates,
     difference_of_seeds,
@@ -30,24 +27,6 @@ def test_student_t_at_other_levels_and_between_whole_degrees():
     assert student_t(2) < student_t(1.5) < student_t(1)
     with pytest.raises(ValueError, match="degrees"):
         student_t(0.5)
-
-
-def test_the_binomial_interval_is_wilsons():
-    # By hand: (p + z^2/2n -+ z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n), z = 1.96.
-    low, high = binomial_interval(0.5, 100)
-    assert (low, high) == (pytest.approx(0.4038, abs=1e-4), pytest.approx(0.5962, abs=1e-4))
-    assert binomial_interval(0.0, 20) == pytest.approx((0.0, 0.1611), abs=1e-4)
-    assert binomial_interval(0.3, 0) == (0.0, 1.0)
-
-
-@given(count=st.integers(1, 100_000), share=st.floats(0, 1))
-def test_an_interval_holds_its_rate_and_no_more_than_all(count, share):
-    rate = round(share * count) / count
-    low, high = binomial_interval(rate, count)
-    assert 0 <= low <= rate + 1e-12
-    assert rate - 1e-12 <= high <= 1
-    wider = binomial_interval(rate, count, 0.99)
-    assert wider[0] <= low + 1e-12 and high <= wider[1] + 1e-12
 
 
 def test_spread():

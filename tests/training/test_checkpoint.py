@@ -2,6 +2,7 @@
 
 import os
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -84,13 +85,14 @@ class Malicious:
         return os.system, ("touch executed",)
 
 
+@pytest.mark.parametrize("load", [checkpoint.load, checkpoint.load_network])
 def test_a_pickle_that_runs_code_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, load: Callable[[Path], object]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    torch.save({"format": 1, "step": Malicious()}, tmp_path / "last.pt", pickle_module=pickle)
+    torch.save({"format": 1, "network": Malicious()}, tmp_path / "last.pt", pickle_module=pickle)
     with pytest.raises(UserError, match="refused"):
-        checkpoint.load(tmp_path / "last.pt")
+        load(tmp_path / "last.pt")
     assert not (tmp_path / "executed").exists()
 
 
