@@ -3,8 +3,8 @@
     python scripts/multicrop_speed.py PHOTOGRAPHS [IMAGES]
 
 PHOTOGRAPHS is a folder of images, or a folder of class folders of them. An untrained full-width
-network of 1000 classes evaluates the first IMAGES (default 300) of them in three ways, image by image
-in turns, so that both meet the same machine:
+network of 1000 classes evaluates the first IMAGES (default 300) of them in three ways, image by
+image in turns, so that both meet the same machine:
 
 straightforward  every crop is cut and resized by Pillow from the decoded image, mirrored by Pillow,
                  and goes through the network by itself, BN as trained; softmax averaged.

@@ -11,6 +11,7 @@ Prints, for five equal parts of the training, the mean training loss of each run
 differences, and the validation accuracies.
 """
 
+import itertools
 import json
 import statistics
 import subprocess
@@ -44,7 +45,7 @@ def main() -> None:
         )  # fmt: skip
         lines = (Path(root) / name / "metrics.jsonl").read_text().splitlines()
         curves[label] = [json.loads(line) for line in lines]
-    table = {label: [mean for mean in _parts(records)] for label, records in curves.items()}
+    table = {label: _parts(records) for label, records in curves.items()}
     best = {label: _last_accuracy(records) for label, records in curves.items()}
     steps = max(record["step"] for record in curves["fp32"])
     print(f"mean training loss in {PARTS} equal parts of {steps} steps; last top-1 accuracy")
@@ -66,7 +67,7 @@ def _parts(records: list[dict[str, Any]]) -> list[float]:
     if len(losses) < PARTS:
         raise SystemExit(f"{len(losses)} log lines are too few for {PARTS} parts; train longer")
     bounds = [len(losses) * part // PARTS for part in range(PARTS + 1)]
-    return [statistics.fmean(losses[a:b]) for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+    return [statistics.fmean(losses[a:b]) for a, b in itertools.pairwise(bounds)]
 
 
 def _last_accuracy(records: list[dict[str, Any]]) -> float:

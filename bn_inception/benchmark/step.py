@@ -44,13 +44,13 @@ from bn_inception.training.step import StepResult, train_step
 PREPARED = 4
 """Batches that all ways go through, again and again."""
 BACKWARD = 2
-"""Products of the backward pass for each of the forward pass: for the inputs and for the weights."""
+"""Products of the backward pass for each of the forward pass: for inputs and for weights."""
 PASSES = 12
 """The limit's assumption on memory: how often the values that the convolutions put out are read or
 written in an update. Forward 5: written, read for the statistics, read and written for BN and the
-nonlinearity in one, read by the next layer. Backward 7: for the nonlinearity and BN two tensors read
-for their sums, the same two read and one written for the gradient, which the convolution reads for
-its inputs' gradient and for its weights'. Pools, concatenations and weights are left out."""
+nonlinearity in one, read by the next layer. Backward 7: for the nonlinearity and BN two tensors
+read for their sums, the same two read and one written for the gradient, which the convolution reads
+for its inputs' gradient and for its weights'. Pools, concatenations and weights are left out."""
 PLAIN = "plain loop"
 BARE = "ours: bare step"
 LOOP = "ours: whole loop"

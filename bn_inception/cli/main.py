@@ -44,7 +44,10 @@ usage: bn-inception train [recipe=NAME] [scale=NAME] [data=NAME] [key=value ...]
   data.cache= data.cache_gib=32   (data=shards takes data.root=https://..., s3://...)
   network.pool_projection=96|128 network.first_convolution=separable|full
   network.auxiliary_head= network.convolution_bias= network.width=
+  machine=  auto | cpu | gpu, or piece by piece                (default auto):
   machine.device=auto|cpu|cuda machine.threads= machine.timeout=600
+  machine.precision=fp32|tf32|bf16 machine.compile= machine.cuda_graphs=
+  machine.channels_last= machine.fused_update= machine.deterministic=
 
   --cfg job   print the resolved configuration and stop
 
@@ -69,6 +72,7 @@ usage: bn-inception evaluate run=FOLDER [crops=single|10|144] [key=value ...]
                 accuracy by crops are written beside it as .json, errors by class as .classes.csv
 
   evaluate.batch=64 evaluate.fold=true|false evaluate.population_batches=200
+  evaluate.precision=fp32|tf32|bf16            (predictions in bf16 end in -bf16.npz)
   data= data.root= data.workers= data.first_classes= data.backend=
   machine.device=auto|cpu|cuda machine.threads=
 

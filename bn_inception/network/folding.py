@@ -10,7 +10,8 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from bn_inception.network.inception import HiddenConvolution, Inception
+from bn_inception.network.inception import HiddenConvolution, Inception, InceptionBlock
+from bn_inception.paper.figure5 import Pool
 
 
 def fold(network: Inception) -> Inception:
@@ -18,6 +19,10 @@ def fold(network: Inception) -> Inception:
 
     Per-activation BN stays: its factors differ by position, and a convolution's weights do not.
     Computed in float64, so that only the rounding of the new weights is left.
+
+    Where a module averages 3x3 and then projects by a 1x1 convolution, the copy projects first:
+    both are linear and a mean that leaves out the padding keeps the bias, so that it is the same
+    function, and the mean is over a fraction of the channels.
 
     Returns:
         The copy, in evaluation mode, on the same device. It cannot be trained.
@@ -30,6 +35,9 @@ def fold(network: Inception) -> Inception:
         ):
             module.convolution = _folded(module.convolution, module.normalization)
             module.normalization = None
+        if isinstance(module, InceptionBlock):
+            averaged = module.pool.pool is Pool.average and not module.pool.count_padding
+            module.projects_first = averaged and module.projection is not None
     return folded
 
 

@@ -167,7 +167,10 @@ class HiddenConvolution(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         """(N, in_channels, H, W) to (N, out_channels, ceil(H / stride), ceil(W / stride))."""
-        maps = self.convolution(maps)
+        return self.activated(self.convolution(maps))
+
+    def activated(self, maps: Tensor) -> Tensor:
+        """What follows the convolution: normalization if any, nonlinearity; same shape."""
         if self.normalization is not None:
             maps = self.normalization(maps)
         output: Tensor = self.nonlinearity(maps)
@@ -222,7 +225,13 @@ class SamePool(nn.Module):
 
 
 class InceptionBlock(nn.Module):
-    """One Inception module of Figure 5: (N, C, H, W) to (N, out_channels, H/stride, W/stride)."""
+    """One Inception module of Figure 5: (N, C, H, W) to (N, out_channels, H/stride, W/stride).
+
+    Attributes:
+        projects_first: whether the pool branch projects before it averages, see `folding`.
+    """
+
+    projects_first = False
 
     def __init__(
         self, config: NetworkConfig, module: InceptionModule, in_channels: int, in_grid: int
@@ -273,9 +282,17 @@ class InceptionBlock(nn.Module):
             branches.append(self.one_by_one(maps))
         branches.append(self.conv_3x3(self.reduce_3x3(maps)))
         branches.append(self.double_3x3_2(self.double_3x3_1(self.double_reduce(maps))))
-        pooled = self.pool(maps)
-        branches.append(pooled if self.projection is None else self.projection(pooled))
+        branches.append(self._pooled(maps))
         return torch.cat(branches, 1)
+
+    def _pooled(self, maps: Tensor) -> Tensor:
+        if self.projection is None:
+            pooled: Tensor = self.pool(maps)
+            return pooled
+        if self.projects_first:
+            return self.projection.activated(self.pool(self.projection.convolution(maps)))
+        pooled = self.projection(self.pool(maps))
+        return pooled
 
 
 class AuxiliaryHead(nn.Module):

@@ -8,8 +8,8 @@ from torch import Tensor
 Update = Callable[[Tensor, Tensor], tuple[Tensor, ...]]
 
 WARM_UP = 3
-"""Updates before the capture: torch.compile and cuDNN's choices come about in the first, and torch's
-documentation asks for three."""
+"""Updates before the capture: torch.compile and cuDNN's choices come about in the first, and
+torch's documentation asks for three."""
 
 
 class Captured:
@@ -18,8 +18,8 @@ class Captured:
     The first `WARM_UP` updates are made as they are, on a stream of their own: they count like any
     other, so that no state has to be put back and a resumed run makes the same updates. The next
     call captures the update, which computes nothing, and replays it; all later ones replay. Inputs
-    are copied into fixed buffers, the results lie in fixed buffers until the next call. All of it is
-    ordered on the device; the host waits for nothing.
+    are copied into fixed buffers, the results lie in fixed buffers until the next call. All of it
+    is ordered on the device; the host waits for nothing.
 
     Dropout's random numbers: a replay takes seed and offset from the device's default generator as
     they are at that moment. Seeded before every update, it draws what an update without a graph
@@ -32,7 +32,7 @@ class Captured:
     """
 
     def __init__(self, device: torch.device) -> None:
-        self._stream = torch.cuda.Stream(device)
+        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         self._rate = torch.zeros((), device=device)
         self._calls = 0
         self._graph: torch.cuda.CUDAGraph | None = None

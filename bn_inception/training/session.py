@@ -659,12 +659,12 @@ def _hyperparameters(config: RunConfig) -> dict[str, bool | int | float | str]:
 def _default_generator(device: torch.device) -> torch.Generator:
     """What dropout draws from on `device`.
 
-    Seeding it alone costs a microsecond a step; torch.manual_seed, which seeds those of all kinds of
-    devices, or notes down the caller where there is none, took ninety.
+    Seeding it alone costs a microsecond a step; torch.manual_seed, which seeds those of all kinds
+    of devices, or notes down the caller where there is none, took ninety.
     """
     if device.type != "cuda":
         return torch.default_generator
-    torch.cuda.init()
+    torch.cuda.init()  # type: ignore[no-untyped-call]
     index = torch.cuda.current_device() if device.index is None else device.index
     generator: torch.Generator = torch.cuda.default_generators[index]
     return generator

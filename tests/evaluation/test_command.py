@@ -269,3 +269,24 @@ def test_the_command_line_says_it_in_one_line_and_exits_2(
         main(["evaluate", f"run={run}", "crops=7"])
     assert caught.value.code == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_the_number_format_is_named_and_its_predictions_stand_beside_the_others(run: Path) -> None:
+    evaluate(run)
+    evaluate(run, "evaluate.precision=bf16")
+    exact, rounded = (
+        read_predictions(run / "evaluation" / f"single-running{name}.npz") for name in ("", "-bf16")
+    )
+    assert (exact.meta["precision"], rounded.meta["precision"]) == ("fp32", "bf16")
+    # Widths of 4 and 12 steps: a network whose classes lie close together.
+    apart = np.abs(exact.probabilities.astype(float) - rounded.probabilities.astype(float))
+    assert 0 < apart.mean() < 0.1
+    assert summary(run, "single-running-bf16")["precision"] == "bf16"
+
+
+def test_a_number_format_that_is_not_there_is_refused(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(UserError, match=r"evaluate\.precision: tf32 .*fp32 or bf16"):
+        evaluate(run, "evaluate.precision=tf32", "machine.device=cpu")
+    assert not (run / "evaluation").exists()

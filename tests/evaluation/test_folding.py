@@ -16,6 +16,7 @@ SETTINGS = [
     {"first_convolution": FirstConvolution.full, "local_response_normalization": True},
     {"per_activation": ["5a", "5b"], "dropout": 0.1},
     {"normalization": Normalization.none},
+    {"caffe_padding": True, "convolution_bias": True},
 ]
 
 
@@ -53,3 +54,12 @@ def test_a_wrong_folding_would_be_noticed() -> None:
     first = next(module for module in wrong.modules() if isinstance(module, nn.Conv2d))
     first.weight.data *= 1.01
     assert largest_difference(network, wrong, torch.randn(2, 3, 16, 16)) > 1e-4
+
+
+def test_averages_are_taken_after_the_projection_except_over_counted_padding() -> None:
+    """With padding counted as zeros the mean of a constant is not the constant at the border."""
+    folded = fold(small_network())
+    first = [name for name, row in folded.rows.items() if getattr(row, "projects_first", False)]
+    assert first == ["3a", "3b", "4a", "4b", "4c", "4d", "5a"]
+    padded = fold(small_network(caffe_padding=True))
+    assert not any(getattr(row, "projects_first", False) for row in padded.rows.values())
