@@ -191,10 +191,18 @@ what training at a given rate needs, and which side will wait.
   benchmark.step_images_per_second=   rate of training without input
   data.first_classes= data.on_error=fail|skip
 
+step: ms an update of torchvision's plain loop, of ours with each piece turned on in turn, of the
+bare step and the whole loop, fed from the loader (with data=), and the limit by measured rates.
+
+  recipe= scale=paper machine=auto|cpu|gpu machine.KEY= data= data.root=
+  benchmark.batches=[32,256] benchmark.steps= benchmark.rounds=5
+  output=       also write everything as JSON
+
   --cfg job   print the resolved configuration and stop
 
-example:
-  bn-inception benchmark input data=imagenet data.root=/data/imagenet output=input.json""",
+examples:
+  bn-inception benchmark input data=imagenet data.root=/data/imagenet output=input.json
+  bn-inception benchmark step output=step.json""",
     ),
     "compare": Command(
         "bn_inception.cli.compare",
