@@ -26,13 +26,13 @@ if [ -n "${REHEARSAL:-}" ]; then
     scale=(scale=demo data.first_classes=4 train.steps=6 train.evaluate_every=3 train.log_every=1)
     step=(scale=demo 'benchmark.batches=[4]' benchmark.steps=1 benchmark.rounds=2)
     input=(benchmark.images=64 benchmark.rounds=1 'benchmark.workers=[0]' benchmark.image_size=32)
-    curve=4
+    curve=(train.steps=6)
 else
     machine=(machine=gpu)
     scale=(scale=small)
     step=(scale=paper)
     input=(benchmark.images=8192 benchmark.rounds=3)
-    curve=2000
+    curve=(train.steps=2000 train.evaluate_every=1000)
 fi
 failed=0
 
@@ -58,14 +58,15 @@ stage input "$python" -m bn_inception benchmark input "${images[@]}" "${input[@]
     output="$output/input.json"
 stage one_rank "$python" -m torch.distributed.run --standalone --nproc-per-node=1 scripts/train.py \
     recipe=bn_x5 run.name=one_rank run.root="$output/runs" run.resume=auto \
-    "${machine[@]}" "${scale[@]}" "${images[@]}" train.steps=6 train.evaluate_every=3 "$@"
+    "${machine[@]}" "${scale[@]}" "${images[@]}" "$@" train.steps=6 train.evaluate_every=3
 # Bit for bit where every kernel is deterministic; as trained, the first step that differs is told.
 stage resume_deterministic "$python" -m bn_inception verify-resume recipe=bn_x30 scale=demo \
     "${machine[@]}" machine.deterministic=true
 stage resume_as_trained "$python" -m bn_inception verify-resume recipe=bn_x30 scale=demo \
     "${machine[@]}"
-stage precision "$python" scripts/precision_curves.py "$output/precision" "$curve" \
-    "${machine[@]}" "${scale[@]}" "${images[@]}" "$@"
+stage precision "$python" scripts/precision_curves.py run.root="$output/precision" \
+    output="$output/precision.json" recipe=bn_x30 "${machine[@]}" "${scale[@]}" "${images[@]}" \
+    "${curve[@]}" "$@"
 stage plan "$python" -m bn_inception plan "${machine[@]}" "${scale[@]}" "${images[@]}" \
     output="$output/plan.json"
 
