@@ -130,6 +130,9 @@ class Tried:
 
 
 _moment: list[float] = []
+"""When the fault was done to this process."""
+_arguments: list[str] = []
+"""Of the command that this process does."""
 
 
 def replace(function: str, call: int, after: bool, act: Act, rank: int = 0) -> None:
@@ -843,9 +846,6 @@ def launched() -> Iterator[Case]:
         says="interrupted at step 6",
         loses=0,
     )
-
-
-_arguments: list[str] = []
 
 
 def _launched_rank(detail: str, arguments: list[str]) -> None:
