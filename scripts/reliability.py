@@ -8,6 +8,7 @@ Exit status 1 if a run did not survive. The faults themselves are in tests/fault
 import argparse
 import os
 import platform
+import re
 import statistics
 import sys
 import tempfile
@@ -33,7 +34,7 @@ NOT_MEASURED = "Not measured yet: `scripts/reliability.py docs/reliability.md --
 def cases(bench: faults.Bench, seed: int) -> Iterator[faults.Case]:
     """Every fault, 30 of them `kill -9` of a run of one process."""
     yield from chain(
-        faults.kills(bench, seed, by_time=10, by_place=20),
+        faults.kills(bench, seed, by_time=12, by_place=20),
         faults.signals(seed),
         faults.workers(),
         faults.disks(bench),
@@ -107,9 +108,7 @@ def report(tried: list[faults.Tried], seed: int, costs: str) -> str:
 
 def plain(text: str) -> str:
     """One cell of a table: no line breaks, bars or folder names of this machine."""
-    words = " ".join(text.replace("|", "/").split()).split(" ")
-    short = ["/".join([".../", *w.split("/")[-2:]]) if w.startswith("/") else w for w in words]
-    return " ".join(short).replace("...//", ".../")
+    return re.sub(r"/[^\s'\"]*/run\d+", "RUN", " ".join(text.replace("|", "/").split()))
 
 
 def save_seconds() -> str:

@@ -87,7 +87,9 @@ class Case:
         heal: done to the run folder before the run is continued.
         resumed_says: as `says`, for the run that continues.
         loses: steps that may have to be done again.
-        launcher: torchrun starts the ranks, which act by `launched_action`.
+        needs: "disk" or "readonly": what the machine must be able to do.
+        launcher: torchrun's options, where it starts the ranks; `detail` says what they do.
+        reaches: steps made before the fault, where the record has gone on since.
     """
 
     kind: str
@@ -103,6 +105,7 @@ class Case:
     loses: int = 0
     needs: str = ""
     launcher: tuple[str, ...] = ()
+    reaches: int | None = None
 
 
 @dataclass(frozen=True)
@@ -127,6 +130,9 @@ class Tried:
 
 
 _moment: list[float] = []
+"""When the fault was done to this process."""
+_arguments: list[str] = []
+"""Of the command that this process does."""
 
 
 def replace(function: str, call: int, after: bool, act: Act, rank: int = 0) -> None:
@@ -455,7 +461,11 @@ class Bench:
             problems.append(f"exit statuses {statuses}: {said.strip()[-2000:]}")
         if not re.search(case.says, said):
             problems.append(f"does not say {case.says!r}: {said.strip()[-2000:]}")
-        reached = max((record["step"] for record in _records(folder)), default=0)
+        if case.disturb is not None and set(statuses) == {0}:
+            return Tried(case, skipped="the run had ended before")
+        reached = case.reaches
+        if reached is None:
+            reached = max((record["step"] for record in _records(folder)), default=0)
         if case.heal is not None:
             case.heal(folder)
         resumed = self.start(folder, "run.resume=auto", ranks=case.ranks)
@@ -463,7 +473,7 @@ class Bench:
             problems.append(f"does not continue: {resumed.said().strip()[-2000:]}")
         elif not re.search(case.resumed_says, resumed.said()):
             problems.append(f"continued, does not say {case.resumed_says!r}: {resumed.said()}")
-        lost = max(0, reached - _continued_at(folder))
+        lost = max(0, reached - _continued_at(folder, 0 if case.reaches else -1))
         if lost > case.loses:
             problems.append(f"{lost} steps lost, {case.loses} allowed")
         problems += differences(whole, folder)
@@ -495,10 +505,11 @@ def _lock_folder(folder: Path, on: bool) -> None:
             path.chmod(0o555 if on else 0o755)
 
 
-def _continued_at(folder: Path) -> int:
+def _continued_at(folder: Path, which: int) -> int:
+    """The step at which the run was continued for the first (0) or the last (-1) time."""
     with contextlib.suppress(OSError, ValueError):
         environment = json.loads((folder / "environment.json").read_text())
-        return int(environment.get("resumed", [{"step": 0}])[-1]["step"])
+        return int(environment.get("resumed", [{"step": 0}])[which]["step"])
     return 0
 
 
@@ -823,7 +834,8 @@ def launched() -> Iterator[Case]:
         ranks=2,
         launcher=("--max-restarts=2",),
         says="finished",
-        loses=0,
+        reaches=5,
+        loses=CHECKPOINT_EVERY,
     )
     yield Case(
         "SIGTERM to the launcher",
@@ -834,9 +846,6 @@ def launched() -> Iterator[Case]:
         says="interrupted at step 6",
         loses=0,
     )
-
-
-_arguments: list[str] = []
 
 
 def _launched_rank(detail: str, arguments: list[str]) -> None:

@@ -25,9 +25,12 @@ def check(bench: faults.Bench, case: faults.Case) -> None:
     assert tried.problems == ()
 
 
-def test_kill_9_at_random_moments(bench: faults.Bench) -> None:
+def test_kill_9_by_the_clock(bench: faults.Bench) -> None:
     for case in faults.kills(bench, 3, by_time=1, by_place=0):
         check(bench, case)
+
+
+def test_kill_9_around_calls(bench: faults.Bench) -> None:
     places = list(faults.kills(bench, 3, by_time=0, by_place=10))
     for case in places[4::2]:  # in the evaluation, before, in and after the save
         check(bench, case)
