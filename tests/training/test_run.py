@@ -305,7 +305,8 @@ def test_a_dead_start_is_noticed_and_the_run_goes_on(
 
 
 def test_a_network_that_learns_is_not_called_dead(runs: Runs) -> None:
-    longer = ("train.steps=60", "train.start_check=40", "train.evaluate_every=60")
+    # As many steps as the running statistics need to forget where they began.
+    longer = ("train.steps=150", "train.start_check=40", "train.evaluate_every=150")
     assert runs.train("alive", *longer, "augmentation.photometric=none") == 0
     summary = runs.summary("alive")
     assert summary["started_learning"] is True
