@@ -41,6 +41,8 @@ from bn_inception.training.optimizer import build_optimizer
 from bn_inception.training.settings import Resume, RunConfig
 from bn_inception.training.step import StepResult, train_step
 
+NEVER = 10**12
+"""A step that is not reached."""
 PREPARED = 4
 """Batches that all ways go through, again and again."""
 BACKWARD = 2
@@ -139,8 +141,21 @@ def benchmark_step(
         batch = replace(config.batch, global_size=images, norm_group=images)
         with tempfile.TemporaryDirectory(prefix="benchmark-step-") as folder:
             run = replace(config.run, root=folder, resume=Resume.false)
+            # The loop is measured, not evaluations and checkpoints, which it leaves out of its own
+            # images/s as well.
+            train = replace(
+                config.train,
+                steps=NEVER,
+                evaluate_every=NEVER,
+                checkpoint_every=NEVER,
+                checkpoint_minutes=None,
+            )
             found, said, machine = _measure(
-                replace(config, batch=batch, run=run), images, steps, settings.rounds, say
+                replace(config, batch=batch, run=run, train=train),
+                images,
+                steps,
+                settings.rounds,
+                say,
             )
         rows += found
         sentences += said
