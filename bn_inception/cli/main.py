@@ -91,7 +91,7 @@ usage: bn-inception verify-resume [key=value ...]
 Takes what train takes; 24 short steps unless overridden. Trains once undisturbed and once killed
 and resumed with another number of workers, then compares every record and the final weights bit for
 bit. Where the mini-batch can be divided (and on CUDA two GPUs are there), the killed run is resumed
-by two processes as well, and the losses are compared within a stated tolerance.
+by two processes as well, and its first loss compared within a stated tolerance.
 Exit status 0: equal; 1: different, with the first step that differs.
 
   --cfg job   print the resolved configuration and stop

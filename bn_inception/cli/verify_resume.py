@@ -24,9 +24,11 @@ STEPS, KILL_AFTER = 24, 9
 SHORT = [f"train.steps={STEPS}", "train.evaluate_every=8", "train.checkpoint_every=5",
          "train.log_every=1"]  # fmt: skip
 WHOLE, KILLED, DIVIDED = "whole", "killed", "divided"
-TOLERANCE = 1e-2
-"""Of the losses of a run that another number of processes took up: float32's rounding differs from
-the first step on, and 15 updates of the fastest recipe make up to some thousandths of it."""
+TOLERANCE = 1e-4
+"""Of the first loss of a run that another number of processes took up: that of the restored state
+on the same images. Float32's rounding differs by some 1e-7, and no later loss can be compared: deep
+networks with BN multiply a difference in the weights so fast that two correct runs are per cents
+apart after three updates."""
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -35,7 +37,7 @@ def run(arguments: Sequence[str]) -> int:
     The undisturbed run reads images in this process, the killed one in one worker, and in two
     after the kill: these must be equal bit for bit. Where the mini-batch can be divided, a copy of
     the killed run is also resumed by two processes. Their sums of floats are ordered otherwise, so
-    its losses must be equal within `TOLERANCE`.
+    its first loss must be equal within `TOLERANCE`.
     """
     arguments, print_config = take_print_config(arguments)
     plain, given = split_positional(arguments)
@@ -71,7 +73,7 @@ def run(arguments: Sequence[str]) -> int:
             print(f"3 of {runs}: killed, then resumed by two processes", flush=True)
             more = ("data.workers=0", "run.resume=true")
             _finish(_start(divided, KILLED, overrides, *more, processes=2))
-            apart = largest_difference(records, _records(divided / KILLED))
+            apart = difference_after_resuming(records, _records(divided / KILLED))
     if step is None and whole == killed:
         print(f"equal: weights {whole[:16]}, and every line of the record")
     else:
@@ -82,8 +84,8 @@ def run(arguments: Sequence[str]) -> int:
     else:
         judged = "equal within float tolerance" if apart <= TOLERANCE else "different"
         print(
-            f"by two processes: {judged}, losses differ by at most {apart:.1e} of their value "
-            f"(allowed {TOLERANCE:.0e}: sums of floats are ordered otherwise)"
+            f"by two processes: {judged}, the first loss after resuming differs by {apart:.1e} of "
+            f"its value (allowed {TOLERANCE:.0e}: sums are ordered otherwise)"
         )
     return 0 if step is None and whole == killed and apart <= TOLERANCE else 1
 
@@ -108,15 +110,21 @@ def _cannot_divide(config: RunConfig) -> str | None:
     return None
 
 
-def largest_difference(first: Sequence[dict[str, Any]], second: Sequence[dict[str, Any]]) -> float:
-    """The largest relative difference of two runs' training losses; infinite if steps differ."""
+def difference_after_resuming(
+    first: Sequence[dict[str, Any]], second: Sequence[dict[str, Any]]
+) -> float:
+    """The relative difference of the first of two runs' losses that differ; 0 if none does.
+
+    Infinite if the runs made other steps.
+    """
     one, other = (
         {record["step"]: record["loss"] for record in records if record["kind"] == "train"}
         for records in (first, second)
     )
     if one.keys() != other.keys():
         return math.inf
-    return max((abs(one[step] - other[step]) / abs(one[step]) for step in one), default=0.0)
+    apart = [abs(one[step] - other[step]) / abs(one[step]) for step in sorted(one)]
+    return next((value for value in apart if value), 0.0)
 
 
 def first_difference(
