@@ -37,7 +37,7 @@ from bn_inception.training.session import EVALUATION_BATCH, choose_device
 from bn_inception.training.session import plan as durations_of
 from bn_inception.training.settings import RunConfig
 
-GIGA, MICRO, MILLI, GIB = 1e9, 1e-6, 1e-3, 2**30
+GIGA, MICRO, MILLI, GIB, MIB = 1e9, 1e-6, 1e-3, 2**30, 2**20
 IMAGENET_BYTES = 144.3e9
 """ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar as downloaded."""
 
@@ -213,14 +213,14 @@ def lines(
     parameters = max(run.work.parameters for run in planned)
     saved = max(_saved(run) for run in planned)
     said.append(
-        f"Device memory: {_gib(device_bytes(parameters, saved))} a process: {parameters:,} "
+        f"Device memory: {_size(device_bytes(parameters, saved))} a process: {parameters:,} "
         "parameters with gradients and momenta, and activations kept for the backward pass, "
         "counted in float32 (bf16 keeps about half of them); not the libraries' workspace, on CUDA "
         "about another GiB."
     )
     said.append(
-        f"Memory: {_gib(layout.workers * WORKER_BYTES)} for {layout.workers} workers "
-        f"(assumed: {_gib(WORKER_BYTES)} each), and what the system can spare to keep the data in."
+        f"Memory: {_size(layout.workers * WORKER_BYTES)} for {layout.workers} workers "
+        f"(assumed: {_size(WORKER_BYTES)} each), and what the system can spare to keep the data in."
     )
     shared = shared_memory.needed(
         layout.workers,
@@ -229,14 +229,14 @@ def lines(
         ),
     )
     said.append(
-        f"Shared memory: {_gib(shared)} in {shared_memory.FOLDER} for batches on their way from "
+        f"Shared memory: {_size(shared)} in {shared_memory.FOLDER} for batches on their way from "
         "workers, a training and an evaluation batch at a time."
     )
     folder = sum(
         run_folder_bytes(run.work.parameters, run.work.updates, log_every) for run in planned
     )
     said.append(
-        f"Disk: {_data_line(sources, data)}; {_gib(folder)} for all run folders (three "
+        f"Disk: {_data_line(sources, data)}; {_size(folder)} for all run folders (three "
         "checkpoints each, and the record)."
     )
     return said
@@ -310,14 +310,14 @@ def _exchange_line(run: PlannedRun, settings: PlanSettings) -> str:
 
 def _data_line(sources: Sources | None, data: DataConfig) -> str:
     if sources is None:
-        return f"ImageNet's archives as downloaded {_gib(IMAGENET_BYTES)}, and as much for shards"
+        return f"ImageNet's archives as downloaded {_size(IMAGENET_BYTES)}, and as much for shards"
     total = sum(int(source.sizes.sum()) for source in (sources.train, sources.validation))
-    return f"the images of data={data.kind.value} {_gib(total)}"
+    return f"the images of data={data.kind.value} {_size(total)}"
 
 
 def _origin(given: float | None) -> str:
     return "measured here" if given is None else "given"
 
 
-def _gib(size: float) -> str:
-    return f"{size / GIB:,.1f} GiB"
+def _size(size: float) -> str:
+    return f"{size / GIB:,.1f} GiB" if size >= GIB / 10 else f"{size / MIB:,.0f} MiB"
