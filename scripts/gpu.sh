@@ -23,12 +23,15 @@ until=$(($(date +%s) + minutes * 60))
 images=(data=tiny_imagenet "data.root=$data")
 if [ -n "${REHEARSAL:-}" ]; then
     machine=(machine=cpu)
-    scale=(scale=demo data.first_classes=4 train.steps=6 train.evaluate_every=3 train.log_every=1)
-    step=(scale=demo 'benchmark.batches=[4]' benchmark.steps=1 benchmark.rounds=2)
+    verified=(scale=demo scale.image_size=16 scale.width=0.0625 batch.global=8)
+    scale=(scale=demo scale.image_size=16 scale.width=0.0625 data.first_classes=4)
+    scale+=(train.steps=6 train.evaluate_every=3 train.log_every=1)
+    step=(scale=demo scale.image_size=16 'benchmark.batches=[4]' benchmark.steps=1 benchmark.rounds=2)
     input=(benchmark.images=64 benchmark.rounds=1 'benchmark.workers=[0]' benchmark.image_size=32)
     curve=(train.steps=6)
 else
     machine=(machine=gpu)
+    verified=(scale=demo)
     scale=(scale=small)
     step=(scale=paper)
     input=(benchmark.images=8192 benchmark.rounds=3)
@@ -60,9 +63,9 @@ stage one_rank "$python" -m torch.distributed.run --standalone --nproc-per-node=
     recipe=bn_x5 run.name=one_rank run.root="$output/runs" run.resume=auto \
     "${machine[@]}" "${scale[@]}" "${images[@]}" "$@" train.steps=6 train.evaluate_every=3
 # Bit for bit where every kernel is deterministic; as trained, the first step that differs is told.
-stage resume_deterministic "$python" -m bn_inception verify-resume recipe=bn_x30 scale=demo \
+stage resume_deterministic "$python" -m bn_inception verify-resume recipe=bn_x30 "${verified[@]}" \
     "${machine[@]}" machine.deterministic=true
-stage resume_as_trained "$python" -m bn_inception verify-resume recipe=bn_x30 scale=demo \
+stage resume_as_trained "$python" -m bn_inception verify-resume recipe=bn_x30 "${verified[@]}" \
     "${machine[@]}"
 stage precision "$python" scripts/precision_curves.py run.root="$output/precision" \
     output="$output/precision.json" recipe=bn_x30 "${machine[@]}" "${scale[@]}" "${images[@]}" \
