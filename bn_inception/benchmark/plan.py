@@ -134,6 +134,7 @@ def plan_runs(
     if worker_rate is None and sources is not None:
         worker_rate = rates.worker_images_per_second(first, sources, settings.steps)
     measured: dict[str, float] = {}
+    exchanges: dict[int, tuple[float | None, float]] = {}  # by parameters
     planned = []
     for config in configs.values():
         normalized = config.network.normalization is not Normalization.none
@@ -148,7 +149,9 @@ def plan_runs(
                 )
             update = measured[key]
         work = _work(config, sources, classes)
-        bandwidth, latency = rates.exchange_speed(world, device, work.parameters)
+        if work.parameters not in exchanges:
+            exchanges[work.parameters] = rates.exchange_speed(world, device, work.parameters)
+        bandwidth, latency = exchanges[work.parameters]
         if settings.exchange_gigabytes_per_second is not None:
             bandwidth = settings.exchange_gigabytes_per_second * GIGA
         if settings.exchange_microseconds is not None:

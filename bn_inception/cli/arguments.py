@@ -1,6 +1,7 @@
 """What all commands do with their arguments."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from bn_inception.errors import UserError
 
@@ -23,3 +24,17 @@ def split_positional(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """Split arguments into plain ones (files and folders) and `key=value` overrides."""
     plain = [word for word in arguments if "=" not in word and not word.startswith("-")]
     return plain, [word for word in arguments if word not in plain]
+
+
+def output_file(given: str | None) -> Path | None:
+    """The file that `output=` names; checked before a measurement of minutes, not after it.
+
+    Raises:
+        UserError: its folder does not exist.
+    """
+    if given is None:
+        return None
+    path = Path(given).expanduser()
+    if not path.parent.is_dir():
+        raise UserError(f"output: {path.parent} is no folder; make it first")
+    return path

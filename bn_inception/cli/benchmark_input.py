@@ -4,9 +4,8 @@ import sys
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from bn_inception.cli.arguments import split_positional, take_print_config
+from bn_inception.cli.arguments import output_file, split_positional, take_print_config
 from bn_inception.config import compose, write_yaml
 from bn_inception.config.convert import checked
 from bn_inception.errors import UserError
@@ -38,9 +37,7 @@ def run(arguments: Sequence[str]) -> int:
         output: str | None = None
 
     config = checked(composed, BenchmarkInputConfig)
-    output = None if config.output is None else Path(config.output).expanduser()
-    if output is not None and not output.parent.is_dir():
-        raise UserError(f"output: {output.parent} is no folder; make it first")
+    output = output_file(config.output)
     with closing(ProgressBar(sys.stderr)) as bar:
         result = benchmark_input(config.data, config.benchmark, bar.say, bar)
     print(as_table(result.rows))

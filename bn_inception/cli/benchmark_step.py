@@ -2,9 +2,8 @@
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
-from bn_inception.cli.arguments import split_positional, take_print_config
+from bn_inception.cli.arguments import output_file, split_positional, take_print_config
 from bn_inception.config import compose, run_config, write_yaml
 from bn_inception.config.convert import checked
 from bn_inception.errors import UserError
@@ -24,9 +23,7 @@ def run(arguments: Sequence[str]) -> int:
         return 0
     given, settings = composed.pop("output"), composed.pop("benchmark")
     config = run_config(composed)
-    output = None if given is None else Path(str(given)).expanduser()
-    if output is not None and not output.parent.is_dir():
-        raise UserError(f"output: {output.parent} is no folder; make it first")
+    output = output_file(None if given is None else str(given))
 
     from bn_inception.benchmark.rows import as_table, write_rows
     from bn_inception.benchmark.step import StepBenchmark, benchmark_step

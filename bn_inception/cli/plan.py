@@ -2,10 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bn_inception.cli.arguments import split_positional, take_print_config
+from bn_inception.cli.arguments import output_file, split_positional, take_print_config
 from bn_inception.config import compose, run_config, write_yaml
 from bn_inception.config.convert import checked
 from bn_inception.errors import AgreedError, UserError
@@ -45,6 +44,7 @@ def run(arguments: Sequence[str]) -> int:
     try:
         composed = compose("plan", overrides)
         own = checked({key: composed[key] for key in OWN}, Own)
+        output = output_file(own.output)
         config = _train_config(composed)
         given = [word.partition("=")[2] for word in overrides if word.startswith("recipe=")]
         others = [word for word in overrides if not word.startswith("recipe=")]
@@ -68,11 +68,11 @@ def run(arguments: Sequence[str]) -> int:
         return 0
     made = rows(planned)
     print(as_table(made), "", *lines(planned, own.plan, sources, config.data), sep="\n")
-    if own.output is not None:
+    if output is not None:
         about = describe("")
         del about["data_fingerprint"]
-        write_rows(Path(own.output), made, about)
-        print(own.output)
+        write_rows(output, made, about)
+        print(output)
     return 0
 
 

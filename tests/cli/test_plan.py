@@ -100,6 +100,7 @@ def test_speeds_are_measured_where_they_are_not_given(
         (["plan.recipes=[bn_x50]"], ["bn_x50", "bn_x5"]),
         (["recipe=bn_x30", "plan.processes=5", *GIVEN], ["32", "5 processes"]),
         (["outputs/a"], ["outputs/a", "key=value"]),
+        (["recipe=bn_x5", GIVEN[0], "output=nowhere/plan.json"], ["output", "nowhere"]),
     ],
 )
 def test_a_mistake_is_one_line(
