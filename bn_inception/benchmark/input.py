@@ -62,7 +62,8 @@ class InputBenchmark:
     """What is measured, and how often.
 
     Attributes:
-        images: training images that every way reads, the same ones; fewer if there are fewer.
+        images: training images that every way reads, the same ones, and delivers in a turn; of a
+            smaller set all, several times.
         rounds: turns of every way; the median counts.
         workers: numbers of worker processes; None is 0, 1, 2, 4, ... and the cores.
         image_size: S in pixels of what is delivered.
@@ -163,6 +164,7 @@ def benchmark_input(
     about["versions"] |= {peer.packages[0]: _version(peer) for peer in peers if peer.packages}
     about["settings"] = {
         "images": len(images.images.source),
+        "images_a_turn": images.images.timed,
         "rounds": config.rounds,
         "batch": MINI_BATCH,
         "image_size": config.image_size,
@@ -301,7 +303,7 @@ def copied(
             tuple(str(path) for path in paths[: len(indices)]),
             config.image_size,
             MINI_BATCH,
-            len(indices),
+            config.images,
         ),
         skipped,
     )

@@ -5,7 +5,7 @@ import struct
 import warnings
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 # Named, so that a file may carry any suffix (ImageNet has a PNG called .JPEG) but never reaches
 # Pillow's plugins that start other programs (EPS runs Ghostscript).
@@ -16,6 +16,8 @@ MAX_PIXELS = 89_478_485
 
 # Transparent pixels show this; the usual page behind a picture on the web.
 BACKGROUND = (255, 255, 255)
+
+_ORIENTATION, _TURNED = ExifTags.Base.Orientation, range(2, 9)
 
 _DIRECT_MODES = ("1", "L", "P", "CMYK", "YCbCr")
 
@@ -80,6 +82,20 @@ def decode(data: bytes, name: str) -> Image.Image:
         # struct.error, ValueError, EOFError, zlib.error, IndexError, ...
         reason = str(error).replace("\n", " ") or type(error).__name__
         raise UnreadableImage(name, reason) from error
+
+
+def is_upright(data: bytes) -> bool:
+    """Whether `decode` leaves an image as it is stored, neither turned nor mirrored.
+
+    Only headers are read. False, too, where they cannot be.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            orientation = Image.open(io.BytesIO(data), formats=FORMATS).getexif().get(_ORIENTATION)
+    except Exception:  # as in `decode`, anything
+        return False
+    return orientation not in _TURNED
 
 
 def _upright(image: Image.Image) -> Image.Image:

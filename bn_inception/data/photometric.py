@@ -24,6 +24,9 @@ CONTRAST = (0.5, 1.5)  # multiplies each channel's distance from its mean over t
 # Sum of pixels in units of 2^-20: see `_channel_means`.
 _FIXED_POINT = 1 << 20
 
+# Values that are distorted at a time on a CPU, a megabyte as floats.
+_CACHED = 1 << 18
+
 
 class Photometric(Enum):
     """How strongly colours are distorted."""
@@ -79,37 +82,57 @@ def to_input(images: Tensor, factors: Tensor | None = None) -> Tensor:
     Returns:
         float32 (N, 3, S, S) in [-1, 1].
     """
-    x = images.float() / 255
     kind = 0 if factors is None else factors.shape[1]
-    if factors is not None and kind:
-        columns = [column.view(-1, 1, 1, 1) for column in factors.unbind(1)]
-        if kind == _FACTORS[Photometric.reduced]:
-            x = _reduced(x, *columns)
-        elif kind == _FACTORS[Photometric.full]:
-            x = _full(x, *columns)
-        else:
-            raise ValueError(f"factors has {kind} columns; 0, 3 (reduced) or 5 (full) are known")
-        x = x.clamp_(0, 1)
+    if kind not in _FACTORS.values():
+        raise ValueError(f"factors has {kind} columns; 0, 3 (reduced) or 5 (full) are known")
+    if factors is None or not kind:
+        return _scaled(images.float().div_(255))
+    if images.device.type != "cpu" or torch.compiler.is_compiling():
+        return _scaled(_distorted(images, factors).clamp_(0, 1))
+    # A processor's cache holds an image or two, and its vectors want neighbours of one channel.
+    inputs = torch.empty_like(images, dtype=torch.float32)
+    size = max(1, _CACHED // images[0].numel())
+    for start in range(0, len(images), size):
+        part, out = images[start : start + size], inputs[start : start + size]
+        x = _distorted(part.contiguous(), factors[start : start + size])
+        torch.sub(x.clamp_(0, 1).mul_(2), 1, out=out)
+    return inputs
+
+
+def _scaled(x: Tensor) -> Tensor:
     return x.mul_(2).sub_(1)
 
 
+def _distorted(images: Tensor, factors: Tensor) -> Tensor:
+    """Distorted pixels, float32 (N, 3, S, S), not clipped."""
+    x = images.float().div_(255)
+    columns = [column.view(-1, 1, 1, 1) for column in factors.unbind(1)]
+    return _reduced(x, *columns) if len(columns) == 3 else _full(x, *columns)
+
+
 def _reduced(x: Tensor, brightness: Tensor, saturation: Tensor, order: Tensor) -> Tensor:
-    second = order > 0
     zero = torch.zeros_like(brightness)
-    x = x + torch.where(second, zero, brightness)
+    x = x + _chosen(brightness, zero, order)
     x = _saturate(x, saturation)
-    return x + torch.where(second, brightness, zero)
+    return x + _chosen(zero, brightness, order)
 
 
 def _full(
     x: Tensor, brightness: Tensor, saturation: Tensor, hue: Tensor, contrast: Tensor, order: Tensor
 ) -> Tensor:
-    second = order > 0
     x = x + brightness
-    x = torch.where(second, _contrast(x, contrast), x)
+    x = _chosen(x, _contrast(x, contrast), order)
     x = _saturate(x, saturation)
     x = _turn_hue(x, hue)
-    return torch.where(second, x, _contrast(x, contrast))
+    return _chosen(_contrast(x, contrast), x, order)
+
+
+def _chosen(zero: Tensor, one: Tensor, which: Tensor) -> Tensor:
+    """`zero` where `which` is 0 and `one` where it is 1, exactly; both finite.
+
+    On a CPU twenty times as fast as torch.where, which has no vector code.
+    """
+    return torch.lerp(zero, one, which)
 
 
 def _saturate(x: Tensor, factor: Tensor) -> Tensor:
@@ -129,11 +152,9 @@ def _turn_hue(x: Tensor, turns: Tensor) -> Tensor:
     value, least = x.amax(1), x.amin(1)
     chroma = value - least
     divisor = chroma.clamp(min=1e-12)
-    hue = torch.where(
-        value == red,
-        (green - blue) / divisor,
-        torch.where(value == green, 2 + (blue - red) / divisor, 4 + (red - green) / divisor),
-    )
+    below_red, below_green = torch.sign(value - red), torch.sign(value - green)
+    hue = _chosen(2 + (blue - red) / divisor, 4 + (red - green) / divisor, below_green)
+    hue = _chosen((green - blue) / divisor, hue, below_red)
     hue = hue + turns.view(-1, 1, 1) * 6
     channels = []
     for sextant in (5, 3, 1):
@@ -152,9 +173,10 @@ def _contrast(x: Tensor, factor: Tensor) -> Tensor:
 def _channel_means(x: Tensor) -> Tensor:
     # Summed as integers: a float sum's order, hence its last bits, changes with the batch, the
     # memory format, the number of threads and the device.
-    units = (x * _FIXED_POINT).round_().to(torch.int32)
-    total = units.sum((2, 3), keepdim=True, dtype=torch.int64)
-    return (total.double() / (_FIXED_POINT * x.shape[2] * x.shape[3])).float()
+    # Doubles hold integers up to 2^53.
+    units = (x * _FIXED_POINT).round_()
+    total = units.sum((2, 3), keepdim=True, dtype=torch.float64)
+    return (total / (_FIXED_POINT * x.shape[2] * x.shape[3])).float()
 
 
 def _memory_format(x: Tensor) -> torch.memory_format:

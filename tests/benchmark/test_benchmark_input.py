@@ -169,6 +169,7 @@ def test_every_way_has_the_same_images(images: Path, tmp_path: Path) -> None:
         if name.endswith(".cls"):
             assert int(members[name]) == given.source.labels[int(name.removesuffix(".cls"))]
     assert given.timed == 20
+    assert some(images, tmp_path / "many", images=1000).timed == 1000  # the same ones again
     few = some(images, tmp_path / "few", images=3)
     assert len(few.shards) == 3  # as many as hold something
 

@@ -193,10 +193,24 @@ def test_restart_markers_leave_most_of_the_stream_out() -> None:
     assert Image.open(io.BytesIO(lowered.stream)).size == (256, 154)
 
 
-def oriented(value: int) -> bytes:
+def oriented(value: int, description: str = "") -> bytes:
     exif = Image.Exif()
     exif[0x0112] = value
+    exif[0x010E] = description
     return encoded(photo(1), exif=exif)
+
+
+def oriented_xmp(value: int) -> bytes:
+    return encoded(
+        photo(1),
+        xmp=b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/'
+        b'1999/02/22-rdf-syntax-ns#"><rdf:Description xmlns:tiff="http://ns.adobe.com/tiff/1.0/" '
+        b'tiff:Orientation="%d"/></rdf:RDF></x:xmpmeta>' % value,
+    )
+
+
+TAG = "\x01\x12\x01"
+"""Holds the bytes of the orientation tag in both byte orders."""
 
 
 ODD: dict[str, Callable[[], bytes]] = {
@@ -208,12 +222,8 @@ ODD: dict[str, Callable[[], bytes]] = {
     "animated": lambda: encoded(photo(1), "GIF", save_all=True, append_images=[photo(2), photo(3)]),
     "turned": lambda: oriented(6),
     "mirrored": lambda: oriented(2),
-    "XMP orientation": lambda: encoded(
-        photo(1),
-        xmp=b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/'
-        b'1999/02/22-rdf-syntax-ns#"><rdf:Description xmlns:tiff="http://ns.adobe.com/tiff/1.0/" '
-        b'tiff:Orientation="6"/></rdf:RDF></x:xmpmeta>',
-    ),
+    "turned, with the tag's bytes elsewhere": lambda: oriented(6, TAG),
+    "XMP orientation": lambda: oriented_xmp(6),
     "trailing bytes": lambda: encoded(photo(1)) + b"\0\0\0",
     "several pictures": lambda: encoded(photo(1), "MPO", save_all=True, append_images=[photo(2)]),
 }
@@ -228,16 +238,21 @@ def test_what_is_not_a_plain_jpeg_is_pillows(kind: str) -> None:
     assert picture.load().shape == (picture.height, picture.width, 3)
 
 
-@pytest.mark.parametrize("kind", ["upright", "no EXIF", "grey", "progressive", "comment", "ICC"])
+PLAIN: dict[str, Callable[[], bytes]] = {
+    "upright": lambda: oriented(1),
+    "upright, with the tag's bytes elsewhere": lambda: oriented(1, TAG),
+    "upright XMP": lambda: oriented_xmp(1),
+    "no EXIF": lambda: encoded(photo(1)),
+    "grey": lambda: encoded(photo(1).convert("L")),
+    "progressive": lambda: encoded(photo(1), progressive=True),
+    "comment": lambda: encoded(photo(1), comment=b"by hand"),
+    "ICC": lambda: encoded(photo(1), icc_profile=bytes(100)),
+}
+
+
+@pytest.mark.parametrize("kind", PLAIN)
 def test_plain_jpegs_are_not_left_to_pillow(kind: str) -> None:
-    data = {
-        "upright": lambda: oriented(1),
-        "no EXIF": lambda: encoded(photo(1)),
-        "grey": lambda: encoded(photo(1).convert("L")),
-        "progressive": lambda: encoded(photo(1), progressive=True),
-        "comment": lambda: encoded(photo(1), comment=b"by hand"),
-        "ICC": lambda: encoded(photo(1), icc_profile=bytes(100)),
-    }[kind]()
+    data = PLAIN[kind]()
     assert jpeg.parse(data) is not None
     assert np.array_equal(FastPicture(data, NAME).load(), np.asarray(decode(data, NAME)))
 
