@@ -91,7 +91,7 @@ def to_input(images: Tensor, factors: Tensor | None = None) -> Tensor:
         return _scaled(_distorted(images, factors).clamp_(0, 1))
     # A processor's cache holds an image or two, and its vectors want neighbours of one channel.
     inputs = torch.empty_like(images, dtype=torch.float32)
-    size = max(1, _CACHED // images[0].numel())
+    size = max(1, _CACHED // images.shape[1:].numel())
     for start in range(0, len(images), size):
         part, out = images[start : start + size], inputs[start : start + size]
         x = _distorted(part.contiguous(), factors[start : start + size])
