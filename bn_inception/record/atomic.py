@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,11 @@ def write_bytes(path: Path, content: bytes) -> None:
         raise UserError(
             f"{path}: cannot be written ({error.strerror}); make room or choose another folder"
         ) from error
+
+
+def is_left_over(name: str) -> bool:
+    """Whether a file's name is one of `write_bytes`' temporary files: its writer was killed."""
+    return re.fullmatch(r"\..+\.[0-9]+\.tmp", name) is not None
 
 
 def write_text(path: Path, text: str) -> None:

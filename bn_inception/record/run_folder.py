@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Any
 
 from bn_inception.errors import UserError
-from bn_inception.record.atomic import write_json, write_text
+from bn_inception.record.atomic import is_left_over, write_json, write_text
 
 _logger = logging.getLogger(__name__)
 
@@ -75,9 +75,12 @@ class RunFolder:
         self._lock: int | None = None
 
     def has_run(self) -> bool:
-        """Whether the folder holds any file of a run (empty folders and the lock do not count)."""
+        """Whether the folder holds any file of a run.
+
+        Empty folders, the lock and what a killed process had not finished writing do not count.
+        """
         return any(
-            name != _LOCK or Path(folder) != self.path
+            not is_left_over(name) and (name != _LOCK or Path(folder) != self.path)
             for folder, _, names in os.walk(self.path)
             for name in names
         )
@@ -100,8 +103,7 @@ class RunFolder:
             if self.has_run():
                 self.close()
                 self._refuse_existing()
-            self.tensorboard.mkdir(exist_ok=True)
-            self.checkpoints.mkdir(exist_ok=True)
+            self._prepare()
         except OSError as error:
             self.close()
             raise UserError(
@@ -122,8 +124,7 @@ class RunFolder:
             )
         try:
             self._take_lock(create=True)
-            self.tensorboard.mkdir(exist_ok=True)
-            self.checkpoints.mkdir(exist_ok=True)
+            self._prepare()
         except OSError as error:
             self.close()
             raise UserError(
@@ -168,6 +169,13 @@ class RunFolder:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+    def _prepare(self) -> None:
+        for file in self.path.iterdir():
+            if is_left_over(file.name):
+                file.unlink(missing_ok=True)
+        self.tensorboard.mkdir(exist_ok=True)
+        self.checkpoints.mkdir(exist_ok=True)
 
     def _refuse_existing(self) -> None:
         if (self.path / _LOCK).exists():

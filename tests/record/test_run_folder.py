@@ -152,3 +152,35 @@ def test_a_resumed_run_keeps_the_environment_it_was_started_in(tmp_path):
         (100, "second"),
         (200, "third"),
     ]
+
+
+def killed_while_writing(root, *before):
+    """Run `before` on a new run folder, then die in the middle of a write."""
+    program = (
+        "import os, signal, sys\n"
+        "from bn_inception.record import RunFolder\n"
+        "folder = RunFolder(sys.argv[1], 'a')\n"
+        "folder.create()\n"
+        f"{''.join(line + chr(10) for line in before)}"
+        "os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "folder.write_config('x: 2')\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", program, str(root)])
+    assert ended.returncode == -signal.SIGKILL
+    assert any(name.suffix == ".tmp" for name in contents(root / "a"))
+
+
+def test_what_a_kill_left_unwritten_goes_when_the_run_continues(tmp_path):
+    killed_while_writing(tmp_path, "folder.write_config('x: 1')")
+    with RunFolder(tmp_path, "a") as folder:
+        folder.open_for_resume()
+        assert folder.config.read_text() == "x: 1"
+    assert not any(name.suffix == ".tmp" for name in contents(tmp_path / "a"))
+
+
+def test_a_run_killed_at_its_first_write_never_began(tmp_path):
+    killed_while_writing(tmp_path)
+    with RunFolder(tmp_path, "a") as folder:
+        assert not folder.has_run()
+        folder.create()
+    assert not any(name.suffix == ".tmp" for name in contents(tmp_path / "a"))
