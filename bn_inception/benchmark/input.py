@@ -30,7 +30,7 @@ from bn_inception.benchmark.peers.ours import (
     device_name,
 )
 from bn_inception.benchmark.peers.reference import REFERENCE, REFERENCE_FULL
-from bn_inception.benchmark.rows import InputRow
+from bn_inception.benchmark.rows import InputRow, in_words
 from bn_inception.benchmark.ways import Images, Peer, Way, rate
 from bn_inception.data import (
     Backend,
@@ -458,7 +458,7 @@ def sentences(
     )
     for workers in sorted(decoding.keys() & loading.keys())[-1:]:
         said.append(
-            f"With {_workers(workers)}, decoding whole images with Pillow and nothing else makes "
+            f"With {in_words(workers)}, decoding whole images with Pillow and nothing else makes "
             f"{decoding[workers]:,.0f} images/s; {LOADER} makes {loading[workers]:,.0f}."
         )
     if step_rate is None:
@@ -481,7 +481,7 @@ def _beside_peers(rows: Sequence[InputRow], name: str, reference: str) -> list[s
     mine = min(own, key=lambda row: (row.workers == 0, row.workers))
     assert mine.images_per_second is not None
     line = (
-        f"With {_workers(mine.workers)}, {name} makes {mine.images_per_second:,.0f} images/s, "
+        f"With {in_words(mine.workers)}, {name} makes {mine.images_per_second:,.0f} images/s, "
         f"{mine.ratio_to_reference:.2f} times the {reference}"
     )
     peers = {
@@ -511,7 +511,7 @@ def _who_waits(
     most = max(loading)
     if enough:
         said.append(
-            f"Training at {step_rate:,.0f} images/s needs {_workers(enough[0])} "
+            f"Training at {step_rate:,.0f} images/s needs {in_words(enough[0])} "
             f"({loading[enough[0]]:,.0f} images/s measured)."
         )
     else:
@@ -526,16 +526,12 @@ def _who_waits(
     found = loading[workers]
     if found >= step_rate:
         said.append(
-            f"With {_workers(workers)} ({why}) the loader makes {found:,.0f} images/s: it waits "
+            f"With {in_words(workers)} ({why}) the loader makes {found:,.0f} images/s: it waits "
             "for training."
         )
     else:
         said.append(
-            f"With {_workers(workers)} ({why}) the loader makes {found:,.0f} images/s: training "
+            f"With {in_words(workers)} ({why}) the loader makes {found:,.0f} images/s: training "
             f"waits for images, and runs at {found / step_rate:.0%} of its rate."
         )
     return said
-
-
-def _workers(count: int) -> str:
-    return "no worker process" if count == 0 else f"{count} worker{'s' if count > 1 else ''}"

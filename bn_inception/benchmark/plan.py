@@ -21,6 +21,7 @@ from bn_inception.benchmark.forecast import (
     ring_bytes,
     run_folder_bytes,
 )
+from bn_inception.benchmark.rows import in_words
 from bn_inception.data import DataConfig, Sources, default_workers, shared_memory
 from bn_inception.errors import UserError
 from bn_inception.network import (
@@ -222,7 +223,7 @@ def lines(
         "about another GiB."
     )
     said.append(
-        f"Memory: {_size(layout.workers * WORKER_BYTES)} for {layout.workers} workers "
+        f"Memory: {_size(layout.workers * WORKER_BYTES)} for {in_words(layout.workers)} "
         f"(assumed: {_size(WORKER_BYTES)} each), and what the system can spare to keep the data in."
     )
     shared = shared_memory.needed(
@@ -285,8 +286,9 @@ def _loading_line(run: PlannedRun, settings: PlanSettings) -> str:
     needed = run.layout.processes * run.layout.images / run.forecast.working_seconds
     return (
         f"Loading: {rate:,.0f} images/s a worker "
-        f"({_origin(settings.worker_images_per_second)}), {workers} workers of as many free cores; "
-        f"training asks for {needed:,.0f} images/s, which is {-(-needed // rate):.0f} workers."
+        f"({_origin(settings.worker_images_per_second)}), {in_words(workers)} of as many "
+        f"free cores; training asks for {needed:,.0f} images/s, which is "
+        f"{in_words(int(-(-needed // rate)))}."
     )
 
 

@@ -94,3 +94,8 @@ def _cell(value: object) -> str:
     if isinstance(value, float):
         return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.2f}"
     return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def in_words(workers: int) -> str:
+    """A number of worker processes in a sentence."""
+    return "no worker process" if workers == 0 else f"{workers} worker{'s' if workers > 1 else ''}"
