@@ -1,6 +1,8 @@
 """A comparison as tables: for the terminal, as Markdown, and as JSON."""
 
+import itertools
 import json
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from enum import Enum
@@ -15,6 +17,9 @@ from bn_inception.report.runs import Run
 from bn_inception.report.seeds import SeedGroup, Spread
 
 NOTHING = "-"
+
+_SENTENCE = 36
+"""Characters of a line in a column of sentences."""
 
 
 @dataclass(frozen=True)
@@ -37,20 +42,26 @@ class Table:
     notes: Sequence[str] = ()
 
     def as_text(self) -> str:
-        """Columns aligned by spaces."""
-        lines = [self.header, *self.rows]
-        widths = [max(len(line[column]) for line in lines) for column in range(len(self.header))]
-        table = [
-            "  ".join(
-                cell.rjust(width) if column in self.numbers else cell.ljust(width)
-                for column, (cell, width) in enumerate(zip(line, widths, strict=True))
-            ).rstrip()
-            for line in lines
+        """Columns aligned by spaces; headings and long sentences take several lines."""
+        columns = list(zip(self.header, *self.rows, strict=True))
+        cells = [
+            [_lines(cell, _width(head, body)) for cell in (head, *body)] for head, *body in columns
         ]
-        rule = "-" * max(len(line) for line in table)
+        widths = [max(len(line) for cell in column for line in cell) for column in cells]
+        rows: list[list[str]] = []
+        for row in zip(*cells, strict=True):
+            rows.append([])
+            for line in itertools.zip_longest(*row, fillvalue=""):
+                rows[-1].append(
+                    "  ".join(
+                        cell.rjust(width) if column in self.numbers else cell.ljust(width)
+                        for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+                    ).rstrip()
+                )
+        rule = "-" * max(len(line) for row in rows for line in row)
         above = [*filter(None, [self.title, self.lead]), ""]
         notes = ["", *(f"* {note}" for note in self.notes)] if self.notes else []
-        return "\n".join([*above, table[0], rule, *table[1:], *notes])
+        return "\n".join([*above, *rows[0], rule, *itertools.chain(*rows[1:]), *notes])
 
     def as_markdown(self) -> str:
         """A Markdown table, with the title as a heading."""
@@ -63,6 +74,17 @@ class Table:
         above += [self.lead, ""] if self.lead else []
         notes = ["", *(f"- {note}" for note in self.notes)] if self.notes else []
         return "\n".join([*above, *table, *notes])
+
+
+def _width(head: str, body: Sequence[str]) -> int:
+    """Characters of a line of a column: its longest cell, or a little for sentences."""
+    longest_word = max((len(word) for cell in (head, *body) for word in cell.split()), default=0)
+    return max(longest_word, min(_SENTENCE, max(map(len, body), default=0)))
+
+
+def _lines(cell: str, width: int) -> list[str]:
+    # Names have hyphens and stay whole.
+    return textwrap.wrap(cell, max(1, width), break_long_words=False, break_on_hyphens=False)
 
 
 def as_text(comparison: Comparison, *others: Table) -> str:

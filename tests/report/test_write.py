@@ -9,6 +9,7 @@ from PIL import Image
 
 from bn_inception.errors import UserError
 from bn_inception.report import as_json, as_markdown, as_text, compare, read_runs, write_report
+from bn_inception.report.tables import Table
 
 
 def test_the_report_is_five_files(figure3_runs, tmp_path):
@@ -70,16 +71,33 @@ def test_text_and_markdown_say_the_same(figure3_runs):
         "did not start learning",
         'paper: "the model parameters reach machine infinity"',
     ):
-        assert words in text
+        assert words in " ".join(text.split())  # a long cell takes several lines
         assert words in markdown
     cells = {line.count("|") for line in markdown.splitlines() if line.startswith("|")}
     assert cells == {11}
     lines = text.splitlines()
     rule = next(i for i, line in enumerate(lines) if line.startswith("---"))
-    outcome = lines[rule - 1].index("outcome")
-    for line in lines[rule + 1 : rule + 8]:
+    assert len(lines[rule]) <= 150
+    outcome = next(line.index("outcome") for line in lines[:rule] if "outcome" in line)
+    for line in lines[rule + 1 : lines.index("", rule)]:
         assert line[outcome - 2 : outcome] == "  "
         assert line[outcome] != " "
+
+
+def test_a_column_of_sentences_is_folded_and_names_stay_whole():
+    name, sentence = "a-name-of-" + "x" * 60, "never reached the target, and was stopped by hand"
+    text = Table(
+        "", "", ["run", "steps to target", "outcome"], [[name, "7", sentence]], [1]
+    ).as_text()
+    assert text.splitlines() == [
+        "",
+        f"{'run':<70}   steps  outcome",
+        f"{'':<70}      to",
+        f"{'':<70}  target",
+        "-" * 113,
+        f"{name}       7  never reached the target, and was",
+        f"{'':<80}stopped by hand",
+    ]
 
 
 def test_json_is_for_programs(figure3_runs):
