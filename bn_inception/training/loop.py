@@ -56,7 +56,8 @@ def train(session: Session, console: Console, stop: StopRequest) -> Summary:
         # wrong is the news, not that it could not be written either.
         # Saving is a meeting of all processes: only where all of them have come here.
         together = session.world.size == 1 or isinstance(error, AgreedError)
-        if isinstance(error, UserError) and together:
+        # A network that has broken since the last look is not: it breaks again when resumed.
+        if isinstance(error, UserError) and together and not session.interval.first_nonfinite():
             with suppress(UserError):
                 session.save()
         with suppress(UserError):
@@ -95,15 +96,17 @@ def _loop(session: Session, console: Console, stop: StopRequest) -> bool:
             session.replaced(batch.replaced)
 
             at_log = session.step % plan.log_every == 0 or session.step == plan.steps
-            if session.check_every_step or at_log:
+            at_save = session.step % plan.checkpoint_every == 0 or session.step == plan.steps
+            orders = session.orders(stop, ask=session.check_every_step or at_log)
+            # A network that has broken is neither judged nor saved.
+            at_check = at_log or at_save or any(orders) or _evaluation_is_due(session)
+            if session.check_every_step or at_check:
                 _check_finite(session, images)
             if at_log:
                 _log(session, console, rate)
-            orders = session.orders(stop, ask=session.check_every_step or at_log)
             if orders.stop:
                 session.save()
                 return False
-            at_save = session.step % plan.checkpoint_every == 0 or session.step == plan.steps
             with interval.clock_stopped():
                 if not _evaluate_if_due(session, console, stop):
                     return False
@@ -149,11 +152,16 @@ def _log(session: Session, console: Console, rate: float) -> None:
     interval.reset()
 
 
-def _evaluate_if_due(session: Session, console: Console, stop: StopRequest) -> bool:
-    """Evaluate where it is due at this step; False if stopped meanwhile, with all saved."""
+def _evaluation_is_due(session: Session) -> bool:
     plan, step = session.plan, session.step
     due = step > 0 and (step % plan.evaluate_every == 0 or step == plan.steps)
-    if not due or session.evaluated_step == step:
+    return due and session.evaluated_step != step
+
+
+def _evaluate_if_due(session: Session, console: Console, stop: StopRequest) -> bool:
+    """Evaluate where it is due at this step; False if stopped meanwhile, with all saved."""
+    step = session.step
+    if not _evaluation_is_due(session):
         return True
     require_finite(session.network, step)
     with closing(session.validation_batches()) as batches, session.shared_statistics():

@@ -1,8 +1,10 @@
 """Whole runs through the command, seconds each: what they leave, and what survives a crash."""
 
 import json
+import math
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from bn_inception.data import (
 from bn_inception.evaluation import evaluate
 from bn_inception.network import checkpoint
 from bn_inception.training import loop
+from bn_inception.training.session import Session
 
 
 class Runs:
@@ -292,6 +295,68 @@ def test_divergence_is_a_result(runs: Runs, capsys: pytest.CaptureFixture[str]) 
     assert 1 <= summary["diverged"]["step"] <= 12
     assert summary["diverged"]["layer"]
     assert f"diverged at step {summary['diverged']['step']}" in capsys.readouterr().out
+
+
+@pytest.fixture
+def breaking(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], None]], None]:
+    """Runs break at step 3 and, as on CUDA, do not look; a function sets what happens at step 4."""
+    create, update, then = Session.__init__, loop.train_step, list[Callable[[], None]]()
+
+    def unwatched(session: Session, *args: Any) -> None:
+        create(session, *args)
+        session.check_every_step = False
+
+    def broken(network: Any, optimizer: Any, images: torch.Tensor, *args: Any, **more: Any) -> Any:
+        steps.append(len(steps) + 1)
+        if steps[-1] == 3:
+            images = images * math.nan
+        if steps[-1] == 4 and then:
+            then[0]()
+        return update(network, optimizer, images, *args, **more)
+
+    steps: list[int] = []
+    monkeypatch.setattr(Session, "__init__", unwatched)
+    monkeypatch.setattr(loop, "train_step", broken)
+    return then.append
+
+
+def assert_nothing_broken_is_kept(runs: Runs, name: str) -> None:
+    for file in (runs.root / name / "checkpoints").iterdir():
+        assert all(value.isfinite().all() for value in runs.weights(name, file.name).values())
+
+
+RARE = ("train.log_every=12", "train.checkpoint_every=12", "train.evaluate_every=12")
+
+
+@pytest.mark.parametrize(
+    "due",
+    ["train.checkpoint_every=4", "train.evaluate_every=4", "train.checkpoint_minutes=1e-9", "stop"],
+)
+def test_a_broken_network_is_neither_saved_nor_judged(
+    due: str, runs: Runs, breaking: Callable[[Callable[[], None]], None]
+) -> None:
+    if due == "stop":
+        breaking(lambda: os.kill(os.getpid(), signal.SIGTERM))
+    overrides = () if due == "stop" else (due,)
+    assert runs.train("broken", *RARE, *overrides) == 0
+    summary = runs.summary("broken")
+    assert (summary["status"], summary["diverged"]["step"]) == ("diverged", 3)
+    assert summary["best"] is None
+    assert_nothing_broken_is_kept(runs, "broken")
+
+
+def test_a_broken_network_is_not_saved_for_bad_input(
+    runs: Runs, breaking: Callable[[Callable[[], None]], None]
+) -> None:
+    def unreadable() -> None:
+        raise UserError("an image cannot be read")
+
+    breaking(unreadable)
+    with pytest.raises(UserError):
+        runs.train("broken", *RARE, "train.checkpoint_every=2")
+    assert runs.summary("broken")["status"] == "interrupted"
+    assert checkpoint.load(runs.root / "broken" / "checkpoints" / "last.pt")["step"] == 2
+    assert_nothing_broken_is_kept(runs, "broken")
 
 
 def test_a_dead_start_is_noticed_and_the_run_goes_on(
