@@ -89,6 +89,11 @@ def resolve(config: MachineConfig, device: torch.device, split: Split, world: Wo
             raise UserError(
                 "machine.cuda_graphs: true, but the device is the CPU; choose false or null"
             )
+        if config.fused_update is False:
+            raise UserError(
+                "machine.cuda_graphs: true with machine.fused_update=false, whose update reads the "
+                "rate back, which cannot be captured; choose cuda_graphs=false or fused_update=true"
+            )
         if world.size > 1:
             raise UserError(
                 f"machine.cuda_graphs: true with {world.size} processes, whose exchange of "
@@ -99,12 +104,13 @@ def resolve(config: MachineConfig, device: torch.device, split: Split, world: Wo
         fast = cuda and has_tensor_cores(device)
         precision = Precision.bf16 if fast else Precision.fp32
     small = world.size == 1 and split.images <= GRAPH_IMAGES
+    fused_update = _chosen(config.fused_update, True)
     return Machine(
         precision=precision,
         compile=_chosen(config.compile, cuda and not shared),
-        cuda_graphs=_chosen(config.cuda_graphs, cuda and small),
+        cuda_graphs=_chosen(config.cuda_graphs, cuda and small and fused_update),
         channels_last=_chosen(config.channels_last, True),
-        fused_update=_chosen(config.fused_update, True),
+        fused_update=fused_update,
         deterministic=config.deterministic,
     )
 

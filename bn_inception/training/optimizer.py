@@ -79,17 +79,21 @@ def build_optimizer(
 
 
 def start_momenta(optimizer: torch.optim.SGD) -> None:
-    """Give every parameter without momentum one of zero.
+    """Give every parameter a momentum that lies in memory as it does: its own, or zero.
 
     Torch would make it in the first update; but where the fused kernel skips that one, because the
-    loss is not finite, the memory stays as it was found, and the second update adds it.
+    loss is not finite, the memory stays as it was found, and the second update adds it. And that
+    kernel walks through memory: a momentum saved in another memory format would be added to other
+    weights.
     """
     for group in optimizer.param_groups:
         if group["momentum"]:
             for parameter in group["params"]:
-                optimizer.state[parameter].setdefault(
-                    "momentum_buffer", torch.zeros_like(parameter)
-                )
+                state = optimizer.state[parameter]
+                own = torch.zeros_like(parameter)
+                if state.get("momentum_buffer") is not None:
+                    own.copy_(state["momentum_buffer"])
+                state["momentum_buffer"] = own
 
 
 def learning_rate(

@@ -496,7 +496,7 @@ class Session:
         self.optimizer.load_state_dict(state["optimizer"])
         for group in self.optimizer.param_groups:
             group["fused"] = self.machine.fused_update  # of this machine, not of the saved one
-        start_momenta(self.optimizer)  # step 0 of older runs has none
+        start_momenta(self.optimizer)  # machine.channels_last may be another; step 0 may have none
         self.interval.restore(state["interval"])
         self.recorder.restore(state["recorder"], self.step)
 
