@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bn_inception.cli.arguments import split_positional, take_print_config
+from bn_inception.cli.arguments import output_file, split_positional, take_print_config
 from bn_inception.config import compose, write_yaml
 from bn_inception.errors import UserError
 from bn_inception.record.interval import wilson_interval
@@ -43,11 +43,11 @@ def run(arguments: Sequence[str]) -> int:
     from bn_inception.record.atomic import write_json
 
     config = checked(composed, EnsembleConfig)
+    output = output_file(config.output)
     files = [prediction_file(path, config.crops, config.statistics) for path in config.members]
     result = ensemble(files, member_names(config.members))
     print(as_text(result))
-    if config.output is not None:
-        output = Path(config.output)
+    if output is not None:
         write_predictions(output, result.predictions)
         write_json(output.with_suffix(".json"), result.as_dict())
         print(output)

@@ -99,7 +99,7 @@ class Ensemble:
         return sorted(chosen, key=lambda s: (s.errors.wrong, s.errors.wrong_top5, s.members))
 
     def as_dict(self) -> dict[str, Any]:
-        """JSON-able: crop setting, errors with 95 % intervals, members, and every subset size."""
+        """JSON-able: setting and images, errors with 95 % intervals, members, every subset size."""
         meta, errors = self.predictions.meta, self.errors
         return {
             "crops": meta.get("crops"),
@@ -112,6 +112,7 @@ class Ensemble:
             "top5_error": errors.top5,
             "top1_interval": list(wilson_interval(errors.wrong / errors.count, errors.count)),
             "top5_interval": list(wilson_interval(errors.wrong_top5 / errors.count, errors.count)),
+            **{key: meta[key] for key in ("image_size", "data") if key in meta},
             "members": [
                 {"name": name, "top1_error": single.errors.top1, "top5_error": single.errors.top5}
                 for name, single in zip(self.names, self.subsets, strict=False)

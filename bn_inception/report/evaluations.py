@@ -25,6 +25,8 @@ class Evaluation:
         top1_interval, top5_interval: 95 % intervals of them.
         accuracy_by_crops: (crops, top-1, top-5), accuracies as fractions of the first so many
             crops; empty where not measured.
+        image_size: S in pixels of a crop; None where not said.
+        data: fingerprint of the images; None where not said.
     """
 
     path: Path
@@ -37,6 +39,15 @@ class Evaluation:
     top1_interval: tuple[float, float]
     top5_interval: tuple[float, float]
     accuracy_by_crops: tuple[tuple[int, float, float], ...] = ()
+    image_size: int | None = None
+    data: str | None = None
+
+    def like(self, other: "Evaluation") -> bool:
+        """Whether the same images were seen in the same way, by whatever networks."""
+        return all(
+            getattr(self, name) == getattr(other, name)
+            for name in ("crops", "statistics", "count", "image_size", "data")
+        )
 
 
 def read_evaluation(path: str | Path) -> Evaluation:
@@ -78,6 +89,7 @@ def _evaluation(path: Path, fields: Fields) -> Evaluation:
     crops = fields.text("crops")
     if crops not in _CROPS:
         raise UserError(f"{path}: 'crops' is {crops!r}; expected one of {', '.join(_CROPS)}")
+    data = fields.optional_object("data")
     return Evaluation(
         path=path,
         crops=_CROPS[crops],
@@ -91,4 +103,6 @@ def _evaluation(path: Path, fields: Fields) -> Evaluation:
         accuracy_by_crops=tuple(
             (int(crops), top1, top5) for crops, top1, top5 in fields.rows("accuracy_by_crops", 3)
         ),
+        image_size=fields.optional_count("image_size"),
+        data=None if data is None else data.optional_text("fingerprint"),
     )

@@ -100,6 +100,16 @@ def _reached(runs: Sequence[Run], target: float) -> _Reached | tuple[Evidence, .
     )
 
 
+def _below_until(runs: Sequence[Run], target: float) -> float:
+    """Up to which step it is known that a run which never met the target had not: the shortest's.
+
+    Infinity where one diverged: it never will.
+    """
+    if any(run.summary.status is RunStatus.diverged for run in runs):
+        return math.inf
+    return min(run.steps[-1] if run.steps else 0.0 for run in runs if run.reaches(target) is None)
+
+
 def _share(setting: Setting, recipe: str, limit: float, *, inclusive: bool) -> Finding:
     """Whether `recipe` needs at most `limit` (or less than it) of the plain network's steps."""
     absent = missing(setting, ("inception", recipe))
@@ -113,12 +123,8 @@ def _share(setting: Setting, recipe: str, limit: float, *, inclusive: bool) -> F
     reached = _reached(runs, target.top1)
     goal = f"{percent(target.top1)} (plain Inception after {target.step:,.0f} steps)"
     if not isinstance(reached, _Reached):
-        # The shortest of those that never got there says how far they were looked at.
-        length = min(
-            run.steps[-1] if run.steps else 0.0 for run in runs if run.reaches(target.top1) is None
-        )
-        diverged = any(run.summary.status is RunStatus.diverged for run in runs)
-        if diverged or length >= limit * target.step:
+        length = _below_until(runs, target.top1)
+        if length >= limit * target.step:
             return Finding(False, f"{recipe} never reached {goal}", plain + reached)
         return Finding(
             None,
@@ -163,18 +169,16 @@ def _slower_then_higher(setting: Setting) -> Finding:
     if isinstance(target, Finding):
         return target
     x5, x30 = setting.ended("bn_x5"), setting.ended("bn_x30")
-    reached_x5, reached_x30 = _reached(x5, target.top1), _reached(x30, target.top1)
-    if not isinstance(reached_x5, _Reached):
-        slower = Finding(False, f"BN-x5 never reached {percent(target.top1)}", reached_x5)
-    elif not isinstance(reached_x30, _Reached):
-        slower = Finding(
-            False,
-            f"BN-x30 never reached {percent(target.top1)}",
-            reached_x5.evidence + reached_x30,
-        )
-    else:
+    return both(_slower(setting, x30, x5, target), _higher(setting, x30, x5, 0.0))
+
+
+def _slower(setting: Setting, x30: Sequence[Run], x5: Sequence[Run], goal: _Target) -> Finding:
+    """Whether BN-x30 was still below the target when BN-x5 had met it."""
+    target = goal.top1
+    reached_x5, reached_x30 = _reached(x5, target), _reached(x30, target)
+    if isinstance(reached_x5, _Reached) and isinstance(reached_x30, _Reached):
         reason = (
-            f"{percent(target.top1)} at step {reached_x30.step:,.0f} (after "
+            f"{percent(target)} at step {reached_x30.step:,.0f} (after "
             f"{reached_x30.before:,.0f}) against {reached_x5.step:,.0f} (after "
             f"{reached_x5.before:,.0f})"
         )
@@ -186,8 +190,41 @@ def _slower_then_higher(setting: Setting) -> Finding:
         else:
             reason = f"evaluated too seldom to tell which was first: {reason}"
         commands = (setting.more_often("bn_x5"), setting.more_often("bn_x30"))
-        slower = Finding(holds, reason, reached_x5.evidence + reached_x30.evidence, commands)
-    return both(slower, _higher(setting, x30, x5, 0.0))
+        return Finding(holds, reason, reached_x5.evidence + reached_x30.evidence, commands)
+    if isinstance(reached_x5, _Reached):
+        assert not isinstance(reached_x30, _Reached)
+        evidence = reached_x5.evidence + reached_x30
+        return _never(setting, x30, "BN-x30", reached_x5.step, target, evidence, slower=True)
+    if isinstance(reached_x30, _Reached):
+        evidence = reached_x5 + reached_x30.evidence
+        return _never(setting, x5, "BN-x5", reached_x30.step, target, evidence, slower=False)
+    # As long as the plain network took.
+    longer = f"train.steps={math.ceil(goal.step)}"
+    return Finding(
+        None,
+        f"neither BN-x5 nor BN-x30 reached {percent(target)}",
+        reached_x5 + reached_x30,
+        (setting.train("bn_x5", longer), setting.train("bn_x30", longer)),
+    )
+
+
+def _never(
+    setting: Setting,
+    runs: Sequence[Run],
+    name: str,
+    needed: float,
+    target: float,
+    evidence: tuple[Evidence, ...],
+    *,
+    slower: bool,
+) -> Finding:
+    """The finding `slower` if `runs`, which never met the target, trained to step `needed`."""
+    length = _below_until(runs, target)
+    if length >= needed:
+        return Finding(slower, f"{name} never reached {percent(target)}", evidence)
+    command = setting.train(runs[0].summary.recipe, f"train.steps={math.ceil(needed)}")
+    reason = f"{name} ran for {length:,.0f} steps only, without reaching {percent(target)}"
+    return Finding(None, reason, evidence, (command,))
 
 
 def _higher(
@@ -479,17 +516,23 @@ def _ensemble(setting: Setting, run: Run | None, multi: Evaluation | None) -> Fi
     candidates = [
         entry
         for entry in setting.ensembles
-        if entry.models == ENSEMBLE_MODELS
-        and entry.crops == 144
-        and (run is None or entry.count == run.validation_count)
+        if entry.models == ENSEMBLE_MODELS and entry.crops == 144
     ]
     if not candidates:
         reason = "no evaluation of an ensemble of six networks with 144 crops was given"
         return Finding(None, reason, commands=_six_networks(setting))
-    ensemble = min(candidates, key=lambda entry: entry.top5_error)
     if run is None or multi is None:
         reason = "no network evaluated with 144 crops to compare the ensemble with"
-        return Finding(None, reason, (_of_evaluation(ensemble),))
+        return Finding(None, reason, tuple(map(_of_evaluation, candidates)))
+    alike = [entry for entry in candidates if entry.like(multi)]
+    if not alike:
+        reason = (
+            "no ensemble of six networks was evaluated with 144 crops on the images, at the image "
+            f"size and with the BN statistics of {run.name}"
+        )
+        evidence = (*map(_of_evaluation, candidates), _of_evaluation(multi))
+        return Finding(None, reason, evidence, _six_networks(setting))
+    ensemble = min(alike, key=lambda entry: entry.top5_error)
     others = tuple(
         setting.train(f"ensemble_{member}", f"run.seed={member + ENSEMBLE_MODELS}")
         for member in range(1, ENSEMBLE_MODELS + 1)

@@ -34,6 +34,8 @@ def predictions(
     described = {
         "crops": "144",
         "statistics": "running",
+        "image_size": 32,
+        "data": {"fingerprint": "of the images"},
         "classes": [f"n{number}" for number in range(CLASSES)],
         "checkpoint": {"sha256": f"hash {member}"},
     }
@@ -144,6 +146,7 @@ def test_what_is_written(tmp_path: Path) -> None:
     errors = result.errors
     assert (described["models"], described["count"]) == (3, 40)
     assert (described["crops"], described["statistics"]) == ("144", "running")
+    assert (described["image_size"], described["data"]) == (32, {"fingerprint": "of the images"})
     assert described["top1_error"] == errors.wrong / 40
     low, high = described["top5_interval"]
     assert low < described["top5_error"] < high
@@ -261,7 +264,8 @@ def test_the_command(
         (["run0", "run1", "output=all.json"], "output: all.json"),
         (["run0", "nowhere.npz"], "nowhere.npz"),
         (["run0", "run1", "crops=single"], "no predictions with crops=single"),
-        (["run0", "run1", "output=nowhere/all.npz"], "nowhere/all.npz"),
+        (["run0", "run1", "output=nowhere/all.npz"], "output: nowhere is no folder"),
+        (["absent", "run1", "output=nowhere/all.npz"], "output: nowhere is no folder"),
     ):
         before = sorted(tmp_path.rglob("*"))
         with pytest.raises(SystemExit) as caught:

@@ -169,8 +169,13 @@ def test_seeds_are_averaged(make_run):
         ([0.26, 0.4], [0.1, 0.26, 0.3], DOES_NOT),  # ends lower
         ([0.26, 0.3], [0.26, 0.4], NOT_TESTED),  # both by the first evaluation
         ([0.26, 0.300], [0.1, 0.26, 0.302], NOT_TESTED),  # smaller than the noise
-        ([0.1, 0.2], [0.1, 0.26, 0.4], DOES_NOT),  # BN-x5 never reached it
-        ([0.26, 0.3], [0.1, 0.2], DOES_NOT),
+        ([0.1, 0.2, 0.2], [0.1, 0.26, 0.4], DOES_NOT),  # BN-x5 never reached it
+        ([0.1], [0.1, 0.26, 0.4], NOT_TESTED),  # BN-x5 ran too short
+        ([0.26, 0.3], [0.1, 0.2], DOES_NOT),  # BN-x30 never reached it, and ends lower
+        ([0.1, 0.251], [0.1, 0.249], NOT_TESTED),  # slower, but smaller than the noise
+        ([0.1, 0.251], [0.249], NOT_TESTED),  # BN-x30 ran too short
+        ([0.1, 0.2], [0.2, 0.249], NOT_TESTED),  # neither reached it
+        ([0.1, 0.1], [0.2, 0.249], NOT_TESTED),
     ],
 )
 def test_slower_then_higher(make_run, plain, x5, x30, outcome):
@@ -362,7 +367,7 @@ def ensembled(make_run, add_evaluation, tmp_path):
         add_evaluation(run, "single", single, count=count)
         add_evaluation(run, "144", multi, count=count)
         path = tmp_path / "ensemble.json"
-        others = {"models": 6, "count": count, **others}
+        others = {"models": 6, "count": count, "data": others.pop("seen", None), **others}
         path.write_text(evaluation_json("144", ensemble, **others))
         return verdict(9, [run], ensembles=[read_evaluation(path)])
 
@@ -426,11 +431,20 @@ def test_predictions_beside_the_evaluations_are_paired(make_run, add_evaluation,
     assert ("smaller than the noise" in judged.reason) != same_images
 
 
-@pytest.mark.parametrize("others", [{"models": 5}, {"count": 9_999}])
-def test_another_ensemble_is_no_evidence(ensembled, others):
+@pytest.mark.parametrize(
+    ("others", "reason"),
+    [
+        ({"models": 5}, "no evaluation of an ensemble of six networks"),
+        ({"count": 9_999}, "on the images, at the image size and with the BN statistics of x30"),
+        ({"image_size": 64}, "at the image size"),
+        ({"seen": {"fingerprint": "other"}}, "on the images"),
+        ({"statistics": "running"}, "with the BN statistics"),
+    ],
+)
+def test_another_ensemble_is_no_evidence(ensembled, others, reason):
     judged = ensembled(0.3, 0.25, 0.2, **others)
     assert judged.outcome is NOT_TESTED
-    assert "no evaluation of an ensemble of six networks" in judged.reason
+    assert reason in judged.reason
     assert sum("recipe=ensemble/" in command for command in judged.commands) == 6
     assert "recipe=ensemble/3 scale=cpu data=tiny_imagenet run.seed=3" in judged.commands[2]
     assert judged.commands[-1].startswith("bn-inception ensemble ")
