@@ -123,6 +123,7 @@ def test_the_command_end_to_end(
         (["benchmark.round=3"], ["benchmark.round", "benchmark.rounds", "bn-inception benchmark"]),
         (["data.workers=3"], ["data.workers", "benchmark.workers=[3]"]),
         (["output=/nowhere/at/all.json"], ["output", "/nowhere/at"]),
+        (["output=."], ["output", ". is a folder"]),
         (["photos"], ["photos", "key=value"]),
         (["data.root=/nowhere/images"], ["data.root", "/nowhere/images"]),
         (["data=synthetic"], ["data.root", "synthetic"]),

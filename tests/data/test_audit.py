@@ -205,6 +205,26 @@ def test_the_command(
         dispatch(["audit", str(root)])
 
 
+@pytest.mark.parametrize("output", ["nope/a.json", ".", "", "'~nobody/a.json'"])
+def test_an_output_that_cannot_be_written_is_refused_before_anything_is_read(
+    odd: Path, output: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(odd)
+    with pytest.raises(UserError, match=r"output: .* is (no|a) folder"):
+        dispatch(["audit", f"data.root={odd}", "data.workers=0", f"output={output}"])
+    assert capsys.readouterr() == ("", "")  # no progress either
+
+
+def test_an_output_in_a_folder_that_is_read_only_is_refused(
+    odd: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "locked"
+    folder.mkdir()
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != folder)  # root may anything
+    with pytest.raises(UserError, match=f"output: {folder} cannot be written to"):
+        dispatch(["audit", f"data.root={odd}", f"output={folder}/audit.json"])
+
+
 @pytest.mark.timeout(300)
 def test_real_photographs_have_no_problems(shared_data: Path, tmp_path: Path) -> None:
     import zipfile
