@@ -123,8 +123,8 @@ class Audit:
     problems: list[str] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return {
+        """For JSON; bytes of names that are not UTF-8 are written as backslash escapes."""
+        values = {
             "data": self.kind,
             "root": self.root,
             "classes": self.classes,
@@ -135,6 +135,19 @@ class Audit:
             "duplicates": self.duplicates,
             "problems": self.problems,
         }
+        return {key: _plain(value) for key, value in values.items()}
+
+
+def _plain(value: Any) -> Any:
+    """The same value, of plain text: such bytes of a name as Python cannot print are escaped.
+
+    As an image's identity is: what `os.fsdecode` made of them no file and no terminal takes.
+    """
+    if isinstance(value, str):
+        return value.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    if isinstance(value, dict):
+        return {_plain(key): _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list) else value
 
 
 def audit(config: DataConfig, progress: Progress) -> Audit:
@@ -360,7 +373,7 @@ def _duplicates(
 
 
 def as_text(result: Audit, limit: int = 10) -> str:
-    """A table for people.
+    """A table for people; names are escaped as in `Audit.as_dict`.
 
     Args:
         result: of `audit`.
@@ -403,7 +416,8 @@ def as_text(result: Audit, limit: int = 10) -> str:
         lines += [f"problem: {problem}" for problem in result.problems]
     else:
         lines.append("no problems: every image can be read")
-    return "\n".join(lines)
+    text: str = _plain("\n".join(lines))
+    return text
 
 
 def _more(found: int, limit: int) -> list[str]:

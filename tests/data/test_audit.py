@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -223,6 +224,32 @@ def test_an_output_in_a_folder_that_is_read_only_is_refused(
     monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != folder)  # root may anything
     with pytest.raises(UserError, match=f"output: {folder} cannot be written to"):
         dispatch(["audit", f"data.root={odd}", f"output={folder}/audit.json"])
+
+
+def test_names_that_are_not_utf_8(odd: Path, tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        folder = os.fsencode(odd / split)
+        os.rename(folder + b"/a", folder + b"/a\xff")
+    root = os.fsencode(odd) + b"\xfe"
+    os.rename(odd, root)
+    broken = root + b"/train/a\xff/x\xff.jpg"
+    os.rename(root + b"/train/a\xff/text.JPEG", broken)
+    output = os.fsencode(tmp_path) + b"/o\xfd.json"
+    # A UTF-8 terminal; Python's own way with names is laxer in the C locale alone.
+    result = subprocess.run(
+        [sys.executable, "-m", "bn_inception", "audit", "data.workers=0",
+         b"data.root='" + root + b"'", b"output='" + output + b"'"],
+        env=os.environ | {"PYTHONIOENCODING": "utf-8:strict"}, capture_output=True,
+    )  # fmt: skip
+    assert result.returncode == 1 and b"Traceback" not in result.stderr, result.stderr.decode()
+    name = broken.decode("utf-8", "backslashreplace")
+    assert name in result.stdout.decode()
+    with open(output, encoding="utf-8") as file:
+        written = json.load(file)
+    assert name in {finding["name"] for finding in written["findings"]}
+    assert written["class_order"] == r"by name: 0 is a\xff, 1 is b"
+    assert written["root"] == root.decode("utf-8", "backslashreplace")
+    assert rf"{written['root']}/train/a\xff/again.JPEG" in written["duplicates"][0]["train"]
 
 
 @pytest.mark.timeout(300)
