@@ -114,7 +114,7 @@ class ImageSource(Protocol):
         """What the image is called wherever the data set lies: its path below the split."""
 
     def fingerprint(self) -> str:
-        """Identifies the content (not the place) in 64 hexadecimal digits."""
+        """Names, sizes and labels (not the place, nor the bytes) in 64 hexadecimal digits."""
 
 
 class PackedNames:

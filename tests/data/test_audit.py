@@ -226,6 +226,25 @@ def test_an_output_in_a_folder_that_is_read_only_is_refused(
         dispatch(["audit", f"data.root={odd}", f"output={folder}/audit.json"])
 
 
+def test_what_sees_a_flipped_bit(image_folder: MakeFolder, tmp_path: Path) -> None:
+    root = image_folder({"a": 2, "b": 2})
+    shards = shards_of(root, tmp_path / "shards")
+    before = audited(root)
+    image = root / "train" / "a" / "a_0.JPEG"
+    content = image.read_bytes()
+    flipped = content[:-20] + bytes([content[-20] ^ 1]) + content[-19:]
+    image.write_bytes(flipped)
+    after = audited(root)
+    assert after.fingerprint == before.fingerprint  # as docs/data.md says
+    assert after.splits["train"].sha256 != before.splits["train"].sha256
+    path = shards / "train-000000.tar"
+    path.write_bytes(path.read_bytes().replace(content, flipped))
+    result = audited(shards, DataKind.shards)
+    assert result.fingerprint == before.fingerprint
+    assert result.splits["train"].sha256 == after.splits["train"].sha256
+    assert f"{path} differs from its checksum" in result.problems
+
+
 def test_names_that_are_not_utf_8(odd: Path, tmp_path: Path) -> None:
     for split in ("train", "val"):
         folder = os.fsencode(odd / split)
