@@ -163,7 +163,7 @@ usage: bn-inception audit data.root=FOLDER [data=NAME] [output=FILE.json]
             the counts too if their classes are 1,000 wnids
   output=   also write everything, all names included, as JSON
 
-  data.workers= (default all cores)  data.first_classes=
+  data.workers= (default all cores)  data.first_classes=  data.cache= (of data=synthetic)
 
 Exit status: 0 for a sound data set; 1 if images cannot be read, shards differ from their
 checksums, or counts or classes are not ImageNet's; 2 if the data set cannot be opened. Odd images
@@ -192,7 +192,7 @@ what training at a given rate needs, and which side will wait.
   benchmark.images=1024 benchmark.rounds=5 benchmark.workers=[0,1,4] (default 0, 1, 2, 4 ... cores)
   benchmark.image_size=224 benchmark.device=auto|cpu|cuda (of our distortion)
   benchmark.step_images_per_second=   rate of training without input
-  data.first_classes= data.on_error=fail|skip
+  data.first_classes= data.on_error=fail|skip data.cache= data.cache_gib=
 
 step: ms an update of torchvision's plain loop, of ours with each piece turned on in turn, of the
 bare step and the whole loop, fed from the loader (with data=), and the limit by measured rates.

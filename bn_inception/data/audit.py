@@ -19,7 +19,7 @@ from bn_inception.data.decode import FORMATS, UnreadableImage, decode
 from bn_inception.data.parallel import Progress, unordered
 from bn_inception.data.remote import is_url
 from bn_inception.data.shards import ShardSource, damaged_files
-from bn_inception.data.source import DataConfig, DataKind, ImageSource, open_sources
+from bn_inception.data.source import DataConfig, DataKind, ImageSource, open_sources, refuse_unread
 from bn_inception.errors import UserError
 from bn_inception.paper import results
 
@@ -154,15 +154,25 @@ def audit(config: DataConfig, progress: Progress) -> Audit:
     """Read and decode every image.
 
     Args:
-        config: the data set; `workers` None is as many as cores.
+        config: the data set; `workers` None is as many as cores. `on_error` and `backend` must
+            be the defaults: every image is read whatever is wrong with it, by the reference.
         progress: told how far it is.
 
     Returns:
         What was found; nothing is changed.
 
     Raises:
-        UserError: the data set cannot be opened, so there is nothing to read.
+        UserError: the data set cannot be opened, so there is nothing to read; a setting that is
+            not read here.
     """
+    refuse_unread(
+        config,
+        "audit",
+        {
+            "on_error": "leave it out: images that cannot be read are named, and the audit goes on",
+            "backend": "leave it out: every image is decoded by Pillow, the reference",
+        },
+    )
     if is_url(config.root):
         raise UserError(
             f"data.root: {config.root}: audit reads a folder; audit the shards before they are "

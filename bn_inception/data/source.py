@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -84,6 +84,25 @@ class DataConfig:
                 f"data.workers: {self.workers} is negative; give 0 (no extra process) or more, "
                 "or null for a number that fits the cores"
             )
+
+
+def refuse_unread(config: DataConfig, command: str, remedies: Mapping[str, str]) -> None:
+    """Refuse settings that a command does not read, where they are not the default.
+
+    Args:
+        config: as given.
+        command: its name.
+        remedies: what to do instead, by the name of each setting that is not read.
+
+    Raises:
+        UserError: one was given.
+    """
+    default = DataConfig()
+    for key, remedy in remedies.items():
+        value = getattr(config, key)
+        if value != getattr(default, key):
+            shown = value.value if isinstance(value, Enum) else value
+            raise UserError(f"data.{key}: {shown} is not read by {command}; {remedy}")
 
 
 class ImageSource(Protocol):

@@ -122,6 +122,7 @@ def test_the_command_end_to_end(
         (["benchmark.device=gpu"], ["benchmark.device", "auto, cpu, cuda"]),
         (["benchmark.round=3"], ["benchmark.round", "benchmark.rounds", "bn-inception benchmark"]),
         (["data.workers=3"], ["data.workers", "benchmark.workers=[3]"]),
+        (["data.backend=pillow"], ["data.backend: pillow", "leave it out"]),
         (["output=/nowhere/at/all.json"], ["output", "/nowhere/at"]),
         (["output=."], ["output", ". is a folder"]),
         (["photos"], ["photos", "key=value"]),
