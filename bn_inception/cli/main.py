@@ -197,7 +197,8 @@ what training at a given rate needs, and which side will wait.
 step: ms an update of torchvision's plain loop, of ours with each piece turned on in turn, of the
 bare step and the whole loop, fed from the loader (with data=), and the limit by measured rates.
 
-  recipe= scale=paper machine=auto|cpu|gpu machine.KEY= data= data.root=
+  recipe= scale=paper machine=auto|cpu|gpu machine.KEY= network.KEY= data= data.root=
+  data.workers= data.first_classes= data.on_error=fail|skip data.backend=fast|pillow
   benchmark.batches=[32,256] benchmark.steps= benchmark.rounds=5
   output=       also write everything as JSON
 

@@ -154,8 +154,9 @@ def audit(config: DataConfig, progress: Progress) -> Audit:
     """Read and decode every image.
 
     Args:
-        config: the data set; `workers` None is as many as cores. `on_error` and `backend` must
-            be the defaults: every image is read whatever is wrong with it, by the reference.
+        config: the data set; `workers` None is as many as cores. `on_error`, `backend` and
+            `cache_gib` must be the defaults: every image is read whatever is wrong with it, by the
+            reference, and from no URL.
         progress: told how far it is.
 
     Returns:
@@ -171,6 +172,7 @@ def audit(config: DataConfig, progress: Progress) -> Audit:
         {
             "on_error": "leave it out: images that cannot be read are named, and the audit goes on",
             "backend": "leave it out: every image is decoded by Pillow, the reference",
+            "cache_gib": "leave it out: no URL is read",
         },
     )
     if is_url(config.root):

@@ -245,7 +245,9 @@ def test_what_sees_a_flipped_bit(image_folder: MakeFolder, tmp_path: Path) -> No
     assert f"{path} differs from its checksum" in result.problems
 
 
-@pytest.mark.parametrize("given", ["data.on_error=skip", "data.backend=pillow"])
+@pytest.mark.parametrize(
+    "given", ["data.on_error=skip", "data.backend=pillow", "data.cache_gib=2.5"]
+)
 def test_what_is_not_read_is_refused(odd: Path, given: str) -> None:
     key, _, value = given.partition("=")
     with pytest.raises(UserError, match=f"^{key}: {value} is not read by audit; leave it out: "):
