@@ -40,6 +40,7 @@ from bn_inception.data import (
     UnreadableImage,
     default_workers,
     open_sources,
+    refuse_unread,
     stored_order,
 )
 from bn_inception.data.fingerprint import content_fingerprint
@@ -128,7 +129,8 @@ def benchmark_input(
     tar files only.
 
     Args:
-        data: the data set; `data.workers` must be None, since `config.workers` says it.
+        data: the data set; `data.workers` must be None, since `config.workers` says it, and
+            `data.backend` the default, since both are measured.
         config: what to measure.
         say: told what is left out.
         progress: told how far it is.
@@ -137,11 +139,14 @@ def benchmark_input(
         UserError: the data set or the device cannot be used; an image cannot be read and
             `data.on_error` is fail; too little shared memory for so many workers.
     """
-    if data.workers is not None:
-        raise UserError(
-            f"data.workers: {data.workers} is not read here; give "
-            f"benchmark.workers=[{data.workers}]"
-        )
+    refuse_unread(
+        data,
+        "benchmark input",
+        {
+            "workers": f"give benchmark.workers=[{data.workers}]",
+            "backend": "leave it out: both backends are measured, each in rows of its own",
+        },
+    )
     counts = config.counts()
     sources = open_sources(data)
     for warning in sources.warnings:

@@ -4,9 +4,8 @@ import sys
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from bn_inception.cli.arguments import split_positional, take_print_config
+from bn_inception.cli.arguments import output_file, split_positional, take_print_config
 from bn_inception.config import compose, write_yaml
 from bn_inception.config.convert import checked
 from bn_inception.errors import UserError
@@ -37,10 +36,11 @@ def run(arguments: Sequence[str]) -> int:
         output: str | None = None
 
     config = checked(composed, AuditConfig)
+    output = output_file(config.output)
     with closing(ProgressBar(sys.stderr)) as bar:
         result = audit(config.data, bar)
     print(as_text(result))
-    if config.output is not None:
-        write_json(Path(config.output), result.as_dict())
-        print(config.output)
+    if output is not None:
+        write_json(output, result.as_dict())
+        print(output)
     return PROBLEMS if result.problems else 0

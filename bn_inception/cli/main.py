@@ -2,6 +2,7 @@
 
 import difflib
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -162,7 +163,7 @@ usage: bn-inception audit data.root=FOLDER [data=NAME] [output=FILE.json]
             the counts too if their classes are 1,000 wnids
   output=   also write everything, all names included, as JSON
 
-  data.workers= (default all cores)  data.first_classes=
+  data.workers= (default all cores)  data.first_classes=  data.cache= (of data=synthetic)
 
 Exit status: 0 for a sound data set; 1 if images cannot be read, shards differ from their
 checksums, or counts or classes are not ImageNet's; 2 if the data set cannot be opened. Odd images
@@ -191,12 +192,13 @@ what training at a given rate needs, and which side will wait.
   benchmark.images=1024 benchmark.rounds=5 benchmark.workers=[0,1,4] (default 0, 1, 2, 4 ... cores)
   benchmark.image_size=224 benchmark.device=auto|cpu|cuda (of our distortion)
   benchmark.step_images_per_second=   rate of training without input
-  data.first_classes= data.on_error=fail|skip
+  data.first_classes= data.on_error=fail|skip data.cache= data.cache_gib=
 
 step: ms an update of torchvision's plain loop, of ours with each piece turned on in turn, of the
 bare step and the whole loop, fed from the loader (with data=), and the limit by measured rates.
 
-  recipe= scale=paper machine=auto|cpu|gpu machine.KEY= data= data.root=
+  recipe= scale=paper machine=auto|cpu|gpu machine.KEY= network.KEY= data= data.root=
+  data.workers= data.first_classes= data.on_error=fail|skip data.backend=fast|pillow
   benchmark.batches=[32,256] benchmark.steps= benchmark.rounds=5
   output=       also write everything as JSON
 
@@ -373,6 +375,9 @@ def dispatch(arguments: Sequence[str]) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # As stderr does: a file's name that the terminal's encoding lacks is no reason to fail.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         status = dispatch(sys.argv[1:] if arguments is None else arguments)
         sys.stdout.flush()

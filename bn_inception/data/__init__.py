@@ -19,6 +19,7 @@ from bn_inception.data.source import (
     OnError,
     Sources,
     open_sources,
+    refuse_unread,
 )
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "default_workers",
     "image_generator",
     "open_sources",
+    "refuse_unread",
     "stored_order",
     "to_input",
     "training_batches",

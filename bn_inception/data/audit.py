@@ -19,7 +19,7 @@ from bn_inception.data.decode import FORMATS, UnreadableImage, decode
 from bn_inception.data.parallel import Progress, unordered
 from bn_inception.data.remote import is_url
 from bn_inception.data.shards import ShardSource, damaged_files
-from bn_inception.data.source import DataConfig, DataKind, ImageSource, open_sources
+from bn_inception.data.source import DataConfig, DataKind, ImageSource, open_sources, refuse_unread
 from bn_inception.errors import UserError
 from bn_inception.paper import results
 
@@ -123,8 +123,8 @@ class Audit:
     problems: list[str] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return {
+        """For JSON; bytes of names that are not UTF-8 are written as backslash escapes."""
+        values = {
             "data": self.kind,
             "root": self.root,
             "classes": self.classes,
@@ -135,21 +135,46 @@ class Audit:
             "duplicates": self.duplicates,
             "problems": self.problems,
         }
+        return {key: _plain(value) for key, value in values.items()}
+
+
+def _plain(value: Any) -> Any:
+    """The same value, of plain text: such bytes of a name as Python cannot print are escaped.
+
+    As an image's identity is: what `os.fsdecode` made of them no file and no terminal takes.
+    """
+    if isinstance(value, str):
+        return value.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    if isinstance(value, dict):
+        return {_plain(key): _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list) else value
 
 
 def audit(config: DataConfig, progress: Progress) -> Audit:
     """Read and decode every image.
 
     Args:
-        config: the data set; `workers` None is as many as cores.
+        config: the data set; `workers` None is as many as cores. `on_error`, `backend` and
+            `cache_gib` must be the defaults: every image is read whatever is wrong with it, by the
+            reference, and from no URL.
         progress: told how far it is.
 
     Returns:
         What was found; nothing is changed.
 
     Raises:
-        UserError: the data set cannot be opened, so there is nothing to read.
+        UserError: the data set cannot be opened, so there is nothing to read; a setting that is
+            not read here.
     """
+    refuse_unread(
+        config,
+        "audit",
+        {
+            "on_error": "leave it out: images that cannot be read are named, and the audit goes on",
+            "backend": "leave it out: every image is decoded by Pillow, the reference",
+            "cache_gib": "leave it out: no URL is read",
+        },
+    )
     if is_url(config.root):
         raise UserError(
             f"data.root: {config.root}: audit reads a folder; audit the shards before they are "
@@ -360,7 +385,7 @@ def _duplicates(
 
 
 def as_text(result: Audit, limit: int = 10) -> str:
-    """A table for people.
+    """A table for people; names are escaped as in `Audit.as_dict`.
 
     Args:
         result: of `audit`.
@@ -403,7 +428,8 @@ def as_text(result: Audit, limit: int = 10) -> str:
         lines += [f"problem: {problem}" for problem in result.problems]
     else:
         lines.append("no problems: every image can be read")
-    return "\n".join(lines)
+    text: str = _plain("\n".join(lines))
+    return text
 
 
 def _more(found: int, limit: int) -> list[str]:

@@ -17,6 +17,7 @@ Shard s holds `stored_order(images)[s * shard_size : (s + 1) * shard_size]`, so 
 import hashlib
 import json
 import os
+import re
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -47,6 +48,8 @@ ORIGINAL = "original bytes"
 _OPEN_FILES = 64
 
 _READ_BYTES = 1 << 20
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_SHOWN = 60  # characters of a wrong value
 
 
 def shard_file(split: str, shard: int) -> str:
@@ -142,26 +145,85 @@ def parse_meta(text: bytes, split: str, path: str) -> ShardMeta:
     """
     try:
         values: Any = json.loads(text.decode("utf-8"))
-    except ValueError as error:
-        raise UserError(f"data.root: {path} cannot be read ({error}); {_PREPARE_AGAIN}") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"data.root: {path} cannot be read ({error}); {_PREPARE_ANEW}") from error
     if not isinstance(values, dict) or values.get("format") != FORMAT:
-        raise UserError(f"data.root: {path} does not describe shards; {_PREPARE_AGAIN}")
+        raise UserError(f"data.root: {path} does not describe shards; {_PREPARE_ANEW}")
     if values.get("version") != VERSION:
         raise UserError(
-            f"data.root: {path} is of version {values.get('version')}, version {VERSION} is read; "
-            f"{_PREPARE_AGAIN}"
+            f"data.root: {path} is of version {_shown(values.get('version'))}, version {VERSION} "
+            f"is read; {_PREPARE_ANEW}"
         )
     try:
         meta = ShardMeta(**values)
+        _check_description(meta)
         shards = -(-meta.images // meta.shard_size)
         if not (meta.split == split and len(meta.shard_bytes) == len(meta.shard_sha256) == shards):
             raise ValueError("its numbers of images and shards do not agree")
-    except (TypeError, ValueError, ZeroDivisionError) as error:
-        raise UserError(f"data.root: {path} is damaged ({error}); {_PREPARE_AGAIN}") from error
+    except (TypeError, ValueError) as error:
+        raise UserError(f"data.root: {path} is damaged ({error}); {_PREPARE_ANEW}") from error
     return meta
 
 
+def _check_description(meta: ShardMeta) -> None:
+    """Refuse values that no description holds, whoever wrote them; ValueError names the field."""
+    for field_, fits, what in (
+        ("split", _is_text, "text"),
+        ("classes", _is_list_of(_is_text), "a list of names"),
+        ("images", _is_count, "a number over 0"),
+        ("shard_size", _is_count, "a number over 0"),
+        ("encoding", _is_text, "text"),
+        ("source_fingerprint", _is_sha256, "a SHA-256"),
+        ("fingerprint", _is_sha256, "a SHA-256"),
+        ("shard_bytes", _is_list_of(_is_count), "a list of sizes over 0"),
+        ("shard_sha256", _is_list_of(_is_sha256), "a list of SHA-256"),  # become names of files
+        ("index_sha256", _is_of_columns, "a SHA-256 of every column"),
+        ("order", lambda value: value == ShardMeta.order, f"{ShardMeta.order!r}"),
+    ):
+        value = getattr(meta, field_)
+        if not fits(value):
+            raise ValueError(f"{field_} is not {what}: {_shown(value)}")
+    if sum(meta.shard_bytes) > np.iinfo(np.int64).max:
+        raise ValueError("shard_bytes are more than any disk holds")
+
+
+def _is_text(value: Any) -> bool:
+    """Whether it is text that a file's name may be: Python's way with odd bytes included."""
+    try:
+        return isinstance(value, str) and bool(value.encode("utf-8", "surrogateescape"))
+    except UnicodeEncodeError:
+        return False
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value > 0  # True is an int to isinstance
+
+
+def _is_sha256(value: Any) -> bool:
+    return isinstance(value, str) and _SHA256.fullmatch(value) is not None
+
+
+def _is_list_of(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, list) and all(map(fits, value))
+
+
+def _is_of_columns(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and value.keys() == COLUMNS.keys()
+        and all(map(_is_sha256, value.values()))
+    )
+
+
+def _shown(value: Any) -> str:
+    """A JSON value for a message: its beginning, in ASCII."""
+    text = json.dumps(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+
+
 _PREPARE_AGAIN = "make the shards again with bn-inception prepare"
+# Into the folder of a damaged description prepare does not write: it cannot tell what is there.
+_PREPARE_ANEW = "make the shards again with bn-inception prepare, in another folder"
 
 
 def damaged_files(

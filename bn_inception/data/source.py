@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -86,6 +86,25 @@ class DataConfig:
             )
 
 
+def refuse_unread(config: DataConfig, command: str, remedies: Mapping[str, str]) -> None:
+    """Refuse settings that a command does not read, where they are not the default.
+
+    Args:
+        config: as given.
+        command: its name.
+        remedies: what to do instead, by the name of each setting that is not read.
+
+    Raises:
+        UserError: one was given.
+    """
+    default = DataConfig()
+    for key, remedy in remedies.items():
+        value = getattr(config, key)
+        if value != getattr(default, key):
+            shown = value.value if isinstance(value, Enum) else value
+            raise UserError(f"data.{key}: {shown} is not read by {command}; {remedy}")
+
+
 class ImageSource(Protocol):
     """Encoded images by number; cheap to pickle, and safe to read from several processes."""
 
@@ -114,7 +133,7 @@ class ImageSource(Protocol):
         """What the image is called wherever the data set lies: its path below the split."""
 
     def fingerprint(self) -> str:
-        """Identifies the content (not the place) in 64 hexadecimal digits."""
+        """Names, sizes and labels (not the place, nor the bytes) in 64 hexadecimal digits."""
 
 
 class PackedNames:

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from small_runs import TINY
 from bn_inception import UserError
 from bn_inception.cli.main import COMMANDS, dispatch, main
 from bn_inception.config import compose, read_yaml, run_config
+from bn_inception.data import DataConfig
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -116,6 +118,21 @@ def test_cfg_job_prints_what_would_run(
     assert config["optimizer"]["learning_rate"] == 0.045
     assert config == compose("train", ["recipe=bn_x30", "scale=cpu"])
     assert list(tmp_path.iterdir()) == [printed]
+
+
+@pytest.mark.parametrize("command", ["audit", "benchmark input"])
+def test_help_lists_the_data_settings_that_are_read(command: str, tmp_path: Path) -> None:
+    usage = COMMANDS[command.split()[0]].usage.partition("\nstep:")[0]
+    other: dict[str, object] = {
+        "root": str(tmp_path / "nowhere"), "cache": "x", "cache_gib": 2, "first_classes": 3,
+        "workers": 1, "on_error": "skip", "backend": "pillow",
+    }  # fmt: skip
+    assert other.keys() == {field.name for field in fields(DataConfig)} - {"kind"}
+    for key, value in other.items():
+        with pytest.raises(UserError) as caught:
+            dispatch([*command.split(), f"data.{key}={value}"])
+        refused = f"is not read by {command}" in str(caught.value)
+        assert (f"data.{key}=" in usage) != refused, key
 
 
 @pytest.mark.parametrize("command", COMMANDS)

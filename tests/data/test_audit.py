@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -203,6 +204,80 @@ def test_the_command(
         dispatch(["audit"])
     with pytest.raises(UserError, match="takes key=value only"):
         dispatch(["audit", str(root)])
+
+
+@pytest.mark.parametrize("output", ["nope/a.json", ".", "", "'~nobody/a.json'"])
+def test_an_output_that_cannot_be_written_is_refused_before_anything_is_read(
+    odd: Path, output: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(odd)
+    with pytest.raises(UserError, match=r"output: .* is (no|a) folder"):
+        dispatch(["audit", f"data.root={odd}", "data.workers=0", f"output={output}"])
+    assert capsys.readouterr() == ("", "")  # no progress either
+
+
+def test_an_output_in_a_folder_that_is_read_only_is_refused(
+    odd: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "locked"
+    folder.mkdir()
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != folder)  # root may anything
+    with pytest.raises(UserError, match=f"output: {folder} cannot be written to"):
+        dispatch(["audit", f"data.root={odd}", f"output={folder}/audit.json"])
+
+
+def test_what_sees_a_flipped_bit(image_folder: MakeFolder, tmp_path: Path) -> None:
+    root = image_folder({"a": 2, "b": 2})
+    shards = shards_of(root, tmp_path / "shards")
+    before = audited(root)
+    image = root / "train" / "a" / "a_0.JPEG"
+    content = image.read_bytes()
+    flipped = content[:-20] + bytes([content[-20] ^ 1]) + content[-19:]
+    image.write_bytes(flipped)
+    after = audited(root)
+    assert after.fingerprint == before.fingerprint  # as docs/data.md says
+    assert after.splits["train"].sha256 != before.splits["train"].sha256
+    path = shards / "train-000000.tar"
+    path.write_bytes(path.read_bytes().replace(content, flipped))
+    result = audited(shards, DataKind.shards)
+    assert result.fingerprint == before.fingerprint
+    assert result.splits["train"].sha256 == after.splits["train"].sha256
+    assert f"{path} differs from its checksum" in result.problems
+
+
+@pytest.mark.parametrize(
+    "given", ["data.on_error=skip", "data.backend=pillow", "data.cache_gib=2.5"]
+)
+def test_what_is_not_read_is_refused(odd: Path, given: str) -> None:
+    key, _, value = given.partition("=")
+    with pytest.raises(UserError, match=f"^{key}: {value} is not read by audit; leave it out: "):
+        dispatch(["audit", f"data.root={odd}", given])
+
+
+def test_names_that_are_not_utf_8(odd: Path, tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        folder = os.fsencode(odd / split)
+        os.rename(folder + b"/a", folder + b"/a\xff")
+    root = os.fsencode(odd) + b"\xfe"
+    os.rename(odd, root)
+    broken = root + b"/train/a\xff/x\xff.jpg"
+    os.rename(root + b"/train/a\xff/text.JPEG", broken)
+    output = os.fsencode(tmp_path) + b"/o\xfd.json"
+    # A UTF-8 terminal; Python's own way with names is laxer in the C locale alone.
+    result = subprocess.run(
+        [sys.executable, "-m", "bn_inception", "audit", "data.workers=0",
+         b"data.root='" + root + b"'", b"output='" + output + b"'"],
+        env=os.environ | {"PYTHONIOENCODING": "utf-8:strict"}, capture_output=True,
+    )  # fmt: skip
+    assert result.returncode == 1 and b"Traceback" not in result.stderr, result.stderr.decode()
+    name = broken.decode("utf-8", "backslashreplace")
+    assert name in result.stdout.decode()
+    with open(output, encoding="utf-8") as file:
+        written = json.load(file)
+    assert name in {finding["name"] for finding in written["findings"]}
+    assert written["class_order"] == r"by name: 0 is a\xff, 1 is b"
+    assert written["root"] == root.decode("utf-8", "backslashreplace")
+    assert rf"{written['root']}/train/a\xff/again.JPEG" in written["duplicates"][0]["train"]
 
 
 @pytest.mark.timeout(300)
