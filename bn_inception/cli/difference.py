@@ -2,10 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bn_inception.cli.arguments import split_positional, take_print_config
+from bn_inception.cli.arguments import output_file, split_positional, take_print_config
 from bn_inception.config import compose, write_yaml
 from bn_inception.errors import UserError
 
@@ -48,15 +47,16 @@ def run(arguments: Sequence[str]) -> int:
     from bn_inception.record.atomic import write_json
 
     config = checked(composed, DifferenceConfig)
+    output = output_file(config.output)
     files = [prediction_file(path, config.crops, config.statistics) for path in config.predictions]
     first, second = (read_predictions(path) for path in files)
     given = (config.predictions[0], config.predictions[1])
     comparison = compare_predictions(first, second, names=given, seed=config.seed)
     one, other = member_names(config.predictions)
     print(as_text(comparison, one, other))
-    if config.output is not None:
-        write_json(Path(config.output), {"first": one, "second": other, **comparison.as_dict()})
-        print(config.output)
+    if output is not None:
+        write_json(output, {"first": one, "second": other, **comparison.as_dict()})
+        print(output)
     return 0
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from bn_inception.cli.arguments import split_positional, take_print_config
+from bn_inception.cli.arguments import output_file, split_positional, take_print_config
 from bn_inception.cli.export import Which, checkpoint_file
 from bn_inception.cli.progress import ProgressBar
 from bn_inception.config import compose, read_yaml, run_config, write_yaml
@@ -277,18 +277,15 @@ def _report(
 
 def _output(config: EvaluateConfig, statistics: str) -> Path:
     """Where the predictions go; refused before the work if it cannot be written there."""
-    if config.output is not None:
-        path = Path(config.output)
-        folder = path.parent
-        if not folder.is_dir():
-            raise UserError(f"output: {folder}: no such folder; create it first")
-    else:
-        assert config.run is not None
-        last = "-last" if config.checkpoint is None and config.which is Which.last else ""
-        folder = Path(config.run)
-        precision = config.evaluate.precision
-        format_ = "" if precision is Precision.fp32 else f"-{precision.value}"
-        path = folder / "evaluation" / f"{config.crops}-{statistics}{last}{format_}.npz"
+    given = output_file(config.output)
+    if given is not None:
+        return given
+    assert config.run is not None
+    last = "-last" if config.checkpoint is None and config.which is Which.last else ""
+    folder = Path(config.run)
+    precision = config.evaluate.precision
+    format_ = "" if precision is Precision.fp32 else f"-{precision.value}"
+    path = folder / "evaluation" / f"{config.crops}-{statistics}{last}{format_}.npz"
     if path.is_dir():
         raise UserError(f"output: {path} is a folder; give the name of a file")
     if not os.access(path.parent if path.parent.is_dir() else folder, os.W_OK):

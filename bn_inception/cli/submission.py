@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bn_inception.cli.arguments import split_positional, take_print_config
+from bn_inception.cli.arguments import output_file, split_positional, take_print_config
 from bn_inception.cli.export import Which, checkpoint_file
 from bn_inception.config import compose, write_yaml
 from bn_inception.config.convert import checked
@@ -81,9 +81,8 @@ def _submit(config: SubmissionConfig) -> None:
     from bn_inception.training.session import choose_device
 
     # Everything that can be refused is, before hours of work.
-    output = Path(config.output)
-    if not output.parent.is_dir() or output.is_dir():
-        raise UserError(f"output: {output} is no file in an existing folder; choose another")
+    output = output_file(config.output)
+    assert output is not None
     devkit = submission.read_devkit(config.devkit)
     files = config.checkpoints()
     device = choose_device(config.machine.device)

@@ -40,8 +40,8 @@ def is_left_over(name: str) -> bool:
 
 
 def write_text(path: Path, text: str) -> None:
-    """`write_bytes` of UTF-8 text."""
-    write_bytes(path, text.encode("utf-8"))
+    """`write_bytes` of UTF-8 text; bytes of file names that are not UTF-8 stand as JSON escapes."""
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:

@@ -192,7 +192,7 @@ def refused(run: Path, *arguments: str) -> str:
         (("crop=10",), "there is no key crop"),
         (("statistics=both", "output=a.npz"), "one file and statistics=both makes two"),
         (("output=a.txt",), "name of an .npz file"),
-        (("output=absent/a.npz",), "absent: no such folder"),
+        (("output=absent/a.npz",), "absent is no folder"),
         (("evaluate.batch=0",), "evaluate.batch: 0 is not 1 or more"),
         (("data.first_classes=3",), "trained on 7 classes, the data has 3"),
         (("data.root=absent",), "absent does not exist"),

@@ -1,3 +1,4 @@
+import json
 import os
 from pathlib import Path
 
@@ -41,3 +42,9 @@ def test_json_never_holds_nan(tmp_path):
 def test_a_missing_folder_is_a_user_error(tmp_path):
     with pytest.raises(UserError, match="cannot be written"):
         write_text(tmp_path / "missing" / "a", "text")
+
+
+def test_a_file_name_that_is_not_utf8_can_be_written_down(tmp_path):
+    name = os.fsdecode(b"a\xff")
+    write_json(tmp_path / "a.json", {name: 1})
+    assert json.loads((tmp_path / "a.json").read_text("utf-8")) == {name: 1}
