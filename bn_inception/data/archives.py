@@ -7,10 +7,12 @@ for each parquet file.
 """
 
 import gzip
+import hashlib
 import io
 import os
 import re
 import tarfile
+import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -24,6 +26,7 @@ from bn_inception.data.fingerprint import content_fingerprint
 from bn_inception.data.parallel import Progress, unordered
 from bn_inception.data.shards import FileReader
 from bn_inception.data.source import PackedNames, class_order, is_image
+from bn_inception.data.target import make_folder, replace_file, unwritable
 from bn_inception.errors import UserError
 
 TRAIN_TAR = "ILSVRC2012_img_train.tar"
@@ -39,6 +42,7 @@ _MAX_HEADER_BYTES = 1 << 20
 # of extended headers), and what a bad disk raises.
 _UNREADABLE = (tarfile.TarError, ValueError, OverflowError, RecursionError, OSError)
 _PARQUET_ROWS = 64  # read at once: ImageNet's images have 0.1 MB, the largest 16 MB
+_FOOTER_BYTES = 1 << 16  # of a parquet file; imagenet-1k's have some thousand bytes
 
 # "n01440764_10026_n01440764.JPEG": imagenet-1k appends the class to the original name.
 _NAME_WITH_CLASS = re.compile(r"(?P<stem>.+)_(?P<wnid>n\d{8})(?P<suffix>\.\w+)")
@@ -432,8 +436,14 @@ def open_parquet(
             f"source: {paths[0].name}: reading parquet needs pyarrow; "
             "pip install 'bn-inception[parquet]'"
         ) from None
-    spool.mkdir(parents=True, exist_ok=True)
-    todo = [path for path in paths if not _spooled(spool, path)[1].exists()]
+    stems = [path.stem for path in paths]
+    if len(set(stems)) != len(stems):
+        raise UserError(
+            f"source: {paths[0].parent}: a parquet file lies there twice, in data/ and beside it; "
+            "remove one of them"
+        )
+    make_folder(spool)
+    todo = [path for path in paths if not is_unpacked(spool, path)]
     progress("parquet files", 0, len(todo))
     for done, _ in enumerate(unordered(partial(_unpack, spool), todo, workers), 1):
         progress("parquet files", done, len(todo))
@@ -447,45 +457,94 @@ def open_parquet(
     return ArchiveSource(contents, found, str(paths[0].parent))
 
 
+def parquet_identity(path: Path) -> str:
+    """Tells a parquet file from every other, and from itself before it was changed.
+
+    Its name, size and time of change, and the SHA-256 of its end, where the sizes and places of
+    its columns stand: reading all of imagenet-1k takes as long as the checksums of its shards.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    with _opened(path) as file:
+        status = os.fstat(file.fileno())
+        end = os.pread(file.fileno(), _FOOTER_BYTES, max(0, status.st_size - _FOOTER_BYTES))
+    footer = hashlib.sha256(end).hexdigest()
+    return f"{path.name} {status.st_size} {status.st_mtime_ns} {footer}"
+
+
+def is_unpacked(spool: Path, path: Path) -> bool:
+    """Whether the plain file of a parquet file lies in `spool`, whole, and made of this very file.
+
+    Raises:
+        UserError: the parquet file cannot be read.
+    """
+    content, table_path = _spooled(spool, path)
+    try:
+        with np.load(table_path, allow_pickle=False) as table:
+            identity, size = str(table["identity"]), int(table["length"].sum())
+        whole = content.stat().st_size == size
+    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile, zlib.error):
+        return False
+    return whole and identity == parquet_identity(path)
+
+
 def _spooled(spool: Path, path: Path) -> tuple[Path, Path]:
     return spool / f"{path.stem}.bytes", spool / f"{path.stem}.npz"
 
 
 def _unpack(spool: Path, path: Path) -> None:
     """Write one parquet file's images one after the other, and beside them what they are."""
-    import pyarrow
-    import pyarrow.parquet
-
     content, table = _spooled(spool, path)
+    identity = parquet_identity(path)
     classes: list[str] = []
     names: list[bytes] = []
     lengths: list[int] = []
     try:
-        with content.open("wb") as out, pyarrow.parquet.ParquetFile(path) as file:
-            for batch in file.iter_batches(_PARQUET_ROWS, columns=["image", "label"]):
-                for row in batch.to_pylist():
-                    class_name, name, data = _row(row, path, len(names))
-                    classes.append(class_name)
-                    names.append(name)
-                    lengths.append(len(data))
-                    out.write(data)
+        table.unlink(missing_ok=True)  # of another file of this name
+        with content.open("wb") as out:
+            for class_name, name, data in _rows(path):
+                classes.append(class_name)
+                names.append(name)
+                lengths.append(len(data))
+                out.write(data)
             out.flush()
             os.fsync(out.fileno())
+    except OSError as error:
+        content.unlink(missing_ok=True)
+        raise unwritable(content, error) from error
+    if parquet_identity(path) != identity:
+        raise UserError(f"source: {path} changed while it was read; call again")
+    # The table's name says that both are whole.
+    columns = io.BytesIO()
+    np.savez(
+        columns,
+        identity=np.array(identity),
+        class_name=np.array(classes, dtype=np.str_),
+        name=np.array(names, dtype=np.bytes_),
+        length=np.array(lengths, dtype=np.int64),
+    )
+    replace_file(table, columns.getbuffer())
+
+
+def _rows(path: Path) -> Iterator[tuple[str, bytes, bytes]]:
+    """Class, file name and bytes of every row of a parquet file."""
+    import pyarrow
+    import pyarrow.parquet
+
+    number = 0
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            for batch in file.iter_batches(_PARQUET_ROWS, columns=["image", "label"]):
+                for row in batch.to_pylist():
+                    yield _row(row, path, number)
+                    number += 1
     except (pyarrow.ArrowException, OSError, KeyError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(
             f"source: {path} cannot be read as imagenet-1k's parquet ({reason}); needed are the "
             "columns image (bytes, path) and label; download it again"
         ) from error
-    # The table's name says that both are whole.
-    temporary = table.with_suffix(".tmp.npz")
-    np.savez(
-        temporary,
-        class_name=np.array(classes, dtype=np.str_),
-        name=np.array(names, dtype=np.bytes_),
-        length=np.array(lengths, dtype=np.int64),
-    )
-    temporary.replace(table)
 
 
 def _row(row: dict[str, Any], path: Path, number: int) -> tuple[str, bytes, bytes]:

@@ -50,6 +50,7 @@ from bn_inception.data.source import (
     open_folder,
     open_sources,
 )
+from bn_inception.data.target import make_folder, replace_file, unwritable
 from bn_inception.errors import UserError
 
 DEFAULT_QUALITY = 90
@@ -231,16 +232,25 @@ def prepare(
     source = Path(config.source).expanduser()
     with _locked(target):
         spool = target / "spool"
-        checked = _sound_shards_of_parquet(source, target, config, progress)
+        origins = _origins(source)
+        checked = _sound_shards_of_parquet(origins, target, config, progress)
         if checked:
             return checked
         sources = _open(source, spool, config.workers, say, progress)
-        jobs = [_Job.of(source, split, target, config) for split, source in sources.items()]
-        for job in jobs:
-            job.check_target()
-        needed = sum(job.missing_bytes() for job in jobs)
-        _check_room(target, needed)
-        prepared = [_run(job, config.workers, say, progress) for job in jobs]
+        jobs = [
+            _Job.of(images, split, target, config, origins.get(split, []))
+            for split, images in sources.items()
+        ]
+        begun = not all(job.is_whole() for job in jobs)
+        try:
+            for job in jobs:
+                job.check_target()
+            _check_room(target, sum(job.missing_bytes() for job in jobs))
+            prepared = [_run(job, config.workers, say, progress) for job in jobs]
+        except UserError:
+            if not begun:  # another call has nothing to go on with
+                shutil.rmtree(spool, ignore_errors=True)
+            raise
         shutil.rmtree(spool, ignore_errors=True)
     return prepared
 
@@ -267,9 +277,10 @@ def _open(
         # Compressed images do not shrink: the files' sizes are what their images take, once
         # unpacked and once in shards.
         paths = [path for split in parquet.values() for path in split]
-        there = [*spool.glob("*.bytes"), *spool.parent.glob("*.tar")]
-        needed = 2 * sum(path.stat().st_size for path in paths)
-        _check_room(spool.parent, needed - sum(path.stat().st_size for path in there))
+        there = sum(path.stat().st_size for path in spool.parent.glob("*.tar"))
+        for path in paths:
+            there -= path.stat().st_size * (1 if archives.is_unpacked(spool, path) else 2)
+        _check_room(spool.parent, -there)
         for split, files in parquet.items():
             sources[split] = archives.open_parquet(files, spool, workers, progress)
     else:
@@ -288,15 +299,37 @@ def _open(
     return sources
 
 
+def _origins(source: Path) -> dict[str, list[str]]:
+    """Identities of the parquet files by split; empty for other sources, which are read anyway."""
+    return {
+        split: [archives.parquet_identity(path) for path in paths]
+        for split, paths in archives.parquet_files(source).items()
+    }
+
+
+def _origin_path(target: Path, split: str) -> Path:
+    """Which parquet files shards were made of: hidden, for it is no part of the shards."""
+    return target / f".{split}.parquet.json"
+
+
+def _read_origin(target: Path, split: str) -> list[str]:
+    try:
+        return list(json.loads(_origin_path(target, split).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return []  # not known: then the images are compared
+
+
 def _sound_shards_of_parquet(
-    source: Path, target: Path, config: PrepareConfig, progress: Progress
+    origins: dict[str, list[str]], target: Path, config: PrepareConfig, progress: Progress
 ) -> list[Prepared]:
     """What there is, if nothing is left to do: then the images need not be unpacked again.
 
-    Empty where anything is missing, damaged, or of other settings.
+    Empty where anything is missing, damaged, of other settings, or of other parquet files.
     """
-    splits = [split for split in SPLITS if split in archives.parquet_files(source)]
+    splits = [split for split in SPLITS if split in origins]
     if not splits or not all((target / f"{split}.json").exists() for split in splits):
+        return []
+    if any(_read_origin(target, split) != origins[split] for split in splits):
         return []
     prepared: list[Prepared] = []
     for split in splits:
@@ -365,9 +398,12 @@ class _Job:
     shard_size: int
     stored: NDArray[np.int64]
     source_fingerprint: str
+    origin: list[str]
 
     @staticmethod
-    def of(source: StoredImages, split: str, target: Path, config: PrepareConfig) -> "_Job":
+    def of(
+        source: StoredImages, split: str, target: Path, config: PrepareConfig, origin: list[str]
+    ) -> "_Job":
         return _Job(
             source,
             split,
@@ -376,6 +412,7 @@ class _Job:
             min(config.shard_size, len(source)),
             stored_order(len(source)),
             source.fingerprint(),
+            origin,
         )
 
     @property
@@ -403,6 +440,18 @@ class _Job:
             "shard_size": str(self.shard_size),
             "encoding": _encoding(self.recompression),
         }
+
+    def is_of_other_files(self) -> bool:
+        """Whether what lies in the target was made of other parquet files, or nobody knows."""
+        return _read_origin(self.target, self.split) != self.origin
+
+    def write_origin(self) -> None:
+        """Note the parquet files: what lies in the target is of their images."""
+        path = _origin_path(self.target, self.split)
+        if self.origin:
+            replace_file(path, json.dumps(self.origin, indent=1).encode())
+        else:
+            path.unlink(missing_ok=True)
 
     def is_whole(self) -> bool:
         return (self.target / f"{self.split}.json").exists()
@@ -437,6 +486,16 @@ class _Job:
                 f"{'; '.join(differing)}; choose another folder, or remove it"
             )
 
+    def begin(self) -> None:
+        """Make the target one of these images and settings."""
+        make_folder(self.partial)
+        replace_file(self.partial / "settings.json", json.dumps(self.settings(), indent=1).encode())
+        if self.is_of_other_files():
+            # Names and sizes agree, so nothing else would tell these records from others.
+            for path in self.partial.glob("[0-9]*.json"):
+                path.unlink()
+        self.write_origin()
+
     def missing_bytes(self) -> int:
         """At most so many bytes are still to be written."""
         if self.is_whole():
@@ -463,24 +522,19 @@ def _run(
     left = sum(len(job.indices(shard)) for shard in todo)
     progress(f"{job.split}: images", 0, left)
     if not job.is_whole():
-        job.partial.mkdir(exist_ok=True)
-        _replace(job.partial / "settings.json", json.dumps(job.settings(), indent=1).encode())
-        for shard, size in unordered(partial(_write_shard, job), todo, workers):
+        job.begin()
+        for shard, size in unordered(partial(_write_shard, job, []), todo, workers):
             written += len(job.indices(shard))
             written_bytes += size
             progress(f"{job.split}: images", written, left)
         _finish(job)
     else:
         meta = read_meta(job.target, job.split)
-        for shard, size in unordered(partial(_write_shard, job), todo, workers):
-            if file_sha256(job.path(shard)) != meta.shard_sha256[shard]:
-                raise UserError(
-                    f"target: {job.path(shard)} was damaged, and came out otherwise when made "
-                    "again: the source has changed; make all shards again in another folder"
-                )
+        for shard, size in unordered(partial(_write_shard, job, meta.shard_sha256), todo, workers):
             written += len(job.indices(shard))
             written_bytes += size
             progress(f"{job.split}: images", written, left)
+        job.write_origin()
     seconds = time.monotonic() - started
     ShardSource(str(job.target), job.split)
     meta = read_meta(job.target, job.split)
@@ -506,7 +560,7 @@ def _unfinished(
                 say(f"{folder}/{column}.npy is damaged: making all {job.split} shards again")
                 (job.target / f"{job.split}.json").unlink()
                 return list(range(job.shards))
-    else:
+    elif not job.is_of_other_files():
         for shard in range(job.shards):
             record = _read_record(job.record_path(shard))
             if record is not None:
@@ -520,7 +574,32 @@ def _unfinished(
             good.add(shard)
         else:
             say(f"{job.path(shard)} is missing or damaged: making it again")
+    if job.is_whole() and job.is_of_other_files():
+        _compare_images(job, {shard: expected[shard] for shard in good}, workers, progress)
     return [shard for shard in range(job.shards) if shard not in good]
+
+
+def _compare_images(
+    job: _Job, expected: dict[int, str], workers: int | None, progress: Progress
+) -> None:
+    """Refuse images that do not give the shards that are there; names and sizes agree."""
+    what = f"{job.split}: shards compared with the images"
+    progress(what, 0, len(expected))
+    digests = unordered(partial(_digest, job), expected, workers)
+    for done, (shard, digest) in enumerate(digests, 1):
+        if digest != expected[shard]:
+            raise UserError(
+                f"target: {job.path(shard)} holds other images than the source, of the same names "
+                "and sizes: the source is another, or has changed; choose another folder, or "
+                "remove it"
+            )
+        progress(what, done, len(expected))
+
+
+def _digest(job: _Job, shard: int) -> tuple[int, str]:
+    """Number and SHA-256 of a shard as it would be written."""
+    with open(os.devnull, "wb") as nothing:
+        return shard, _pack(job, shard, nothing).sha256
 
 
 def _is_good(job: _Job, expected: tuple[int, str]) -> tuple[int, bool]:
@@ -544,41 +623,52 @@ def _read_record(path: Path) -> _Record | None:
         return None  # not there, or not whole: the shard is made again
 
 
-def _write_shard(job: _Job, shard: int) -> tuple[int, int]:
-    """Write one shard and its record; return its number and bytes."""
+def _write_shard(job: _Job, expected: list[str], shard: int) -> tuple[int, int]:
+    """Write one shard and its record; return its number and bytes.
+
+    Args:
+        job: of the split.
+        expected: SHA-256 of every shard; empty where there are none yet.
+        shard: its number.
+    """
     path = job.path(shard)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        try:
+            with temporary.open("wb") as file:
+                record = _pack(job, shard, file)
+                file.flush()
+                os.fsync(file.fileno())
+            if expected and record.sha256 != expected[shard]:
+                raise UserError(
+                    f"target: {path} was damaged, and came out otherwise when made again: the "
+                    "source has changed; make all shards again in another folder"
+                )
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise unwritable(path, error) from error
+    if job.partial.exists():
+        replace_file(job.record_path(shard), json.dumps(asdict(record)).encode())
+    return shard, record.bytes
+
+
+def _pack(job: _Job, shard: int, file: IO[bytes]) -> _Record:
+    """Write the images of one shard as a tar file."""
+    out = _Hashing(file)
     offsets: list[int] = []
     lengths: list[int] = []
-    try:
-        with temporary.open("wb") as file:
-            out = _Hashing(file)
-            # The plain old format: headers of one block, the same bytes from every version.
-            with tarfile.open(
-                fileobj=cast(IO[bytes], out), mode="w", format=tarfile.USTAR_FORMAT
-            ) as tar:
-                for index in job.indices(shard).tolist():
-                    data = _content(job, index)
-                    key = member_key(index, job.source.names[index])
-                    offsets.append(tar.offset + tarfile.BLOCKSIZE)
-                    lengths.append(len(data))
-                    _add(tar, f"{key}.jpg", data)
-                    _add(tar, f"{key}.cls", b"%d" % job.source.labels[index])
-            size = file.tell()
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        record = _Record(size, out.digest.hexdigest(), offsets, lengths)
-        if job.partial.exists():
-            _replace(job.record_path(shard), json.dumps(asdict(record)).encode())
-    except OSError as error:
-        raise UserError(
-            f"target: {path} cannot be written ({error.strerror}); make room and call again: "
-            "finished shards are kept"
-        ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
-    return shard, size
+    # The plain old format: headers of one block, the same bytes from every version.
+    with tarfile.open(fileobj=cast(IO[bytes], out), mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for index in job.indices(shard).tolist():
+            data = _content(job, index)
+            key = member_key(index, job.source.names[index])
+            offsets.append(tar.offset + tarfile.BLOCKSIZE)
+            lengths.append(len(data))
+            _add(tar, f"{key}.jpg", data)
+            _add(tar, f"{key}.cls", b"%d" % job.source.labels[index])
+    return _Record(out.size, out.digest.hexdigest(), offsets, lengths)
 
 
 def _content(job: _Job, index: int) -> bytes:
@@ -610,18 +700,20 @@ def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
 
 
 class _Hashing:
-    """A file that knows the SHA-256 of what was written to it."""
+    """A file that knows the size and the SHA-256 of what was written to it."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self.digest = hashlib.sha256()
+        self.size = 0
         self._file = file
 
     def write(self, data: bytes) -> int:
         self.digest.update(data)
+        self.size += len(data)
         return self._file.write(data)
 
     def tell(self) -> int:
-        return self._file.tell()
+        return self.size
 
 
 def _finish(job: _Job) -> None:
@@ -658,30 +750,15 @@ def _finish(job: _Job) -> None:
         meta.fingerprint = content_fingerprint(meta.classes, rows)
 
     folder = job.target / f"{job.split}.index"
-    folder.mkdir(exist_ok=True)
+    make_folder(folder)
     for name, column in columns.items():
         content = io.BytesIO()
         np.save(content, column.astype(COLUMNS[name], copy=False))
         meta.index_sha256[name] = hashlib.sha256(content.getbuffer()).hexdigest()
-        _replace(folder / f"{name}.npy", content.getbuffer())
-    _replace(job.target / f"{job.split}.sha256", meta.sha256sums().encode())
-    _replace(job.target / f"{job.split}.json", meta.as_json().encode())
+        replace_file(folder / f"{name}.npy", content.getbuffer())
+    replace_file(job.target / f"{job.split}.sha256", meta.sha256sums().encode())
+    replace_file(job.target / f"{job.split}.json", meta.as_json().encode())
     shutil.rmtree(job.partial)
-
-
-def _replace(path: Path, content: bytes | memoryview) -> None:
-    """Write a file so that its name means it is whole."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        raise UserError(f"target: {path} cannot be written ({error.strerror})") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _check_room(target: Path, needed: int) -> None:

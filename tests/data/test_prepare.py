@@ -55,11 +55,11 @@ def refused(source: Path, target: Path, **settings: object) -> str:
 
 
 def content(target: Path) -> dict[str, bytes]:
-    """Every file but the lock."""
+    """Every file but the lock and the note of the parquet files, which tells when they changed."""
     return {
         str(path.relative_to(target)): path.read_bytes()
         for path in sorted(target.rglob("*"))
-        if path.is_file() and path.name != ".lock"
+        if path.is_file() and path.name != ".lock" and not path.name.endswith(".parquet.json")
     }
 
 
@@ -290,6 +290,106 @@ def test_a_killed_prepare_of_parquet_keeps_what_is_unpacked(
     made(parquet, target)
     assert len(unpacked) == len(set(unpacked)) == 4
     assert content(target) == content(tmp_path / "undisturbed")
+
+
+def other_images(parquet: Path, other: Path, split: str) -> None:
+    """Copy `parquet`; images of `split` keep names, labels and sizes, and differ in one byte."""
+    table = pytest.importorskip("pyarrow.parquet")
+    (other / "data").mkdir(parents=True)
+    for path in parquet.glob("data/*.parquet"):
+        rows = [
+            (row["image"]["path"], row["image"]["bytes"], row["label"])
+            for row in table.read_table(path).to_pylist()
+        ]
+        if path.name.startswith(split):
+            rows = [(name, data[:-1] + b"!", label) for name, data, label in rows]
+        parquet_of(rows, other / "data" / path.name)
+
+
+def test_unpacked_images_of_another_source_are_not_taken(parquet: Path, tmp_path: Path) -> None:
+    target = tmp_path / "shards"
+    validation_file = parquet / "data" / "validation-00001-of-00002.parquet"
+    parquet_of([("a.jpg", b"x", -1)], validation_file)
+    assert "label -1" in refused(parquet, target)
+    assert list(target.glob("spool/train-*.bytes"))
+    other = tmp_path / "other"
+    other_images(parquet, other, "train")
+    shutil.copy(validation_file.with_name("validation-00000-of-00002.parquet"), other / "data")
+    (other / "data" / validation_file.name).unlink()
+    made(other, target)
+    made(other, tmp_path / "undisturbed")
+    assert content(target) == content(tmp_path / "undisturbed")
+    assert content(target)["train-000000.tar"].count(b"!") >= 4
+
+
+@pytest.mark.parametrize("damage", [b"junk", None])
+def test_unpacked_images_that_are_damaged_are_unpacked_again(
+    parquet: Path, tmp_path: Path, damage: bytes | None
+) -> None:
+    target = tmp_path / "shards"
+    broken = parquet / "data" / "validation-00001-of-00002.parquet"
+    whole = broken.read_bytes()
+    broken.write_bytes(b"PAR1 no more")
+    refused(parquet, target)
+    broken.write_bytes(whole)
+    if damage is None:
+        (target / "spool" / "train-00000-of-00002.bytes").unlink()
+    else:
+        (target / "spool" / "train-00000-of-00002.npz").write_bytes(damage)
+    made(parquet, target)
+    made(parquet, tmp_path / "undisturbed")
+    assert content(target) == content(tmp_path / "undisturbed")
+
+
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_finished_shards_are_compared_with_other_parquet_files(
+    parquet: Path, tmp_path: Path, split: str
+) -> None:
+    target, other = tmp_path / "shards", tmp_path / "other"
+    made(parquet, target)
+    before = content(target)
+    other_images(parquet, other, split)
+    text = refused(other, target)
+    assert "holds other images than the source" in text and "choose another folder" in text
+    assert content(target) == before
+    # The same images in other files: compared once, and known from then on.
+    again = tmp_path / "again"
+    other_images(parquet, again, "none")
+    train, val = made(again, target)
+    assert (train.written, val.written) == (0, 0)
+    assert content(target) == before
+
+
+def test_a_begun_prepare_takes_nothing_from_other_parquet_files(
+    parquet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target, other = tmp_path / "shards", tmp_path / "other"
+
+    def stop(job: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(prepare_module, "_finish", stop)
+        made(parquet, target)
+    other_images(parquet, other, "train")
+    train, _ = made(other, target)
+    assert train.written == 15
+    made(other, tmp_path / "undisturbed")
+    assert content(target) == content(tmp_path / "undisturbed")
+
+
+def test_a_shard_made_again_of_changed_images_is_not_put_in_place(
+    images: Path, tmp_path: Path
+) -> None:
+    target = tmp_path / "shards"
+    made(images, target)
+    shard = target / "train-000001.tar"
+    shard.unlink()
+    before = content(target)
+    for path in (images / "train").glob("*/*"):
+        path.write_bytes(path.read_bytes()[:-1] + b"!")
+    assert "the source has changed" in refused(images, target)
+    assert content(target) == before
 
 
 def test_parquet_without_paths_is_numbered(tmp_path: Path) -> None:
