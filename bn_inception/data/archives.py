@@ -175,11 +175,27 @@ def open_train_tar(path: Path, progress: Progress) -> ArchiveSource:
                     f"source: {path.name}: {name!r} is not the tar file of a class, such as "
                     "n01440764.tar; give the original archive"
                 )
+            if not _is_class(class_name):
+                raise UserError(
+                    f"source: {path.name}: {name!r} is named like no class (hidden, or with "
+                    "characters that cannot be printed); refused, give the original archive"
+                )
             inside = _Window(file, member.offset_data, member.size)
-            found.append(_images(inside, f"{path.name}: {name}", class_name))
+            images = _images(inside, f"{path.name}: {name}", class_name)
+            if not len(images.names):
+                # Without it all later classes would have other labels.
+                raise UserError(
+                    f"source: {path.name}: {name} holds no images; give the original archive"
+                )
+            found.append(images)
             passed = member.offset_data + member.size
             progress(f"{path.name}: headers, MB", passed // 10**6, whole.size // 10**6)
     return ArchiveSource([str(path)], found, path.name)
+
+
+def _is_class(name: str) -> bool:
+    """Whether a class may be called so: its name becomes a folder's, and is printed."""
+    return name.isprintable() and "/" not in name and not name.startswith(".") and name != ""
 
 
 def open_val_tar(path: Path, labels: Path) -> ArchiveSource:
@@ -236,9 +252,11 @@ def read_val_classes(path: Path) -> list[str]:
     Raises:
         UserError: it is none of these, or is damaged; SciPy is needed and missing.
     """
+    if not path.is_file() and not path.is_dir():
+        raise UserError(f"source: {path} is neither a file nor a folder")
     if path.is_file() and path.suffix == ".txt":
         lines = path.read_text(encoding="utf-8", errors="replace").split()
-        if not lines or any("/" in line or line.startswith(".") for line in lines):
+        if not lines or not all(map(_is_class, lines)):
             raise UserError(f"source: {path} is not a list of classes, one a line")
         return lines
     truth = _devkit_file(path, "ILSVRC2012_validation_ground_truth.txt")
@@ -292,13 +310,19 @@ def _wnids(meta: bytes, devkit: Path) -> dict[int, str]:
     try:
         synsets = loadmat(io.BytesIO(meta), squeeze_me=True)["synsets"]
         rows = zip(synsets["ILSVRC2012_ID"].tolist(), synsets["WNID"].tolist(), strict=True)
-        return {int(number): str(wnid) for number, wnid in rows}
+        wnids = {int(number): str(wnid) for number, wnid in rows}
+        if not all(map(_is_class, wnids.values())):
+            raise ValueError("a wnid that is none")
+        return wnids
     except Exception as error:  # SciPy raises nearly anything at a damaged file
         raise UserError(f"source: {devkit}: meta.mat cannot be read ({error})") from error
 
 
 def _opened(path: Path) -> IO[bytes]:
     try:
+        # Opening a pipe that nobody writes to would wait for ever.
+        if path.exists() and not path.is_file():
+            raise UserError(f"source: {path} is not a regular file")
         return path.open("rb")
     except OSError as error:
         raise UserError(f"source: {path}: {error.strerror}") from error
@@ -360,6 +384,8 @@ def _refusal(member: tarfile.TarInfo, name: str, size: int, limit: int | None) -
         return f"has {member.size:,} bytes"
     if name.startswith("/"):
         return "has an absolute path"
+    if not name.isprintable():
+        return "has characters in its name that cannot be printed"
     if ".." in name.split("/"):
         return "leads out of its folder"
     if "/" in name or not name:

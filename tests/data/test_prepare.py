@@ -26,6 +26,7 @@ from bn_inception.data import archives
 from bn_inception.data import prepare as prepare_module
 from bn_inception.data.parallel import unordered
 from bn_inception.data.prepare import PrepareConfig, Prepared, Recompression, prepare
+from bn_inception.data.shards import ShardSource
 from bn_inception.data.source import DataConfig, DataKind, open_sources
 from bn_inception.errors import UserError
 
@@ -724,6 +725,57 @@ def test_an_outer_member_that_is_no_class_is_named(tmp_path: Path) -> None:
     assert "'x.JPEG' is not the tar file of a class" in refused(source, tmp_path / "shards")
     (source / archives.TRAIN_TAR).write_bytes(tar_of({"../n01440764.tar": tar_of({})}))
     assert "leads out of its folder" in refused(source, tmp_path / "shards")
+
+
+@pytest.mark.parametrize("name", ["..", ".n2", ".", "n\n2", "n2\x1b[31m", "n2\udcff"])
+def test_a_class_archive_named_like_no_class_is_refused(name: str, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    inner = tar_of({"x.JPEG": b"1"})
+    outer = io.BytesIO()
+    with tarfile.open(fileobj=outer, mode="w", format=tarfile.GNU_FORMAT) as tar:
+        for own in ("n01440764", name):
+            info = tarfile.TarInfo(f"{own}.tar")
+            info.size = len(inner)
+            tar.addfile(info, io.BytesIO(inner))
+    (source / archives.TRAIN_TAR).write_bytes(outer.getvalue())
+    text = refused(source, tmp_path / "shards")
+    assert repr(f"{name}.tar") in text and "refused" in text
+
+
+@pytest.mark.parametrize("files", [{}, {"readme.txt": b"x"}])
+def test_a_class_archive_without_images_is_named(files: dict[str, bytes], tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    classes = {f"{wnid}.tar": tar_of({"x.JPEG": b"1"}) for wnid in WNIDS}
+    classes[f"{WNIDS[1]}.tar"] = tar_of(files)
+    (source / archives.TRAIN_TAR).write_bytes(tar_of(classes))
+    assert f"{WNIDS[1]}.tar holds no images" in refused(source, tmp_path / "shards")
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("name", [archives.TRAIN_TAR, archives.VAL_TAR, "val_classes.txt"])
+def test_a_pipe_instead_of_a_file_is_named(downloads: Path, tmp_path: Path, name: str) -> None:
+    (downloads / name).unlink()
+    os.mkfifo(downloads / name)
+    text = refused(downloads, tmp_path / "shards")
+    assert f"{downloads / name} is n" in text and "file" in text
+
+
+def test_the_annotated_split_of_tiny_imagenet_alone(tmp_path: Path) -> None:
+    val = tmp_path / "tiny" / "val"
+    (val / "images").mkdir(parents=True)
+    lines = []
+    for number in range(5):
+        (val / "images" / f"val_{number}.JPEG").write_bytes(encoded(photo(number)))
+        lines.append(f"val_{number}.JPEG\t{WNIDS[number % 3]}\t0\t0\t9\t9\n")
+    (val / "val_annotations.txt").write_text("".join(lines))
+    made(val.parent, tmp_path / "shards")
+    shards = ShardSource(str(tmp_path / "shards"), "val")
+    assert shards.classes == WNIDS
+    assert shards.labels.tolist() == [0, 0, 1, 1, 2]
+    (val / "images" / "val_4.JPEG").unlink()
+    assert "the first is val_4.JPEG" in refused(val.parent, tmp_path / "other")
 
 
 def test_labels_must_belong_to_the_images(downloads: Path, tmp_path: Path) -> None:
