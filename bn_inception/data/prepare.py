@@ -230,7 +230,7 @@ def prepare(
     except OSError as error:
         raise UserError(f"target: {target} cannot be created ({error.strerror})") from error
     source = Path(config.source).expanduser()
-    with _locked(target):
+    with _told_when_stopped(say), _locked(target):
         spool = target / "spool"
         origins = _origins(source)
         checked = _sound_shards_of_parquet(origins, target, config, progress)
@@ -251,6 +251,9 @@ def prepare(
             if not begun:  # another call has nothing to go on with
                 shutil.rmtree(spool, ignore_errors=True)
             raise
+        finally:
+            for job in jobs:
+                job.remove_temporary()
         shutil.rmtree(spool, ignore_errors=True)
     return prepared
 
@@ -496,6 +499,11 @@ class _Job:
                 path.unlink()
         self.write_origin()
 
+    def remove_temporary(self) -> None:
+        """Remove what processes that were ended had begun to write."""
+        for path in self.target.glob(f".{self.split}-*.tmp"):
+            path.unlink(missing_ok=True)
+
     def missing_bytes(self) -> int:
         """At most so many bytes are still to be written."""
         if self.is_whole():
@@ -514,8 +522,7 @@ def _run(
     job: _Job, workers: int | None, say: Callable[[str], None], progress: Progress
 ) -> Prepared:
     """Bring one split to its end."""
-    for stale in job.target.glob(f".{job.split}-*.tmp"):
-        stale.unlink(missing_ok=True)  # of a call that was killed
+    job.remove_temporary()  # of a call that was killed
     todo = _unfinished(job, workers, say, progress)
     started = time.monotonic()
     written = written_bytes = 0
@@ -768,6 +775,16 @@ def _check_room(target: Path, needed: int) -> None:
             f"target: {target} needs up to {needed / 1e9:,.1f} GB more, {free / 1e9:,.1f} GB are "
             "free; make room or choose another folder"
         )
+
+
+@contextmanager
+def _told_when_stopped(say: Callable[[str], None]) -> Iterator[None]:
+    """Say after Ctrl-C that nothing is lost."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        say("stopped; the same call goes on from here: what is finished is kept")
+        raise
 
 
 @contextmanager

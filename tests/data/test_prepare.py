@@ -12,6 +12,7 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -471,6 +472,50 @@ def test_a_killed_prepare_goes_on_and_ends_with_the_same_bytes(
     time.sleep(1)
     made(images, target)
     assert content(target) == content(tmp_path / "undisturbed")
+
+
+INTERRUPTED = """
+import sys, time
+from bn_inception.cli.main import main
+from bn_inception.data import prepare as module
+
+# As long as a shard of large images to encode again.
+module.Recompression.encode = lambda self, data, name: (time.sleep(20), data)[1]
+main(["prepare", *sys.argv[1:], "shorter_side=20", "shard_size=4", "workers=2"])
+"""
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("times", [1, 3])
+def test_ctrl_c_ends_prepare_at_once_however_often_it_comes(
+    images: Path, tmp_path: Path, times: int
+) -> None:
+    target = tmp_path / "shards"
+    process = subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTED, f"source={images}", f"target={target}"],
+        cwd=REPOSITORY,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        while len(list(target.glob(".train-*.tmp"))) < 2:  # both processes are at work
+            assert process.poll() is None
+            time.sleep(0.02)
+        for _ in range(times):
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGINT)
+            time.sleep(0.3)
+        _, said = process.communicate(timeout=15)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    if times == 1:  # more may come when Python itself is at its end
+        assert process.returncode == 130
+        assert said == "stopped; the same call goes on from here: what is finished is kept\n"
+        assert not list(target.glob(".*.tmp"))
+    made(images, target, shorter_side=20)
 
 
 def test_a_damaged_shard_is_found_named_and_made_again(images: Path, tmp_path: Path) -> None:
