@@ -15,6 +15,7 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
@@ -41,7 +42,10 @@ _MAX_HEADER_BYTES = 1 << 20
 # What tarfile raises at headers that make no sense (numbers out of all range, a chain of thousands
 # of extended headers), and what a bad disk raises.
 _UNREADABLE = (tarfile.TarError, ValueError, OverflowError, RecursionError, OSError)
-_PARQUET_ROWS = 64  # read at once: ImageNet's images have 0.1 MB, the largest 16 MB
+_PARQUET_ROWS = 8  # read at once: a bound on memory, with MAX_IMAGE_BYTES
+# Encoded images hardly shrink; what unpacks to more times a parquet file's size is made to harm.
+_MAX_EXPANSION = 20
+_BYTES = "image.bytes"  # the column
 _FOOTER_BYTES = 1 << 16  # of a parquet file; imagenet-1k's have some thousand bytes
 
 # "n01440764_10026_n01440764.JPEG": imagenet-1k appends the class to the original name.
@@ -455,13 +459,7 @@ def open_parquet(
     Raises:
         UserError: pyarrow is missing; a file cannot be read or holds something else.
     """
-    try:
-        import pyarrow.parquet  # noqa: F401
-    except ImportError:
-        raise UserError(
-            f"source: {paths[0].name}: reading parquet needs pyarrow; "
-            "pip install 'bn-inception[parquet]'"
-        ) from None
+    _require_pyarrow(paths[0])
     stems = [path.stem for path in paths]
     if len(set(stems)) != len(stems):
         raise UserError(
@@ -481,6 +479,50 @@ def open_parquet(
             found.append(Found(file, table["class_name"], table["name"], offset, length))
     contents = [str(_spooled(spool, path)[0]) for path in paths]
     return ArchiveSource(contents, found, str(paths[0].parent))
+
+
+def _require_pyarrow(path: Path) -> None:
+    try:
+        import pyarrow.parquet  # noqa: F401
+    except ImportError:
+        raise UserError(
+            f"source: {path.name}: reading parquet needs pyarrow; "
+            "pip install 'bn-inception[parquet]'"
+        ) from None
+
+
+def unpacked_bytes(path: Path) -> int:
+    """What a parquet file's images take unpacked, by its own account.
+
+    Raises:
+        UserError: pyarrow is missing; the file cannot be read, or claims what no images take.
+    """
+    _require_pyarrow(path)
+    import pyarrow.parquet
+
+    total = 0
+    with _parquet_errors(path), pyarrow.parquet.ParquetFile(path) as file:
+        for group in map(file.metadata.row_group, range(file.metadata.num_row_groups)):
+            columns = map(group.column, range(group.num_columns))
+            size = sum(c.total_uncompressed_size for c in columns if c.path_in_schema == _BYTES)
+            if size > group.num_rows * (MAX_IMAGE_BYTES + _FOOTER_BYTES):
+                raise UserError(
+                    f"source: {path}: {group.num_rows:,} images take {size:,} bytes, more than "
+                    f"{MAX_IMAGE_BYTES:,} each; refused"
+                )
+            total += size
+    _check_expansion(path, total)
+    return max(total, path.stat().st_size)
+
+
+def _check_expansion(path: Path, size: int) -> None:
+    """Refuse a small file of large images, which no disk nor memory holds."""
+    packed = path.stat().st_size
+    if size > max(MAX_IMAGE_BYTES, _MAX_EXPANSION * packed):
+        raise UserError(
+            f"source: {path} has {packed:,} bytes and unpacks to {size:,} or more, which images do "
+            "not; refused, give the files as downloaded"
+        )
 
 
 def parquet_identity(path: Path) -> str:
@@ -534,6 +576,7 @@ def _unpack(spool: Path, path: Path) -> None:
                 names.append(name)
                 lengths.append(len(data))
                 out.write(data)
+                _check_expansion(path, out.tell())
             out.flush()
             os.fsync(out.fileno())
     except OSError as error:
@@ -555,16 +598,23 @@ def _unpack(spool: Path, path: Path) -> None:
 
 def _rows(path: Path) -> Iterator[tuple[str, bytes, bytes]]:
     """Class, file name and bytes of every row of a parquet file."""
-    import pyarrow
     import pyarrow.parquet
 
     number = 0
+    with _parquet_errors(path), pyarrow.parquet.ParquetFile(path) as file:
+        for batch in file.iter_batches(_PARQUET_ROWS, columns=["image", "label"]):
+            for row in batch.to_pylist():
+                yield _row(row, path, number)
+                number += 1
+
+
+@contextmanager
+def _parquet_errors(path: Path) -> Iterator[None]:
+    """Say what pyarrow raises in one line."""
+    import pyarrow
+
     try:
-        with pyarrow.parquet.ParquetFile(path) as file:
-            for batch in file.iter_batches(_PARQUET_ROWS, columns=["image", "label"]):
-                for row in batch.to_pylist():
-                    yield _row(row, path, number)
-                    number += 1
+        yield
     except (pyarrow.ArrowException, OSError, KeyError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(

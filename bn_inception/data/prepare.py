@@ -63,6 +63,7 @@ LAYOUTS = (
 
 # What a shard holds beside an image: two headers, the label, and padding to whole blocks.
 _TAR_OVERHEAD = 4 * tarfile.BLOCKSIZE
+_JPEG_SIDE = 65_500  # libjpeg's JPEG_MAX_DIMENSION
 _INDEX_BYTES = 96  # an image; the columns and a long name
 
 
@@ -88,6 +89,9 @@ class PrepareConfig:
     workers: int | None = None
 
     def __post_init__(self) -> None:
+        for key, value in (("source", self.source), ("target", self.target)):
+            if not value.strip():
+                raise UserError(f"{key}: empty; give a folder")
         if self.shorter_side is not None and self.shorter_side < 1:
             raise UserError(f"shorter_side: {self.shorter_side} is not 1 or more pixels")
         if self.quality is not None and self.shorter_side is None:
@@ -128,7 +132,7 @@ class Recompression:
         """The bytes to store for an image's own bytes.
 
         Raises:
-            UnreadableImage: see `decode`.
+            UnreadableImage: see `decode`; or no JPEG holds what would be written.
         """
         image = decode(data, name)
         width, height = image.size
@@ -137,15 +141,24 @@ class Recompression:
             return data
         scale = side / min(width, height)
         size = (max(side, round(width * scale)), max(side, round(height * scale)))
+        if max(size) > _JPEG_SIDE:
+            raise UnreadableImage(
+                name,
+                f"{width:,} x {height:,} pixels would become {size[0]:,} x {size[1]:,}, and a JPEG "
+                f"holds {_JPEG_SIDE:,} a side",
+            )
         out = io.BytesIO()
-        image.resize(size, Image.Resampling.LANCZOS).save(
-            out,
-            "JPEG",
-            quality=self.quality,
-            subsampling="4:2:0",
-            optimize=True,
-            restart_marker_blocks=_restart_interval(size[0]),
-        )
+        try:
+            image.resize(size, Image.Resampling.LANCZOS).save(
+                out,
+                "JPEG",
+                quality=self.quality,
+                subsampling="4:2:0",
+                optimize=True,
+                restart_marker_blocks=_restart_interval(size[0]),
+            )
+        except (OSError, ValueError) as error:
+            raise UnreadableImage(name, f"no JPEG could be written: {error}") from error
         return out.getvalue()
 
 
@@ -224,19 +237,25 @@ def prepare(
         UserError: the source is not understood, or an image of it cannot be read; the target holds
             something else, is being written by another process, or has no room.
     """
-    target = Path(config.target).expanduser()
+    target, source = Path(config.target).expanduser(), Path(config.source).expanduser()
+    layout = _Layout.of(source)
     try:
         target.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"target: {target} cannot be created ({error.strerror})") from error
-    source = Path(config.source).expanduser()
     with _told_when_stopped(say), _locked(target):
         spool = target / "spool"
-        origins = _origins(source)
-        checked = _sound_shards_of_parquet(origins, target, config, progress)
+        origins = {
+            split: [archives.parquet_identity(path) for path in paths]
+            for split, paths in layout.parquet.items()
+        }
+        checked = _sound_shards_of_parquet(origins, target, config, say, progress)
         if checked:
+            for split in origins:
+                _remove_left_over(target, split)
+            shutil.rmtree(spool, ignore_errors=True)
             return checked
-        sources = _open(source, spool, config.workers, say, progress)
+        sources = _open(layout, spool, config.workers, say, progress)
         jobs = [
             _Job.of(images, split, target, config, origins.get(split, []))
             for split, images in sources.items()
@@ -253,41 +272,67 @@ def prepare(
             raise
         finally:
             for job in jobs:
-                job.remove_temporary()
+                _remove_left_over(target, job.split)
         shutil.rmtree(spool, ignore_errors=True)
     return prepared
 
 
+@dataclass(frozen=True)
+class _Layout:
+    """What a source holds; one of the three is not empty. Paths by split.
+
+    Attributes:
+        source: the folder.
+        tars: ImageNet's archives.
+        parquet: imagenet-1k's files.
+        folders: of class folders.
+    """
+
+    source: Path
+    tars: dict[str, Path]
+    parquet: dict[str, list[Path]]
+    folders: dict[str, Path]
+
+    @staticmethod
+    def of(source: Path) -> "_Layout":
+        """See what is there, before anything is written."""
+        if not source.is_dir():
+            what = "is not a folder" if source.exists() else "does not exist"
+            raise UserError(f"source: {source} {what}; {LAYOUTS}")
+        tars = {"train": source / archives.TRAIN_TAR, "val": source / archives.VAL_TAR}
+        tars = {split: path for split, path in tars.items() if path.exists()}
+        parquet = archives.parquet_files(source)
+        folders = {split: source / split for split in SPLITS if (source / split).is_dir()}
+        kinds = [bool(tars), bool(parquet), bool(folders)]
+        if sum(kinds) != 1:
+            found = "nothing of the kind" if not any(kinds) else "several of these"
+            raise UserError(f"source: {source} holds {found}; {LAYOUTS}")
+        return _Layout(source, tars, parquet, folders)
+
+
 def _open(
-    source: Path, spool: Path, workers: int | None, say: Callable[[str], None], progress: Progress
+    layout: _Layout,
+    spool: Path,
+    workers: int | None,
+    say: Callable[[str], None],
+    progress: Progress,
 ) -> dict[str, StoredImages]:
     """The splits that the source has."""
-    if not source.is_dir():
-        what = "is not a folder" if source.exists() else "does not exist"
-        raise UserError(f"source: {source} {what}; {LAYOUTS}")
-    tars = {"train": source / archives.TRAIN_TAR, "val": source / archives.VAL_TAR}
-    tars = {split: path for split, path in tars.items() if path.exists()}
-    parquet = archives.parquet_files(source)
-    folders = {split: source / split for split in SPLITS if (source / split).is_dir()}
-    kinds = [bool(tars), bool(parquet), bool(folders)]
-    if sum(kinds) != 1:
-        found = "nothing of the kind" if not any(kinds) else "several of these"
-        raise UserError(f"source: {source} holds {found}; {LAYOUTS}")
-    if folders:
-        return _open_folders(source, folders)
+    source = layout.source
+    if layout.folders:
+        return _open_folders(source, layout.folders)
     sources: dict[str, StoredImages] = {}
-    if parquet:
-        # Compressed images do not shrink: the files' sizes are what their images take, once
-        # unpacked and once in shards.
-        paths = [path for split in parquet.values() for path in split]
-        there = sum(path.stat().st_size for path in spool.parent.glob("*.tar"))
-        for path in paths:
-            there -= path.stat().st_size * (1 if archives.is_unpacked(spool, path) else 2)
-        _check_room(spool.parent, -there)
-        for split, files in parquet.items():
+    if layout.parquet:
+        # What the images take, once unpacked and once in shards, less what is there.
+        needed = -sum(path.stat().st_size for path in spool.parent.glob("*.tar"))
+        for path in (path for paths in layout.parquet.values() for path in paths):
+            times = 1 if archives.is_unpacked(spool, path) else 2
+            needed += times * archives.unpacked_bytes(path)
+        _check_room(spool.parent, needed)
+        for split, files in layout.parquet.items():
             sources[split] = archives.open_parquet(files, spool, workers, progress)
     else:
-        for split, path in tars.items():
+        for split, path in layout.tars.items():
             say(f"{split}: reading the headers of {path}")
             if split == "train":
                 sources[split] = archives.open_train_tar(path, progress)
@@ -300,14 +345,6 @@ def _open(
             "of one data set"
         )
     return sources
-
-
-def _origins(source: Path) -> dict[str, list[str]]:
-    """Identities of the parquet files by split; empty for other sources, which are read anyway."""
-    return {
-        split: [archives.parquet_identity(path) for path in paths]
-        for split, paths in archives.parquet_files(source).items()
-    }
 
 
 def _origin_path(target: Path, split: str) -> Path:
@@ -323,7 +360,11 @@ def _read_origin(target: Path, split: str) -> list[str]:
 
 
 def _sound_shards_of_parquet(
-    origins: dict[str, list[str]], target: Path, config: PrepareConfig, progress: Progress
+    origins: dict[str, list[str]],
+    target: Path,
+    config: PrepareConfig,
+    say: Callable[[str], None],
+    progress: Progress,
 ) -> list[Prepared]:
     """What there is, if nothing is left to do: then the images need not be unpacked again.
 
@@ -347,6 +388,7 @@ def _sound_shards_of_parquet(
         shown = partial(progress, f"{split}: finished files checked")
         if damaged_files(images, config.workers, shown):
             return []
+        _restore_sums(target, meta, say)
         total = sum(meta.shard_bytes)
         shards = len(meta.shard_bytes)
         prepared.append(Prepared(split, meta.images, shards, total, 0, 0, 0.0, 0))
@@ -424,8 +466,8 @@ class _Job:
 
     @property
     def partial(self) -> Path:
-        """Records of finished shards; lies there until all are."""
-        return self.target / f"{self.split}.partial"
+        """See `_partial`."""
+        return _partial(self.target, self.split)
 
     def path(self, shard: int) -> Path:
         return self.target / shard_file(self.split, shard)
@@ -462,8 +504,16 @@ class _Job:
     def check_target(self) -> None:
         """Refuse shards of other images or settings, finished or begun."""
         plan = self.partial / "settings.json"
+        shards = f"{self.target / self.split}-*.tar"
         if self.is_whole():
-            meta = read_meta(self.target, self.split)
+            try:
+                meta = read_meta(self.target, self.split)
+            except UserError as error:
+                reason = str(error).partition("; ")[0].removeprefix("data.root: ")
+                raise UserError(
+                    f"target: {reason}; remove it and {shards} to make the {self.split} shards "
+                    "again, or choose another folder"
+                ) from error
             there = {
                 "source images": meta.source_fingerprint,
                 "shard_size": str(meta.shard_size),
@@ -474,8 +524,9 @@ class _Job:
         else:
             if any(self.target.glob(f"{self.split}-*.tar")):
                 raise UserError(
-                    f"target: {self.target} holds {self.split} shards that are not of this "
-                    "program; choose another folder"
+                    f"target: {self.target} holds {self.split} shards without their "
+                    f"{self.split}.json: not of this program, or it was deleted; choose another "
+                    f"folder, or remove {shards} to make them again"
                 )
             return
         differing = [
@@ -499,11 +550,6 @@ class _Job:
                 path.unlink()
         self.write_origin()
 
-    def remove_temporary(self) -> None:
-        """Remove what processes that were ended had begun to write."""
-        for path in self.target.glob(f".{self.split}-*.tmp"):
-            path.unlink(missing_ok=True)
-
     def missing_bytes(self) -> int:
         """At most so many bytes are still to be written."""
         if self.is_whole():
@@ -518,11 +564,24 @@ class _Job:
         return missing + _INDEX_BYTES * len(self.source) + tarfile.RECORDSIZE * len(images)
 
 
+def _remove_left_over(target: Path, split: str) -> None:
+    """Remove what a process that was ended had begun to write, or had no time to remove."""
+    for path in target.glob(f".{split}[-.]*.tmp"):
+        path.unlink(missing_ok=True)
+    if (target / f"{split}.json").exists():
+        shutil.rmtree(_partial(target, split), ignore_errors=True)
+
+
+def _partial(target: Path, split: str) -> Path:
+    """Records of finished shards; lies there until all are."""
+    return target / f"{split}.partial"
+
+
 def _run(
     job: _Job, workers: int | None, say: Callable[[str], None], progress: Progress
 ) -> Prepared:
     """Bring one split to its end."""
-    job.remove_temporary()  # of a call that was killed
+    _remove_left_over(job.target, job.split)
     todo = _unfinished(job, workers, say, progress)
     started = time.monotonic()
     written = written_bytes = 0
@@ -542,6 +601,7 @@ def _run(
             written_bytes += size
             progress(f"{job.split}: images", written, left)
         job.write_origin()
+        _restore_sums(job.target, meta, say)
     seconds = time.monotonic() - started
     ShardSource(str(job.target), job.split)
     meta = read_meta(job.target, job.split)
@@ -550,6 +610,18 @@ def _run(
     return Prepared(
         job.split, meta.images, job.shards, total, written, written_bytes, seconds, processes
     )
+
+
+def _restore_sums(target: Path, meta: ShardMeta, say: Callable[[str], None]) -> None:
+    """Write the file of checksums again where it is not what the description says."""
+    path, content = target / f"{meta.split}.sha256", meta.sha256sums().encode()
+    try:
+        if path.read_bytes() == content:
+            return
+    except OSError:
+        pass
+    say(f"{path} is missing or damaged: writing it again")
+    replace_file(path, content)
 
 
 def _unfinished(
@@ -565,6 +637,7 @@ def _unfinished(
             if file_sha256(folder / f"{column}.npy") != digest:
                 # The records it was made of are gone, so it takes all shards.
                 say(f"{folder}/{column}.npy is damaged: making all {job.split} shards again")
+                job.begin()  # first, for shards without a description are taken for others'
                 (job.target / f"{job.split}.json").unlink()
                 return list(range(job.shards))
     elif not job.is_of_other_files():
@@ -765,7 +838,7 @@ def _finish(job: _Job) -> None:
         replace_file(folder / f"{name}.npy", content.getbuffer())
     replace_file(job.target / f"{job.split}.sha256", meta.sha256sums().encode())
     replace_file(job.target / f"{job.split}.json", meta.as_json().encode())
-    shutil.rmtree(job.partial)
+    shutil.rmtree(job.partial, ignore_errors=True)  # else the next call does it
 
 
 def _check_room(target: Path, needed: int) -> None:

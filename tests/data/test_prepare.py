@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ from PIL import Image
 from bn_inception.cli.main import dispatch
 from bn_inception.data import archives
 from bn_inception.data import prepare as prepare_module
+from bn_inception.data.decode import UnreadableImage
 from bn_inception.data.parallel import unordered
 from bn_inception.data.prepare import PrepareConfig, Prepared, Recompression, prepare
 from bn_inception.data.shards import ShardSource
@@ -331,7 +333,7 @@ def test_unpacked_images_that_are_damaged_are_unpacked_again(
     target = tmp_path / "shards"
     broken = parquet / "data" / "validation-00001-of-00002.parquet"
     whole = broken.read_bytes()
-    broken.write_bytes(b"PAR1 no more")
+    parquet_of([("a.jpg", b"x", -1)], broken)
     refused(parquet, target)
     broken.write_bytes(whole)
     if damage is None:
@@ -392,6 +394,181 @@ def test_a_shard_made_again_of_changed_images_is_not_put_in_place(
         path.write_bytes(path.read_bytes()[:-1] + b"!")
     assert "the source has changed" in refused(images, target)
     assert content(target) == before
+
+
+def test_parquet_that_unpacks_to_far_more_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_table = pytest.importorskip("pyarrow.parquet").write_table
+    monkeypatch.setattr(archives, "MAX_IMAGE_BYTES", 1_000_000)
+    source = tmp_path / "source"
+    source.mkdir()
+    path = source / "train-0.parquet"
+
+    def write(image: bytes, times: int, **options: object) -> None:
+        table = pytest.importorskip("pyarrow").table(
+            {"image": [{"bytes": image, "path": None}] * times, "label": [0] * times}
+        )
+        write_table(table, path, **options)
+
+    write(bytes(900_000), 4, compression="zstd", use_dictionary=False)
+    assert re.search(r"unpacks to 3,600,\d+ or more.*refused", refused(source, tmp_path / "a"))
+    assert not list((tmp_path / "a").rglob("*.bytes"))
+    # The file's own account is of one image, which a dictionary holds.
+    write(np.random.default_rng(0).bytes(50_000), 100)
+    assert "unpacks to 1,050,000 or more" in refused(source, tmp_path / "b")
+    write(np.random.default_rng(0).bytes(1_200_000), 1)
+    assert "1 images take 1,200," in refused(source, tmp_path / "c")
+    write(np.random.default_rng(0).bytes(50_000), 19)
+    made(source, tmp_path / "d")
+
+
+def test_room_is_asked_for_what_parquet_unpacks_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_table = pytest.importorskip("pyarrow.parquet").write_table
+    source = tmp_path / "source"
+    source.mkdir()
+    image = bytes(100_000)
+    table = pytest.importorskip("pyarrow").table(
+        {"image": [{"bytes": image, "path": None}] * 8, "label": [0] * 8}
+    )
+    write_table(table, source / "train-0.parquet", compression="zstd", use_dictionary=False)
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1_500_000))
+    assert "free; make room" in refused(source, tmp_path / "shards")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1_700_000))
+    made(source, tmp_path / "shards")
+
+
+@pytest.mark.parametrize("call", [1, 2, 4, 5, 12])
+def test_a_full_disk_while_parquet_is_taken_is_no_fault_of_the_files(
+    parquet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: int
+) -> None:
+    target = tmp_path / "shards"
+    fsync, calls = os.fsync, 0
+
+    def no_space(descriptor: int) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == call:
+            raise OSError(28, "No space left on device")
+        fsync(descriptor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", no_space)
+        text = refused(parquet, target)
+    assert text.startswith("target: ") and "(No space left on device); make room" in text
+    made(parquet, target)
+    made(parquet, tmp_path / "undisturbed")
+    assert content(target) == content(tmp_path / "undisturbed")
+
+
+@pytest.mark.parametrize("name", ["spool", "train.partial", "train.index"])
+def test_a_folder_that_cannot_be_made_is_named(
+    parquet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    target = tmp_path / "shards"
+    mkdir = Path.mkdir
+
+    def no_space(path: Path, *arguments: object, **options: object) -> None:
+        if path.name == name:
+            raise OSError(28, "No space left on device")
+        mkdir(path, *arguments, **options)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "mkdir", no_space)
+        assert f"{target / name} cannot be written (No space" in refused(parquet, target)
+    made(parquet, target)
+
+
+def test_a_prepare_killed_as_it_begins_all_shards_again_goes_on(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "shards"
+    made(images, target)
+    before = content(target)
+    (target / "train.index" / "offset.npy").write_bytes(b"")
+    unlink = Path.unlink
+
+    def killed(path: Path, missing_ok: bool = False) -> None:
+        unlink(path, missing_ok)
+        if path.name == "train.json":
+            raise SystemExit
+
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(Path, "unlink", killed)
+        made(images, target)
+    assert not (target / "train.json").exists()
+    train, _ = made(images, target)
+    assert train.written == 15
+    assert content(target) == before
+
+
+@pytest.mark.parametrize("text", [None, '{"format": "bn-inception shards", "ver'])
+def test_a_lost_description_is_refused_with_what_helps(
+    images: Path, tmp_path: Path, text: str | None
+) -> None:
+    target = tmp_path / "shards"
+    made(images, target)
+    before = content(target)
+    path = target / "train.json"
+    if text is None:
+        path.unlink()
+    else:
+        path.write_text(text)
+    said = refused(images, target)
+    assert str(path.name) in said and "bn-inception prepare" not in said
+    assert f"remove {'it and ' if text else ''}{target}/train-*.tar" in said
+    path.unlink(missing_ok=True)
+    for shard in target.glob("train-*.tar"):
+        shard.unlink()
+    made(images, target)
+    assert content(target) == before
+
+
+@pytest.mark.parametrize("source", ["images", "parquet"])
+@pytest.mark.parametrize("text", [None, "junk"])
+def test_lost_checksums_are_written_again(
+    source: str, text: str | None, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    folder, target = request.getfixturevalue(source), tmp_path / "shards"
+    made(folder, target)
+    before = content(target)
+    path = target / "train.sha256"
+    if text is None:
+        path.unlink()
+    else:
+        path.write_text(text)
+    said: list[str] = []
+    config = PrepareConfig(str(folder), str(target), shard_size=4, workers=0)
+    train, _ = prepare(config, said.append, silent)
+    assert train.written == 0
+    assert [line for line in said if f"{path} is missing or damaged" in line]
+    assert content(target) == before
+
+
+@pytest.mark.parametrize("source", ["images", "parquet"])
+def test_what_a_killed_call_had_no_time_to_remove_is_removed(
+    source: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    folder, target = request.getfixturevalue(source), tmp_path / "shards"
+    made(folder, target)
+    before = content(target)
+    for name in ("spool", "val.partial"):
+        (target / name).mkdir()
+        (target / name / "file").touch()
+    (target / ".train-000000.tar.1.tmp").touch()
+    (target / ".val.json.1.tmp").touch()
+    made(folder, target)
+    assert content(target) == before
+    assert not (target / "spool").exists() and not (target / "val.partial").exists()
+
+
+def test_a_mistyped_source_leaves_nothing(images: Path, tmp_path: Path) -> None:
+    for source in (tmp_path / "no", images / "train"):
+        refused(source, tmp_path / "shards")
+        assert not (tmp_path / "shards").exists()
 
 
 def test_parquet_without_paths_is_numbered(tmp_path: Path) -> None:
@@ -871,6 +1048,25 @@ def test_recompression() -> None:
     assert Image.open(io.BytesIO(cmyk)).mode == "RGB"
 
 
+def test_an_image_too_long_for_a_jpeg_is_named(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prepare_module, "_JPEG_SIDE", 100)
+    path = images / "train" / WNIDS[0] / "long.JPEG"
+    path.write_bytes(encoded(photo(1, (300, 30))))
+    text = refused(images, tmp_path / "shards", shorter_side=20)
+    assert f"{path} cannot be encoded again: 300 x 30 pixels would become 200 x 20" in text
+    assert "JPEG holds 100 a side" in text
+
+
+def test_the_longest_side_of_a_jpeg() -> None:
+    long = encoded(Image.new("L", (65_600, 2)), "PNG")
+    with pytest.raises(UnreadableImage, match="holds 65,500 a side"):
+        Recompression(1, 90).encode(encoded(Image.new("L", (131_100, 2)), "PNG"), "x")
+    half = Image.open(io.BytesIO(Recompression(1, 90).encode(long, "x")))
+    assert half.size == (32_800, 1)
+
+
 def test_recompressed_shards_are_smaller_and_other(images: Path, tmp_path: Path) -> None:
     train, _ = made(images, tmp_path / "small", shorter_side=20, quality=80)
     kept, _ = made(images, tmp_path / "kept")
@@ -909,11 +1105,13 @@ def test_held_out_images_may_keep_the_bytes_that_training_images_lose(
         ({"shorter_side": 0}, "shorter_side: 0"),
         ({"shard_size": 0}, "shard_size: 0"),
         ({"workers": -1}, "workers: -1"),
+        ({"source": ""}, "source: empty"),
+        ({"target": " "}, "target: empty"),
     ],
 )
-def test_settings_are_checked(values: dict[str, int], named: str) -> None:
+def test_settings_are_checked(values: dict[str, Any], named: str) -> None:
     with pytest.raises(UserError, match=named):
-        PrepareConfig("a", "b", **values)
+        PrepareConfig(**{"source": "a", "target": "b", **values})
 
 
 def test_the_command(images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
