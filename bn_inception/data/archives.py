@@ -169,6 +169,7 @@ def open_train_tar(path: Path, progress: Progress) -> ArchiveSource:
         UserError: not such an archive; a hostile or impossible member, by name.
     """
     found: list[Found] = []
+    seen: set[str] = set()
     with _opened(path) as file:
         whole = _Window(file, 0, os.fstat(file.fileno()).st_size)
         progress(f"{path.name}: headers, MB", 0, whole.size // 10**6)
@@ -187,10 +188,13 @@ def open_train_tar(path: Path, progress: Progress) -> ArchiveSource:
             inside = _Window(file, member.offset_data, member.size)
             images = _images(inside, f"{path.name}: {name}", class_name)
             if not len(images.names):
-                # Without it all later classes would have other labels.
+                # Left out, it would give all later classes other labels.
                 raise UserError(
                     f"source: {path.name}: {name} holds no images; give the original archive"
                 )
+            if name in seen:
+                raise UserError(f"source: {path.name} holds {name} twice; it is no original")
+            seen.add(name)
             found.append(images)
             passed = member.offset_data + member.size
             progress(f"{path.name}: headers, MB", passed // 10**6, whole.size // 10**6)

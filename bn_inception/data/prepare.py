@@ -255,24 +255,24 @@ def prepare(
                 _remove_left_over(target, split)
             shutil.rmtree(spool, ignore_errors=True)
             return checked
-        sources = _open(layout, spool, config.workers, say, progress)
-        jobs = [
-            _Job.of(images, split, target, config, origins.get(split, []))
-            for split, images in sources.items()
-        ]
-        begun = not all(job.is_whole() for job in jobs)
+        whole = bool(origins) and all((target / f"{split}.json").exists() for split in origins)
         try:
+            sources = _open(layout, spool, config.workers, say, progress)
+            jobs = [
+                _Job.of(images, split, target, config, origins.get(split, []))
+                for split, images in sources.items()
+            ]
             for job in jobs:
                 job.check_target()
             _check_room(target, sum(job.missing_bytes() for job in jobs))
             prepared = [_run(job, config.workers, say, progress) for job in jobs]
         except UserError:
-            if not begun:  # another call has nothing to go on with
+            if whole:  # another call has nothing to go on with
                 shutil.rmtree(spool, ignore_errors=True)
             raise
         finally:
-            for job in jobs:
-                _remove_left_over(target, job.split)
+            for split in SPLITS:
+                _remove_left_over(target, split)
         shutil.rmtree(spool, ignore_errors=True)
     return prepared
 

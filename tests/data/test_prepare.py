@@ -355,7 +355,7 @@ def test_finished_shards_are_compared_with_other_parquet_files(
     other_images(parquet, other, split)
     text = refused(other, target)
     assert "holds other images than the source" in text and "choose another folder" in text
-    assert content(target) == before
+    assert content(target) == before  # and nothing unpacked is left
     # The same images in other files: compared once, and known from then on.
     again = tmp_path / "again"
     other_images(parquet, again, "none")
@@ -973,6 +973,20 @@ def test_a_class_archive_without_images_is_named(files: dict[str, bytes], tmp_pa
     classes[f"{WNIDS[1]}.tar"] = tar_of(files)
     (source / archives.TRAIN_TAR).write_bytes(tar_of(classes))
     assert f"{WNIDS[1]}.tar holds no images" in refused(source, tmp_path / "shards")
+
+
+def test_a_class_that_comes_twice_is_named(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    outer = io.BytesIO()
+    with tarfile.open(fileobj=outer, mode="w") as tar:
+        for image in ("a.JPEG", "b.JPEG"):
+            inner = tar_of({image: b"1"})
+            info = tarfile.TarInfo("n01440764.tar")
+            info.size = len(inner)
+            tar.addfile(info, io.BytesIO(inner))
+    (source / archives.TRAIN_TAR).write_bytes(outer.getvalue())
+    assert "n01440764.tar twice" in refused(source, tmp_path / "shards")
 
 
 @pytest.mark.timeout(60)
