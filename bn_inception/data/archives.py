@@ -42,7 +42,7 @@ _MAX_HEADER_BYTES = 1 << 20
 # What tarfile raises at headers that make no sense (numbers out of all range, a chain of thousands
 # of extended headers), and what a bad disk raises.
 _UNREADABLE = (tarfile.TarError, ValueError, OverflowError, RecursionError, OSError)
-_PARQUET_ROWS = 8  # read at once: a bound on memory, with MAX_IMAGE_BYTES
+_PARQUET_ROWS = 2  # read at once: bounds memory with MAX_IMAGE_BYTES; more are not faster
 # Encoded images hardly shrink; what unpacks to more times a parquet file's size is made to harm.
 _MAX_EXPANSION = 20
 _BYTES = "image.bytes"  # the column
