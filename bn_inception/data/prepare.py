@@ -566,8 +566,9 @@ class _Job:
 
 def _remove_left_over(target: Path, split: str) -> None:
     """Remove what a process that was ended had begun to write, or had no time to remove."""
-    for path in target.glob(f".{split}[-.]*.tmp"):
-        path.unlink(missing_ok=True)
+    for pattern in (f".{split}[-.]*.tmp", f"..{split}.*.tmp", f"{split}.index/.*.npy.*.tmp"):
+        for path in target.glob(pattern):
+            path.unlink(missing_ok=True)
     if (target / f"{split}.json").exists():
         shutil.rmtree(_partial(target, split), ignore_errors=True)
 

@@ -558,8 +558,8 @@ def test_what_a_killed_call_had_no_time_to_remove_is_removed(
     for name in ("spool", "val.partial"):
         (target / name).mkdir()
         (target / name / "file").touch()
-    (target / ".train-000000.tar.1.tmp").touch()
-    (target / ".val.json.1.tmp").touch()
+    for name in (".train-000000.tar", ".val.json", "..val.parquet.json", "val.index/.label.npy"):
+        (target / f"{name}.1.tmp").touch()
     made(folder, target)
     assert content(target) == before
     assert not (target / "spool").exists() and not (target / "val.partial").exists()
