@@ -7,12 +7,15 @@ for each parquet file.
 """
 
 import gzip
+import hashlib
 import io
 import os
 import re
 import tarfile
+import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
@@ -24,6 +27,7 @@ from bn_inception.data.fingerprint import content_fingerprint
 from bn_inception.data.parallel import Progress, unordered
 from bn_inception.data.shards import FileReader
 from bn_inception.data.source import PackedNames, class_order, is_image
+from bn_inception.data.target import make_folder, replace_file, unwritable
 from bn_inception.errors import UserError
 
 TRAIN_TAR = "ILSVRC2012_img_train.tar"
@@ -38,7 +42,11 @@ _MAX_HEADER_BYTES = 1 << 20
 # What tarfile raises at headers that make no sense (numbers out of all range, a chain of thousands
 # of extended headers), and what a bad disk raises.
 _UNREADABLE = (tarfile.TarError, ValueError, OverflowError, RecursionError, OSError)
-_PARQUET_ROWS = 64  # read at once: ImageNet's images have 0.1 MB, the largest 16 MB
+_PARQUET_ROWS = 2  # read at once: bounds memory with MAX_IMAGE_BYTES; more are not faster
+# Encoded images hardly shrink; what unpacks to more times a parquet file's size is made to harm.
+_MAX_EXPANSION = 20
+_BYTES = "image.bytes"  # the column
+_FOOTER_BYTES = 1 << 16  # of a parquet file; imagenet-1k's have some thousand bytes
 
 # "n01440764_10026_n01440764.JPEG": imagenet-1k appends the class to the original name.
 _NAME_WITH_CLASS = re.compile(r"(?P<stem>.+)_(?P<wnid>n\d{8})(?P<suffix>\.\w+)")
@@ -161,6 +169,7 @@ def open_train_tar(path: Path, progress: Progress) -> ArchiveSource:
         UserError: not such an archive; a hostile or impossible member, by name.
     """
     found: list[Found] = []
+    seen: set[str] = set()
     with _opened(path) as file:
         whole = _Window(file, 0, os.fstat(file.fileno()).st_size)
         progress(f"{path.name}: headers, MB", 0, whole.size // 10**6)
@@ -171,11 +180,30 @@ def open_train_tar(path: Path, progress: Progress) -> ArchiveSource:
                     f"source: {path.name}: {name!r} is not the tar file of a class, such as "
                     "n01440764.tar; give the original archive"
                 )
+            if not _is_class(class_name):
+                raise UserError(
+                    f"source: {path.name}: {name!r} is named like no class (hidden, or with "
+                    "characters that cannot be printed); refused, give the original archive"
+                )
             inside = _Window(file, member.offset_data, member.size)
-            found.append(_images(inside, f"{path.name}: {name}", class_name))
+            images = _images(inside, f"{path.name}: {name}", class_name)
+            if not len(images.names):
+                # Left out, it would give all later classes other labels.
+                raise UserError(
+                    f"source: {path.name}: {name} holds no images; give the original archive"
+                )
+            if name in seen:
+                raise UserError(f"source: {path.name} holds {name} twice; it is no original")
+            seen.add(name)
+            found.append(images)
             passed = member.offset_data + member.size
             progress(f"{path.name}: headers, MB", passed // 10**6, whole.size // 10**6)
     return ArchiveSource([str(path)], found, path.name)
+
+
+def _is_class(name: str) -> bool:
+    """Whether a class may be called so: its name becomes a folder's, and is printed."""
+    return name.isprintable() and "/" not in name and not name.startswith(".") and name != ""
 
 
 def open_val_tar(path: Path, labels: Path) -> ArchiveSource:
@@ -232,9 +260,11 @@ def read_val_classes(path: Path) -> list[str]:
     Raises:
         UserError: it is none of these, or is damaged; SciPy is needed and missing.
     """
+    if not path.is_file() and not path.is_dir():
+        raise UserError(f"source: {path} is neither a file nor a folder")
     if path.is_file() and path.suffix == ".txt":
         lines = path.read_text(encoding="utf-8", errors="replace").split()
-        if not lines or any("/" in line or line.startswith(".") for line in lines):
+        if not lines or not all(map(_is_class, lines)):
             raise UserError(f"source: {path} is not a list of classes, one a line")
         return lines
     truth = _devkit_file(path, "ILSVRC2012_validation_ground_truth.txt")
@@ -288,13 +318,19 @@ def _wnids(meta: bytes, devkit: Path) -> dict[int, str]:
     try:
         synsets = loadmat(io.BytesIO(meta), squeeze_me=True)["synsets"]
         rows = zip(synsets["ILSVRC2012_ID"].tolist(), synsets["WNID"].tolist(), strict=True)
-        return {int(number): str(wnid) for number, wnid in rows}
+        wnids = {int(number): str(wnid) for number, wnid in rows}
+        if not all(map(_is_class, wnids.values())):
+            raise ValueError("a wnid that is none")
+        return wnids
     except Exception as error:  # SciPy raises nearly anything at a damaged file
         raise UserError(f"source: {devkit}: meta.mat cannot be read ({error})") from error
 
 
 def _opened(path: Path) -> IO[bytes]:
     try:
+        # Opening a pipe that nobody writes to would wait for ever.
+        if path.exists() and not path.is_file():
+            raise UserError(f"source: {path} is not a regular file")
         return path.open("rb")
     except OSError as error:
         raise UserError(f"source: {path}: {error.strerror}") from error
@@ -356,6 +392,8 @@ def _refusal(member: tarfile.TarInfo, name: str, size: int, limit: int | None) -
         return f"has {member.size:,} bytes"
     if name.startswith("/"):
         return "has an absolute path"
+    if not name.isprintable():
+        return "has characters in its name that cannot be printed"
     if ".." in name.split("/"):
         return "leads out of its folder"
     if "/" in name or not name:
@@ -425,15 +463,15 @@ def open_parquet(
     Raises:
         UserError: pyarrow is missing; a file cannot be read or holds something else.
     """
-    try:
-        import pyarrow.parquet  # noqa: F401
-    except ImportError:
+    _require_pyarrow(paths[0])
+    stems = [path.stem for path in paths]
+    if len(set(stems)) != len(stems):
         raise UserError(
-            f"source: {paths[0].name}: reading parquet needs pyarrow; "
-            "pip install 'bn-inception[parquet]'"
-        ) from None
-    spool.mkdir(parents=True, exist_ok=True)
-    todo = [path for path in paths if not _spooled(spool, path)[1].exists()]
+            f"source: {paths[0].parent}: a parquet file lies there twice, in data/ and beside it; "
+            "remove one of them"
+        )
+    make_folder(spool)
+    todo = [path for path in paths if not is_unpacked(spool, path)]
     progress("parquet files", 0, len(todo))
     for done, _ in enumerate(unordered(partial(_unpack, spool), todo, workers), 1):
         progress("parquet files", done, len(todo))
@@ -447,45 +485,146 @@ def open_parquet(
     return ArchiveSource(contents, found, str(paths[0].parent))
 
 
+def _require_pyarrow(path: Path) -> None:
+    try:
+        import pyarrow.parquet  # noqa: F401
+    except ImportError:
+        raise UserError(
+            f"source: {path.name}: reading parquet needs pyarrow; "
+            "pip install 'bn-inception[parquet]'"
+        ) from None
+
+
+def unpacked_bytes(path: Path) -> int:
+    """What a parquet file's images take unpacked, by its own account.
+
+    Raises:
+        UserError: pyarrow is missing; the file cannot be read, or claims what no images take.
+    """
+    _require_pyarrow(path)
+    import pyarrow.parquet
+
+    total = 0
+    with _parquet_errors(path), pyarrow.parquet.ParquetFile(path) as file:
+        for group in map(file.metadata.row_group, range(file.metadata.num_row_groups)):
+            columns = map(group.column, range(group.num_columns))
+            size = sum(c.total_uncompressed_size for c in columns if c.path_in_schema == _BYTES)
+            if size > group.num_rows * (MAX_IMAGE_BYTES + _FOOTER_BYTES):
+                raise UserError(
+                    f"source: {path}: {group.num_rows:,} images take {size:,} bytes, more than "
+                    f"{MAX_IMAGE_BYTES:,} each; refused"
+                )
+            total += size
+    _check_expansion(path, total)
+    return max(total, path.stat().st_size)
+
+
+def _check_expansion(path: Path, size: int) -> None:
+    """Refuse a small file of large images, which no disk nor memory holds."""
+    packed = path.stat().st_size
+    if size > max(MAX_IMAGE_BYTES, _MAX_EXPANSION * packed):
+        raise UserError(
+            f"source: {path} has {packed:,} bytes and unpacks to {size:,} or more, which images do "
+            "not; refused, give the files as downloaded"
+        )
+
+
+def parquet_identity(path: Path) -> str:
+    """Tells a parquet file from every other, and from itself before it was changed.
+
+    Its name, size and time of change, and the SHA-256 of its end, where the sizes and places of
+    its columns stand: reading all of imagenet-1k takes as long as the checksums of its shards.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    with _opened(path) as file:
+        status = os.fstat(file.fileno())
+        end = os.pread(file.fileno(), _FOOTER_BYTES, max(0, status.st_size - _FOOTER_BYTES))
+    footer = hashlib.sha256(end).hexdigest()
+    return f"{path.name} {status.st_size} {status.st_mtime_ns} {footer}"
+
+
+def is_unpacked(spool: Path, path: Path) -> bool:
+    """Whether the plain file of a parquet file lies in `spool`, whole, and made of this very file.
+
+    Raises:
+        UserError: the parquet file cannot be read.
+    """
+    content, table_path = _spooled(spool, path)
+    try:
+        with np.load(table_path, allow_pickle=False) as table:
+            identity, size = str(table["identity"]), int(table["length"].sum())
+        whole = content.stat().st_size == size
+    except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile, zlib.error):
+        return False
+    return whole and identity == parquet_identity(path)
+
+
 def _spooled(spool: Path, path: Path) -> tuple[Path, Path]:
     return spool / f"{path.stem}.bytes", spool / f"{path.stem}.npz"
 
 
 def _unpack(spool: Path, path: Path) -> None:
     """Write one parquet file's images one after the other, and beside them what they are."""
-    import pyarrow
-    import pyarrow.parquet
-
     content, table = _spooled(spool, path)
+    identity = parquet_identity(path)
     classes: list[str] = []
     names: list[bytes] = []
     lengths: list[int] = []
     try:
-        with content.open("wb") as out, pyarrow.parquet.ParquetFile(path) as file:
-            for batch in file.iter_batches(_PARQUET_ROWS, columns=["image", "label"]):
-                for row in batch.to_pylist():
-                    class_name, name, data = _row(row, path, len(names))
-                    classes.append(class_name)
-                    names.append(name)
-                    lengths.append(len(data))
-                    out.write(data)
+        table.unlink(missing_ok=True)  # of another file of this name
+        with content.open("wb") as out:
+            for class_name, name, data in _rows(path):
+                classes.append(class_name)
+                names.append(name)
+                lengths.append(len(data))
+                out.write(data)
+                _check_expansion(path, out.tell())
             out.flush()
             os.fsync(out.fileno())
+    except OSError as error:
+        content.unlink(missing_ok=True)
+        raise unwritable(content, error) from error
+    if parquet_identity(path) != identity:
+        raise UserError(f"source: {path} changed while it was read; call again")
+    # The table's name says that both are whole.
+    columns = io.BytesIO()
+    np.savez(
+        columns,
+        identity=np.array(identity),
+        class_name=np.array(classes, dtype=np.str_),
+        name=np.array(names, dtype=np.bytes_),
+        length=np.array(lengths, dtype=np.int64),
+    )
+    replace_file(table, columns.getbuffer())
+
+
+def _rows(path: Path) -> Iterator[tuple[str, bytes, bytes]]:
+    """Class, file name and bytes of every row of a parquet file."""
+    import pyarrow.parquet
+
+    number = 0
+    with _parquet_errors(path), pyarrow.parquet.ParquetFile(path) as file:
+        for batch in file.iter_batches(_PARQUET_ROWS, columns=["image", "label"]):
+            for row in batch.to_pylist():
+                yield _row(row, path, number)
+                number += 1
+
+
+@contextmanager
+def _parquet_errors(path: Path) -> Iterator[None]:
+    """Say what pyarrow raises in one line."""
+    import pyarrow
+
+    try:
+        yield
     except (pyarrow.ArrowException, OSError, KeyError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(
             f"source: {path} cannot be read as imagenet-1k's parquet ({reason}); needed are the "
             "columns image (bytes, path) and label; download it again"
         ) from error
-    # The table's name says that both are whole.
-    temporary = table.with_suffix(".tmp.npz")
-    np.savez(
-        temporary,
-        class_name=np.array(classes, dtype=np.str_),
-        name=np.array(names, dtype=np.bytes_),
-        length=np.array(lengths, dtype=np.int64),
-    )
-    temporary.replace(table)
 
 
 def _row(row: dict[str, Any], path: Path, number: int) -> tuple[str, bytes, bytes]:

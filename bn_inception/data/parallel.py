@@ -6,9 +6,10 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -53,6 +54,8 @@ def unordered(
     """The results of `work` for every task, as they are ready.
 
     At most two tasks a process are under way or waiting: memory does not grow with their number.
+    Where it does not come to its end (an error, Ctrl-C), tasks under way are broken off: what they
+    write must be whole or not there.
 
     Args:
         work: a function that can be pickled; a UserError that it raises is raised here.
@@ -70,6 +73,7 @@ def unordered(
     # Forked processes share the memory of what `work` holds; elsewhere the platform's default.
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else None)
     pool = ProcessPoolExecutor(workers, context, _start, (os.getpid(), work))
+    ended = False
     try:
         running: set[Future[R]] = {pool.submit(_do, task) for task in islice(rest, 2 * workers)}
         while running:
@@ -77,13 +81,32 @@ def unordered(
             for future in done:
                 yield future.result()
                 running |= {pool.submit(_do, task) for task in islice(rest, 1)}
+        ended = True
     except BrokenProcessPool as error:
         raise UserError(
             "a process that does the work died: out of memory? Try fewer with workers=N; what is "
             "finished is kept"
         ) from error
     finally:
-        pool.shutdown(cancel_futures=True)
+        # A second Ctrl-C would leave processes that nobody ends, and Python waits for at its exit.
+        with _without_interrupts():
+            if not ended:
+                for process in list((pool._processes or {}).values()):
+                    process.terminate()
+            pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Leave Ctrl-C without effect for a moment; only the main thread gets it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 # What this process of a pool does: handed over once, for it may hold a whole data set's names.
@@ -93,8 +116,9 @@ _work: Callable[[Any], Any]
 def _start(parent: int, work: Callable[[Any], Any]) -> None:
     global _work
     _work = work
-    # Ctrl-C goes to the whole group: the main process decides, these finish what they are at.
+    # Ctrl-C goes to the whole group: the main process decides, and ends these.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     # A process of the pool waits for ever for the next task of a parent that was killed.
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 

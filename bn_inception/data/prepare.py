@@ -50,6 +50,7 @@ from bn_inception.data.source import (
     open_folder,
     open_sources,
 )
+from bn_inception.data.target import make_folder, replace_file, unwritable
 from bn_inception.errors import UserError
 
 DEFAULT_QUALITY = 90
@@ -62,6 +63,7 @@ LAYOUTS = (
 
 # What a shard holds beside an image: two headers, the label, and padding to whole blocks.
 _TAR_OVERHEAD = 4 * tarfile.BLOCKSIZE
+_JPEG_SIDE = 65_500  # libjpeg's JPEG_MAX_DIMENSION
 _INDEX_BYTES = 96  # an image; the columns and a long name
 
 
@@ -87,6 +89,9 @@ class PrepareConfig:
     workers: int | None = None
 
     def __post_init__(self) -> None:
+        for key, value in (("source", self.source), ("target", self.target)):
+            if not value.strip():
+                raise UserError(f"{key}: empty; give a folder")
         if self.shorter_side is not None and self.shorter_side < 1:
             raise UserError(f"shorter_side: {self.shorter_side} is not 1 or more pixels")
         if self.quality is not None and self.shorter_side is None:
@@ -127,7 +132,7 @@ class Recompression:
         """The bytes to store for an image's own bytes.
 
         Raises:
-            UnreadableImage: see `decode`.
+            UnreadableImage: see `decode`; or no JPEG holds what would be written.
         """
         image = decode(data, name)
         width, height = image.size
@@ -136,15 +141,24 @@ class Recompression:
             return data
         scale = side / min(width, height)
         size = (max(side, round(width * scale)), max(side, round(height * scale)))
+        if max(size) > _JPEG_SIDE:
+            raise UnreadableImage(
+                name,
+                f"{width:,} x {height:,} pixels would become {size[0]:,} x {size[1]:,}, and a JPEG "
+                f"holds {_JPEG_SIDE:,} a side",
+            )
         out = io.BytesIO()
-        image.resize(size, Image.Resampling.LANCZOS).save(
-            out,
-            "JPEG",
-            quality=self.quality,
-            subsampling="4:2:0",
-            optimize=True,
-            restart_marker_blocks=_restart_interval(size[0]),
-        )
+        try:
+            image.resize(size, Image.Resampling.LANCZOS).save(
+                out,
+                "JPEG",
+                quality=self.quality,
+                subsampling="4:2:0",
+                optimize=True,
+                restart_marker_blocks=_restart_interval(size[0]),
+            )
+        except (OSError, ValueError) as error:
+            raise UnreadableImage(name, f"no JPEG could be written: {error}") from error
         return out.getvalue()
 
 
@@ -223,57 +237,102 @@ def prepare(
         UserError: the source is not understood, or an image of it cannot be read; the target holds
             something else, is being written by another process, or has no room.
     """
-    target = Path(config.target).expanduser()
+    target, source = Path(config.target).expanduser(), Path(config.source).expanduser()
+    layout = _Layout.of(source)
     try:
         target.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"target: {target} cannot be created ({error.strerror})") from error
-    source = Path(config.source).expanduser()
-    with _locked(target):
+    with _told_when_stopped(say), _locked(target):
         spool = target / "spool"
-        checked = _sound_shards_of_parquet(source, target, config, progress)
+        origins = {
+            split: [archives.parquet_identity(path) for path in paths]
+            for split, paths in layout.parquet.items()
+        }
+        checked = _sound_shards_of_parquet(origins, target, config, say, progress)
         if checked:
+            for split in origins:
+                _remove_left_over(target, split)
+            shutil.rmtree(spool, ignore_errors=True)
             return checked
-        sources = _open(source, spool, config.workers, say, progress)
-        jobs = [_Job.of(source, split, target, config) for split, source in sources.items()]
-        for job in jobs:
-            job.check_target()
-        needed = sum(job.missing_bytes() for job in jobs)
-        _check_room(target, needed)
-        prepared = [_run(job, config.workers, say, progress) for job in jobs]
+        whole = bool(origins) and all((target / f"{split}.json").exists() for split in origins)
+        try:
+            sources = _open(layout, spool, config.workers, say, progress)
+            jobs = [
+                _Job.of(images, split, target, config, origins.get(split, []))
+                for split, images in sources.items()
+            ]
+            for job in jobs:
+                job.check_target()
+            _check_room(target, sum(job.missing_bytes() for job in jobs))
+            prepared = [_run(job, config.workers, say, progress) for job in jobs]
+        except UserError:
+            if whole:  # another call has nothing to go on with
+                shutil.rmtree(spool, ignore_errors=True)
+            raise
+        finally:
+            for split in SPLITS:
+                _remove_left_over(target, split)
         shutil.rmtree(spool, ignore_errors=True)
     return prepared
 
 
+@dataclass(frozen=True)
+class _Layout:
+    """What a source holds; one of the three is not empty. Paths by split.
+
+    Attributes:
+        source: the folder.
+        tars: ImageNet's archives.
+        parquet: imagenet-1k's files.
+        folders: of class folders.
+    """
+
+    source: Path
+    tars: dict[str, Path]
+    parquet: dict[str, list[Path]]
+    folders: dict[str, Path]
+
+    @staticmethod
+    def of(source: Path) -> "_Layout":
+        """See what is there, before anything is written."""
+        if not source.is_dir():
+            what = "is not a folder" if source.exists() else "does not exist"
+            raise UserError(f"source: {source} {what}; {LAYOUTS}")
+        tars = {"train": source / archives.TRAIN_TAR, "val": source / archives.VAL_TAR}
+        tars = {split: path for split, path in tars.items() if path.exists()}
+        parquet = archives.parquet_files(source)
+        folders = {split: source / split for split in SPLITS if (source / split).is_dir()}
+        kinds = [bool(tars), bool(parquet), bool(folders)]
+        if sum(kinds) != 1:
+            found = "nothing of the kind" if not any(kinds) else "several of these"
+            raise UserError(f"source: {source} holds {found}; {LAYOUTS}")
+        return _Layout(source, tars, parquet, folders)
+
+
 def _open(
-    source: Path, spool: Path, workers: int | None, say: Callable[[str], None], progress: Progress
+    layout: _Layout,
+    spool: Path,
+    workers: int | None,
+    say: Callable[[str], None],
+    progress: Progress,
 ) -> dict[str, StoredImages]:
     """The splits that the source has."""
-    if not source.is_dir():
-        what = "is not a folder" if source.exists() else "does not exist"
-        raise UserError(f"source: {source} {what}; {LAYOUTS}")
-    tars = {"train": source / archives.TRAIN_TAR, "val": source / archives.VAL_TAR}
-    tars = {split: path for split, path in tars.items() if path.exists()}
-    parquet = archives.parquet_files(source)
-    folders = {split: source / split for split in SPLITS if (source / split).is_dir()}
-    kinds = [bool(tars), bool(parquet), bool(folders)]
-    if sum(kinds) != 1:
-        found = "nothing of the kind" if not any(kinds) else "several of these"
-        raise UserError(f"source: {source} holds {found}; {LAYOUTS}")
-    if folders:
-        return _open_folders(source, folders)
+    source = layout.source
+    if layout.folders:
+        return _open_folders(source, layout.folders)
     sources: dict[str, StoredImages] = {}
-    if parquet:
-        # Compressed images do not shrink: the files' sizes are what their images take, once
-        # unpacked and once in shards.
-        paths = [path for split in parquet.values() for path in split]
-        there = [*spool.glob("*.bytes"), *spool.parent.glob("*.tar")]
-        needed = 2 * sum(path.stat().st_size for path in paths)
-        _check_room(spool.parent, needed - sum(path.stat().st_size for path in there))
-        for split, files in parquet.items():
+    if layout.parquet:
+        # What the images take, once unpacked and once in shards, less what is there.
+        needed = -sum(path.stat().st_size for path in spool.parent.glob("*.tar"))
+        for path in (path for paths in layout.parquet.values() for path in paths):
+            times = 1 if archives.is_unpacked(spool, path) else 2
+            needed += times * archives.unpacked_bytes(path)
+        _check_room(spool.parent, needed)
+        for split, files in layout.parquet.items():
             sources[split] = archives.open_parquet(files, spool, workers, progress)
     else:
-        for split, path in tars.items():
+        for split, path in layout.tars.items():
             say(f"{split}: reading the headers of {path}")
             if split == "train":
                 sources[split] = archives.open_train_tar(path, progress)
@@ -288,15 +347,33 @@ def _open(
     return sources
 
 
+def _origin_path(target: Path, split: str) -> Path:
+    """Which parquet files shards were made of: hidden, for it is no part of the shards."""
+    return target / f".{split}.parquet.json"
+
+
+def _read_origin(target: Path, split: str) -> list[str]:
+    try:
+        return list(json.loads(_origin_path(target, split).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return []  # not known: then the images are compared
+
+
 def _sound_shards_of_parquet(
-    source: Path, target: Path, config: PrepareConfig, progress: Progress
+    origins: dict[str, list[str]],
+    target: Path,
+    config: PrepareConfig,
+    say: Callable[[str], None],
+    progress: Progress,
 ) -> list[Prepared]:
     """What there is, if nothing is left to do: then the images need not be unpacked again.
 
-    Empty where anything is missing, damaged, or of other settings.
+    Empty where anything is missing, damaged, of other settings, or of other parquet files.
     """
-    splits = [split for split in SPLITS if split in archives.parquet_files(source)]
+    splits = [split for split in SPLITS if split in origins]
     if not splits or not all((target / f"{split}.json").exists() for split in splits):
+        return []
+    if any(_read_origin(target, split) != origins[split] for split in splits):
         return []
     prepared: list[Prepared] = []
     for split in splits:
@@ -311,6 +388,7 @@ def _sound_shards_of_parquet(
         shown = partial(progress, f"{split}: finished files checked")
         if damaged_files(images, config.workers, shown):
             return []
+        _restore_sums(target, meta, say)
         total = sum(meta.shard_bytes)
         shards = len(meta.shard_bytes)
         prepared.append(Prepared(split, meta.images, shards, total, 0, 0, 0.0, 0))
@@ -365,9 +443,12 @@ class _Job:
     shard_size: int
     stored: NDArray[np.int64]
     source_fingerprint: str
+    origin: list[str]
 
     @staticmethod
-    def of(source: StoredImages, split: str, target: Path, config: PrepareConfig) -> "_Job":
+    def of(
+        source: StoredImages, split: str, target: Path, config: PrepareConfig, origin: list[str]
+    ) -> "_Job":
         return _Job(
             source,
             split,
@@ -376,6 +457,7 @@ class _Job:
             min(config.shard_size, len(source)),
             stored_order(len(source)),
             source.fingerprint(),
+            origin,
         )
 
     @property
@@ -384,8 +466,8 @@ class _Job:
 
     @property
     def partial(self) -> Path:
-        """Records of finished shards; lies there until all are."""
-        return self.target / f"{self.split}.partial"
+        """See `_partial`."""
+        return _partial(self.target, self.split)
 
     def path(self, shard: int) -> Path:
         return self.target / shard_file(self.split, shard)
@@ -404,14 +486,34 @@ class _Job:
             "encoding": _encoding(self.recompression),
         }
 
+    def is_of_other_files(self) -> bool:
+        """Whether what lies in the target was made of other parquet files, or nobody knows."""
+        return _read_origin(self.target, self.split) != self.origin
+
+    def write_origin(self) -> None:
+        """Note the parquet files: what lies in the target is of their images."""
+        path = _origin_path(self.target, self.split)
+        if self.origin:
+            replace_file(path, json.dumps(self.origin, indent=1).encode())
+        else:
+            path.unlink(missing_ok=True)
+
     def is_whole(self) -> bool:
         return (self.target / f"{self.split}.json").exists()
 
     def check_target(self) -> None:
         """Refuse shards of other images or settings, finished or begun."""
         plan = self.partial / "settings.json"
+        shards = f"{self.target / self.split}-*.tar"
         if self.is_whole():
-            meta = read_meta(self.target, self.split)
+            try:
+                meta = read_meta(self.target, self.split)
+            except UserError as error:
+                reason = str(error).partition("; ")[0].removeprefix("data.root: ")
+                raise UserError(
+                    f"target: {reason}; remove it and {shards} to make the {self.split} shards "
+                    "again, or choose another folder"
+                ) from error
             there = {
                 "source images": meta.source_fingerprint,
                 "shard_size": str(meta.shard_size),
@@ -422,8 +524,9 @@ class _Job:
         else:
             if any(self.target.glob(f"{self.split}-*.tar")):
                 raise UserError(
-                    f"target: {self.target} holds {self.split} shards that are not of this "
-                    "program; choose another folder"
+                    f"target: {self.target} holds {self.split} shards without their "
+                    f"{self.split}.json: not of this program, or it was deleted; choose another "
+                    f"folder, or remove {shards} to make them again"
                 )
             return
         differing = [
@@ -436,6 +539,16 @@ class _Job:
                 f"target: {self.target} holds {self.split} shards made otherwise: "
                 f"{'; '.join(differing)}; choose another folder, or remove it"
             )
+
+    def begin(self) -> None:
+        """Make the target one of these images and settings."""
+        make_folder(self.partial)
+        replace_file(self.partial / "settings.json", json.dumps(self.settings(), indent=1).encode())
+        if self.is_of_other_files():
+            # Names and sizes agree, so nothing else would tell these records from others.
+            for path in self.partial.glob("[0-9]*.json"):
+                path.unlink()
+        self.write_origin()
 
     def missing_bytes(self) -> int:
         """At most so many bytes are still to be written."""
@@ -451,36 +564,45 @@ class _Job:
         return missing + _INDEX_BYTES * len(self.source) + tarfile.RECORDSIZE * len(images)
 
 
+def _remove_left_over(target: Path, split: str) -> None:
+    """Remove what a process that was ended had begun to write, or had no time to remove."""
+    for pattern in (f".{split}[-.]*.tmp", f"..{split}.*.tmp", f"{split}.index/.*.npy.*.tmp"):
+        for path in target.glob(pattern):
+            path.unlink(missing_ok=True)
+    if (target / f"{split}.json").exists():
+        shutil.rmtree(_partial(target, split), ignore_errors=True)
+
+
+def _partial(target: Path, split: str) -> Path:
+    """Records of finished shards; lies there until all are."""
+    return target / f"{split}.partial"
+
+
 def _run(
     job: _Job, workers: int | None, say: Callable[[str], None], progress: Progress
 ) -> Prepared:
     """Bring one split to its end."""
-    for stale in job.target.glob(f".{job.split}-*.tmp"):
-        stale.unlink(missing_ok=True)  # of a call that was killed
+    _remove_left_over(job.target, job.split)
     todo = _unfinished(job, workers, say, progress)
     started = time.monotonic()
     written = written_bytes = 0
     left = sum(len(job.indices(shard)) for shard in todo)
     progress(f"{job.split}: images", 0, left)
     if not job.is_whole():
-        job.partial.mkdir(exist_ok=True)
-        _replace(job.partial / "settings.json", json.dumps(job.settings(), indent=1).encode())
-        for shard, size in unordered(partial(_write_shard, job), todo, workers):
+        job.begin()
+        for shard, size in unordered(partial(_write_shard, job, []), todo, workers):
             written += len(job.indices(shard))
             written_bytes += size
             progress(f"{job.split}: images", written, left)
         _finish(job)
     else:
         meta = read_meta(job.target, job.split)
-        for shard, size in unordered(partial(_write_shard, job), todo, workers):
-            if file_sha256(job.path(shard)) != meta.shard_sha256[shard]:
-                raise UserError(
-                    f"target: {job.path(shard)} was damaged, and came out otherwise when made "
-                    "again: the source has changed; make all shards again in another folder"
-                )
+        for shard, size in unordered(partial(_write_shard, job, meta.shard_sha256), todo, workers):
             written += len(job.indices(shard))
             written_bytes += size
             progress(f"{job.split}: images", written, left)
+        job.write_origin()
+        _restore_sums(job.target, meta, say)
     seconds = time.monotonic() - started
     ShardSource(str(job.target), job.split)
     meta = read_meta(job.target, job.split)
@@ -489,6 +611,18 @@ def _run(
     return Prepared(
         job.split, meta.images, job.shards, total, written, written_bytes, seconds, processes
     )
+
+
+def _restore_sums(target: Path, meta: ShardMeta, say: Callable[[str], None]) -> None:
+    """Write the file of checksums again where it is not what the description says."""
+    path, content = target / f"{meta.split}.sha256", meta.sha256sums().encode()
+    try:
+        if path.read_bytes() == content:
+            return
+    except OSError:
+        pass
+    say(f"{path} is missing or damaged: writing it again")
+    replace_file(path, content)
 
 
 def _unfinished(
@@ -504,9 +638,10 @@ def _unfinished(
             if file_sha256(folder / f"{column}.npy") != digest:
                 # The records it was made of are gone, so it takes all shards.
                 say(f"{folder}/{column}.npy is damaged: making all {job.split} shards again")
+                job.begin()  # first, for shards without a description are taken for others'
                 (job.target / f"{job.split}.json").unlink()
                 return list(range(job.shards))
-    else:
+    elif not job.is_of_other_files():
         for shard in range(job.shards):
             record = _read_record(job.record_path(shard))
             if record is not None:
@@ -520,7 +655,32 @@ def _unfinished(
             good.add(shard)
         else:
             say(f"{job.path(shard)} is missing or damaged: making it again")
+    if job.is_whole() and job.is_of_other_files():
+        _compare_images(job, {shard: expected[shard] for shard in good}, workers, progress)
     return [shard for shard in range(job.shards) if shard not in good]
+
+
+def _compare_images(
+    job: _Job, expected: dict[int, str], workers: int | None, progress: Progress
+) -> None:
+    """Refuse images that do not give the shards that are there; names and sizes agree."""
+    what = f"{job.split}: shards compared with the images"
+    progress(what, 0, len(expected))
+    digests = unordered(partial(_digest, job), expected, workers)
+    for done, (shard, digest) in enumerate(digests, 1):
+        if digest != expected[shard]:
+            raise UserError(
+                f"target: {job.path(shard)} holds other images than the source, of the same names "
+                "and sizes: the source is another, or has changed; choose another folder, or "
+                "remove it"
+            )
+        progress(what, done, len(expected))
+
+
+def _digest(job: _Job, shard: int) -> tuple[int, str]:
+    """Number and SHA-256 of a shard as it would be written."""
+    with open(os.devnull, "wb") as nothing:
+        return shard, _pack(job, shard, nothing).sha256
 
 
 def _is_good(job: _Job, expected: tuple[int, str]) -> tuple[int, bool]:
@@ -544,41 +704,52 @@ def _read_record(path: Path) -> _Record | None:
         return None  # not there, or not whole: the shard is made again
 
 
-def _write_shard(job: _Job, shard: int) -> tuple[int, int]:
-    """Write one shard and its record; return its number and bytes."""
+def _write_shard(job: _Job, expected: list[str], shard: int) -> tuple[int, int]:
+    """Write one shard and its record; return its number and bytes.
+
+    Args:
+        job: of the split.
+        expected: SHA-256 of every shard; empty where there are none yet.
+        shard: its number.
+    """
     path = job.path(shard)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        try:
+            with temporary.open("wb") as file:
+                record = _pack(job, shard, file)
+                file.flush()
+                os.fsync(file.fileno())
+            if expected and record.sha256 != expected[shard]:
+                raise UserError(
+                    f"target: {path} was damaged, and came out otherwise when made again: the "
+                    "source has changed; make all shards again in another folder"
+                )
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise unwritable(path, error) from error
+    if job.partial.exists():
+        replace_file(job.record_path(shard), json.dumps(asdict(record)).encode())
+    return shard, record.bytes
+
+
+def _pack(job: _Job, shard: int, file: IO[bytes]) -> _Record:
+    """Write the images of one shard as a tar file."""
+    out = _Hashing(file)
     offsets: list[int] = []
     lengths: list[int] = []
-    try:
-        with temporary.open("wb") as file:
-            out = _Hashing(file)
-            # The plain old format: headers of one block, the same bytes from every version.
-            with tarfile.open(
-                fileobj=cast(IO[bytes], out), mode="w", format=tarfile.USTAR_FORMAT
-            ) as tar:
-                for index in job.indices(shard).tolist():
-                    data = _content(job, index)
-                    key = member_key(index, job.source.names[index])
-                    offsets.append(tar.offset + tarfile.BLOCKSIZE)
-                    lengths.append(len(data))
-                    _add(tar, f"{key}.jpg", data)
-                    _add(tar, f"{key}.cls", b"%d" % job.source.labels[index])
-            size = file.tell()
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        record = _Record(size, out.digest.hexdigest(), offsets, lengths)
-        if job.partial.exists():
-            _replace(job.record_path(shard), json.dumps(asdict(record)).encode())
-    except OSError as error:
-        raise UserError(
-            f"target: {path} cannot be written ({error.strerror}); make room and call again: "
-            "finished shards are kept"
-        ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
-    return shard, size
+    # The plain old format: headers of one block, the same bytes from every version.
+    with tarfile.open(fileobj=cast(IO[bytes], out), mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for index in job.indices(shard).tolist():
+            data = _content(job, index)
+            key = member_key(index, job.source.names[index])
+            offsets.append(tar.offset + tarfile.BLOCKSIZE)
+            lengths.append(len(data))
+            _add(tar, f"{key}.jpg", data)
+            _add(tar, f"{key}.cls", b"%d" % job.source.labels[index])
+    return _Record(out.size, out.digest.hexdigest(), offsets, lengths)
 
 
 def _content(job: _Job, index: int) -> bytes:
@@ -610,18 +781,20 @@ def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
 
 
 class _Hashing:
-    """A file that knows the SHA-256 of what was written to it."""
+    """A file that knows the size and the SHA-256 of what was written to it."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self.digest = hashlib.sha256()
+        self.size = 0
         self._file = file
 
     def write(self, data: bytes) -> int:
         self.digest.update(data)
+        self.size += len(data)
         return self._file.write(data)
 
     def tell(self) -> int:
-        return self._file.tell()
+        return self.size
 
 
 def _finish(job: _Job) -> None:
@@ -658,30 +831,15 @@ def _finish(job: _Job) -> None:
         meta.fingerprint = content_fingerprint(meta.classes, rows)
 
     folder = job.target / f"{job.split}.index"
-    folder.mkdir(exist_ok=True)
+    make_folder(folder)
     for name, column in columns.items():
         content = io.BytesIO()
         np.save(content, column.astype(COLUMNS[name], copy=False))
         meta.index_sha256[name] = hashlib.sha256(content.getbuffer()).hexdigest()
-        _replace(folder / f"{name}.npy", content.getbuffer())
-    _replace(job.target / f"{job.split}.sha256", meta.sha256sums().encode())
-    _replace(job.target / f"{job.split}.json", meta.as_json().encode())
-    shutil.rmtree(job.partial)
-
-
-def _replace(path: Path, content: bytes | memoryview) -> None:
-    """Write a file so that its name means it is whole."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        raise UserError(f"target: {path} cannot be written ({error.strerror})") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+        replace_file(folder / f"{name}.npy", content.getbuffer())
+    replace_file(job.target / f"{job.split}.sha256", meta.sha256sums().encode())
+    replace_file(job.target / f"{job.split}.json", meta.as_json().encode())
+    shutil.rmtree(job.partial, ignore_errors=True)  # else the next call does it
 
 
 def _check_room(target: Path, needed: int) -> None:
@@ -691,6 +849,16 @@ def _check_room(target: Path, needed: int) -> None:
             f"target: {target} needs up to {needed / 1e9:,.1f} GB more, {free / 1e9:,.1f} GB are "
             "free; make room or choose another folder"
         )
+
+
+@contextmanager
+def _told_when_stopped(say: Callable[[str], None]) -> Iterator[None]:
+    """Say after Ctrl-C that nothing is lost."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        say("stopped; the same call goes on from here: what is finished is kept")
+        raise
 
 
 @contextmanager

@@ -325,11 +325,15 @@ def open_sources(config: DataConfig) -> Sources:
 
 
 def open_folder(folder: Path) -> FolderSource:
-    """The images of one split, in class folders.
+    """The images of one split, in class folders or annotated as Tiny ImageNet's val/ is.
 
     Raises:
-        UserError: no class folders, or one without images.
+        UserError: no class folders, or one without images; annotations of other files.
     """
+    annotations = folder / "val_annotations.txt"
+    if annotations.is_file() and (folder / "images").is_dir():
+        labelled = _annotated(annotations)
+        return _scan_annotated(folder, class_order(set(labelled.values())), labelled)
     return _scan(folder, _classes(folder), tiny=False)
 
 

@@ -12,7 +12,9 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,8 +26,10 @@ from PIL import Image
 from bn_inception.cli.main import dispatch
 from bn_inception.data import archives
 from bn_inception.data import prepare as prepare_module
+from bn_inception.data.decode import UnreadableImage
 from bn_inception.data.parallel import unordered
 from bn_inception.data.prepare import PrepareConfig, Prepared, Recompression, prepare
+from bn_inception.data.shards import ShardSource
 from bn_inception.data.source import DataConfig, DataKind, open_sources
 from bn_inception.errors import UserError
 
@@ -55,11 +59,11 @@ def refused(source: Path, target: Path, **settings: object) -> str:
 
 
 def content(target: Path) -> dict[str, bytes]:
-    """Every file but the lock."""
+    """Every file but the lock and the note of the parquet files, which tells when they changed."""
     return {
         str(path.relative_to(target)): path.read_bytes()
         for path in sorted(target.rglob("*"))
-        if path.is_file() and path.name != ".lock"
+        if path.is_file() and path.name != ".lock" and not path.name.endswith(".parquet.json")
     }
 
 
@@ -292,6 +296,281 @@ def test_a_killed_prepare_of_parquet_keeps_what_is_unpacked(
     assert content(target) == content(tmp_path / "undisturbed")
 
 
+def other_images(parquet: Path, other: Path, split: str) -> None:
+    """Copy `parquet`; images of `split` keep names, labels and sizes, and differ in one byte."""
+    table = pytest.importorskip("pyarrow.parquet")
+    (other / "data").mkdir(parents=True)
+    for path in parquet.glob("data/*.parquet"):
+        rows = [
+            (row["image"]["path"], row["image"]["bytes"], row["label"])
+            for row in table.read_table(path).to_pylist()
+        ]
+        if path.name.startswith(split):
+            rows = [(name, data[:-1] + b"!", label) for name, data, label in rows]
+        parquet_of(rows, other / "data" / path.name)
+
+
+def test_unpacked_images_of_another_source_are_not_taken(parquet: Path, tmp_path: Path) -> None:
+    target = tmp_path / "shards"
+    validation_file = parquet / "data" / "validation-00001-of-00002.parquet"
+    parquet_of([("a.jpg", b"x", -1)], validation_file)
+    assert "label -1" in refused(parquet, target)
+    assert list(target.glob("spool/train-*.bytes"))
+    other = tmp_path / "other"
+    other_images(parquet, other, "train")
+    shutil.copy(validation_file.with_name("validation-00000-of-00002.parquet"), other / "data")
+    (other / "data" / validation_file.name).unlink()
+    made(other, target)
+    made(other, tmp_path / "undisturbed")
+    assert content(target) == content(tmp_path / "undisturbed")
+    assert content(target)["train-000000.tar"].count(b"!") >= 4
+
+
+@pytest.mark.parametrize("damage", [b"junk", None])
+def test_unpacked_images_that_are_damaged_are_unpacked_again(
+    parquet: Path, tmp_path: Path, damage: bytes | None
+) -> None:
+    target = tmp_path / "shards"
+    broken = parquet / "data" / "validation-00001-of-00002.parquet"
+    whole = broken.read_bytes()
+    parquet_of([("a.jpg", b"x", -1)], broken)
+    refused(parquet, target)
+    broken.write_bytes(whole)
+    if damage is None:
+        (target / "spool" / "train-00000-of-00002.bytes").unlink()
+    else:
+        (target / "spool" / "train-00000-of-00002.npz").write_bytes(damage)
+    made(parquet, target)
+    made(parquet, tmp_path / "undisturbed")
+    assert content(target) == content(tmp_path / "undisturbed")
+
+
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_finished_shards_are_compared_with_other_parquet_files(
+    parquet: Path, tmp_path: Path, split: str
+) -> None:
+    target, other = tmp_path / "shards", tmp_path / "other"
+    made(parquet, target)
+    before = content(target)
+    other_images(parquet, other, split)
+    text = refused(other, target)
+    assert "holds other images than the source" in text and "choose another folder" in text
+    assert content(target) == before  # and nothing unpacked is left
+    # The same images in other files: compared once, and known from then on.
+    again = tmp_path / "again"
+    other_images(parquet, again, "none")
+    train, val = made(again, target)
+    assert (train.written, val.written) == (0, 0)
+    assert content(target) == before
+
+
+def test_a_begun_prepare_takes_nothing_from_other_parquet_files(
+    parquet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target, other = tmp_path / "shards", tmp_path / "other"
+
+    def stop(job: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(prepare_module, "_finish", stop)
+        made(parquet, target)
+    other_images(parquet, other, "train")
+    train, _ = made(other, target)
+    assert train.written == 15
+    made(other, tmp_path / "undisturbed")
+    assert content(target) == content(tmp_path / "undisturbed")
+
+
+def test_a_shard_made_again_of_changed_images_is_not_put_in_place(
+    images: Path, tmp_path: Path
+) -> None:
+    target = tmp_path / "shards"
+    made(images, target)
+    shard = target / "train-000001.tar"
+    shard.unlink()
+    before = content(target)
+    for path in (images / "train").glob("*/*"):
+        path.write_bytes(path.read_bytes()[:-1] + b"!")
+    assert "the source has changed" in refused(images, target)
+    assert content(target) == before
+
+
+def test_parquet_that_unpacks_to_far_more_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_table = pytest.importorskip("pyarrow.parquet").write_table
+    monkeypatch.setattr(archives, "MAX_IMAGE_BYTES", 1_000_000)
+    source = tmp_path / "source"
+    source.mkdir()
+    path = source / "train-0.parquet"
+
+    def write(image: bytes, times: int, **options: object) -> None:
+        table = pytest.importorskip("pyarrow").table(
+            {"image": [{"bytes": image, "path": None}] * times, "label": [0] * times}
+        )
+        write_table(table, path, **options)
+
+    write(bytes(900_000), 4, compression="zstd", use_dictionary=False)
+    assert re.search(r"unpacks to 3,600,\d+ or more.*refused", refused(source, tmp_path / "a"))
+    assert not list((tmp_path / "a").rglob("*.bytes"))
+    # The file's own account is of one image, which a dictionary holds.
+    write(np.random.default_rng(0).bytes(50_000), 100)
+    assert "unpacks to 1,050,000 or more" in refused(source, tmp_path / "b")
+    write(np.random.default_rng(0).bytes(1_200_000), 1)
+    assert "1 images take 1,200," in refused(source, tmp_path / "c")
+    write(np.random.default_rng(0).bytes(50_000), 19)
+    made(source, tmp_path / "d")
+
+
+def test_room_is_asked_for_what_parquet_unpacks_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_table = pytest.importorskip("pyarrow.parquet").write_table
+    source = tmp_path / "source"
+    source.mkdir()
+    image = bytes(100_000)
+    table = pytest.importorskip("pyarrow").table(
+        {"image": [{"bytes": image, "path": None}] * 8, "label": [0] * 8}
+    )
+    write_table(table, source / "train-0.parquet", compression="zstd", use_dictionary=False)
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1_500_000))
+    assert "free; make room" in refused(source, tmp_path / "shards")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1_700_000))
+    made(source, tmp_path / "shards")
+
+
+@pytest.mark.parametrize("call", [1, 2, 4, 5, 12])
+def test_a_full_disk_while_parquet_is_taken_is_no_fault_of_the_files(
+    parquet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: int
+) -> None:
+    target = tmp_path / "shards"
+    fsync, calls = os.fsync, 0
+
+    def no_space(descriptor: int) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == call:
+            raise OSError(28, "No space left on device")
+        fsync(descriptor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", no_space)
+        text = refused(parquet, target)
+    assert text.startswith("target: ") and "(No space left on device); make room" in text
+    made(parquet, target)
+    made(parquet, tmp_path / "undisturbed")
+    assert content(target) == content(tmp_path / "undisturbed")
+
+
+@pytest.mark.parametrize("name", ["spool", "train.partial", "train.index"])
+def test_a_folder_that_cannot_be_made_is_named(
+    parquet: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    target = tmp_path / "shards"
+    mkdir = Path.mkdir
+
+    def no_space(path: Path, *arguments: object, **options: object) -> None:
+        if path.name == name:
+            raise OSError(28, "No space left on device")
+        mkdir(path, *arguments, **options)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "mkdir", no_space)
+        assert f"{target / name} cannot be written (No space" in refused(parquet, target)
+    made(parquet, target)
+
+
+def test_a_prepare_killed_as_it_begins_all_shards_again_goes_on(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "shards"
+    made(images, target)
+    before = content(target)
+    (target / "train.index" / "offset.npy").write_bytes(b"")
+    unlink = Path.unlink
+
+    def killed(path: Path, missing_ok: bool = False) -> None:
+        unlink(path, missing_ok)
+        if path.name == "train.json":
+            raise SystemExit
+
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(Path, "unlink", killed)
+        made(images, target)
+    assert not (target / "train.json").exists()
+    train, _ = made(images, target)
+    assert train.written == 15
+    assert content(target) == before
+
+
+@pytest.mark.parametrize("text", [None, '{"format": "bn-inception shards", "ver'])
+def test_a_lost_description_is_refused_with_what_helps(
+    images: Path, tmp_path: Path, text: str | None
+) -> None:
+    target = tmp_path / "shards"
+    made(images, target)
+    before = content(target)
+    path = target / "train.json"
+    if text is None:
+        path.unlink()
+    else:
+        path.write_text(text)
+    said = refused(images, target)
+    assert str(path.name) in said and "bn-inception prepare" not in said
+    assert f"remove {'it and ' if text else ''}{target}/train-*.tar" in said
+    path.unlink(missing_ok=True)
+    for shard in target.glob("train-*.tar"):
+        shard.unlink()
+    made(images, target)
+    assert content(target) == before
+
+
+@pytest.mark.parametrize("source", ["images", "parquet"])
+@pytest.mark.parametrize("text", [None, "junk"])
+def test_lost_checksums_are_written_again(
+    source: str, text: str | None, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    folder, target = request.getfixturevalue(source), tmp_path / "shards"
+    made(folder, target)
+    before = content(target)
+    path = target / "train.sha256"
+    if text is None:
+        path.unlink()
+    else:
+        path.write_text(text)
+    said: list[str] = []
+    config = PrepareConfig(str(folder), str(target), shard_size=4, workers=0)
+    train, _ = prepare(config, said.append, silent)
+    assert train.written == 0
+    assert [line for line in said if f"{path} is missing or damaged" in line]
+    assert content(target) == before
+
+
+@pytest.mark.parametrize("source", ["images", "parquet"])
+def test_what_a_killed_call_had_no_time_to_remove_is_removed(
+    source: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    folder, target = request.getfixturevalue(source), tmp_path / "shards"
+    made(folder, target)
+    before = content(target)
+    for name in ("spool", "val.partial"):
+        (target / name).mkdir()
+        (target / name / "file").touch()
+    for name in (".train-000000.tar", ".val.json", "..val.parquet.json", "val.index/.label.npy"):
+        (target / f"{name}.1.tmp").touch()
+    made(folder, target)
+    assert content(target) == before
+    assert not (target / "spool").exists() and not (target / "val.partial").exists()
+
+
+def test_a_mistyped_source_leaves_nothing(images: Path, tmp_path: Path) -> None:
+    for source in (tmp_path / "no", images / "train"):
+        refused(source, tmp_path / "shards")
+        assert not (tmp_path / "shards").exists()
+
+
 def test_parquet_without_paths_is_numbered(tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.mkdir()
@@ -370,6 +649,50 @@ def test_a_killed_prepare_goes_on_and_ends_with_the_same_bytes(
     time.sleep(1)
     made(images, target)
     assert content(target) == content(tmp_path / "undisturbed")
+
+
+INTERRUPTED = """
+import sys, time
+from bn_inception.cli.main import main
+from bn_inception.data import prepare as module
+
+# As long as a shard of large images to encode again.
+module.Recompression.encode = lambda self, data, name: (time.sleep(20), data)[1]
+main(["prepare", *sys.argv[1:], "shorter_side=20", "shard_size=4", "workers=2"])
+"""
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("times", [1, 3])
+def test_ctrl_c_ends_prepare_at_once_however_often_it_comes(
+    images: Path, tmp_path: Path, times: int
+) -> None:
+    target = tmp_path / "shards"
+    process = subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTED, f"source={images}", f"target={target}"],
+        cwd=REPOSITORY,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        while len(list(target.glob(".train-*.tmp"))) < 2:  # both processes are at work
+            assert process.poll() is None
+            time.sleep(0.02)
+        for _ in range(times):
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGINT)
+            time.sleep(0.3)
+        _, said = process.communicate(timeout=15)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    if times == 1:  # more may come when Python itself is at its end
+        assert process.returncode == 130
+        assert said == "stopped; the same call goes on from here: what is finished is kept\n"
+        assert not list(target.glob(".*.tmp"))
+    made(images, target, shorter_side=20)
 
 
 def test_a_damaged_shard_is_found_named_and_made_again(images: Path, tmp_path: Path) -> None:
@@ -626,6 +949,71 @@ def test_an_outer_member_that_is_no_class_is_named(tmp_path: Path) -> None:
     assert "leads out of its folder" in refused(source, tmp_path / "shards")
 
 
+@pytest.mark.parametrize("name", ["..", ".n2", ".", "n\n2", "n2\x1b[31m", "n2\udcff"])
+def test_a_class_archive_named_like_no_class_is_refused(name: str, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    inner = tar_of({"x.JPEG": b"1"})
+    outer = io.BytesIO()
+    with tarfile.open(fileobj=outer, mode="w", format=tarfile.GNU_FORMAT) as tar:
+        for own in ("n01440764", name):
+            info = tarfile.TarInfo(f"{own}.tar")
+            info.size = len(inner)
+            tar.addfile(info, io.BytesIO(inner))
+    (source / archives.TRAIN_TAR).write_bytes(outer.getvalue())
+    text = refused(source, tmp_path / "shards")
+    assert repr(f"{name}.tar") in text and "refused" in text
+
+
+@pytest.mark.parametrize("files", [{}, {"readme.txt": b"x"}])
+def test_a_class_archive_without_images_is_named(files: dict[str, bytes], tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    classes = {f"{wnid}.tar": tar_of({"x.JPEG": b"1"}) for wnid in WNIDS}
+    classes[f"{WNIDS[1]}.tar"] = tar_of(files)
+    (source / archives.TRAIN_TAR).write_bytes(tar_of(classes))
+    assert f"{WNIDS[1]}.tar holds no images" in refused(source, tmp_path / "shards")
+
+
+def test_a_class_that_comes_twice_is_named(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    outer = io.BytesIO()
+    with tarfile.open(fileobj=outer, mode="w") as tar:
+        for image in ("a.JPEG", "b.JPEG"):
+            inner = tar_of({image: b"1"})
+            info = tarfile.TarInfo("n01440764.tar")
+            info.size = len(inner)
+            tar.addfile(info, io.BytesIO(inner))
+    (source / archives.TRAIN_TAR).write_bytes(outer.getvalue())
+    assert "n01440764.tar twice" in refused(source, tmp_path / "shards")
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("name", [archives.TRAIN_TAR, archives.VAL_TAR, "val_classes.txt"])
+def test_a_pipe_instead_of_a_file_is_named(downloads: Path, tmp_path: Path, name: str) -> None:
+    (downloads / name).unlink()
+    os.mkfifo(downloads / name)
+    text = refused(downloads, tmp_path / "shards")
+    assert f"{downloads / name} is n" in text and "file" in text
+
+
+def test_the_annotated_split_of_tiny_imagenet_alone(tmp_path: Path) -> None:
+    val = tmp_path / "tiny" / "val"
+    (val / "images").mkdir(parents=True)
+    lines = []
+    for number in range(5):
+        (val / "images" / f"val_{number}.JPEG").write_bytes(encoded(photo(number)))
+        lines.append(f"val_{number}.JPEG\t{WNIDS[number % 3]}\t0\t0\t9\t9\n")
+    (val / "val_annotations.txt").write_text("".join(lines))
+    made(val.parent, tmp_path / "shards")
+    shards = ShardSource(str(tmp_path / "shards"), "val")
+    assert shards.classes == WNIDS
+    assert shards.labels.tolist() == [0, 0, 1, 1, 2]
+    (val / "images" / "val_4.JPEG").unlink()
+    assert "the first is val_4.JPEG" in refused(val.parent, tmp_path / "other")
+
+
 def test_labels_must_belong_to_the_images(downloads: Path, tmp_path: Path) -> None:
     (downloads / "val_classes.txt").write_text(f"{WNIDS[0]}\n" * 8)
     assert "holds 9 images, val_classes.txt has 8" in refused(downloads, tmp_path / "shards")
@@ -674,6 +1062,25 @@ def test_recompression() -> None:
     assert Image.open(io.BytesIO(cmyk)).mode == "RGB"
 
 
+def test_an_image_too_long_for_a_jpeg_is_named(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prepare_module, "_JPEG_SIDE", 100)
+    path = images / "train" / WNIDS[0] / "long.JPEG"
+    path.write_bytes(encoded(photo(1, (300, 30))))
+    text = refused(images, tmp_path / "shards", shorter_side=20)
+    assert f"{path} cannot be encoded again: 300 x 30 pixels would become 200 x 20" in text
+    assert "JPEG holds 100 a side" in text
+
+
+def test_the_longest_side_of_a_jpeg() -> None:
+    long = encoded(Image.new("L", (65_600, 2)), "PNG")
+    with pytest.raises(UnreadableImage, match="holds 65,500 a side"):
+        Recompression(1, 90).encode(encoded(Image.new("L", (131_100, 2)), "PNG"), "x")
+    half = Image.open(io.BytesIO(Recompression(1, 90).encode(long, "x")))
+    assert half.size == (32_800, 1)
+
+
 def test_recompressed_shards_are_smaller_and_other(images: Path, tmp_path: Path) -> None:
     train, _ = made(images, tmp_path / "small", shorter_side=20, quality=80)
     kept, _ = made(images, tmp_path / "kept")
@@ -712,11 +1119,13 @@ def test_held_out_images_may_keep_the_bytes_that_training_images_lose(
         ({"shorter_side": 0}, "shorter_side: 0"),
         ({"shard_size": 0}, "shard_size: 0"),
         ({"workers": -1}, "workers: -1"),
+        ({"source": ""}, "source: empty"),
+        ({"target": " "}, "target: empty"),
     ],
 )
-def test_settings_are_checked(values: dict[str, int], named: str) -> None:
+def test_settings_are_checked(values: dict[str, Any], named: str) -> None:
     with pytest.raises(UserError, match=named):
-        PrepareConfig("a", "b", **values)
+        PrepareConfig(**{"source": "a", "target": "b", **values})
 
 
 def test_the_command(images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
