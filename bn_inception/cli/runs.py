@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from bn_inception.config import compose
 from bn_inception.config.compose import Config, configs_folder, flatten, read_yaml
+from bn_inception.config.resume import MEANT_BEFORE
 from bn_inception.errors import UserError
 
 if TYPE_CHECKING:
@@ -68,7 +69,8 @@ def overrides_of(config: Config) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
     Returns:
         The `key=value` that make it another experiment, and those that do not, each sorted. Keys
-        that either side does not know (another version's) are left out.
+        that are not committed are left out; one that the run's version did not know yet has the
+        value that was meant.
     """
     choices = [
         f"recipe={_recipe_file(config['recipe']['name'])}",
@@ -91,7 +93,8 @@ def overrides_of(config: Config) -> tuple[tuple[str, ...], tuple[str, ...]]:
 def _differing(
     config: Config, committed: Mapping[str, Any], keys: tuple[str, ...]
 ) -> Iterator[str]:
-    for key, value in sorted(flatten(config)):
+    values = {**MEANT_BEFORE, **dict(flatten(config))}
+    for key, value in sorted(values.items()):
         if not key.startswith(keys) or key in _DERIVED:
             continue
         if not committed or (key in committed and committed[key] != value):

@@ -110,6 +110,12 @@ def _below_until(runs: Sequence[Run], target: float) -> float:
     return min(run.steps[-1] if run.steps else 0.0 for run in runs if run.reaches(target) is None)
 
 
+def _who(runs: Sequence[Run], target: float, name: str) -> str:
+    """Which of a recipe's runs never met the target: its name, or how many of them."""
+    below = sum(run.reaches(target) is None for run in runs)
+    return name if below == len(runs) else f"{below} of {len(runs)} runs of {name}"
+
+
 def _share(setting: Setting, recipe: str, limit: float, *, inclusive: bool) -> Finding:
     """Whether `recipe` needs at most `limit` (or less than it) of the plain network's steps."""
     absent = missing(setting, ("inception", recipe))
@@ -123,12 +129,12 @@ def _share(setting: Setting, recipe: str, limit: float, *, inclusive: bool) -> F
     reached = _reached(runs, target.top1)
     goal = f"{percent(target.top1)} (plain Inception after {target.step:,.0f} steps)"
     if not isinstance(reached, _Reached):
-        length = _below_until(runs, target.top1)
+        length, who = _below_until(runs, target.top1), _who(runs, target.top1, recipe)
         if length >= limit * target.step:
-            return Finding(False, f"{recipe} never reached {goal}", plain + reached)
+            return Finding(False, f"{who} never reached {goal}", plain + reached)
         return Finding(
             None,
-            f"{recipe} ran for {length:,.0f} steps only, without reaching {goal}",
+            f"{who} ran for {length:,.0f} steps only, without reaching {goal}",
             plain + reached,
             (setting.train(recipe, f"train.steps={math.ceil(limit * target.step)}"),),
         )
@@ -219,11 +225,11 @@ def _never(
     slower: bool,
 ) -> Finding:
     """The finding `slower` if `runs`, which never met the target, trained to step `needed`."""
-    length = _below_until(runs, target)
+    length, who = _below_until(runs, target), _who(runs, target, name)
     if length >= needed:
-        return Finding(slower, f"{name} never reached {percent(target)}", evidence)
+        return Finding(slower, f"{who} never reached {percent(target)}", evidence)
     command = setting.train(runs[0].summary.recipe, f"train.steps={math.ceil(needed)}")
-    reason = f"{name} ran for {length:,.0f} steps only, without reaching {percent(target)}"
+    reason = f"{who} ran for {length:,.0f} steps only, without reaching {percent(target)}"
     return Finding(None, reason, evidence, (command,))
 
 

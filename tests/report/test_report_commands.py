@@ -51,6 +51,15 @@ def test_overrides_and_options(given, overrides, options):
     assert [word for word in others if not word.startswith("run.name=bn")] == list(options)
 
 
+def test_a_run_of_an_earlier_version_is_what_it_did_then():
+    def before(config):
+        del config["data"]["backend"]
+        return config
+
+    pillow = ["recipe=bn_x5", "scale=cpu", "data.backend=pillow"]
+    assert overrides_of(before(compose("train", pillow))) == overrides_of(compose("train", pillow))
+
+
 def test_a_command_brings_back_the_same_overrides():
     given = ["recipe=bn_x5", "scale=cpu", "batch.global=64", "network.per_activation=[5b]"]
     overrides, _ = overrides_of(compose("train", given))
