@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from processes import run_ranks
 from small_runs import write_images
 
 # Hypothesis's 200 ms an example fail on a machine that is busy with other work, not on a fault.
@@ -25,3 +26,24 @@ def shared_data() -> Path:
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The small set, read only."""
     return write_images(tmp_path_factory.mktemp("images"))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Run a test marked `own_process` in a fork of this process.
+
+    torch.compile and DistributedDataParallel start threads for gradients, after which torch refuses
+    to compute any in a fork: and tests of several processes fork.
+    """
+    if pyfuncitem.get_closest_marker("own_process") is None:
+        return None
+    names = pyfuncitem._fixtureinfo.argnames
+    given = {name: pyfuncitem.funcargs[name] for name in names}
+
+    def act(rank: int) -> None:
+        pyfuncitem.obj(**given)
+
+    (said,) = run_ranks(1, act)
+    if said is not None:
+        pytest.fail(f"{said}; its traceback stands above", pytrace=False)
+    return True

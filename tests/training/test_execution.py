@@ -42,6 +42,9 @@ READS = {"_local_scalar_dense", "item", "is_nonzero", "equal", "nonzero", "_to_c
 """Operations that a GPU's host would wait in."""
 
 
+pytestmark = pytest.mark.own_process
+
+
 @pytest.fixture(autouse=True)
 def one_thread_and_a_fresh_compiler(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Traced in full, run eagerly: what would be compiled is checked and no compiler is needed."""
