@@ -31,7 +31,7 @@ from bn_inception.evaluation import saved
 from bn_inception.evaluation.crops import CropSetting
 from bn_inception.evaluation.inference import Folding, Statistics, TrainingImages, fold_checked
 from bn_inception.evaluation.multicrop import MultiCropResult, evaluate_crops
-from bn_inception.network import Precision, computing, set_precision
+from bn_inception.network import Precision, computing, running_statistics, set_precision
 from bn_inception.network.checkpoint import LoadedNetwork, load_network
 from bn_inception.network.population import population_statistics
 from bn_inception.record.interval import wilson_interval
@@ -171,6 +171,11 @@ def _evaluate(config: EvaluateConfig, trained: RunConfig | None) -> None:
         _say(f"warning: {remark}")
     file = _checkpoint(config)
     loaded = load_network(file)
+    if Statistics.population in wanted and not running_statistics(loaded.network):
+        raise UserError(
+            f"statistics: {config.statistics.value}, but {file} has no Batch Normalization whose "
+            "statistics could be taken; leave statistics out"
+        )
     sources = open_sources(config.data)
     for warning in [*sources.warnings, *_warnings(loaded, config.data.backend)]:
         _say(f"warning: {warning}")

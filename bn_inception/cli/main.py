@@ -291,7 +291,7 @@ usage: bn-inception submission run=FOLDER [FOLDER ...] images=FOLDER devkit=FILE
   crops=        single | 10 | 144                                  (default 144)
   output=       the file: five class ids a line, the likeliest first; its form is checked
 
-  batch=64 workers= machine.device=auto|cpu|cuda machine.threads=
+  batch_size=64 workers= machine.device=auto|cpu|cuda machine.threads=
   Batch Normalization uses the running statistics of training.
 
   --cfg job   print the resolved configuration and stop

@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bn_inception.config import compose
@@ -35,7 +36,9 @@ _DERIVED = ("recipe.name", "recipe.evaluate_every", "run.resume")
 
 
 def read_run_arguments(paths: Sequence[str]) -> "tuple[list[Run], list[Evaluation]]":
-    """Read run folders and evaluations of ensembles (`.json` files); pass over predictions.
+    """Read run folders and evaluations of ensembles (`.json` files).
+
+    Predictions, and folders that `compare` or `claims` have written, are passed over.
 
     Args:
         paths: as `outputs/*` gives them, in any order.
@@ -47,9 +50,18 @@ def read_run_arguments(paths: Sequence[str]) -> "tuple[list[Run], list[Evaluatio
 
     predictions = [path for path in paths if path.endswith(".npz")]
     files = [path for path in paths if path.endswith(".json")]
-    folders = [path for path in paths if path not in predictions and path not in files]
+    folders = [
+        path
+        for path in paths
+        if path not in predictions and path not in files and not _is_report(Path(path))
+    ]
     runs = [_with_overrides(run) for run in read_runs(folders)]
     return runs, [read_evaluation(path) for path in files]
+
+
+def _is_report(folder: Path) -> bool:
+    written = any((folder / name).is_file() for name in ("comparison.json", "claims.json"))
+    return written and not (folder / "summary.json").is_file()
 
 
 def _with_overrides(run: "Run") -> "Run":

@@ -25,7 +25,7 @@ class SubmissionConfig:
     images: str
     devkit: str | None
     crops: str
-    batch: int
+    batch_size: int
     workers: int | None
     output: str
     machine: ProcessorConfig
@@ -36,8 +36,8 @@ class SubmissionConfig:
         settings = [setting.value for setting in CropSetting]
         if self.crops not in settings:
             raise UserError(f"crops: {self.crops!r}; choose from {', '.join(settings)}")
-        if self.batch < 1:
-            raise UserError(f"batch: {self.batch} is not 1 or more")
+        if self.batch_size < 1:
+            raise UserError(f"batch_size: {self.batch_size} is not 1 or more")
         if self.workers is not None and self.workers < 0:
             raise UserError(f"workers: {self.workers} is negative; give 0 or more, or null")
         if not self.folders and self.checkpoint is None:
@@ -102,7 +102,7 @@ def _submit(config: SubmissionConfig) -> None:
             source,
             setting=CropSetting(config.crops),
             image_size=network.config.image_size,
-            batch=config.batch,
+            batch=config.batch_size,
             workers=config.workers,
             device=device,
             backend=preprocessing.backend_of(loaded.preprocessing),

@@ -170,6 +170,12 @@ def _kill_after(process: subprocess.Popen[str], folder: Path) -> None:
     """Kill the run, and its workers, once it has logged KILL_AFTER steps."""
     while process.poll() is None and len(_records(folder)) < KILL_AFTER:
         time.sleep(0.002)
+    if process.poll() is not None:
+        _finish(process)
+        raise UserError(
+            f"verify-resume: the run was over before it had {KILL_AFTER} records, at which it is "
+            "killed; give more steps, such as train.steps=24 train.log_every=1"
+        )
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()

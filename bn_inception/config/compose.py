@@ -56,11 +56,14 @@ def compose(name: str, overrides: Sequence[str]) -> Config:
     folder = configs_folder()
     with initialize_config_dir(version_base="1.3", config_dir=str(folder)):
         try:
-            composed = hydra_compose(config_name=name, overrides=list(overrides))
+            composed = hydra_compose(config_name=name, overrides=list(map(_quoted, overrides)))
         except MissingConfigException as error:
             raise UserError(_explain_choice(error, overrides)) from error
         except (HydraException, OmegaConfBaseException) as error:
             raise UserError(_explain(error, name, overrides)) from error
+        except ValueError as error:
+            # Hydra's own, where a group is given something that is no name: recipe=null.
+            raise UserError(f"configuration: {_first_line(error)}; give a group's name") from error
         try:
             # The unset "???" are left to the check against the schema, which names them.
             container = OmegaConf.to_container(composed, resolve=True)
@@ -68,6 +71,23 @@ def compose(name: str, overrides: Sequence[str]) -> Config:
             raise UserError(f"configuration: {_first_line(error)}") from error
     assert isinstance(container, dict)
     return {str(key): value for key, value in container.items()}
+
+
+def _quoted(override: str) -> str:
+    """Quote a value that Hydra's grammar cannot read as it stands: most paths, to begin with.
+
+    The shell has taken the user's own quotes away. What looks like a list, an object or a quoted
+    text is left as it is, for an error that says what is wrong with it.
+    """
+    key, equals, value = override.partition("=")
+    if not equals or not value or value[0] in "[{\"'":
+        return override
+    try:
+        OverridesParser.create().parse_override(override)
+    except HydraException:
+        mark = "'" if '"' in value else '"'
+        return override if mark in value or "\\" in value else f"{key}={mark}{value}{mark}"
+    return override
 
 
 def flatten(config: Config, prefix: str = "") -> Iterator[tuple[str, Any]]:

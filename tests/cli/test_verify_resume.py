@@ -20,6 +20,12 @@ def test_a_resumed_run_is_called_equal(images: Path, capsys: pytest.CaptureFixtu
     assert "by two processes: equal within float tolerance" in printed
 
 
+def test_a_run_too_short_to_be_killed_is_no_check(images: Path) -> None:
+    short = ["train.steps=4", "train.evaluate_every=4", "train.log_every=2", f"data.root={images}"]
+    with pytest.raises(UserError, match=r"over before it had 9 records.*train\.steps="):
+        dispatch(["verify-resume", *TINY, *short])
+
+
 def test_what_training_refuses_is_passed_on(images: Path) -> None:
     with pytest.raises(UserError, match=r"data\.root"):
         dispatch(["verify-resume", *TINY, "data.root=/nowhere"])

@@ -4,6 +4,7 @@ import pytest
 
 from bn_inception.config import compose, run_config
 from bn_inception.data.photometric import Photometric
+from bn_inception.errors import UserError
 from bn_inception.network import Nonlinearity, Normalization
 from bn_inception.paper.results import FIGURE_3
 from bn_inception.training.settings import RunConfig
@@ -24,6 +25,20 @@ SCALES = {"paper": (224, 1.0), "small": (64, 1.0), "cpu": (32, 0.25), "demo": (3
 
 def config(*overrides: str) -> RunConfig:
     return run_config(compose("train", overrides))
+
+
+@pytest.mark.parametrize(
+    "path", ["/home/jürgen/x", "~/photos (1)", "/a=b,c#d&e", "it's", 'a "b" c', "/plain", "a:b"]
+)
+def test_a_path_needs_no_quotes_of_its_own(path: str) -> None:
+    assert compose("train", [f"data.root={path}"])["data"]["root"] == path
+
+
+@pytest.mark.parametrize("override", ["recipe=null", "scale=null", "recipe=bn_x5,bn_x30"])
+def test_a_group_that_is_no_name_is_one_line(override: str) -> None:
+    with pytest.raises(UserError) as caught:
+        compose("train", [override])
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("recipe", RECIPES)

@@ -652,10 +652,12 @@ def test_a_killed_prepare_goes_on_and_ends_with_the_same_bytes(
 
 
 INTERRUPTED = """
-import sys, time
+import signal, sys, time
 from bn_inception.cli.main import main
 from bn_inception.data import prepare as module
 
+# Ignored where the tests run in the background of a shell, and that would be inherited.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # As long as a shard of large images to encode again.
 module.Recompression.encode = lambda self, data, name: (time.sleep(20), data)[1]
 main(["prepare", *sys.argv[1:], "shorter_side=20", "shard_size=4", "workers=2"])

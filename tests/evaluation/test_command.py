@@ -252,6 +252,12 @@ def test_what_is_missing_is_asked_for(run: Path, tmp_path: Path) -> None:
             dispatch(["evaluate", *arguments])
 
 
+def test_population_needs_batch_normalization(trained: tuple[Path, Path], tmp_path: Path) -> None:
+    given = ["train", "recipe=inception", *TINY, "train.steps=4", f"data.root={trained[1]}"]
+    assert dispatch([*given, f"run.root={tmp_path}", "run.name=plain"]) == 0
+    assert "no Batch Normalization" in refused(tmp_path / "plain", "statistics=population")
+
+
 def test_population_needs_a_training_run(
     run: Path, trained: tuple[Path, Path], tmp_path: Path
 ) -> None:

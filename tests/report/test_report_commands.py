@@ -153,6 +153,17 @@ def test_compare(outputs, tmp_path, capsys):
     assert "The paper&#x27;s statements" in (folder / "report.html").read_text()
 
 
+def test_what_compare_and_claims_wrote_among_the_runs_is_passed_over(outputs, tmp_path):
+    folders = [tmp_path / "compared", tmp_path / "judged"]
+    for command, folder in zip(("compare", "claims"), folders, strict=True):
+        assert dispatch([command, *outputs, f"output={folder}"]) == 0
+    alone, together = (
+        read_run_arguments(outputs),
+        read_run_arguments([*outputs, *map(str, folders)]),
+    )
+    assert together == alone
+
+
 def test_compare_groups_seeds(make_run, capsys):
     folders = [make_run("plain", "inception", [0.2])]
     folders += [make_run(f"fast{seed}", "bn_x5", [0.3], seed=seed) for seed in (0, 1)]
