@@ -220,7 +220,7 @@ def _ways(session: Session, batches: list[TrainingBatch]) -> list[_Way]:
     optimizer = config.optimizer
     plain = ReferenceLoop(
         _network(session, Machine(channels_last=False)),
-        session.rates.learning_rate,
+        session.config.optimizer.learning_rate,
         optimizer.momentum,
         optimizer.weight_decay,
     )
@@ -299,7 +299,7 @@ def _our_step(
         images, truth = inputs[number % PREPARED], labels[number % PREPARED]
         if not bare:
             return train_step(
-                network, optimizer, images, truth, session.rates.learning_rate,
+                network, optimizer, images, truth, session.config.optimizer.learning_rate,
                 forward=execution.forward, graph=execution.graph,
             )  # fmt: skip
         if execution.graph is None:

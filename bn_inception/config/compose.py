@@ -1,6 +1,7 @@
 """Hydra's composition, with one clear line where something does not fit."""
 
 import difflib
+import math
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -41,6 +42,11 @@ def _compressed(duration: float, compression: float, batch: int) -> float | int:
     return int(steps) if steps == int(steps) else steps
 
 
+def _scaled_rate(rate: float, *factors: float) -> float:
+    """Multiply a recipe's rate by the scale's factor and the mini-batch's."""
+    return math.prod(factors, start=rate)
+
+
 def compose(name: str, overrides: Sequence[str]) -> Config:
     """Compose `configs/<name>.yaml` with `key=value` overrides and resolve it.
 
@@ -48,6 +54,7 @@ def compose(name: str, overrides: Sequence[str]) -> Config:
         UserError: an unknown key or choice (close matches are named), or a malformed override.
     """
     OmegaConf.register_new_resolver("compressed", _compressed, replace=True)
+    OmegaConf.register_new_resolver("scaled_rate", _scaled_rate, replace=True)
     for override in overrides:
         if override.startswith("-"):
             raise UserError(f"{override}: unknown option; see bn-inception {_words(name)} --help")

@@ -79,7 +79,7 @@ def statement(batch: BatchConfig, split: Split, processes: int, *, rate: float) 
         batch: as configured.
         split: of it.
         processes: their number.
-        rate: `optimizer.learning_rate`, not yet multiplied.
+        rate: `optimizer.learning_rate`, which holds `batch.rate_factor` already.
     """
     if processes == 1 and split.groups == 1 and batch.rate_factor == 1:
         return None
@@ -92,6 +92,6 @@ def statement(batch: BatchConfig, split: Split, processes: int, *, rate: float) 
         where = f", synchronized over {split.sharers} processes" if split.sharers > 1 else ""
         parts.append(f"BN statistics over {split.group}{short}{where}")
     if batch.rate_factor != 1:
-        parts.append(f"rate {rate:g} x {batch.rate_factor:g} = {rate * batch.rate_factor:g}")
+        parts.append(f"rate {rate:g} (batch.rate_factor {batch.rate_factor:g})")
     parts.append(f"one step is {batch.global_size / MINI_BATCH:g} of the paper's {MINI_BATCH}")
     return "; ".join(parts)

@@ -79,7 +79,9 @@ def _loop(session: Session, console: Console, stop: StopRequest) -> bool:
             images = session.execution.to_input(batch.images, batch.factors)
             if session.step == 0:
                 session.recorder.training_batch(_pixels(images))
-            rate = learning_rate(session.rates, session.step, plan.decay_steps, plan.warmup_steps)
+            rate = learning_rate(
+                session.config.optimizer, session.step, plan.decay_steps, plan.warmup_steps
+            )
             session.seed_step()
             result = train_step(
                 session.model,

@@ -15,7 +15,7 @@ class OptimizerConfig:
     """SGD with momentum and a staircase decay (GN section 6; BN sections 4.2 and 4.2.1).
 
     Attributes:
-        learning_rate: initial rate for a mini-batch of 32.
+        learning_rate: initial rate.
         momentum: 0.9 in GN and in every public port; neither Nesterov nor gradient clipping.
         weight_decay: L2 on the weights of convolutions and linear layers only.
         decay_factor: what the rate is multiplied by, 0.96 in GN.

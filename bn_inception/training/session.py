@@ -5,7 +5,7 @@ import time
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -83,7 +83,7 @@ def plan(config: RunConfig, images: int) -> Plan:
         evaluate_every=whole("evaluate_every"),
         checkpoint_every=whole("checkpoint_every"),
         log_every=train.log_every,
-        start_check=train.start_check,
+        start_check=whole("start_check"),
         decay_steps=steps(
             config.optimizer.decay_every, batch=batch, images=images, key="optimizer.decay_every"
         ),
@@ -261,11 +261,7 @@ class Session:
         self.network = network.to(self.device).to(memory_format=memory_format).train()
         self.model: nn.Module = self.network
         set_statistics(self.network, groups=self.split.groups)
-        self.rates = replace(
-            config.optimizer,
-            learning_rate=config.optimizer.learning_rate * config.batch.rate_factor,
-        )
-        self.optimizer = build_optimizer(self.network, self.rates, fused=self.machine.fused_update)
+        self.optimizer = build_optimizer(self.network, config.optimizer, fused=self.machine.fused_update)
         self._dropout = _default_generator(self.device)
         self.interval = Interval(self.device)
         self.step = self.evaluated_step = 0
@@ -644,7 +640,7 @@ def _hyperparameters(config: RunConfig) -> dict[str, bool | int | float | str]:
         "scale": config.scale.name,
         "data": config.data.kind.value,
         "seed": config.run.seed,
-        "learning_rate": optimizer.learning_rate * config.batch.rate_factor,
+        "learning_rate": optimizer.learning_rate,
         "weight_decay": optimizer.weight_decay,
         "batch": config.batch.global_size,
         "normalization": network.normalization.value,

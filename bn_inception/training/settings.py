@@ -29,26 +29,43 @@ class Device(Enum):
 
 @dataclass
 class RecipeConfig:
-    """One of the paper's runs; durations in its own steps of 32 images, before compression."""
+    """One of the paper's runs, before a scale changes it.
+
+    Durations are in its own steps of 32 images, the rate is the initial one.
+    """
 
     name: str
     steps: float
     decay_every: float
-    evaluate_every: float
+    start_check: float
+    learning_rate: float
 
 
 @dataclass
 class ScaleConfig:
-    """Image size in pixels, width multiplier, and the one factor that divides every duration."""
+    """Image size in pixels, width multiplier, and what changes every recipe alike.
+
+    Attributes:
+        compression: divides every duration.
+        rate_factor: multiplies every learning rate. A shortened run at the paper's rates crawls:
+            docs/fidelity.md says by which rule the factor was found.
+        evaluate_every: from one evaluation to the next, in the paper's steps of 32 images.
+        population_batches: mini-batches over which an evaluation takes BN's statistics.
+    """
 
     name: str
     image_size: int
     width: float
     compression: float
+    rate_factor: float
+    evaluate_every: float
+    population_batches: int
 
     def __post_init__(self) -> None:
         if not self.compression > 0:
             raise UserError(f"scale.compression: {self.compression} is not positive")
+        if not (math.isfinite(self.rate_factor) and self.rate_factor > 0):
+            raise UserError(f"scale.rate_factor: {self.rate_factor} is not positive")
 
 
 @dataclass
@@ -76,7 +93,7 @@ class BatchConfig:
             statistics when it trained at 256.
         synchronized: where a process holds less than a group, share the statistics with those that
             hold the rest; otherwise each process's images are a group.
-        rate_factor: multiplies `optimizer.learning_rate`; batch.global / 32 is linear scaling
+        rate_factor: multiplies `recipe.learning_rate`; batch.global / 32 is linear scaling
             (CNTK's BN-Inception; Goyal et al. 2017, arXiv 1706.02677).
     """
 
@@ -108,18 +125,21 @@ class BatchConfig:
 
 @dataclass
 class TrainConfig:
-    """Lengths and spacings of a run (durations), the log interval and the start check (steps).
+    """Lengths and spacings of a run (durations), the start check (too), the log interval (steps).
 
     Attributes:
+        population_batches: training mini-batches over which each evaluation takes the population
+            statistics of BN (Algorithm 2).
         checkpoint_minutes: a checkpoint also this long after the last one; None for none. It
             changes nothing but what a fault can cost.
     """
 
     steps: Duration
     evaluate_every: Duration
+    population_batches: int
     checkpoint_every: Duration
+    start_check: Duration
     log_every: int
-    start_check: int
     checkpoint_minutes: float | None = 15.0
 
     def __post_init__(self) -> None:
@@ -129,9 +149,10 @@ class TrainConfig:
                 f"train.checkpoint_minutes: {minutes} is not a positive number of minutes; null "
                 "is for none"
             )
-        for name in ("log_every", "start_check"):
-            if getattr(self, name) < 1:
-                raise UserError(f"train.{name}: {getattr(self, name)} is not 1 or more steps")
+        if self.log_every < 1:
+            raise UserError(f"train.log_every: {self.log_every} is not 1 or more steps")
+        if self.population_batches < 1:
+            raise UserError(f"train.population_batches: {self.population_batches} is not 1 or more")
 
 
 @dataclass

@@ -76,14 +76,15 @@ def test_a_scale_divides_every_duration_of_every_recipe_by_one_factor(scale: str
         )  # fmt: skip
         for before, after in (
             (paper.train.steps, here.train.steps),
-            (paper.train.evaluate_every, here.train.evaluate_every),
+            (paper.train.start_check, here.train.start_check),
             (paper.optimizer.decay_every, here.optimizer.decay_every),
         ):
             assert not isinstance(before, str) and not isinstance(after, str)
             factors.add(round(before / after, 6))
         assert (here.network.image_size, here.network.width) == SCALES[scale]
-        # Nothing else of the recipe changes.
-        assert here.optimizer.learning_rate == paper.optimizer.learning_rate
+        # The rates of all recipes change by one factor, and nothing else of a recipe does.
+        rate = paper.optimizer.learning_rate * here.scale.rate_factor
+        assert here.optimizer.learning_rate == pytest.approx(rate)
         assert here.optimizer.weight_decay == paper.optimizer.weight_decay
         assert here.network.dropout == paper.network.dropout
     assert len(factors) == 1
