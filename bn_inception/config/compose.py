@@ -44,6 +44,8 @@ def _compressed(duration: float, compression: float, batch: int) -> float | int:
 
 def _scaled_rate(rate: float, *factors: float) -> float:
     """Multiply a recipe's rate by the scale's factor and the mini-batch's."""
+    if not all(factor > 0 for factor in factors):
+        return rate  # the check against the schema, which follows, names the culprit
     return math.prod(factors, start=rate)
 
 

@@ -168,9 +168,8 @@ def test_batch_x8_is_an_eighth_of_the_steps_at_eight_times_the_rate() -> None:
     assert eight.batch.rate_factor == eight.batch.global_size / one.batch.global_size
     assert isinstance(one.train.steps, int)
     assert eight.train.steps == one.train.steps / 8
-    assert eight.optimizer == OptimizerConfig(
-        **{**vars(one.optimizer), "decay_every": eight.optimizer.decay_every}
-    )
+    changed = {"decay_every": eight.optimizer.decay_every, "learning_rate": 0.36}
+    assert eight.optimizer == OptimizerConfig(**{**vars(one.optimizer), **changed})
 
 
 def test_warm_up_rises_to_the_staircase() -> None:
