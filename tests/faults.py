@@ -530,7 +530,7 @@ def differences(whole: Path, folder: Path) -> list[str]:
         except UserError as error:
             found.append(str(error))
             continue
-        for key in ("network", "optimizer", "statistics_by_rank", "step", "interval"):
+        for key in ("network", "optimizer", "running_statistics", "step", "interval"):
             if not _same(one.get(key), other.get(key)):
                 found.append(f"{name}: another {key}")
     if _records(whole) != _records(folder):

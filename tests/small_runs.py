@@ -15,6 +15,7 @@ TINY = (
     "train.evaluate_every=4",
     "train.checkpoint_every=3",
     "train.log_every=2",
+    "train.population_batches=3",
     "data=folder",
     "data.workers=0",
     "machine.device=cpu",

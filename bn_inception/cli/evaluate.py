@@ -22,19 +22,25 @@ from bn_inception.data import (
     Backend,
     DataConfig,
     Sources,
-    TrainingOrder,
     open_sources,
     preprocessing,
 )
 from bn_inception.errors import UserError
 from bn_inception.evaluation import saved
 from bn_inception.evaluation.crops import CropSetting
-from bn_inception.evaluation.inference import Folding, Statistics, TrainingImages, fold_checked
+from bn_inception.evaluation.inference import Folding, Statistics, fold_checked
 from bn_inception.evaluation.multicrop import MultiCropResult, evaluate_crops
-from bn_inception.network import Precision, computing, running_statistics, set_precision
+from bn_inception.network import (
+    Inception,
+    Precision,
+    computing,
+    running_statistics,
+    set_precision,
+)
 from bn_inception.network.checkpoint import LoadedNetwork, load_network
 from bn_inception.network.population import population_statistics
 from bn_inception.record.interval import wilson_interval
+from bn_inception.training.population import PopulationBatches
 from bn_inception.training.session import choose_device
 from bn_inception.training.settings import ProcessorConfig, RunConfig
 
@@ -54,19 +60,21 @@ class Reported(Enum):
 class EvaluateSettings:
     """`evaluate.*`: crops that the network sees at a time, folding, Algorithm 2's mini-batches.
 
-    `precision` is the number format in which the crops go through the network; statistics, folding
-    and its check are in float32.
+    `population_batches` None takes the statistics that the checkpoint carries; where it carries
+    none, over as many mini-batches as the run's evaluations. `precision` is the number format in
+    which the crops go through the network; statistics, folding and its check are in float32.
     """
 
     batch: int
     fold: bool
-    population_batches: int
+    population_batches: int | None
     precision: Precision
 
     def __post_init__(self) -> None:
         for name in ("batch", "population_batches"):
-            if getattr(self, name) < 1:
-                raise UserError(f"evaluate.{name}: {getattr(self, name)} is not 1 or more")
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"evaluate.{name}: {value} is not 1 or more")
 
 
 @dataclass
@@ -77,7 +85,7 @@ class EvaluateConfig:
     checkpoint: str | None
     which: Which
     crops: str
-    statistics: Reported
+    statistics: Reported | None
     output: str | None
     evaluate: EvaluateSettings
     data: DataConfig
@@ -158,10 +166,6 @@ def _data(
 
 
 def _evaluate(config: EvaluateConfig, trained: RunConfig | None) -> None:
-    wanted = list(Statistics)
-    if config.statistics is not Reported.both:
-        wanted = [Statistics(config.statistics.value)]
-    outputs = {statistics: _output(config, statistics.value) for statistics in wanted}
     device = choose_device(config.machine.device)
     if config.machine.threads is not None:
         torch.set_num_threads(config.machine.threads)
@@ -171,31 +175,27 @@ def _evaluate(config: EvaluateConfig, trained: RunConfig | None) -> None:
         _say(f"warning: {remark}")
     file = _checkpoint(config)
     loaded = load_network(file)
-    if Statistics.population in wanted and not running_statistics(loaded.network):
-        raise UserError(
-            f"statistics: {config.statistics.value}, but {file} has no Batch Normalization whose "
-            "statistics could be taken; leave statistics out"
-        )
+    wanted = _wanted(config, trained, loaded, file)
+    outputs = {statistics: _output(config, statistics) for statistics in wanted}
     sources = open_sources(config.data)
     for warning in [*sources.warnings, *_warnings(loaded, config.data.backend)]:
         _say(f"warning: {warning}")
     _require_same_classes(file, loaded, sources)
-    images = None
-    if Statistics.population in wanted:
-        images = _training_images(config, trained, loaded, sources)
-
-    setting, batches = CropSetting(config.crops), config.evaluate.population_batches
+    setting = CropSetting(config.crops)
     network = loaded.network.to(device)
     print(
         f"{file}: {loaded.recipe or 'network'}, step {loaded.step}, {network.num_classes} classes; "
         f"{len(sources.validation):,} images, crops={setting.value} of {loaded.config.image_size}"
     )
     for statistics in wanted:
+        batches = _population_batches(config, trained, loaded, statistics)
         evaluated, folding = network, None
-        if statistics is Statistics.population:
-            assert images is not None
-            evaluated = population_statistics(network, images.inputs(batches, device))
-        print(f"\nstatistics: {statistics.value}{_batches(statistics.value, batches, trained)}")
+        if statistics is Statistics.running:
+            evaluated.load_state_dict(loaded.running_statistics, strict=False)
+        elif batches != loaded.population_batches:
+            assert trained is not None and batches is not None
+            evaluated = _over(batches, config, trained, sources, network, device)
+        print(f"\n{_said(statistics, batches, trained)}")
         if config.evaluate.fold:
             folding = fold_checked(evaluated, sources.validation, device)
             _print_folding(folding)
@@ -213,7 +213,7 @@ def _evaluate(config: EvaluateConfig, trained: RunConfig | None) -> None:
                 backend=config.data.backend,
                 progress=functools.partial(_advance, bar, count),
             )
-        _report(config, outputs[statistics], loaded, sources, setting, statistics.value, result,
+        _report(config, outputs[statistics], loaded, sources, setting, statistics, batches, result,
                 folding)  # fmt: skip
 
 
@@ -223,7 +223,8 @@ def _report(
     loaded: LoadedNetwork,
     sources: Sources,
     setting: CropSetting,
-    statistics: str,
+    statistics: Statistics | None,
+    batches: int | None,
     result: MultiCropResult,
     folding: Folding | None,
 ) -> None:
@@ -232,7 +233,7 @@ def _report(
     meta: dict[str, Any] = {
         "crops": setting.value,
         "image_size": loaded.config.image_size,
-        "statistics": statistics,
+        "statistics": None if statistics is None else statistics.value,
         "precision": config.evaluate.precision.value,
         "checkpoint": {"sha256": loaded.sha256, "recipe": loaded.recipe, "step": loaded.step},
         "preprocessing": preprocessing.describe(config.data.backend),
@@ -242,8 +243,8 @@ def _report(
             "fingerprint": source.fingerprint(),
         },
     }
-    if statistics == "population":
-        meta["population_batches"] = config.evaluate.population_batches
+    if batches is not None:
+        meta["population_batches"] = batches
     settings = {
         "folded": folding is not None and folding.accepted,
         "folding_difference": None if folding is None else folding.difference,
@@ -280,7 +281,7 @@ def _report(
         print(path)
 
 
-def _output(config: EvaluateConfig, statistics: str) -> Path:
+def _output(config: EvaluateConfig, statistics: Statistics | None) -> Path:
     """Where the predictions go; refused before the work if it cannot be written there."""
     given = output_file(config.output)
     if given is not None:
@@ -290,7 +291,8 @@ def _output(config: EvaluateConfig, statistics: str) -> Path:
     folder = Path(config.run)
     precision = config.evaluate.precision
     format_ = "" if precision is Precision.fp32 else f"-{precision.value}"
-    path = folder / "evaluation" / f"{config.crops}-{statistics}{last}{format_}.npz"
+    kind = "" if statistics is None else f"-{statistics.value}"
+    path = folder / "evaluation" / f"{config.crops}{kind}{last}{format_}.npz"
     if path.is_dir():
         raise UserError(f"output: {path} is a folder; give the name of a file")
     if not os.access(path.parent if path.parent.is_dir() else folder, os.W_OK):
@@ -336,40 +338,77 @@ def _require_same_classes(file: Path, loaded: LoadedNetwork, sources: Sources) -
             )
 
 
-def _training_images(
-    config: EvaluateConfig,
-    trained: RunConfig | None,
-    loaded: LoadedNetwork,
-    sources: Sources,
-) -> TrainingImages:
-    if trained is None:
+def _wanted(
+    config: EvaluateConfig, trained: RunConfig | None, loaded: LoadedNetwork, file: Path
+) -> list[Statistics | None]:
+    """The statistics to evaluate with, one after the other; None is a network without BN.
+
+    Where it is left open, those of the population; running ones where the checkpoint does not
+    carry others and there are no training images to take them from, as for imported weights.
+    """
+    if not running_statistics(loaded.network):
+        if config.statistics is None:
+            return [None]
+        raise UserError(
+            f"statistics: {config.statistics.value}, but {file} has no Batch Normalization whose "
+            "statistics could be taken; leave statistics out"
+        )
+    given = config.evaluate.population_batches
+    carried = loaded.population_batches is not None and given in (None, loaded.population_batches)
+    if config.statistics is None:
+        known = carried or given is not None or trained is not None
+        wanted = [Statistics.population if known else Statistics.running]
+    elif config.statistics is Reported.both:
+        # Population first: the running ones are then written over them.
+        wanted = [Statistics.population, Statistics.running]
+    else:
+        wanted = [Statistics(config.statistics.value)]
+    if Statistics.population in wanted and not carried and trained is None:
         raise UserError(
             "statistics: population needs the order and the augmentation of training; give "
             "run=FOLDER of a training run, or statistics=running"
         )
-    order = TrainingOrder(
-        len(sources.train),
-        trained.batch.mini_batch,
-        trained.run.seed,
-        trained.order.within_shard_shuffling,
-        trained.order.shard_size,
-    )
-    return TrainingImages(
-        source=sources.train,
-        order=order,
-        augmentation=trained.augmentation,
-        seed=trained.run.seed,
-        image_size=loaded.config.image_size,
-        workers=config.data.workers,
-        on_error=config.data.on_error,
-        backend=config.data.backend,
-    )
+    return list(wanted)
 
 
-def _batches(statistics: str, batches: int, trained: RunConfig | None) -> str:
-    if statistics != "population" or trained is None:
-        return ""
-    return f" (BN Algorithm 2, {batches} mini-batches of {trained.batch.mini_batch})"
+def _population_batches(
+    config: EvaluateConfig,
+    trained: RunConfig | None,
+    loaded: LoadedNetwork,
+    statistics: Statistics | None,
+) -> int | None:
+    if statistics is not Statistics.population:
+        return None
+    given = config.evaluate.population_batches or loaded.population_batches
+    if given is not None:
+        return given
+    assert trained is not None
+    return trained.train.population_batches
+
+
+def _over(
+    batches: int,
+    config: EvaluateConfig,
+    trained: RunConfig,
+    sources: Sources,
+    network: Inception,
+    device: torch.device,
+) -> Inception:
+    """A copy with the statistics of as many mini-batches of training."""
+    images = PopulationBatches(trained, sources.train, config.data, config.data.workers, batches)
+    with closing(images.inputs(device)) as inputs:
+        result = population_statistics(network, inputs)
+    assert result is not None
+    return result
+
+
+def _said(statistics: Statistics | None, batches: int | None, trained: RunConfig | None) -> str:
+    if statistics is None:
+        return "no Batch Normalization"
+    if batches is None:
+        return f"statistics: {statistics.value}"
+    size = "" if trained is None else f" of {trained.batch.mini_batch}"
+    return f"statistics: population (BN Algorithm 2, {batches} mini-batches{size})"
 
 
 def _print_folding(folding: Folding) -> None:

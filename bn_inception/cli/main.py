@@ -68,11 +68,11 @@ usage: bn-inception evaluate run=FOLDER [crops=single|10|144] [key=value ...]
   checkpoint=   FILE.pt instead of the run's own
   which=        best | last checkpoint of the run                  (default best)
   crops=        single | 10 | 144 (GN section 7)                    (default single)
-  statistics=   running | population (BN Algorithm 2) | both       (default running)
+  statistics=   running | population (BN Algorithm 2) | both    (default population)
   output=       FILE.npz  (default RUN/evaluation/CROPS-STATISTICS.npz); errors, intervals and
                 accuracy by crops are written beside it as .json, errors by class as .classes.csv
 
-  evaluate.batch=64 evaluate.fold=true|false evaluate.population_batches=200
+  evaluate.batch=64 evaluate.fold=true|false evaluate.population_batches=N
   evaluate.precision=fp32|tf32|bf16            (predictions in bf16 end in -bf16.npz)
   data= data.root= data.workers= data.first_classes= data.backend=
   machine.device=auto|cpu|cuda machine.threads=

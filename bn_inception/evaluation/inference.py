@@ -1,24 +1,13 @@
 """From a trained network to the one that is evaluated: its statistics, and its BN folded."""
 
-from collections.abc import Generator
-from contextlib import closing
 from dataclasses import dataclass
 from enum import Enum
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from bn_inception.data import (
-    AugmentationConfig,
-    Backend,
-    ImageSource,
-    OnError,
-    TrainingOrder,
-    UnreadableImage,
-    to_input,
-    training_batches,
-)
+from bn_inception.data import Backend, ImageSource, UnreadableImage, to_input
 from bn_inception.data.crops import cut_single
 from bn_inception.data.loader import read_image
 from bn_inception.network import Inception, Normalization
@@ -33,46 +22,12 @@ FOLDING_TOLERANCE = 1e-3
 class Statistics(Enum):
     """Which means and variances BN normalizes with at inference.
 
-    `running`: the moving averages that training kept, those of its monitored accuracy.
-    `population`: BN Algorithm 2, see `network.population`.
+    `running`: the moving averages that training kept; they lag behind its weights.
+    `population`: BN Algorithm 2, see `network.population`; what a run is judged by.
     """
 
     running = "running"
     population = "population"
-
-
-@dataclass(frozen=True)
-class TrainingImages:
-    """A run's training mini-batches, as its training met them."""
-
-    source: ImageSource
-    order: TrainingOrder
-    augmentation: AugmentationConfig
-    seed: int
-    image_size: int
-    workers: int | None
-    on_error: OnError
-    backend: Backend
-
-    def inputs(self, batches: int, device: torch.device) -> Generator[Tensor, None, None]:
-        """Yield the network's inputs (batch, 3, S, S) of the run's first `batches` steps."""
-        with closing(
-            training_batches(
-                self.source,
-                self.order,
-                start_step=0,
-                stop_step=batches,
-                image_size=self.image_size,
-                augmentation=self.augmentation,
-                seed=self.seed,
-                workers=self.workers,
-                on_error=self.on_error,
-                backend=self.backend,
-            )
-        ) as made:
-            for batch in made:
-                images = to_input(batch.images.to(device), batch.factors.to(device))
-                yield images.contiguous(memory_format=torch.channels_last)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,11 @@ A checkpoint is a dictionary of tensors and JSON-able values, written by `torch.
 with `weights_only=True`. `last.pt` always exists once the first save is done: the new file is
 written under a temporary name, flushed to disk, read back, and only then renamed; the one before
 it stays as `previous.pt`. `best.pt` holds the network of the best evaluation, without optimizer.
+
+`network` is ready for inference. Its BN statistics are those of the population (BN Algorithm 2)
+where the weights were evaluated, and `population_batches` is then the number of mini-batches; they
+are running ones where it is None. What training has as running statistics is in
+`running_statistics`, by name.
 """
 
 import hashlib
@@ -22,6 +27,7 @@ from torch import Tensor
 
 from bn_inception.errors import UserError
 from bn_inception.network.inception import Inception, NetworkConfig
+from bn_inception.network.normalization import running_statistics
 
 LAST, PREVIOUS, BEST = "last.pt", "previous.pt", "best.pt"
 FORMAT = 1
@@ -133,6 +139,9 @@ class LoadedNetwork:
         sha256: of the file, hexadecimal.
         preprocessing: how training read its images (`data.preprocessing.describe`); None where
             the checkpoint does not say.
+        population_batches: training mini-batches over which the network's statistics were taken
+            by BN Algorithm 2; None where they are running ones.
+        running_statistics: those of training, by their names in the network.
     """
 
     network: Inception
@@ -142,13 +151,16 @@ class LoadedNetwork:
     config: NetworkConfig
     sha256: str
     preprocessing: dict[str, str] | None
+    population_batches: int | None
+    running_statistics: dict[str, Tensor]
 
 
 def load_network(path: str | Path) -> LoadedNetwork:
     """Build the network that a checkpoint describes and load its parameters and statistics.
 
     The file is a dictionary with `network` (a state_dict), `network_config` (see `plain`) and, as
-    far as known, `classes` (list of names), `recipe`, `step` and `preprocessing`.
+    far as known, `classes` (list of names), `recipe`, `step`, `preprocessing`,
+    `population_batches` and `running_statistics`.
 
     Raises:
         UserError: as `load`; or settings, parameters or shapes that do not fit this network.
@@ -173,6 +185,10 @@ def load_network(path: str | Path) -> LoadedNetwork:
     network = Inception(config, outputs)
     _check_fits(network.state_dict(), tensors, where)
     network.load_state_dict(tensors)
+    own = {name: tensors[name] for name in running_statistics(network)}
+    running = state.get("running_statistics", own)
+    _check_fits(own, running, where)
+    batches = state.get("population_batches")
     with path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     step = state.get("step", 0)
@@ -184,6 +200,8 @@ def load_network(path: str | Path) -> LoadedNetwork:
         config=config,
         sha256=sha256,
         preprocessing=_texts(state.get("preprocessing")),
+        population_batches=batches if isinstance(batches, int) else None,
+        running_statistics=running,
     )
 
 

@@ -11,11 +11,11 @@ EPSILON = 1e-3
 """Added to the variance. BN gives no value; 1e-3 is that of TensorFlow's slim inception_v2."""
 
 MOMENTUM = 0.02
-"""Weight of the newest batch in the running statistics, which serve monitoring.
+"""Weight of the newest batch in the running statistics, which no run is judged by.
 
-1 / 0.02 = 50: they follow the mean over about the last 50 mini-batches of 32. Torch's 0.1 would
-average some 10 batches, 320 images, and make the monitored accuracy noisy; slim's 0.0003 would lag
-behind the weights for thousands of steps, which shortened runs do not have.
+1 / 0.02 = 50: they follow the mean over about the last 50 mini-batches of 32, and the weights of
+those steps. Torch's 0.1 would average some 10 batches, 320 images; slim's 0.0003 would lag behind
+the weights for thousands of steps. What is judged and kept is Algorithm 2 (`network.population`).
 """
 
 
@@ -106,15 +106,18 @@ def set_statistics(
             layer.groups, layer.processes = groups, processes
 
 
-def running_statistics(network: nn.Module) -> list[Tensor]:
-    """The network's running means and variances themselves, vectors, layer by layer."""
-    return [
-        statistic
-        for layer in network.modules()
+def running_statistics(network: nn.Module) -> dict[str, Tensor]:
+    """The network's running means and variances themselves, vectors, by `state_dict` names."""
+    return {
+        f"{name}.{kind}": statistic
+        for name, layer in network.named_modules()
         if isinstance(layer, nn.modules.batchnorm._BatchNorm)
-        for statistic in (layer.running_mean, layer.running_var)
+        for kind, statistic in (
+            ("running_mean", layer.running_mean),
+            ("running_var", layer.running_var),
+        )
         if statistic is not None
-    ]
+    }
 
 
 def _grouped(layer: nn.modules.batchnorm._BatchNorm, inputs: Tensor) -> Tensor:

@@ -1,17 +1,23 @@
 """Population statistics: what BN normalizes with at inference (BN Algorithm 2)."""
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
 
 from bn_inception.errors import UserError
 from bn_inception.network.inception import Inception
-from bn_inception.network.normalization import PerActivationBatchNorm
+from bn_inception.network.normalization import PerActivationBatchNorm, set_statistics
 
 
-def population_statistics(network: Inception, batches: Iterable[Tensor]) -> Inception:
+def population_statistics(
+    network: Inception,
+    batches: Iterable[Tensor | None],
+    *,
+    stopped: Callable[[], bool] = lambda: False,
+    total: Callable[[Tensor], Tensor] = lambda values: values,
+) -> Inception | None:
     """Copy a network and give its BN the statistics of the population of training mini-batches.
 
     BN Algorithm 2: E[x] is the mean over the mini-batches of their means, and Var[x] is m/(m-1)
@@ -24,22 +30,26 @@ def population_statistics(network: Inception, batches: Iterable[Tensor]) -> Ince
     before would make of it. The parameters are fixed, dropout is off, the auxiliary head, which
     inference does not have, keeps its running statistics.
 
-    The result is a function of the mini-batches alone: processes that are given the same ones
-    hold the same statistics.
+    The result is a function of weights and mini-batches. Processes that share the mini-batches have
+    what one process has, but for the rounding of a float64 sum.
 
     Args:
-        network: left as it is.
-        batches: the network's inputs (N, 3, S, S), N at least 2, on its device; training
-            mini-batches of the training size, at least one.
+        network: left as it is, and so is every random generator.
+        batches: the network's inputs (N, 3, S, S), N at least 2, on its device, each one
+            mini-batch; training mini-batches of the training size, at least one over all
+            processes. None where only other processes still have one.
+        stopped: polled after every batch.
+        total: sums a tensor over the processes that share the mini-batches.
 
     Returns:
-        The copy, in evaluation mode, with the statistics as its running statistics. A network
-        without BN is copied.
+        The copy, in evaluation mode, with the statistics as its running statistics; None if
+        `stopped` said so. A network without BN is copied.
 
     Raises:
         UserError: no batch was given.
     """
     result = copy.deepcopy(network).eval()
+    set_statistics(result)  # each of `batches` is one mini-batch, and this process has all of it
     layers = [
         module
         for _, row in result.named_rows()
@@ -52,30 +62,28 @@ def population_statistics(network: Inception, batches: Iterable[Tensor]) -> Ince
         # With momentum 1 torch leaves in the running statistics the batch's own mean, and its
         # variance times m/(m-1).
         layer.train().momentum = 1.0
-    means = [torch.zeros_like(_mean(layer), dtype=torch.float64) for layer in layers]
-    variances = [torch.zeros_like(total) for total in means]
-    count = 0
+    statistics = [
+        statistic
+        for layer in layers
+        for statistic in (layer.running_mean, layer.running_var)
+        if statistic is not None
+    ]
+    # All sums in one vector, and the number of mini-batches behind them: one exchange.
+    device = network.classifier.weight.device
+    values = sum(statistic.numel() for statistic in statistics)
+    sums = torch.zeros(values + 1, dtype=torch.float64, device=device)
     with torch.no_grad():
         for images in batches:
-            count += 1
-            result(images)
-            for layer, mean, variance in zip(layers, means, variances, strict=True):
-                mean += _mean(layer)
-                variance += _variance(layer)
+            if images is not None:
+                result(images)
+                sums += torch.cat([*statistics, sums.new_ones(1)])
+            if stopped():
+                return None
+        *totals, count = torch.split(total(sums), [*map(len, statistics), 1])
         if count == 0:
             raise UserError("population statistics: no mini-batch was given; give one or more")
-        for layer, momentum, mean, variance in zip(layers, momenta, means, variances, strict=True):
-            layer.eval().momentum = momentum
-            _mean(layer).copy_(mean / count)
-            _variance(layer).copy_(variance / count)
+        for statistic, its_total in zip(statistics, totals, strict=True):
+            statistic.copy_(its_total / count)
+    for layer, momentum in zip(layers, momenta, strict=True):
+        layer.eval().momentum = momentum
     return result
-
-
-def _mean(layer: nn.BatchNorm2d | PerActivationBatchNorm) -> Tensor:
-    assert layer.running_mean is not None
-    return layer.running_mean
-
-
-def _variance(layer: nn.BatchNorm2d | PerActivationBatchNorm) -> Tensor:
-    assert layer.running_var is not None
-    return layer.running_var

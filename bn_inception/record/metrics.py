@@ -48,6 +48,9 @@ class ValidationRecord:
         equivalent_steps: images seen / 32; None in files that do not say.
         loss: mean cross-entropy in nats; None where it was not finite.
         top1, top5: fractions of the `count` images.
+        statistics: of BN that the network was judged with: `population`; None without BN, and in
+            files that do not say.
+        population_batches: training mini-batches over which Algorithm 2 took them.
     """
 
     kind: ClassVar[str] = "validation"
@@ -58,6 +61,8 @@ class ValidationRecord:
     top1: float
     top5: float
     count: int
+    statistics: str | None = None
+    population_batches: int | None = None
 
 
 Record = TrainRecord | ValidationRecord
@@ -202,6 +207,8 @@ def _parse(line: bytes, where: str) -> Record:
             top1=fields.fraction("top1"),
             top5=fields.fraction("top5"),
             count=fields.count("count"),
+            statistics=fields.optional_text("statistics"),
+            population_batches=fields.optional_count("population_batches"),
         )
     raise UserError(f"{where}: 'kind' is {kind!r}; expected train or validation")
 

@@ -151,6 +151,7 @@ class Recorder:
         top5: float,
         count: int,
         unreadable: int = 0,
+        population_batches: int | None = None,
     ) -> bool:
         """Record one evaluation, and bring best, milestones and `summary.json` up to date.
 
@@ -161,6 +162,7 @@ class Recorder:
             top5: fraction of `count` with the label among the five likeliest classes.
             count: held-out images, unreadable ones included.
             unreadable: how many could not be read.
+            population_batches: of BN Algorithm 2; None without BN.
 
         Returns:
             Whether `top1` is a new best: strictly greater than every one before.
@@ -173,7 +175,18 @@ class Recorder:
             self.summary.best = Best(top1, step)
         self.summary.unreadable_validation_images = unreadable
         equivalent = self.summary.equivalent_steps
-        self._append(ValidationRecord(step, equivalent, loss, top1, top5, count))
+        self._append(
+            ValidationRecord(
+                step,
+                equivalent,
+                loss,
+                top1,
+                top5,
+                count,
+                None if population_batches is None else "population",
+                population_batches,
+            )
+        )
         self._write_summary()
         return is_best
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from bn_inception.errors import AgreedError, UserError
 from bn_inception.evaluation import evaluate
+from bn_inception.network import running_statistics
 from bn_inception.record import Divergence, RunStatus, Summary
 from bn_inception.training.console import Console
 from bn_inception.training.divergence import (
@@ -19,6 +20,7 @@ from bn_inception.training.divergence import (
     require_finite,
 )
 from bn_inception.training.optimizer import learning_rate
+from bn_inception.training.population import judged_network
 from bn_inception.training.session import Session
 from bn_inception.training.signals import StopRequest
 from bn_inception.training.step import train_step
@@ -71,8 +73,11 @@ def _loop(session: Session, console: Console, stop: StopRequest) -> bool:
     """Return whether the run is finished; False if it was stopped and saved."""
     plan, interval = session.plan, session.interval
     images_per_step = session.config.batch.global_size
+    resumed_before_evaluation = _evaluation_is_due(session)
     if not _evaluate_if_due(session, console, stop):
         return False
+    if resumed_before_evaluation:
+        session.save()  # at the last step no other follows, and it carries what was evaluated
     with closing(session.training_batches()) as batches:
         interval.start_clock()
         for batch in on_device(batches, session.device):
@@ -166,18 +171,20 @@ def _evaluate_if_due(session: Session, console: Console, stop: StopRequest) -> b
     if not _evaluation_is_due(session):
         return True
     require_finite(session.network, step)
-    with closing(session.validation_batches()) as batches, session.shared_statistics():
-        result = evaluate(
-            session.network,
-            batches,
-            session.device,
-            stopped=lambda: session.orders(stop).stop,
-            total=session.world.total,
-        )
-    if result is None:
+
+    def stopped() -> bool:
+        return session.orders(stop).stop
+
+    network = judged_network(session, stopped)
+    result = None
+    if network is not None:
+        with closing(session.validation_batches()) as batches:
+            result = evaluate(network, batches, session.device, stopped, session.world.total)
+    if network is None or result is None:
         session.save()
         return False
     session.evaluated_step = step
+    session.population = running_statistics(network)
     is_best = session.recorder.validation(
         step,
         loss=result.loss,
@@ -185,6 +192,7 @@ def _evaluate_if_due(session: Session, console: Console, stop: StopRequest) -> b
         top5=result.top5,
         count=result.count,
         unreadable=result.unreadable,
+        population_batches=session.config.train.population_batches if session.population else None,
     )
     best = session.recorder.best
     assert best is not None

@@ -216,6 +216,7 @@ class Session:
         model: what training calls: `network`, or around it what averages the gradients.
         step: updates made, over all sessions of the run.
         evaluated_step: the last step that was evaluated.
+        population: BN's statistics at that step by Algorithm 2, by name; empty without BN.
         interval: sums since the last log step.
         loss_has_fallen: whether the training loss has ever been clearly under ln(classes).
         check_every_step: whether to look at the loss of every step at once, and to ask the other
@@ -238,12 +239,13 @@ class Session:
             world.size,
             normalized=config.network.normalization is not Normalization.none,
         )
-        # While it evaluates, a process has batches of both kinds on their way.
+        # While it evaluates, a process has training batches and others on their way: first those
+        # of Algorithm 2, then held-out images.
         size = config.network.image_size
         shared_memory.require(
-            self._workers(),
+            self.workers(),
             shared_memory.batch_bytes(self.split.images, size)
-            + shared_memory.batch_bytes(EVALUATION_BATCH, size),
+            + shared_memory.batch_bytes(max(EVALUATION_BATCH, config.batch.mini_batch), size),
             world.local_size,
         )
         self.device = choose_device(config.machine.device, world)
@@ -261,10 +263,13 @@ class Session:
         self.network = network.to(self.device).to(memory_format=memory_format).train()
         self.model: nn.Module = self.network
         set_statistics(self.network, groups=self.split.groups)
-        self.optimizer = build_optimizer(self.network, config.optimizer, fused=self.machine.fused_update)
+        self.optimizer = build_optimizer(
+            self.network, config.optimizer, fused=self.machine.fused_update
+        )
         self._dropout = _default_generator(self.device)
         self.interval = Interval(self.device)
         self.step = self.evaluated_step = 0
+        self.population: dict[str, Tensor] = {}
         self.loss_has_fallen = False
         self.check_every_step = self.device.type == "cpu"
         self._replaced: list[tuple[str, str]] = []
@@ -301,8 +306,7 @@ class Session:
             self.model = DistributedDataParallel(
                 self.execution.wrapped(self.network),
                 device_ids=[self.device] if self.device.type == "cuda" else None,
-                # Statistics are averaged where they are read; copying rank 0's would lose the
-                # others'.
+                # Running statistics, which training does not read: each process has its own.
                 broadcast_buffers=False,
             )
         # After its first backward pass the wrapper lays the gradients out anew, and the order in
@@ -336,7 +340,7 @@ class Session:
             image_size=config.network.image_size,
             augmentation=config.augmentation,
             seed=config.run.seed,
-            workers=self._workers(),
+            workers=self.workers(),
             on_error=config.data.on_error,
             backend=config.data.backend,
             places=self.split.places(self.world.rank),
@@ -349,8 +353,14 @@ class Session:
         Raises:
             UserError: shards come from a URL, and the cache is too small for the order.
         """
-        images = self.config.batch.global_size * batches_in_flight(self._workers())
-        return order_warnings(self.sources.train, self.config.order.shard_size, images)
+        batch, shard_size = self.config.batch, self.config.order.shard_size
+        images = batch.global_size * batches_in_flight(self.workers())
+        if running_statistics(self.network):
+            # Algorithm 2 reads at another place of the order: two windows, either in shards of
+            # which it may touch one more.
+            images += 2 * shard_size
+            images += batch.mini_batch * self.world.size * batches_in_flight(self.workers())
+        return order_warnings(self.sources.train, shard_size, images)
 
     def validation_batches(self) -> Generator[ValidationBatch, None, None]:
         """Yield this process's part of the held-out images, each once, single crop."""
@@ -358,7 +368,7 @@ class Session:
             self.sources.validation,
             image_size=self.config.network.image_size,
             batch=EVALUATION_BATCH,
-            workers=self._workers(),
+            workers=self.workers(),
             on_error=self.config.data.on_error,
             backend=self.config.data.backend,
             share=(self.world.rank, self.world.size),
@@ -385,8 +395,8 @@ class Session:
                     return
                 yield batch
 
-    def _workers(self) -> int:
-        """As configured; by default the processes of a machine share its cores."""
+    def workers(self) -> int:
+        """Processes that read: as configured; by default those of a machine share its cores."""
         configured = self.config.data.workers
         return default_workers(self.world.local_size) if configured is None else configured
 
@@ -424,25 +434,6 @@ class Session:
             self.recorder.replaced(images)
         self._replaced = []
 
-    @contextmanager
-    def shared_statistics(self) -> Iterator[None]:
-        """Give BN the mean of the processes' running statistics inside: what is saved and judged.
-
-        Each process has its own back afterwards. Running statistics are linear in those of the
-        mini-batches, so that this is what they would be if every step had averaged them, and a
-        checkpoint more or less changes no bit of the run.
-        """
-        statistics = running_statistics(self.network)
-        if self.world.size == 1 or not statistics:
-            yield
-            return
-        own = torch.cat(statistics)
-        _fill(statistics, self.world.total(own.clone()) / self.world.size)
-        try:
-            yield
-        finally:
-            _fill(statistics, own)
-
     def save(self, *, best: bool = False) -> None:
         """Write a checkpoint: `last.pt`, or `best.pt` without what only training needs.
 
@@ -450,19 +441,21 @@ class Session:
         """
         if not best:
             self.share_replaced()
-        own = running_statistics(self.network)
-        by_rank: list[Tensor] = []
-        if self.world.size > 1 and own and not best:
-            by_rank = self.world.gathered(torch.cat(own).cpu())
-        with self.shared_statistics():
-            self.world.from_first(lambda: self._write(best, by_rank))
+        self.world.from_first(lambda: self._write(best))
         if not best:
             self._saved_at = time.monotonic()
 
-    def _write(self, best: bool, statistics_by_rank: list[Tensor]) -> None:
+    def _write(self, best: bool) -> None:
+        # Weights that were not evaluated have no population statistics, and saving does not wait
+        # for them: a signal may leave it seconds.
+        population = self.population if self.evaluated_step == self.step else {}
         state: dict[str, Any] = {
             "step": self.step,
-            "network": self.network.state_dict(),
+            "network": self.network.state_dict() | population,
+            "population_batches": self.config.train.population_batches if population else None,
+            # Of the first process. On several they differ by the images, and nothing reads them
+            # but `evaluate statistics=running`.
+            "running_statistics": running_statistics(self.network),
             "network_config": checkpoint.plain(self.config.network),
             "classes": list(self.sources.train.classes),
             "recipe": self.config.recipe.name,
@@ -476,8 +469,6 @@ class Session:
         state["loss_has_fallen"] = self.loss_has_fallen
         state["interval"] = self.interval.state()
         state["recorder"] = self.recorder.state()
-        if self.world.size > 1:
-            state["statistics_by_rank"] = statistics_by_rank
         checkpoint.save(state, self.folder.checkpoints)
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -485,10 +476,10 @@ class Session:
         self.step = state["step"]
         self.evaluated_step = state["evaluated_step"]
         self.loss_has_fallen = state["loss_has_fallen"]
-        self.network.load_state_dict(state["network"])
-        by_rank = state.get("statistics_by_rank", [])
-        if len(by_rank) == self.world.size:  # else all go on from their mean
-            _fill(running_statistics(self.network), by_rank[self.world.rank].to(self.device))
+        running = state["running_statistics"]
+        self.network.load_state_dict(state["network"] | running)
+        if state["population_batches"] == self.config.train.population_batches:
+            self.population = {name: state["network"][name].to(self.device) for name in running}
         self.optimizer.load_state_dict(state["optimizer"])
         for group in self.optimizer.param_groups:
             group["fused"] = self.machine.fused_update  # of this machine, not of the saved one
@@ -580,14 +571,6 @@ def _require_one_set(fingerprints: list[str]) -> None:
                 f"data.root: process {rank} reads other images than process 0 (fingerprint "
                 f"{fingerprint[:12]}, not {fingerprints[0][:12]}); give every machine the same data"
             )
-
-
-def _fill(statistics: list[Tensor], values: Tensor) -> None:
-    """Write one long vector back into the statistics that `torch.cat` made it of."""
-    with torch.no_grad():
-        sizes = [len(statistic) for statistic in statistics]
-        for statistic, part in zip(statistics, torch.split(values, sizes), strict=True):
-            statistic.copy_(part)
 
 
 def _environment(folder: RunFolder) -> dict[str, Any]:

@@ -48,7 +48,7 @@ def test_single_crop_gives_the_accuracy_of_training(
     run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     evaluate(run)
-    found = summary(run, "single-running")
+    found = summary(run, "single-population")
     best = json.loads((run / "summary.json").read_text())["best"]
     assert found["count"] == 5 * CLASSES
     assert 1 - found["wrong"] / found["count"] == pytest.approx(best["top1"], abs=1e-12)
@@ -60,14 +60,14 @@ def test_single_crop_gives_the_accuracy_of_training(
     assert "logits differ by at most" in out and "images/s" in out
     assert found["folded"] and found["folding_difference"] < 1e-3
     assert sorted(path.name for path in (run / "evaluation").iterdir()) == [
-        "single-running.classes.csv", "single-running.json", "single-running.npz",
+        "single-population.classes.csv", "single-population.json", "single-population.npz",
     ]  # fmt: skip
 
 
 def test_144_crops_leave_predictions_a_curve_and_a_table(run: Path) -> None:
     evaluate(run, "crops=144", "evaluate.batch=50")
-    found = summary(run, "144-running")
-    predictions = read_predictions(run / "evaluation" / "144-running.npz")
+    found = summary(run, "144-population")
+    predictions = read_predictions(run / "evaluation" / "144-population.npz")
     assert predictions.meta["crops"] == found["crops"] == "144"
     assert predictions.ids[0] == "n0000/0.JPEG"
     assert len(predictions) == 35 and predictions.readable.all()
@@ -81,8 +81,10 @@ def test_144_crops_leave_predictions_a_curve_and_a_table(run: Path) -> None:
     assert curve[-1][2] == pytest.approx(1 - found["top5_error"])
     # The first crop of the curve is the single crop.
     evaluate(run)
-    assert curve[0][1] == pytest.approx(1 - summary(run, "single-running")["top1_error"], abs=0.03)
-    with (run / "evaluation" / "144-running.classes.csv").open() as file:
+    assert curve[0][1] == pytest.approx(
+        1 - summary(run, "single-population")["top1_error"], abs=0.03
+    )
+    with (run / "evaluation" / "144-population.classes.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["class"] for row in rows] == predictions.meta["classes"]
     assert sum(int(row["images"]) for row in rows) == 35
@@ -105,6 +107,15 @@ def test_both_statistics_side_by_side(run: Path, capsys: pytest.CaptureFixture[s
     # The running statistics of so short a run still stand near their start.
     assert np.abs(running.probabilities - population.probabilities).max() > 0.01
     assert population.meta["population_batches"] == 9
+    # The statistics that the checkpoint carries are of 3 mini-batches.
+    evaluate(run, "crops=10", f"output={run}/carried.npz")
+    assert "statistics: population (BN Algorithm 2, 3 mini-batches of 8)" in capsys.readouterr().out
+    carried = read_predictions(run / "carried.npz")
+    assert carried.meta["population_batches"] == 3
+    assert not np.array_equal(carried.probabilities, population.probabilities)
+    evaluate(run, "crops=10", "evaluate.population_batches=3", f"output={run}/same.npz")
+    same = read_predictions(run / "same.npz").probabilities
+    assert np.array_equal(carried.probabilities, same)
     # The checkpoint and the run are left as they were.
     again = population.probabilities.copy()
     evaluate(run, "crops=10", "statistics=population", "evaluate.population_batches=9")
@@ -112,9 +123,28 @@ def test_both_statistics_side_by_side(run: Path, capsys: pytest.CaptureFixture[s
     assert np.array_equal(again, second)
 
 
+def test_carried_statistics_are_what_the_mini_batches_give(run: Path) -> None:
+    """Also for weights that carry none, as a signal leaves them: these are of the same step."""
+    evaluate(run, "which=last")
+    carried = read_predictions(run / "evaluation" / "single-population-last.npz")
+    file = run / "checkpoints" / "last.pt"
+    state = checkpoint.load(file)
+    assert state["population_batches"] == 3
+    state["population_batches"] = None
+    state["network"] |= state["running_statistics"]
+    checkpoint.save(state, file.parent, file.name)
+    evaluate(run, "which=last")
+    taken = read_predictions(run / "evaluation" / "single-population-last.npz")
+    assert carried.meta["population_batches"] == taken.meta["population_batches"] == 3
+    assert np.allclose(carried.probabilities, taken.probabilities, atol=1e-3)
+    evaluate(run, "which=last", "statistics=running")
+    running = read_predictions(run / "evaluation" / "single-running-last.npz")
+    assert not np.allclose(carried.probabilities, running.probabilities, atol=1e-3)
+
+
 def test_without_folding_the_same(run: Path) -> None:
     evaluate(run)
-    folded = read_predictions(run / "evaluation" / "single-running.npz").probabilities
+    folded = read_predictions(run / "evaluation" / "single-population.npz").probabilities
     evaluate(run, "evaluate.fold=false", f"output={run}/unfolded.npz")
     unfolded = read_predictions(run / "unfolded.npz").probabilities
     assert np.allclose(folded, unfolded, atol=1e-3)
@@ -123,7 +153,7 @@ def test_without_folding_the_same(run: Path) -> None:
 
 def test_last_and_a_checkpoint_alone(run: Path, trained: tuple[Path, Path], tmp_path: Path) -> None:
     evaluate(run, "which=last")
-    assert summary(run, "single-running-last")["checkpoint"]["step"] == 12
+    assert summary(run, "single-population-last")["checkpoint"]["step"] == 12
     output = tmp_path / "alone.npz"
     file = run / "checkpoints" / "last.pt"
     status = dispatch(
@@ -134,7 +164,7 @@ def test_last_and_a_checkpoint_alone(run: Path, trained: tuple[Path, Path], tmp_
     alone = read_predictions(output)
     assert np.array_equal(
         alone.probabilities,
-        read_predictions(run / "evaluation" / "single-running-last.npz").probabilities,
+        read_predictions(run / "evaluation" / "single-population-last.npz").probabilities,
     )
 
 
@@ -143,9 +173,9 @@ def test_moved_images_are_found_with_data_root(
 ) -> None:
     moved = shutil.copytree(trained[1], tmp_path / "moved")
     evaluate(run)
-    before = read_predictions(run / "evaluation" / "single-running.npz")
+    before = read_predictions(run / "evaluation" / "single-population.npz")
     evaluate(run, f"data.root={moved}")
-    after = read_predictions(run / "evaluation" / "single-running.npz")
+    after = read_predictions(run / "evaluation" / "single-population.npz")
     assert after.meta["data"] == before.meta["data"]
     assert np.array_equal(after.ids, before.ids)
 
@@ -156,11 +186,11 @@ def test_unreadable_images_are_tallied_by_name(
     broken = shutil.copytree(trained[1], tmp_path / "broken")
     (broken / "val" / "n0003" / "2.JPEG").write_bytes(b"\xff\xd8 broken")
     evaluate(run, f"data.root={broken}")
-    found = summary(run, "single-running")
+    found = summary(run, "single-population")
     assert list(found["unreadable"]) == ["n0003/2.JPEG"]
     assert found["count"] == 35
     assert "n0003/2.JPEG" in capsys.readouterr().err
-    predictions = read_predictions(run / "evaluation" / "single-running.npz")
+    predictions = read_predictions(run / "evaluation" / "single-population.npz")
     assert predictions.ids[~predictions.readable].tolist() == ["n0003/2.JPEG"]
 
 
@@ -255,7 +285,10 @@ def test_what_is_missing_is_asked_for(run: Path, tmp_path: Path) -> None:
 def test_population_needs_batch_normalization(trained: tuple[Path, Path], tmp_path: Path) -> None:
     given = ["train", "recipe=inception", *TINY, "train.steps=4", f"data.root={trained[1]}"]
     assert dispatch([*given, f"run.root={tmp_path}", "run.name=plain"]) == 0
-    assert "no Batch Normalization" in refused(tmp_path / "plain", "statistics=population")
+    for statistics in ("population", "running", "both"):
+        assert "no Batch Normalization" in refused(tmp_path / "plain", f"statistics={statistics}")
+    evaluate(tmp_path / "plain")
+    assert summary(tmp_path / "plain", "single")["statistics"] is None
 
 
 def test_population_needs_a_training_run(
@@ -264,7 +297,7 @@ def test_population_needs_a_training_run(
     with pytest.raises(UserError, match="statistics: population needs"):
         dispatch(
             ["evaluate", f"checkpoint={run}/checkpoints/best.pt", f"output={tmp_path}/a.npz",
-             "statistics=population", "data=folder", f"data.root={trained[1]}"]
+             "evaluate.population_batches=4", "data=folder", f"data.root={trained[1]}"]
         )  # fmt: skip
 
 
@@ -281,13 +314,14 @@ def test_the_number_format_is_named_and_its_predictions_stand_beside_the_others(
     evaluate(run)
     evaluate(run, "evaluate.precision=bf16")
     exact, rounded = (
-        read_predictions(run / "evaluation" / f"single-running{name}.npz") for name in ("", "-bf16")
+        read_predictions(run / "evaluation" / f"single-population{name}.npz")
+        for name in ("", "-bf16")
     )
     assert (exact.meta["precision"], rounded.meta["precision"]) == ("fp32", "bf16")
     # Widths of 4 and 12 steps: a network whose classes lie close together.
     apart = np.abs(exact.probabilities.astype(float) - rounded.probabilities.astype(float))
     assert 0 < apart.mean() < 0.1
-    assert summary(run, "single-running-bf16")["precision"] == "bf16"
+    assert summary(run, "single-population-bf16")["precision"] == "bf16"
 
 
 def test_a_number_format_that_is_not_there_is_refused(

@@ -7,7 +7,7 @@ from evaluation.networks import small_network
 from torch import Tensor, nn
 
 from bn_inception import UserError
-from bn_inception.network import Normalization
+from bn_inception.network import Normalization, running_statistics, set_statistics
 from bn_inception.network.normalization import PerActivationBatchNorm
 from bn_inception.network.population import population_statistics
 
@@ -104,6 +104,22 @@ def test_the_same_batches_give_the_same_statistics() -> None:
     torch.manual_seed(99)
     again = population_statistics(network, batches()).state_dict()
     assert all(torch.equal(once[key], again[key]) for key in once)
+
+
+def test_a_mini_batch_is_whole_whatever_training_makes_of_a_batch() -> None:
+    network = small_network()
+    expected = population_statistics(network, batches(2, 8))
+    set_statistics(network, groups=4)
+    found = population_statistics(network, batches(2, 8))
+    for name, value in running_statistics(found).items():
+        assert torch.equal(value, running_statistics(expected)[name])
+
+
+def test_a_stop_is_noticed_between_two_mini_batches() -> None:
+    asked = iter([False, True])
+    read = iter(batches(3))
+    assert population_statistics(small_network(), read, stopped=lambda: next(asked)) is None
+    assert len(list(read)) == 1
 
 
 def test_no_batch_is_refused_and_no_bn_is_left_as_it_is() -> None:

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -23,19 +24,30 @@ from torch.nn.parallel import DistributedDataParallel
 import bn_inception
 from bn_inception import UserError
 from bn_inception.cli.main import dispatch
+from bn_inception.config import compose, run_config
 from bn_inception.data import (
     Backend,
     DataConfig,
     DataKind,
     OnError,
+    TrainingOrder,
     open_sources,
     validation_batches,
 )
 from bn_inception.evaluation import evaluate
-from bn_inception.network import Processes, checkpoint, running_statistics, set_statistics
+from bn_inception.network import (
+    Inception,
+    Processes,
+    checkpoint,
+    initialize,
+    running_statistics,
+    set_statistics,
+)
+from bn_inception.network.population import population_statistics
 from bn_inception.training import joined, loop, world_from_environment
 from bn_inception.training.distributed import ALONE, World, _fresh
 from bn_inception.training.optimizer import OptimizerConfig, build_optimizer
+from bn_inception.training.population import PopulationBatches
 from bn_inception.training.session import choose_device, derived_seed
 from bn_inception.training.settings import Device
 from bn_inception.training.step import train_step
@@ -77,10 +89,8 @@ class Runs:
         first, second = self.state(one), self.state(other)
         for name, tensor in first["network"].items():
             assert torch.equal(tensor, second["network"][name]), name
-        for tensor, twin in zip(
-            first["statistics_by_rank"], second["statistics_by_rank"], strict=True
-        ):
-            assert torch.equal(tensor, twin)
+        for name, tensor in first["running_statistics"].items():
+            assert torch.equal(tensor, second["running_statistics"][name]), name
         assert self.records(one) == self.records(other)
         assert self.summary(one)["best"] == self.summary(other)["best"]
 
@@ -106,9 +116,6 @@ def twin(runs: Runs, whole: Runs) -> Runs:
 
 
 def network(per_activation: bool) -> torch.nn.Module:
-    from bn_inception.config import compose, run_config
-    from bn_inception.network import Inception, initialize
-
     modules = "[5b]" if per_activation else "[]"
     given = ["scale.width=0.0625", "scale.image_size=16", f"network.per_activation={modules}"]
     config = run_config(compose("train", given)).network
@@ -128,7 +135,7 @@ def one_update(
     optimizer = build_optimizer(built, OptimizerConfig(0.1, 0.0, 0.0, 1.0, 1))
     result = train_step(model, optimizer, images[part], labels[part], 0.05, world)
     gradients = {name: p.grad.numpy() for name, p in built.named_parameters() if p.grad is not None}
-    statistics = [statistic.clone().numpy() for statistic in running_statistics(built)]
+    statistics = [value.clone().numpy() for value in running_statistics(built).values()]
     return gradients, statistics, float(result.loss), int(result.correct)
 
 
@@ -152,7 +159,6 @@ def test_ranks_with_synchronized_statistics_are_one_process(
             model = DistributedDataParallel(built, broadcast_buffers=False)
             part = slice(rank * 16 // ranks, (rank + 1) * 16 // ranks)
             gradients, statistics, loss, correct = one_update(built, model, part, world)
-            # What a checkpoint holds: the mean over ranks.
             means = [world.total(torch.from_numpy(s)) / ranks for s in statistics]
             return gradients, [mean.numpy() for mean in means], loss, correct
 
@@ -181,8 +187,7 @@ def test_what_two_ranks_leave(whole: Runs, images: Path) -> None:
     assert (environment["processes"], environment["normalization_group"]) == (2, 4)
     state = whole.state("whole")
     assert not any(name.startswith("module.") for name in state["network"])
-    one, other = state["statistics_by_rank"]
-    assert not torch.equal(one, other)
+    assert state["population_batches"] == 3
 
     # The accuracy recorded is that of the file saved, judged by one process.
     best = checkpoint.load_network(whole.root / "whole" / "checkpoints" / "best.pt")
@@ -195,6 +200,59 @@ def test_what_two_ranks_leave(whole: Runs, images: Path) -> None:
     (record,) = [r for r in records if r["kind"] == "validation" and r["step"] == best.step]
     assert (result.top1, result.top5, result.count) == (record["top1"], record["top5"], 15)
     assert result.loss == pytest.approx(record["loss"], rel=1e-5)
+
+
+@pytest.mark.parametrize("ranks", [2, 3])
+def test_population_statistics_are_those_of_one_process(images: Path, ranks: int) -> None:
+    """Of 5 mini-batches ranks have 3 and 2, or 2, 2 and 1; BN that is synchronized stays out."""
+    overrides = [*TINY, f"data.root={images}", "train.population_batches=5", "batch.global=6"]
+    config = run_config(compose("train", ["recipe=bn_baseline", *overrides]))
+    source = open_sources(config.data).train
+    batches = PopulationBatches(config, source, config.data, 0, 5)
+
+    def judged(world: World) -> dict[str, Any]:
+        built = Inception(config.network, 3)
+        initialize(built, torch.Generator().manual_seed(0))
+        if world.size > 1:
+            set_statistics(built, processes=Processes(None))
+        with closing(batches.inputs(CPU, world)) as inputs:
+            found = population_statistics(built.train(), inputs, total=world.total)
+        assert found is not None
+        return {name: value.numpy() for name, value in running_statistics(found).items()}
+
+    def on_rank(rank: int) -> dict[str, Any]:
+        world = world_from_environment()
+        with joined(world, CPU, 60):
+            return judged(world)
+
+    expected = judged(ALONE)
+    for found in run_ranks(ranks, on_rank):
+        assert not isinstance(found, str), found
+        for name, value in found.items():
+            assert value == pytest.approx(expected[name], rel=1e-6, abs=1e-7), name
+
+
+def test_an_image_of_the_population_that_one_rank_cannot_read_stops_all(
+    runs: Runs, tmp_path: Path
+) -> None:
+    """Training does not come to it before the first evaluation: a mini-batch of 8 is one step."""
+    runs.images = write_images(tmp_path / "broken")
+    given = runs.arguments("whole", "train.steps=1", "train.population_batches=4")
+    config = run_config(compose("train", given[1:]))
+    source = open_sources(config.data).train
+    order = TrainingOrder(len(source), 8, 0, True, 1251)
+    seen = set(order.batch(0)[1])
+    # Of the mini-batches 0 to 3 the second rank reads 1 and 3.
+    place = next(index for index in order.batch(3)[1] if index not in seen)
+    (runs.images / "train" / source.name(place)).write_bytes(b"not an image")
+    said = runs.train(2, "failing", "train.steps=1", "train.evaluate_every=1",
+                      "train.population_batches=4")  # fmt: skip
+    assert len(set(said)) == 1 and f"{source.name(place)} cannot be read" in said[0]
+    assert runs.state("failing")["step"] == 1
+    given = ("train.steps=1", "train.evaluate_every=1", "train.population_batches=4",
+             "data.on_error=skip")  # fmt: skip
+    assert runs.train(2, "skipping", *given) == [0, 0]
+    assert list(runs.summary("skipping")["replaced_images"]) == [source.name(place)]
 
 
 def on_rank_one(update: Callable[..., Any], at: int, act: Callable[[], None]) -> Callable[..., Any]:

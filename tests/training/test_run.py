@@ -25,6 +25,7 @@ from bn_inception.data import (
 from bn_inception.evaluation import evaluate
 from bn_inception.network import checkpoint
 from bn_inception.training import loop
+from bn_inception.training.population import PopulationBatches
 from bn_inception.training.session import Session
 
 
@@ -107,6 +108,7 @@ def test_what_a_run_leaves(undisturbed: Runs) -> None:
     assert [r["step"] for r in trained] == [2, 4, 6, 8, 10, 12]
     assert [(r["step"], r["count"]) for r in evaluated] == [(4, 15), (8, 15), (12, 15)]
     assert all(0 <= r["top1"] <= r["top5"] <= 1 for r in evaluated)
+    assert all((r["statistics"], r["population_batches"]) == ("population", 3) for r in evaluated)
     summary = undisturbed.summary("whole")
     assert (summary["recipe"], summary["scale"], summary["seed"]) == ("bn_baseline", "demo", 0)
     assert (summary["status"], summary["step"], summary["images_seen"]) == ("finished", 12, 96)
@@ -172,30 +174,109 @@ def test_a_crash_loses_only_what_follows_the_checkpoint(
 
 @pytest.mark.parametrize(
     ("number", "during"),
-    [(signal.SIGTERM, "step"), (signal.SIGINT, "step"), (signal.SIGUSR1, "evaluation")],
+    [
+        (signal.SIGTERM, "train_step"),
+        (signal.SIGINT, "train_step"),
+        (signal.SIGTERM, "judged_network"),
+        (signal.SIGUSR1, "evaluate"),
+    ],
 )
 def test_a_signal_saves_at_once_and_the_run_continues(
     twin: Runs, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, during: str
 ) -> None:
-    name = "train_step" if during == "step" else "evaluate"
-    call = getattr(loop, name)
+    call = getattr(loop, during)
 
     def interrupt(*arguments: Any, **named: Any) -> Any:
         os.kill(os.getpid(), number)
         return call(*arguments, **named)
 
-    monkeypatch.setattr(loop, name, interrupt)
+    monkeypatch.setattr(loop, during, interrupt)
+    if during == "judged_network":  # noticed in Algorithm 2 itself, before an image is judged
+        monkeypatch.setattr(loop, "evaluate", None)
     status = twin.train("stopped", TWIN, recipe="bn_baseline")
     monkeypatch.undo()
     assert status == 128 + number
-    stopped_at = 1 if during == "step" else 4
+    stopped_at = 1 if during == "train_step" else 4
     assert twin.summary("stopped")["status"] == "interrupted"
     last = twin.root / "stopped" / "checkpoints" / "last.pt"
-    assert checkpoint.load(last)["step"] == stopped_at
+    saved = checkpoint.load(last)
+    assert saved["step"] == stopped_at
+    # Weights that were not judged carry the statistics that they were trained with, and say so.
+    assert saved["population_batches"] is None
+    assert all(torch.equal(v, saved["network"][k]) for k, v in saved["running_statistics"].items())
     # Saved without validating first, and nothing half-counted.
     assert all(r["kind"] == "train" for r in twin.metrics("stopped"))
     assert twin.train("stopped", TWIN, "run.resume=auto", recipe="bn_baseline") == 0
     twin.assert_equal("stopped", "whole")
+
+
+def test_a_signal_at_the_last_step_leaves_the_last_evaluation_to_the_resumed_run(
+    twin: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    update = loop.train_step
+    steps = 0
+
+    def interrupt(*arguments: Any, **named: Any) -> Any:
+        nonlocal steps
+        steps += 1
+        if steps == 12:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return update(*arguments, **named)
+
+    monkeypatch.setattr(loop, "train_step", interrupt)
+    assert twin.train("ended", TWIN, recipe="bn_baseline") == 128 + signal.SIGTERM
+    monkeypatch.undo()
+    assert checkpoint.load(twin.root / "ended" / "checkpoints" / "last.pt")["step"] == 12
+    assert twin.train("ended", TWIN, "run.resume=true", recipe="bn_baseline") == 0
+    twin.assert_equal("ended", "whole")
+
+
+@pytest.mark.parametrize(
+    "evaluated",
+    [("train.evaluate_every=1",), ("train.evaluate_every=12", "train.population_batches=7")],
+)
+def test_evaluations_change_nothing(twin: Runs, evaluated: tuple[str, ...]) -> None:
+    """Weights, optimizer and running statistics, with dropout, whatever is judged meanwhile."""
+    assert twin.train("judged", TWIN, *evaluated, recipe="bn_baseline") == 0
+    one, other = (
+        checkpoint.load(twin.root / name / "checkpoints" / "last.pt")
+        for name in ("judged", "whole")
+    )
+    for key in ("running_statistics", "network"):
+        for name, tensor in one[key].items():
+            if key == "running_statistics" or name not in one["running_statistics"]:
+                assert torch.equal(tensor, other[key][name]), name
+    momenta = (state["optimizer"]["state"] for state in (one, other))
+    for mine, theirs in zip(*(entries.values() for entries in momenta), strict=True):
+        assert torch.equal(mine["momentum_buffer"], theirs["momentum_buffer"])
+    trained = [
+        [r for r in twin.metrics(name) if r["kind"] == "train"] for name in ("judged", "whole")
+    ]
+    assert trained[0] == trained[1]
+
+
+def test_both_checkpoints_carry_population_statistics_and_the_running_ones_beside(
+    undisturbed: Runs,
+) -> None:
+    for file in ("best.pt", "last.pt"):
+        state = checkpoint.load(undisturbed.root / "whole" / "checkpoints" / file)
+        assert state["population_batches"] == 3
+        name = "rows.conv1.normalization.running_var"
+        # 12 steps have moved the running ones by a fifth; they began at 1.
+        assert not torch.allclose(
+            state["network"][name], state["running_statistics"][name], rtol=0.2
+        )
+
+
+def test_a_network_without_batch_normalization_reads_nothing_more(
+    runs: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PopulationBatches, "inputs", None)
+    assert runs.train("plain", recipe="inception") == 0
+    records = [r for r in runs.metrics("plain") if r["kind"] == "validation"]
+    assert [(r["statistics"], r["population_batches"]) for r in records] == [(None, None)] * 3
+    state = checkpoint.load(runs.root / "plain" / "checkpoints" / "best.pt")
+    assert (state["population_batches"], state["running_statistics"]) == (None, {})
 
 
 @pytest.mark.parametrize("minutes", ["1e-9", "null"])
@@ -370,7 +451,6 @@ def test_a_dead_start_is_noticed_and_the_run_goes_on(
 
 
 def test_a_network_that_learns_is_not_called_dead(runs: Runs) -> None:
-    # As many steps as the running statistics need to forget where they began.
     longer = ("train.steps=150", "train.start_check=40", "train.evaluate_every=150")
     assert runs.train("alive", *longer, "augmentation.photometric=none") == 0
     summary = runs.summary("alive")
