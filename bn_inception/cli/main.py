@@ -272,8 +272,8 @@ usage: bn-inception difference PREDICTIONS.npz|RUN_FOLDER PREDICTIONS.npz|RUN_FO
   --cfg job   print the resolved configuration and stop
 
 examples:
-  bn-inception difference outputs/bn_x5/evaluation/single-running.npz outputs/bn_x30 crops=single
-  bn-inception difference RUN/evaluation/single-running.npz RUN/evaluation/144-running.npz""",
+  bn-inception difference outputs/bn_x5/evaluation/single-population.npz outputs/bn_x30 crops=single
+  bn-inception difference RUN/evaluation/single-population.npz RUN/evaluation/144-population.npz""",
     ),
     "submission": Command(
         "bn_inception.cli.submission",
