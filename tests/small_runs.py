@@ -1,9 +1,12 @@
-"""Runs of a few seconds: a small learnable image set, and the overrides that make a run short."""
+"""Runs of a few seconds: a small learnable image set, the overrides of short runs, weights."""
 
+import math
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
+from torch import nn
 
 # A run of a few seconds: 16x16 images, the narrowest network, batches of 8.
 TINY = (
@@ -39,3 +42,21 @@ def write_images(root: Path, *, classes: int = 3, train: int = 14, val: int = 5)
                 image = Image.fromarray(pixels.astype(np.uint8))
                 image.save(folder / f"{index}.JPEG", quality=90)
     return root
+
+
+def in_float64(network: nn.Module) -> nn.Module:
+    """`network` in float64 with He weights of numpy's, for comparisons with stored numbers.
+
+    Processors differ in the last bits of torch's normal numbers, and in the masks of its dropout,
+    which is off: torch has Intel's generator draw them on Intel.
+    """
+    generator = np.random.default_rng(0)
+    network.double()
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            std = math.sqrt(2 / module.weight[0].numel())
+            drawn = generator.standard_normal(tuple(module.weight.shape))
+            module.weight.data.copy_(std * torch.from_numpy(drawn))
+        if isinstance(module, nn.Dropout):
+            module.eval()
+    return network

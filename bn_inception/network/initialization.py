@@ -4,7 +4,7 @@ BN does not say how its networks start. The plain network is the one that depend
 are invariant to the scale of their weights (section 3.3), while a plain network of this depth whose
 features hardly differ between images stays at the loss of chance, ln(classes). The default is the
 rule of the paper's own month, He et al. 2015: a baseline with a later rule that replaces
-normalization would not be the paper's. `scripts/initialization_experiment.py` compares the rules.
+normalization would not be the paper's. docs/fidelity.md compares the rules.
 """
 
 import math

@@ -49,6 +49,15 @@ def test_distribution_of_area_aspect_and_place() -> None:
     assert abs(place.std() - 1 / np.sqrt(12)) < 0.02
 
 
+@pytest.mark.parametrize(("width", "height", "share"), [(500, 375, 0.09), (64, 64, 0.16)])
+def test_large_crops_are_rarer_than_uniform(width: int, height: int, share: float) -> None:
+    """Above three quarters of the image few shapes fit: docs/fidelity.md gives these numbers."""
+    random = np.random.default_rng(0)
+    boxes = np.array([training_crop(width, height, random) for _ in range(10_000)])
+    area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]) / (width * height)
+    assert abs((area > 0.75).mean() - share) < 0.01  # 0.27 if it were uniform in 0.08 to 1
+
+
 @pytest.mark.parametrize(("width", "height"), [(2000, 100), (100, 2000)])
 def test_an_impossible_shape_falls_back_to_the_centre(width: int, height: int) -> None:
     # 8 % of 2000x100 at aspect 4/3 is 146x110 pixels: no drawn shape can fit.

@@ -73,8 +73,11 @@ def test_144_crops_leave_predictions_a_curve_and_a_table(run: Path) -> None:
     assert len(predictions) == 35 and predictions.readable.all()
     assert predictions.meta["classes"] == [f"n{label:04d}" for label in range(CLASSES)]
     assert predictions.meta["checkpoint"] == found["checkpoint"]
-    ranks = predictions.ranks()
-    assert abs(int((ranks > 0).sum()) - found["wrong"]) <= 1  # float16 may make a tie
+    # Saved as float16, which makes ties and turns no order around.
+    own = np.take_along_axis(predictions.probabilities, predictions.labels[:, None], 1)
+    surely = (predictions.probabilities > own).any(1).sum()
+    possibly = ((predictions.probabilities >= own).sum(1) > 1).sum()
+    assert surely <= found["wrong"] <= possibly
     curve = found["accuracy_by_crops"]
     assert [row[0] for row in curve] == list(range(1, 145))
     assert curve[-1][1] == pytest.approx(1 - found["top1_error"])

@@ -8,6 +8,7 @@ from bn_inception.network import (
     Inception,
     Initialization,
     NetworkConfig,
+    Nonlinearity,
     Normalization,
     initialize,
 )
@@ -124,6 +125,37 @@ def test_centred_he():
     outputs = torch.randn(500, filters.shape[1], generator=generator).relu() @ filters.T
     assert outputs.var().item() == pytest.approx(1, rel=0.05)
     assert abs(outputs.mean().item()) < 0.02
+
+
+def test_xavier_for_sigmoids():
+    network = wide(Initialization.xavier_sigmoid, nonlinearity=Nonlinearity.sigmoid)
+    cases = [
+        (unit_weight(network, "5a", "conv_3x3"), 4 * math.sqrt(6 / ((192 + 320) * 9))),
+        (unit_weight(network, "5a", "reduce_3x3"), 4 * math.sqrt(6 / (1024 + 192))),
+        (network.rows["conv1"].convolution.weight, 4 * math.sqrt(6 / (24 + 64))),
+        (network.classifier.weight, math.sqrt(6 / (1024 + 100))),  # no sigmoid behind it
+    ]
+    for weight, bound in cases:
+        assert 0.99 * bound < weight.abs().max() <= bound
+        assert weight.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.03)
+    assert not any(p.any() for name, p in network.named_parameters() if name.endswith("bias"))
+
+
+def test_a_plain_sigmoid_network_still_tells_images_apart(small):
+    """The classifier's inputs, in float64: what differs between images, over the whole."""
+    generator = torch.Generator().manual_seed(1)
+    images = torch.rand(8, 3, 32, 32, dtype=torch.float64, generator=generator) * 2 - 1
+    shares = {}
+    for rule in (Initialization.he, Initialization.xavier_sigmoid):
+        network = small(initialization=rule, nonlinearity=Nonlinearity.sigmoid, **PLAIN).double()
+        seen = []
+        network.classifier.register_forward_hook(lambda *call, seen=seen: seen.append(call[1][0]))
+        network.eval()(images)
+        (features,) = seen
+        spread = features.var(0, correction=0).mean().sqrt()
+        shares[rule] = (spread / features.square().mean().sqrt()).item()
+    assert shares[Initialization.xavier_sigmoid] > 100 * torch.finfo(torch.float32).eps
+    assert shares[Initialization.xavier_sigmoid] > 100 * shares[Initialization.he]
 
 
 @pytest.mark.parametrize("rule", list(Initialization))

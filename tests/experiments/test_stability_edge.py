@@ -1,0 +1,85 @@
+"""`experiments/stability_edge.py`: how a training's end is called, and the search for the edges."""
+
+import json
+import math
+import sys
+from pathlib import Path
+
+import pytest
+import stability_edge
+from small_runs import TINY
+
+CHANCE = math.log(10)
+
+
+def test_the_end_of_a_training_has_a_name() -> None:
+    assert stability_edge.outcome([CHANCE] * 60, 10) == ("stuck", pytest.approx(CHANCE))
+    falling = [CHANCE] * 250 + [0.97 * CHANCE] * 50
+    assert stability_edge.outcome(falling, 10) == ("learns", pytest.approx(0.97 * CHANCE))
+    assert stability_edge.outcome([CHANCE, 1e30, math.nan], 10)[0] == "nonfinite"
+    assert stability_edge.outcome([1.0] * 60 + [math.inf], 10)[0] == "nonfinite"
+    assert stability_edge.outcome([math.nan], 10) == ("nonfinite", None)
+
+
+@pytest.mark.parametrize("edge", range(0, 12))
+@pytest.mark.parametrize("guess", [None, 0, 3, 11, 50])
+def test_the_lowest_is_found_wherever_it_lies(edge: int, guess: int | None) -> None:
+    asked: list[int] = []
+
+    def beyond(exponent: int) -> bool:
+        assert exponent not in asked  # a training costs a minute
+        asked.append(exponent)
+        return exponent >= edge
+
+    expected = edge if edge <= 10 else None
+    assert stability_edge.lowest(beyond, -1, 10, guess) == expected
+    assert len(asked) <= 7
+
+
+def test_the_three_regions_of_a_network_and_a_second_seed_that_costs_little() -> None:
+    asked: list[int] = []
+
+    def network(exponent: int) -> str:
+        asked.append(exponent)
+        if exponent >= 9:
+            return "nonfinite"
+        return "learns" if 3 <= exponent < 6 else "stuck"
+
+    first = stability_edge.Edges(network).find(None)
+    assert (first.nonfinite, first.stuck) == (9, 6)
+    assert network(first.learns) == "learns"
+    asked.clear()
+    second = stability_edge.Edges(network).find(first)
+    assert (second.nonfinite, second.stuck) == (9, 6)
+    assert len(asked) == 5  # 9, 8, the one that learns, 6, 5
+
+
+def test_a_network_that_never_learns_has_one_edge() -> None:
+    found = stability_edge.Edges(lambda e: "nonfinite" if e >= 4 else "stuck").find(None)
+    assert (found.nonfinite, found.learns, found.stuck) == (4, None, None)
+
+
+def test_trainings_are_written_down_and_not_made_twice(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "edge.json"
+    monkeypatch.setattr(stability_edge, "HIGHEST", 1)
+    given = [str(output), *TINY, f"data.root={images}", "networks=bn_baseline", "seeds=0",
+             "steps=3"]  # fmt: skip
+    monkeypatch.setattr(sys, "argv", ["stability_edge.py", *given])
+    stability_edge.main()
+    written = json.loads(output.read_text())
+    assert (written["kind"], written["scale"], written["steps"]) == ("stability_edge", "demo", 3)
+    rows = {row["rate"]: row for row in written["rows"]}
+    assert {0.0015, 0.003} >= set(rows) and all(row["steps"] == 3 for row in rows.values())
+    assert "| rate | bn_baseline, seed 0 |" in output.with_suffix(".md").read_text()
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(stability_edge, "ShortTraining", refuse)
+    stability_edge.main()
+    assert json.loads(output.read_text()) == written
+    monkeypatch.setattr(sys, "argv", ["stability_edge.py", *given[:-1], "steps=4"])
+    with pytest.raises(Exception, match="steps=3"):
+        stability_edge.main()
