@@ -15,7 +15,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 
 from bn_inception.benchmark.reference import FULL_JITTER, train_transform
-from bn_inception.benchmark.rows import in_words
+from bn_inception.benchmark.rows import in_words, refuse_below
 from bn_inception.benchmark.timing import CPU, Stream, Way, each_other_way_round, take_turn
 from bn_inception.data import (
     AugmentationConfig,
@@ -60,9 +60,8 @@ class InputBenchmark:
     step_images_per_second: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("images", "rounds", "image_size"):
-            if getattr(self, name) < 1:
-                raise UserError(f"benchmark.{name}: {getattr(self, name)} is not 1 or more")
+        counts = {name: getattr(self, name) for name in ("images", "rounds", "image_size")}
+        refuse_below(1, **{f"benchmark.{name}": count for name, count in counts.items()})
         if self.workers is not None and (not self.workers or min(self.workers) < 0):
             raise UserError(
                 f"benchmark.workers: {self.workers} is no list of numbers of processes; give "

@@ -5,6 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bn_inception.errors import UserError
 from bn_inception.record.atomic import write_json
 
 if TYPE_CHECKING:
@@ -42,6 +43,13 @@ def write_rows(path: Path, rows: Sequence["DataclassInstance"], about: Mapping[s
 def in_words(workers: int) -> str:
     """A number of worker processes in a sentence."""
     return "no worker process" if workers == 0 else f"{workers} worker{'s' if workers > 1 else ''}"
+
+
+def refuse_below(least: int, **given: int | None) -> None:
+    """UserError for the first of `given` (key=value, None is not given) that is below `least`."""
+    for key, value in given.items():
+        if value is not None and value < least:
+            raise UserError(f"{key}: {value} is not {least} or more")
 
 
 def _cell(value: object) -> str:

@@ -4,9 +4,11 @@ All ways of one batch size take turns in one process, on the same prepared batch
 """
 
 import io
+import itertools
 import signal
 import tempfile
 from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,6 +17,7 @@ import torch
 from torch import Tensor
 
 from bn_inception.benchmark.reference import PlainLoop
+from bn_inception.benchmark.rows import in_words, refuse_below
 from bn_inception.benchmark.timing import (
     Stream,
     Way,
@@ -63,13 +66,8 @@ class StepBenchmark:
     def __post_init__(self) -> None:
         if self.batches is not None and not self.batches:
             raise UserError("benchmark.batches: is empty; give sizes such as [32,256], or null")
-        for name, least, values in (
-            ("batches", 2, self.batches or []),
-            ("steps", 1, [1 if self.steps is None else self.steps]),
-            ("rounds", 1, [self.rounds]),
-        ):
-            if any(value < least for value in values):
-                raise UserError(f"benchmark.{name}: {min(values)} is not {least} or more")
+        refuse_below(2, **{"benchmark.batches": min(self.batches or [2])})
+        refuse_below(1, **{"benchmark.steps": self.steps, "benchmark.rounds": self.rounds})
 
 
 @dataclass(frozen=True)
@@ -147,7 +145,13 @@ def _measured(session: Session, steps: int, rounds: int, say: Callable[[str], No
             with timed(loop, steps, device):
                 yield from (batches[step % PREPARED] for step in range(steps))
         if session.config.data.kind is not DataKind.synthetic:
-            yield from _from_loader(session, loader(), from_loader, steps * rounds, say)
+            with closing(loader()) as read:
+                workers = session.config.data.workers
+                workers = default_workers() if workers is None else workers
+                say(f"  from the loader, {in_words(workers)}")
+                yield from itertools.islice(read, 4 * workers + 1)  # what was read ahead
+                with timed(from_loader, steps * rounds, device):
+                    yield from itertools.islice(read, steps * rounds)
         stop.received(signal.SIGTERM)
         yield batches[0]
 
@@ -174,27 +178,6 @@ def _turn(way: Way, units: int, device: torch.device) -> None:
         lines = str(error).strip().splitlines()
         way.failure = f"failed: {lines[0][:120] if lines else type(error).__name__}"
         way.seconds.clear()
-
-
-def _from_loader(
-    session: Session,
-    batches: Generator[TrainingBatch, None, None],
-    way: Way,
-    count: int,
-    say: Callable[[str], None],
-) -> Iterator[TrainingBatch]:
-    """Feed the loop from the loader: first what was read ahead, then `count` batches, timed."""
-    workers = session.config.data.workers
-    workers = default_workers() if workers is None else workers
-    ahead = 4 * workers + 1
-    say(f"  from the loader: {workers} workers, {ahead} batches read ahead, then {count}")
-    way.note = f"{workers} workers"
-    try:
-        yield from (next(batches) for _ in range(ahead))
-        with timed(way, count, session.device):
-            yield from (next(batches) for _ in range(count))
-    finally:
-        batches.close()
 
 
 def _ways(session: Session, batches: list[TrainingBatch]) -> list[Way]:
