@@ -3,6 +3,7 @@
 All ways read the same images of the user's own data set, at the same size and batch.
 """
 
+import copy
 import io
 import itertools
 from collections.abc import Callable, Sequence
@@ -90,7 +91,7 @@ class InputRow:
     note: str = ""
 
 
-class Chosen:
+class Chosen(Dataset[Any]):
     """Images spread evenly over `source`, `wanted` of them, as a source that every way reads.
 
     Each is decoded once, so that no way meets one that cannot be read, and all find the files in
@@ -121,6 +122,7 @@ class Chosen:
         if not self._indices:
             raise UserError(f"data.root: none of {len(source):,} training images can be read")
         self.labels = source.labels[self._indices]
+        self.transform: Callable[[bytes], Any] = bytes
 
     def __len__(self) -> int:
         return len(self._indices)
@@ -132,6 +134,9 @@ class Chosen:
     def name(self, index: int) -> str:
         """The image's path."""
         return self._source.name(self._indices[index])
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        return self.transform(self.read(index)), int(self.labels[index])
 
 
 def benchmark_input(
@@ -185,8 +190,14 @@ def ways_of(images: Chosen, size: int, workers: int, device: torch.device) -> li
     """All ways with so many workers, in the order of the table; a unit is a batch of 32."""
     seeds = itertools.count()
 
-    def ours(photometric: Photometric, *on: torch.device, **kind: Any) -> Callable[[], Stream]:
-        return lambda: loaded(images, size, workers, photometric, next(seeds), *on, **kind)
+    def ours(
+        photometric: Photometric,
+        on: torch.device | None = None,
+        backend: Backend = Backend.fast,
+    ) -> Callable[[], Stream]:
+        how: dict[str, Any] = {"image_size": size, "workers": workers, "backend": backend}
+        how["on_error"] = OnError.fail
+        return lambda: loaded(images, photometric, on, seed=next(seeds), **how)
 
     def torchs(transform: Callable[[bytes], Any]) -> Callable[[], Stream]:
         return lambda: by_torch(images, transform, workers, next(seeds))
@@ -211,30 +222,21 @@ def ways_of(images: Chosen, size: int, workers: int, device: torch.device) -> li
 
 def loaded(
     source: Any,
-    size: int,
-    workers: int,
     photometric: Photometric,
-    seed: int,
     device: torch.device | None = None,
     *,
+    seed: int,
     batch: int = MINI_BATCH,
-    backend: Backend = Backend.fast,
-    on_error: OnError = OnError.fail,
+    **how: Any,
 ) -> Stream:
-    """Our loader as training uses it; with `device`, what the step does to a batch first, too."""
+    """Our loader as training uses it; with `device`, what the step does to a batch first, too.
+
+    `how` is what `training_batches` takes beside: image_size, workers, backend, on_error.
+    """
     order = TrainingOrder(len(source), batch, seed, **vars(OrderConfig()))
-    batches = training_batches(
-        source,
-        order,
-        start_step=0,
-        stop_step=ENDLESS,
-        image_size=size,
-        augmentation=AugmentationConfig(photometric),
-        seed=seed,
-        workers=workers,
-        on_error=on_error,
-        backend=backend,
-    )
+    augmentation = AugmentationConfig(photometric)
+    steps: dict[str, Any] = {"start_step": 0, "stop_step": ENDLESS}
+    batches = training_batches(source, order, seed=seed, augmentation=augmentation, **steps, **how)
     with closing(batches):
         for each in batches if device is None else on_device(batches, device):
             if device is not None:
@@ -242,20 +244,10 @@ def loaded(
             yield each
 
 
-class _Transformed(Dataset[Any]):
-    def __init__(self, images: Chosen, transform: Callable[[bytes], Any]) -> None:
-        self._images, self._transform = images, transform
-
-    def __len__(self) -> int:
-        return len(self._images)
-
-    def __getitem__(self, index: int) -> tuple[Any, int]:
-        return self._transform(self._images.read(index)), int(self._images.labels[index])
-
-
 def by_torch(images: Chosen, transform: Callable[[bytes], Any], workers: int, seed: int) -> Stream:
     """Batches of torch's own DataLoader: `transform` of every image's bytes, shuffled."""
-    dataset, generator = _Transformed(images, transform), torch.Generator().manual_seed(seed)
+    dataset, generator = copy.copy(images), torch.Generator().manual_seed(seed)
+    dataset.transform = transform
     batches: Any = iter(
         DataLoader(
             dataset,
@@ -293,13 +285,7 @@ def rows_of(ways: Sequence[Way], workers: int) -> list[InputRow]:
 
 
 def sentences(rows: Sequence[InputRow], default: int, step_rate: float | None) -> list[str]:
-    """What the table means for training.
-
-    Args:
-        rows: of the table.
-        default: number of workers where data.workers is not given.
-        step_rate: images a second of training without input; None if not known.
-    """
+    """What the table means for training at `step_rate` images/s with `default` workers."""
     fewest = min((row.workers for row in rows), key=lambda workers: (workers == 0, workers))
     said = [
         f"With {in_words(fewest)}, {row.name} makes {row.images_per_second:,.0f} images/s, "

@@ -6,6 +6,7 @@ What is not given is measured; `benchmark.forecast` is the model; every line say
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
@@ -138,20 +139,10 @@ def forecast_runs(
 
 def _worker_images_per_second(config: RunConfig, sources: Sources, batches: int) -> float:
     """Images that one process decodes, cuts and packs, on the configured data."""
-    batch = config.batch.global_size
-    way = Way(
-        "",
-        lambda: loaded(
-            sources.train,
-            config.network.image_size,
-            0,
-            config.augmentation.photometric,
-            config.run.seed,
-            batch=batch,
-            backend=config.data.backend,
-            on_error=config.data.on_error,
-        ),
-    )
+    batch, photometric = config.batch.global_size, config.augmentation.photometric
+    how: dict[str, Any] = {"image_size": config.network.image_size, "workers": 0, "batch": batch}
+    how |= {"backend": config.data.backend, "on_error": config.data.on_error}
+    way = Way("", lambda: loaded(sources.train, photometric, seed=config.run.seed, **how))
     take_turn(way, CPU, untimed=1, units=batches)
     return batch / way.seconds[0]
 
