@@ -2,9 +2,9 @@
 
     python experiments/multicrop_speed.py PHOTOGRAPHS [IMAGES=20]
 
-An untrained full-width network of 1000 classes evaluates the first IMAGES of a folder, image by image
-in turns: every crop cut, resized and mirrored by Pillow and through the network by itself; then
-`evaluate_crops` with the network folded and channels_last, in float32 and in bfloat16.
+An untrained full-width network of 1000 classes evaluates the first IMAGES of a folder, image by
+image in turns: every crop cut, resized and mirrored by Pillow and through the network by itself;
+then `evaluate_crops` with the network folded and channels_last, in float32 and in bfloat16.
 """
 
 import sys

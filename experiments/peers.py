@@ -3,8 +3,8 @@
     pip install timm webdataset nvidia-dali-cuda120      # what is missing is skipped and named
     python experiments/peers.py data.root=FOLDER [data=KIND] [images=1024] [rounds=5] [workers=1]
 
-Takes turns with the ways of `bn-inception benchmark input`, on copies of the same images. Every peer
-runs in this process, which none of them expects: compare ratios, and only those of one call.
+Takes turns with the ways of `bn-inception benchmark input`, on copies of the same images. All run
+in one process, which none of them expects: compare ratios, and only those of one call.
 """
 
 import io

@@ -3,10 +3,11 @@
     python experiments/reencoding_cost.py PHOTOGRAPHS [IMAGES=300 [BOXES=4]]
 
 PHOTOGRAPHS is a folder of images. For several N and Q: bytes, CPU time of decoding (the least of
-three, all variants of one photograph in turns), the share of training crops with fewer stored pixels
-than the network's input, and how far the training crops differ from the original's, in grey levels.
-A box drawn on the original is mapped to the smaller image in proportion, so that the difference is
-that of the detail and not of the draw. Photographs whose shorter side is not above N keep their bytes.
+three, all variants of one photograph in turns), the share of training crops with fewer stored
+pixels than the network's input, and how far training crops differ from the original's, in grey
+levels. A box drawn on the original is mapped to the smaller image in proportion, so that the
+difference is that of the detail and not of the draw. Photographs whose shorter side is not above N
+keep their bytes.
 """
 
 import sys

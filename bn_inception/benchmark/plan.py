@@ -177,11 +177,12 @@ def _exchange_speed(
 
 def rows(runs: Sequence[Run]) -> list[ForecastRow]:
     """A row a run, the ensemble's members together, and the sum of all."""
-    members = [run for config, run in runs if config.recipe.name.startswith("ensemble_")]
-    made = [_row(config.recipe.name, [run]) for config, run in runs if run not in members]
+    named = [(config.recipe.name, run) for config, run in runs]
+    members = [run for name, run in named if name.startswith("ensemble_")]
+    made = [_row(name, [run]) for name, run in named if not name.startswith("ensemble_")]
     if members:
         made.append(_row(f"ensemble, {len(members)} runs", members))
-    return [*made, _row("all", [run for _, run in runs])] if len(made) > 1 else made
+    return [*made, _row("all", [run for _, run in named])] if len(made) > 1 else made
 
 
 def _row(name: str, runs: list[Forecast]) -> ForecastRow:
