@@ -67,7 +67,7 @@ stage resume_deterministic "$python" -m bn_inception verify-resume recipe=bn_x30
     "${machine[@]}" machine.deterministic=true
 stage resume_as_trained "$python" -m bn_inception verify-resume recipe=bn_x30 "${verified[@]}" \
     "${machine[@]}"
-stage precision "$python" scripts/precision_curves.py run.root="$output/precision" \
+stage precision "$python" experiments/precision_curves.py run.root="$output/precision" \
     output="$output/precision.json" recipe=bn_x30 "${machine[@]}" "${scale[@]}" "${images[@]}" \
     "${curve[@]}" "$@"
 stage plan "$python" -m bn_inception plan "${machine[@]}" "${scale[@]}" "${images[@]}" \

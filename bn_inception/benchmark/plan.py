@@ -3,25 +3,18 @@
 What is not given is measured; `benchmark.forecast` is the model; every line says what it assumes.
 """
 
-from collections.abc import Mapping
+import statistics
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
-from bn_inception.benchmark import rates
-from bn_inception.benchmark.forecast import (
-    FLOAT_BYTES,
-    WORKER_BYTES,
-    Forecast,
-    Layout,
-    Speed,
-    Work,
-    device_bytes,
-    forecast,
-    ring_bytes,
-    run_folder_bytes,
-)
+from bn_inception.benchmark.forecast import FLOAT_BYTES, Forecast, ring_bytes
+from bn_inception.benchmark.input import loaded
 from bn_inception.benchmark.rows import in_words
+from bn_inception.benchmark.step import our_step
+from bn_inception.benchmark.timing import CPU, Way, seconds_of, take_turn
 from bn_inception.data import DataConfig, Sources, default_workers, shared_memory
 from bn_inception.errors import UserError
 from bn_inception.network import (
@@ -32,31 +25,25 @@ from bn_inception.network import (
     saved_bytes,
 )
 from bn_inception.paper import results
-from bn_inception.training.batch import split
-from bn_inception.training.distributed import World
+from bn_inception.training.batch import Split, split
+from bn_inception.training.distributed import ALONE, World
+from bn_inception.training.machine import resolve
 from bn_inception.training.session import EVALUATION_BATCH, choose_device
 from bn_inception.training.session import plan as durations_of
 from bn_inception.training.settings import RunConfig
 
-GIGA, MICRO, MILLI, GIB, MIB = 1e9, 1e-6, 1e-3, 2**30, 2**20
+GIB, MIB = 2**30, 2**20
+WORKER_BYTES = 300 * MIB
+"""Private memory of a process that reads images: an interpreter's heap with torch, Pillow and the
+batch in work. An assumption; what it shares with the others is not counted."""
+EXCHANGES = 20
 IMAGENET_BYTES = 144.3e9
 """ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar as downloaded."""
 
 
 @dataclass
 class PlanSettings:
-    """What is known of the machine; None is what is measured or found on this one.
-
-    Attributes:
-        recipes: to plan; None is Figure 3, both controls and the ensemble.
-        processes: GPUs; None is those of torchrun, or one.
-        workers: processes that read images, over all processes.
-        step_images_per_second: of one process, forward, backward and update.
-        worker_images_per_second: that one worker decodes and cuts.
-        exchange_gigabytes_per_second: of a process's link, in one direction.
-        exchange_microseconds: of the smallest exchange between all processes.
-        steps: updates and mini-batches that are measured.
-    """
+    """The keys `plan.*` of `configs/plan.yaml`: what is known; None is measured or found here."""
 
     recipes: list[str] | None = None
     processes: int | None = None
@@ -74,31 +61,8 @@ class PlanSettings:
 
 
 @dataclass(frozen=True)
-class PlannedRun:
-    """One recipe: its configuration, what it has to do, how fast and how it lies, what it takes."""
-
-    config: RunConfig
-    work: Work
-    speed: Speed
-    layout: Layout
-    forecast: Forecast
-
-
-@dataclass(frozen=True)
-class PlanRow:
-    """One run, or several together.
-
-    Attributes:
-        run: recipe.
-        updates: of the run.
-        update_ms: an update: the longer of loading and of computing plus exchanging.
-        compute_ms: forward, backward, update.
-        exchange_ms: between processes; None where it is not known.
-        loading_ms: in which the workers make an update's images; None where it is not known.
-        waits_for: what the rest waits for: loading, compute or exchange.
-        hours: training and evaluations.
-        gpu_hours: the same, times the processes.
-    """
+class ForecastRow:
+    """One run, or several together; `update_ms` is what an update waits for, None is not known."""
 
     run: str
     updates: int
@@ -111,9 +75,12 @@ class PlanRow:
     gpu_hours: float
 
 
-def plan_runs(
-    configs: Mapping[str, RunConfig], settings: PlanSettings, sources: Sources | None, world: World
-) -> list[PlannedRun]:
+Run = tuple[RunConfig, Forecast]
+
+
+def forecast_runs(
+    configs: Iterable[RunConfig], settings: PlanSettings, sources: Sources | None, world: World
+) -> list[Run]:
     """Measure what `settings` leave open, each network once, and forecast every run.
 
     Args:
@@ -126,139 +93,174 @@ def plan_runs(
     Raises:
         UserError: images or groups that cannot be divided among the processes.
     """
-    first = next(iter(configs.values()))
-    device = choose_device(first.machine.device, world)
+    configs = list(configs)
+    device = choose_device(configs[0].machine.device, world)
     classes = len(sources.train.classes) if sources else results.IMAGENET_CLASSES
     processes = settings.processes or world.size
-    workers = settings.workers or max(1, default_workers())
     worker_rate = settings.worker_images_per_second
     if worker_rate is None and sources is not None:
-        worker_rate = rates.worker_images_per_second(first, sources, settings.steps)
-    measured: dict[str, float] = {}
+        worker_rate = _worker_images_per_second(configs[0], sources, settings.steps)
+    seconds: dict[str, float] = {}
     exchanges: dict[int, tuple[float | None, float]] = {}  # by parameters
-    planned = []
-    for config in configs.values():
+    runs = []
+    for config in configs:
         normalized = config.network.normalization is not Normalization.none
         part = split(config.batch, processes, normalized=normalized)
+        # What sets an ensemble's member apart costs little: one of them is measured.
+        network = replace(config.network, dropout=0.0, per_activation=[], initial_weight_gain=1.0)
+        key = f"{network} {part}"
         if settings.step_images_per_second is not None:
-            update = part.images / settings.step_images_per_second
-        else:
-            key = f"{_measured_as(config.network)} {part}"
-            if key not in measured:
-                measured[key] = rates.update_seconds(
-                    config, classes, part.images, device, settings.steps
-                )
-            update = measured[key]
+            seconds[key] = part.images / settings.step_images_per_second
+        elif key not in seconds:
+            seconds[key] = _update_seconds(config, classes, part.images, device, settings.steps)
         work = _work(config, sources, classes)
-        if work.parameters not in exchanges:
-            exchanges[work.parameters] = rates.exchange_speed(world, device, work.parameters)
-        bandwidth, latency = exchanges[work.parameters]
+        size = work["parameters"]
+        if size not in exchanges:
+            exchanges[size] = _exchange_speed(world, device, size)
+        bandwidth, latency = exchanges[size]
         if settings.exchange_gigabytes_per_second is not None:
-            bandwidth = settings.exchange_gigabytes_per_second * GIGA
+            bandwidth = settings.exchange_gigabytes_per_second * 1e9
         if settings.exchange_microseconds is not None:
-            latency = settings.exchange_microseconds * MICRO
-        layout = Layout(processes, part.images, part.sharers, workers)
-        speed = Speed(update, worker_rate, bandwidth, latency)
-        planned.append(PlannedRun(config, work, speed, layout, forecast(work, speed, layout)))
-    return planned
+            latency = settings.exchange_microseconds / 1e6
+        run = Forecast(
+            **work,
+            processes=processes,
+            images=part.images,
+            sharers=part.sharers,
+            workers=settings.workers or max(1, default_workers()),
+            compute_seconds=seconds[key],
+            worker_images_per_second=worker_rate,
+            exchange_bytes_per_second=bandwidth,
+            exchange_latency=latency,
+        )
+        runs.append((config, run))
+    return runs
 
 
-def rows(planned: list[PlannedRun]) -> list[PlanRow]:
+def _worker_images_per_second(config: RunConfig, sources: Sources, batches: int) -> float:
+    """Images that one process decodes, cuts and packs, on the configured data."""
+    batch, photometric = config.batch.global_size, config.augmentation.photometric
+    how: dict[str, Any] = {"image_size": config.network.image_size, "workers": 0, "batch": batch}
+    how |= {"backend": config.data.backend, "on_error": config.data.on_error}
+    way = Way("", lambda: loaded(sources.train, photometric, seed=config.run.seed, **how))
+    take_turn(way, CPU, untimed=1, units=batches)
+    return batch / way.seconds[0]
+
+
+def _update_seconds(
+    config: RunConfig, classes: int, images: int, device: torch.device, updates: int
+) -> float:
+    """Forward, backward and update of one process alone, on random images."""
+    machine = resolve(config.machine, device, Split(images, images, 1, 1), ALONE)
+    size = config.network.image_size
+    inputs = torch.rand(images, 3, size, size, device=device).mul_(2).sub_(1)
+    labels = torch.arange(images, device=device) % classes
+    way = our_step("", config, machine, [inputs], [labels], classes)
+    take_turn(way, device, untimed=way.warm_up)
+    for _ in range(updates):
+        take_turn(way, device, units=1)
+    return statistics.median(way.seconds)
+
+
+def _exchange_speed(
+    world: World, device: torch.device, parameters: int
+) -> tuple[float | None, float]:
+    """Bytes a second of a process's link, and seconds of the smallest exchange; alone (None, 0)."""
+    if world.size == 1:
+        return None, 0.0
+    one, gradients = (torch.zeros(size, device=device) for size in (1, parameters))
+    # The first exchange, which makes the connections, is not timed.
+    latency = statistics.median(seconds_of(lambda: world.total(one), device, EXCHANGES))
+    seconds = statistics.median(seconds_of(lambda: world.total(gradients), device, EXCHANGES))
+    return ring_bytes(parameters, world.size) / max(seconds - latency, 1e-9), latency
+
+
+def rows(runs: Sequence[Run]) -> list[ForecastRow]:
     """A row a run, the ensemble's members together, and the sum of all."""
-    members = [run for run in planned if run.config.recipe.name.startswith("ensemble_")]
-    others = [run for run in planned if run not in members]
-    made = [_row(run.config.recipe.name, [run]) for run in others]
+    named = [(config.recipe.name, run) for config, run in runs]
+    members = [run for name, run in named if name.startswith("ensemble_")]
+    made = [_row(name, [run]) for name, run in named if not name.startswith("ensemble_")]
     if members:
         made.append(_row(f"ensemble, {len(members)} runs", members))
-    if len(made) > 1:
-        made.append(_row("all", planned))
-    return made
+    return [*made, _row("all", [run for _, run in named])] if len(made) > 1 else made
 
 
-def _row(name: str, runs: list[PlannedRun]) -> PlanRow:
-    updates = sum(run.work.updates for run in runs)
+def _row(name: str, runs: list[Forecast]) -> ForecastRow:
+    updates = sum(run.updates for run in runs)
 
-    def mean(values: list[float | None]) -> float | None:
-        """Of an update, in milliseconds."""
-        known = [value for value in values if value is not None]
-        if len(known) < len(values):
+    def mean(seconds: str) -> float | None:
+        """Of an update, in milliseconds; None where it is not known of all."""
+        pairs = [(getattr(run, seconds), run.updates) for run in runs]
+        if any(value is None for value, _ in pairs):
             return None
-        weighted = zip(known, runs, strict=True)
-        return sum(value * run.work.updates for value, run in weighted) / updates / MILLI
+        return float(sum(value * number for value, number in pairs) / updates * 1e3)
 
-    forecasts = [run.forecast for run in runs]
-    return PlanRow(
+    return ForecastRow(
         run=name,
         updates=updates,
-        update_ms=sum(each.training_seconds for each in forecasts) / updates / MILLI,
-        compute_ms=mean([each.compute_seconds for each in forecasts]) or 0.0,
-        exchange_ms=mean([each.exchange_seconds for each in forecasts]),
-        loading_ms=mean([each.loading_seconds for each in forecasts]),
-        waits_for="/".join(dict.fromkeys(each.bound for each in forecasts)),
-        hours=sum(each.hours for each in forecasts),
-        gpu_hours=sum(each.process_hours for each in forecasts),
+        update_ms=sum(run.training_seconds for run in runs) / updates * 1e3,
+        compute_ms=mean("compute_seconds") or 0.0,
+        exchange_ms=mean("exchange_seconds"),
+        loading_ms=mean("loading_seconds"),
+        waits_for="/".join(dict.fromkeys(run.bound for run in runs)),
+        hours=sum(run.hours for run in runs),
+        gpu_hours=sum(run.hours * run.processes for run in runs),
     )
 
 
 def lines(
-    planned: list[PlannedRun], settings: PlanSettings, sources: Sources | None, data: DataConfig
+    runs: Sequence[Run], settings: PlanSettings, sources: Sources | None, data: DataConfig
 ) -> list[str]:
     """What the rows assume, then memory, shared memory and disk, one line each."""
-    first = planned[0]
-    config, layout = first.config, first.layout
-    size, log_every = config.network.image_size, config.train.log_every
-    said = [
-        f"Update: {_origin(settings.step_images_per_second)}, of {layout.images} images a process "
+    config, first = runs[0]
+    size = config.network.image_size
+    parameters = max(run.parameters for _, run in runs)
+    saved = max(saved_bytes(_shape(each.network, 1000), run.images) for each, run in runs)
+    batches = (shared_memory.batch_bytes(each, size) for each in (first.images, EVALUATION_BATCH))
+    shared = shared_memory.needed(first.workers, sum(batches))
+    folders = sum(run.folder_bytes(each.train.log_every) for each, run in runs)
+    if sources is None:
+        images = (
+            f"ImageNet's archives as downloaded {_size(IMAGENET_BYTES)}, and as much for shards"
+        )
+    else:
+        total = sum(int(source.sizes.sum()) for source in (sources.train, sources.validation))
+        images = f"the images of data={data.kind.value} {_size(total)}"
+    return [
+        f"Update: {_origin(settings.step_images_per_second)}, of {first.images} images a process "
         f"at {size} pixels; the members of the ensemble count as BN-x30. An evaluation is forward "
-        "passes at a third of an update's cost.",
+        "passes at a third of an update's cost: the held-out images, and with BN "
+        f"{config.train.population_batches} training mini-batches for the population statistics.",
         _loading_line(first, settings),
         _exchange_line(first, settings),
-    ]
-    parameters = max(run.work.parameters for run in planned)
-    saved = max(_saved(run) for run in planned)
-    said.append(
-        f"Device memory: {_size(device_bytes(parameters, saved))} a process: {parameters:,} "
+        # Weights, gradients, momenta.
+        f"Device memory: {_size(3 * FLOAT_BYTES * parameters + saved)} a process: {parameters:,} "
         "parameters with gradients and momenta, and activations kept for the backward pass, "
         "counted in float32 (bf16 keeps about half of them); not the libraries' workspace, on CUDA "
-        "about another GiB."
-    )
-    said.append(
-        f"Memory: {_size(layout.workers * WORKER_BYTES)} for {in_words(layout.workers)} "
-        f"(assumed: {_size(WORKER_BYTES)} each), and what the system can spare to keep the data in."
-    )
-    shared = shared_memory.needed(
-        layout.workers,
-        sum(
-            shared_memory.batch_bytes(images, size) for images in (layout.images, EVALUATION_BATCH)
-        ),
-    )
-    said.append(
+        "about another GiB.",
+        f"Memory: {_size(first.workers * WORKER_BYTES)} for {in_words(first.workers)} "
+        f"(assumed: {_size(WORKER_BYTES)} each), and what the system has left to keep the data in.",
         f"Shared memory: {_size(shared)} in {shared_memory.FOLDER} for batches on their way from "
-        "workers, a training and an evaluation batch at a time."
-    )
-    folder = sum(
-        run_folder_bytes(run.work.parameters, run.work.updates, log_every) for run in planned
-    )
-    said.append(
-        f"Disk: {_data_line(sources, data)}; {_size(folder)} for all run folders (three "
-        "checkpoints each, and the record)."
-    )
-    return said
+        "workers, a training and an evaluation batch at a time.",
+        f"Disk: {images}; {_size(folders)} for all run folders (three checkpoints each, and the "
+        "record).",
+    ]
 
 
-def _work(config: RunConfig, sources: Sources | None, classes: int) -> Work:
+def _work(config: RunConfig, sources: Sources | None, classes: int) -> dict[str, int]:
     images = len(sources.train) if sources else results.IMAGENET_TRAIN_IMAGES
+    held_out = len(sources.validation) if sources else results.IMAGENET_VALIDATION_IMAGES
     durations = durations_of(config, images)
     network = _shape(config.network, classes)
-    return Work(
-        updates=durations.steps,
-        evaluations=-(-durations.steps // durations.evaluate_every),
-        validation_images=(
-            len(sources.validation) if sources else results.IMAGENET_VALIDATION_IMAGES
-        ),
-        parameters=sum(parameter.numel() for parameter in network.parameters()),
-        normalizations=len(running_statistics(network)) // 2,  # a mean and a variance each
-    )
+    normalizations = len(running_statistics(network)) // 2  # a mean and a variance each
+    population = config.train.population_batches * config.batch.global_size if normalizations else 0
+    return {
+        "updates": durations.steps,
+        "evaluations": -(-durations.steps // durations.evaluate_every),
+        "evaluation_images": held_out + population,
+        "parameters": sum(parameter.numel() for parameter in network.parameters()),
+        "normalizations": normalizations,
+    }
 
 
 def _shape(config: NetworkConfig, classes: int) -> Inception:
@@ -267,57 +269,37 @@ def _shape(config: NetworkConfig, classes: int) -> Inception:
         return Inception(config, classes)
 
 
-def _measured_as(config: NetworkConfig) -> NetworkConfig:
-    """The network that stands for this one: what sets an ensemble's member apart costs little."""
-    return replace(config, dropout=0.0, per_activation=[], initial_weight_gain=1.0)
-
-
-def _saved(run: PlannedRun) -> int:
-    return saved_bytes(_shape(run.config.network, results.IMAGENET_CLASSES), run.layout.images)
-
-
-def _loading_line(run: PlannedRun, settings: PlanSettings) -> str:
-    rate, workers = run.speed.worker_images_per_second, run.layout.workers
+def _loading_line(run: Forecast, settings: PlanSettings) -> str:
+    rate = run.worker_images_per_second
     if rate is None:
         return (
             "Loading: not known and left out; give data= and data.root= to measure it, or "
             "plan.worker_images_per_second="
         )
-    needed = run.layout.processes * run.layout.images / run.forecast.working_seconds
+    needed = run.processes * run.images / run.working_seconds
     return (
-        f"Loading: {rate:,.0f} images/s a worker "
-        f"({_origin(settings.worker_images_per_second)}), {in_words(workers)} of as many "
-        f"free cores; training asks for {needed:,.0f} images/s, which is "
-        f"{in_words(int(-(-needed // rate)))}."
+        f"Loading: {rate:,.0f} images/s a worker ({_origin(settings.worker_images_per_second)}), "
+        f"{in_words(run.workers)} of as many free cores; training asks for {needed:,.0f} images/s, "
+        f"which is {in_words(int(-(-needed // rate)))}."
     )
 
 
-def _exchange_line(run: PlannedRun, settings: PlanSettings) -> str:
-    layout, speed = run.layout, run.speed
-    if layout.processes == 1:
+def _exchange_line(run: Forecast, settings: PlanSettings) -> str:
+    if run.processes == 1:
         return "Exchange: one process has none; give plan.processes=N for several."
-    sent = ring_bytes(run.work.parameters * FLOAT_BYTES, layout.processes)
-    text = f"Exchange: a ring, {sent / 1e6:.0f} MB sent by each of {layout.processes} processes, "
-    if speed.exchange_bytes_per_second is None:
-        return text + (
-            "left out; run this under torchrun to measure it, or give "
+    sent = f"{run.ring_bytes / 1e6:.0f} MB sent by each of {run.processes} processes"
+    if run.exchange_bytes_per_second is None:
+        return (
+            f"Exchange: a ring, {sent}, left out; run this under torchrun to measure it, or give "
             "plan.exchange_gigabytes_per_second= and plan.exchange_microseconds="
         )
-    text += (
-        f"{speed.exchange_bytes_per_second / GIGA:.3g} GB/s and "
-        f"{speed.exchange_latency / MICRO:.0f} microseconds "
-        f"({_origin(settings.exchange_gigabytes_per_second)})"
+    shared = f", BN statistics shared by {run.sharers}: two exchanges a layer" * (run.sharers > 1)
+    return (
+        f"Exchange: a ring, {sent}, {run.exchange_bytes_per_second / 1e9:.3g} GB/s and "
+        f"{run.exchange_latency * 1e6:.0f} microseconds "
+        f"({_origin(settings.exchange_gigabytes_per_second)}){shared}; none of it hidden behind "
+        "the backward pass."
     )
-    if layout.sharers > 1:
-        text += f", and BN statistics shared by {layout.sharers}: two exchanges a layer"
-    return text + "; none of it hidden behind the backward pass."
-
-
-def _data_line(sources: Sources | None, data: DataConfig) -> str:
-    if sources is None:
-        return f"ImageNet's archives as downloaded {_size(IMAGENET_BYTES)}, and as much for shards"
-    total = sum(int(source.sizes.sum()) for source in (sources.train, sources.validation))
-    return f"the images of data={data.kind.value} {_size(total)}"
 
 
 def _origin(given: float | None) -> str:

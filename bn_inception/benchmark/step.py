@@ -1,16 +1,14 @@
-"""The speed of one update: the plain loop, each piece of the fast step, our loop, and the limit.
+"""The speed of one update: the plain loop, each piece of the fast step, our loop.
 
-All ways of one batch size take turns in one process: round by round, every way makes some updates
-on the same prepared batches, and the medians over the rounds are compared. What a way needs only
-once (compilation, capture, memory) happens in a round before the first that counts.
+All ways of one batch size take turns in one process, on the same prepared batches.
 """
 
 import io
+import itertools
 import signal
-import statistics
 import tempfile
-import time
 from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,8 +16,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bn_inception.benchmark.reference_loop import ReferenceLoop
-from bn_inception.benchmark.rows import StepRow
+from bn_inception.benchmark.reference import PlainLoop
+from bn_inception.benchmark.rows import in_words, refuse_below
+from bn_inception.benchmark.timing import (
+    Stream,
+    Way,
+    each_other_way_round,
+    repeat,
+    take_turn,
+    timed,
+)
 from bn_inception.data import TrainingBatch, default_workers
 from bn_inception.data.photometric import draw_factors
 from bn_inception.data.source import DataKind
@@ -27,100 +33,62 @@ from bn_inception.errors import UserError
 from bn_inception.network import (
     Inception,
     Precision,
-    feature_values,
     initialize,
-    multiply_adds,
     set_precision,
 )
 from bn_inception.record import describe
 from bn_inception.training import Console, Session, StopRequest, choose_device, open_session, train
 from bn_inception.training.capture import WARM_UP
+from bn_inception.training.duration import whole_steps
 from bn_inception.training.execution import Execution
 from bn_inception.training.machine import Machine
 from bn_inception.training.optimizer import build_optimizer
 from bn_inception.training.settings import Resume, RunConfig
-from bn_inception.training.step import StepResult, train_step
+from bn_inception.training.step import train_step
 
 NEVER = 10**12
 """A step that is not reached."""
 PREPARED = 4
 """Batches that all ways go through, again and again."""
-BACKWARD = 2
-"""Products of the backward pass for each of the forward pass: for inputs and for weights."""
-PASSES = 12
-"""The limit's assumption on memory: how often the values that the convolutions put out are read or
-written in an update. Forward 5: written, read for the statistics, read and written for BN and the
-nonlinearity in one, read by the next layer. Backward 7: for the nonlinearity and BN two tensors
-read for their sums, the same two read and one written for the gradient, which the convolution reads
-for its inputs' gradient and for its weights'. Pools, concatenations and weights are left out."""
-PLAIN = "plain loop"
-BARE = "ours: bare step"
-LOOP = "ours: whole loop"
-LOADED = "ours: whole loop, from the loader"
-AUGMENTATION = "augmentation alone"
-LIMIT = "limit"
+PLAIN, OURS, LOOP = "plain loop", "ours: step alone", "ours: whole loop"
+LOADED, AUGMENTATION = "ours: whole loop, from the loader", "augmentation alone"
+POPULATION = "population statistics, a mini-batch"
 
 
 @dataclass
 class StepBenchmark:
-    """The keys `benchmark.*` of `configs/benchmark_step.yaml`.
-
-    Attributes:
-        batches: images in an update; None is [32] on the CPU, [32, 256] on CUDA.
-        steps: updates in a turn; None is 2 on the CPU, 20 on CUDA.
-        rounds: turns of every way.
-    """
+    """The keys `benchmark.*` of `configs/benchmark_step.yaml`, which says what they mean."""
 
     batches: list[int] | None = None
     steps: int | None = None
     rounds: int = 5
 
     def __post_init__(self) -> None:
-        for name, values in (
-            ("batches", self.batches or []),
-            ("steps", [self.steps or 1]),
-            ("rounds", [self.rounds]),
-        ):
-            for value in values:
-                if value < (2 if name == "batches" else 1):
-                    raise UserError(f"benchmark.{name}: {value} is too small")
         if self.batches is not None and not self.batches:
             raise UserError("benchmark.batches: is empty; give sizes such as [32,256], or null")
+        refuse_below(2, **{"benchmark.batches": min(self.batches or [2])})
+        refuse_below(1, **{"benchmark.steps": self.steps, "benchmark.rounds": self.rounds})
 
 
 @dataclass(frozen=True)
-class StepSpeeds:
-    """The rows, sentences that say what they mean, and what they were measured on."""
-
-    rows: list[StepRow]
-    sentences: list[str]
-    about: dict[str, Any]
-
-
-@dataclass
-class _Way:
-    """One way to make updates, and the seconds an update took in each of its turns."""
+class StepRow:
+    """The speed of one way at one batch size; the ratio is to the plain loop. None: no figure."""
 
     name: str
-    prepare: Callable[[], object]
-    step: Callable[[int], object]
-    warm_up: int
+    batch: int
+    milliseconds: float | None
+    images_per_second: float | None
+    ratio_to_reference: float | None
     note: str = ""
-    failure: str = ""
-
-    def __post_init__(self) -> None:
-        self.seconds: list[float] = []
 
 
 def benchmark_step(
     config: RunConfig, settings: StepBenchmark, say: Callable[[str], None]
-) -> StepSpeeds:
+) -> tuple[list[StepRow], list[str], dict[str, Any]]:
     """Measure every way at every batch size.
 
-    Args:
-        config: recipe, scale, machine and data.
-        settings: sizes and numbers of turns.
-        say: told what is being measured.
+    Returns:
+        Rows, what they mean, and what they were measured on, JSON-able.
 
     Raises:
         UserError: as for a training run.
@@ -129,124 +97,125 @@ def benchmark_step(
     cuda = device.type == "cuda"
     steps = settings.steps or (20 if cuda else 2)
     rows: list[StepRow] = []
-    sentences: list[str] = []
     about = describe("", gpus=[torch.cuda.get_device_name(device)] if cuda else [])
     del about["data_fingerprint"]
-    about |= {"benchmark": "step", "recipe": config.recipe.name, "steps": steps}
-    about |= {"rounds": settings.rounds, "image_size": config.network.image_size}
-    about |= {"width": config.network.width}
+    about |= {"recipe": config.recipe.name, "steps": steps, "rounds": settings.rounds,
+              "image_size": config.network.image_size, "width": config.network.width,
+              "sentences": []}  # fmt: skip
+    # The loop is measured, not evaluations and checkpoints.
+    endless = replace(config.train, steps=NEVER, evaluate_every=NEVER, checkpoint_every=NEVER,
+                      checkpoint_minutes=None)  # fmt: skip
     for images in settings.batches or ([32, 256] if cuda else [32]):
         say(f"{images} images an update")
         # One BN group, as in the plain loop: the same network, and the same work.
         batch = replace(config.batch, global_size=images, norm_group=images)
         with tempfile.TemporaryDirectory(prefix="benchmark-step-") as folder:
             run = replace(config.run, root=folder, resume=Resume.false)
-            # The loop is measured, not evaluations and checkpoints, which it leaves out of its own
-            # images/s as well.
-            train = replace(
-                config.train,
-                steps=NEVER,
-                evaluate_every=NEVER,
-                checkpoint_every=NEVER,
-                checkpoint_minutes=None,
-            )
-            found, said, machine = _measure(
-                replace(config, batch=batch, run=run, train=train),
-                images,
-                steps,
-                settings.rounds,
-                say,
-            )
-        rows += found
-        sentences += said
-        about["machine"] = machine
-    return StepSpeeds(rows, sentences, about)
+            here = replace(config, batch=batch, run=run, train=endless)
+            session = open_session(here, "", resume=False, say=say)
+            with session.folder:
+                ways = _measured(session, steps, settings.rounds, say)
+            rows += [_row(way, ways[0], images) for way in ways]
+        every = whole_steps(config.train.evaluate_every, batch=images,
+                            images=len(session.sources.train))  # fmt: skip
+        about["sentences"] += _sentences(ways, images, config.train.population_batches, every)
+        about["machine"] = session.machine.described(device)
+    return rows, about["sentences"], about
 
 
-def _measure(
-    config: RunConfig, images: int, steps: int, rounds: int, say: Callable[[str], None]
-) -> tuple[list[StepRow], list[str], dict[str, Any]]:
-    """All ways at one batch size: rows, sentences, and the resolved machine."""
-    stop = StopRequest()
-    session = open_session(config, "", resume=False, say=say)
-    with session.folder:
-        batches = _prepared(session, images)
-        ways = _ways(session, batches)
-        loop = _Way(LOOP, _prepare(session.machine, session.device), lambda step: None,
-                    WARM_UP + 2)  # fmt: skip
-        loaded = _Way(LOADED, loop.prepare, lambda step: None, 1)
-        loader = session.training_batches
-        read = config.data.kind is not DataKind.synthetic
+def _measured(session: Session, steps: int, rounds: int, say: Callable[[str], None]) -> list[Way]:
+    """All ways at the session's batch size, the plain loop first, with their seconds."""
+    device, stop, batches = session.device, StopRequest(), _prepared(session)
+    ways = _ways(session, batches)
+    # The loop asks for its batches: it is measured from outside, in what it waits for.
+    loop, from_loader = (
+        Way(name, lambda: repeat(lambda: None), WARM_UP + 2) for name in (LOOP, LOADED)
+    )
+    loader = session.training_batches
 
-        def fed() -> Generator[TrainingBatch, None, None]:
-            """Take turns with the loop: it is measured from outside, in what it waits for."""
-            for turn in range(-1, rounds):
-                say(f"  round {turn + 1} of {rounds}" if turn >= 0 else "  warm-up")
-                # Every other round the other way round: none always meets the warmer machine.
-                for way in ways if turn % 2 else reversed(ways):
-                    _turn(way, way.warm_up if turn < 0 else steps, session.device, turn)
-                loop.prepare()
-                count = loop.warm_up if turn < 0 else steps
-                with _timed(loop, count, session.device, turn):
-                    for step in range(count):
-                        yield batches[step % PREPARED]
-            if read:
-                yield from _from_loader(session, loader(), loaded, steps * rounds, say)
-            stop.received(signal.SIGTERM)
-            yield batches[0]
+    def fed() -> Generator[TrainingBatch, None, None]:
+        for turn in range(-1, rounds):
+            say(f"  round {turn + 1} of {rounds}" if turn >= 0 else "  warm-up")
+            for way in each_other_way_round(ways, turn):
+                _turn(way, steps if turn >= 0 else 0, device)
+            _prepare(session.machine, device)
+            if turn < 0:
+                yield from (batches[step % PREPARED] for step in range(loop.warm_up))
+                continue
+            with timed(loop, steps, device):
+                yield from (batches[step % PREPARED] for step in range(steps))
+        if session.config.data.kind is not DataKind.synthetic:
+            with closing(loader()) as read:
+                workers = session.config.data.workers
+                workers = default_workers() if workers is None else workers
+                say(f"  from the loader, {in_words(workers)}")
+                yield from itertools.islice(read, 4 * workers + 1)  # what was read ahead
+                with timed(from_loader, steps * rounds, device):
+                    yield from itertools.islice(read, steps * rounds)
+        stop.received(signal.SIGTERM)
+        yield batches[0]
 
-        session.training_batches = fed  # type: ignore[method-assign]
-        # Not to the terminal: the loop's own lines are not what was asked for.
-        console = Console(config.run.name, session.plan.steps, 0, io.StringIO())
-        try:
-            train(session, console, stop)
-        finally:
-            console.close()
-        every = [*ways, loop, *([loaded] if read else [])]
-        limit, assumption = _limit(session, images)
-    reference = _median(every[0])
-    assert reference is not None
-    rows = [_row(way, images, reference) for way in every]
-    rows.append(StepRow(LIMIT, images, limit * 1e3, images / limit, reference / limit, assumption))
-    return rows, _sentences(every, images), session.machine.described(session.device)
+    session.training_batches = fed  # type: ignore[method-assign]
+    # Not to the terminal: the loop's own lines are not what was asked for.
+    console = Console(session.config.run.name, session.plan.steps, 0, io.StringIO())
+    try:
+        train(session, console, stop)
+    finally:
+        console.close()
+    return [*ways, loop, *([from_loader] if from_loader.seconds else [])]
 
 
-def _ways(session: Session, batches: list[TrainingBatch]) -> list[_Way]:
-    """The plain loop, our step with one piece more each time, our bare step, the augmentation."""
-    device, config = session.device, session.config
-    floats = [session.execution.to_input(b.images.to(device), b.factors.to(device))
-              .contiguous() for b in batches]  # fmt: skip
+def _turn(way: Way, units: int, device: torch.device) -> None:
+    """A turn of `units` updates, or the warm-up; a piece that fails has a row that says so."""
+    if way.failure:
+        return
+    try:
+        take_turn(way, device, untimed=0 if units else way.warm_up, units=units)
+    except (RuntimeError, UserError) as error:
+        if way.name == PLAIN:
+            raise
+        # torch.compile without a working compiler, or too little memory.
+        lines = str(error).strip().splitlines()
+        way.failure = f"failed: {lines[0][:120] if lines else type(error).__name__}"
+        way.seconds.clear()
+
+
+def _ways(session: Session, batches: list[TrainingBatch]) -> list[Way]:
+    """The plain loop, our step with each piece more and as configured, parts of a run."""
+    device, config, machine = session.device, session.config, session.machine
+    execution = Execution(machine, device)
     labels = [batch.labels.to(device) for batch in batches]
-    optimizer = config.optimizer
-    plain = ReferenceLoop(
-        _network(session, Machine(channels_last=False)),
-        session.config.optimizer.learning_rate,
-        optimizer.momentum,
-        optimizer.weight_decay,
+    factors = [batch.factors.to(device) for batch in batches]
+    pixels = [batch.images.to(device) for batch in batches]
+    floats = [execution.to_input(*each).contiguous() for each in zip(pixels, factors, strict=True)]
+    classes = session.network.num_classes
+    plain = PlainLoop(
+        _network(config, classes, Machine(channels_last=False), device), config.optimizer
     )
-    ways = [
-        _Way(
-            PLAIN,
-            plain.prepare,
-            lambda step: plain.step(floats[step % PREPARED], labels[step % PREPARED]),
-            1,
-            "eager, NCHW, float32, metrics read at every step",
-        )
+
+    def plain_loop() -> Stream:
+        plain.prepare()
+        yield from repeat(plain.step, floats, labels)
+
+    def augmentation() -> Stream:
+        _prepare(machine, device)
+        yield from repeat(execution.to_input, pixels, factors)
+
+    def population() -> Stream:
+        _prepare(machine, device)
+        with torch.no_grad(), execution.computing():
+            yield from repeat(network, inputs)
+
+    network = _network(config, classes, machine, device)
+    inputs = [images.contiguous(memory_format=machine.memory_format) for images in floats]
+    pieces = _pieces(device, compiled=machine.compile)
+    return [
+        Way(PLAIN, plain_loop, note="eager, NCHW, float32, metrics read at every step"),
+        *(our_step(name, config, piece, floats, labels, classes) for name, piece in pieces),
+        our_step(OURS, config, machine, floats, labels, classes),
+        Way(AUGMENTATION, augmentation, note="uint8 and factors to the network's input"),
+        Way(POPULATION, population, note="forward pass in training mode, without gradient"),
     ]
-    for name, machine in _pieces(device, compiled=session.machine.compile):
-        ways.append(_our_step(name, session, machine, floats, labels, bare=False))
-    ours = _our_step(BARE, session, session.machine, floats, labels, bare=True)
-    ours.note = "forward, backward, update: " + _named(session.machine)
-    execution = Execution(session.machine, device)
-    on_device = [(b.images.to(device), b.factors.to(device)) for b in batches]
-    augmentation = _Way(
-        AUGMENTATION,
-        _prepare(session.machine, device),
-        lambda step: execution.to_input(*on_device[step % PREPARED]),
-        1,
-        "uint8 and factors to the network's input",
-    )
-    return [*ways, ours, augmentation]
 
 
 def _pieces(device: torch.device, *, compiled: bool) -> Iterator[tuple[str, Machine]]:
@@ -257,224 +226,105 @@ def _pieces(device: torch.device, *, compiled: bool) -> Iterator[tuple[str, Mach
     cuda = device.type == "cuda"
     machine = Machine(channels_last=False, fused_update=False)
     yield "our step, every piece off", machine
-    turned: list[tuple[str, dict[str, Any]]] = [
-        ("+ channels_last", {"channels_last": True}),
-        ("+ fused update", {"fused_update": True}),
-        ("+ bf16", {"precision": Precision.bf16}),
+    turned: list[tuple[bool, str, dict[str, Any]]] = [
+        (True, "channels_last", {"channels_last": True}),
+        (True, "fused update", {"fused_update": True}),
+        (cuda, "tf32", {"precision": Precision.tf32}),
+        (True, "bf16", {"precision": Precision.bf16}),
+        (compiled, "compile", {"compile": True}),
+        (cuda, "CUDA graphs", {"cuda_graphs": True}),
     ]
-    if cuda:
-        turned.insert(2, ("+ tf32", {"precision": Precision.tf32}))
-    if compiled:
-        turned.append(("+ compile", {"compile": True}))
-    if cuda:
-        turned.append(("+ CUDA graphs", {"cuda_graphs": True}))
-    for name, piece in turned:
-        machine = replace(machine, **piece)
-        yield name, machine
+    for there, name, piece in turned:
+        if there:
+            machine = replace(machine, **piece)
+            yield f"+ {name}", machine
 
 
-def _our_step(
+def our_step(
     name: str,
-    session: Session,
+    config: RunConfig,
     machine: Machine,
     floats: list[Tensor],
     labels: list[Tensor],
-    *,
-    bare: bool,
-) -> _Way:
-    """`train_step`, or no more than forward pass, backward pass and update."""
-    execution = Execution(machine, session.device)
-    network = _network(session, machine)
-    optimizer = build_optimizer(network, session.rates, fused=machine.fused_update)
+    classes: int,
+) -> Way:
+    """`train_step` on `machine`; `floats` are images (N, 3, S, S) there, `labels` (N,) int64."""
+    device = floats[0].device
+    execution, network = Execution(machine, device), _network(config, classes, machine, device)
+    optimizer = build_optimizer(network, config.optimizer, fused=machine.fused_update)
     inputs = [images.contiguous(memory_format=machine.memory_format) for images in floats]
 
-    def update(images: Tensor, labels: Tensor) -> StepResult:
-        total, main, correct = execution.forward(network, images, labels)
-        optimizer.zero_grad(set_to_none=True)
-        total.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        return StepResult(main.detach(), correct, correct)
+    def step(images: Tensor, truth: Tensor) -> object:
+        rate = config.optimizer.learning_rate
+        forward, graph = execution.forward, execution.graph
+        return train_step(network, optimizer, images, truth, rate, forward=forward, graph=graph)
 
-    def step(number: int) -> object:
-        images, truth = inputs[number % PREPARED], labels[number % PREPARED]
-        if not bare:
-            return train_step(
-                network, optimizer, images, truth, session.config.optimizer.learning_rate,
-                forward=execution.forward, graph=execution.graph,
-            )  # fmt: skip
-        if execution.graph is None:
-            return update(images, truth)
-        return execution.graph(update, optimizer.zero_grad, images, truth)
+    def start() -> Stream:
+        _prepare(machine, device)
+        yield from repeat(step, inputs, labels)
 
-    return _Way(name, _prepare(machine, session.device), step, WARM_UP + 2 if machine.cuda_graphs
-                else 2 if machine.compile else 1)  # fmt: skip
+    on = [key for key in ("compile", "cuda_graphs", "channels_last", "fused_update")
+          if getattr(machine, key)]  # fmt: skip
+    note = ", ".join([machine.precision.value, *on])
+    return Way(name, start, WARM_UP + 2 if machine.cuda_graphs else 1 + machine.compile, note)
 
 
-def _prepare(machine: Machine, device: torch.device) -> Callable[[], object]:
-    def prepare() -> None:
-        torch.backends.cudnn.benchmark = False  # as a run of ours finds it
-        set_precision(machine.precision, device, key="machine.precision")
-
-    return prepare
+def _prepare(machine: Machine, device: torch.device) -> None:
+    torch.backends.cudnn.benchmark = False  # as a run of ours finds it
+    set_precision(machine.precision, device, key="machine.precision")
 
 
-def _network(session: Session, machine: Machine) -> Inception:
-    network = Inception(session.config.network, session.network.num_classes)
+def _network(config: RunConfig, classes: int, machine: Machine, device: torch.device) -> Inception:
+    network = Inception(config.network, classes)
     initialize(network, torch.Generator().manual_seed(0))
-    return network.to(session.device).to(memory_format=machine.memory_format).train()
+    return network.to(device).to(memory_format=machine.memory_format).train()
 
 
-def _prepared(session: Session, images: int) -> list[TrainingBatch]:
+def _prepared(session: Session) -> list[TrainingBatch]:
     """Batches of noise, as the loader would make them."""
-    config, size = session.config, session.config.network.image_size
+    size, images = session.config.network.image_size, session.config.batch.global_size
+    photometric, classes = session.config.augmentation.photometric, session.network.num_classes
     draw = np.random.default_rng(0)
-    batches = []
-    for _ in range(PREPARED):
-        pixels = torch.from_numpy(draw.integers(0, 256, (images, size, size, 3), np.uint8))
-        factors = [draw_factors(config.augmentation.photometric, draw) for _ in range(images)]
-        labels = torch.from_numpy(draw.integers(0, session.network.num_classes, images))
-        batches.append(
-            TrainingBatch(
-                pixels.permute(0, 3, 1, 2), torch.from_numpy(np.stack(factors)), labels, []
-            )
+    return [
+        TrainingBatch(
+            torch.from_numpy(draw.integers(0, 256, (images, size, size, 3), np.uint8)).permute(
+                0, 3, 1, 2
+            ),
+            torch.from_numpy(np.stack([draw_factors(photometric, draw) for _ in range(images)])),
+            torch.from_numpy(draw.integers(0, classes, images)),
+            [],
         )
-    return batches
+        for _ in range(PREPARED)
+    ]
 
 
-class _timed:  # noqa: N801
-    """Adds the seconds of one of `count` updates inside to `way`, from turn 0 on."""
-
-    def __init__(self, way: _Way, count: int, device: torch.device, turn: int) -> None:
-        self._way, self._count, self._device, self._turn = way, count, device, turn
-
-    def __enter__(self) -> None:
-        _wait(self._device)
-        self._start = time.perf_counter()
-
-    def __exit__(self, *error: object) -> None:
-        if error[0] is not None:
-            return
-        _wait(self._device)
-        if self._turn >= 0:
-            self._way.seconds.append((time.perf_counter() - self._start) / self._count)
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def _turn(way: _Way, count: int, device: torch.device, turn: int) -> None:
-    if way.failure:
-        return
-    try:
-        way.prepare()
-        with _timed(way, count, device, turn):
-            for step in range(count):
-                way.step(step)
-    except (RuntimeError, UserError) as error:
-        if way.name == PLAIN:
-            raise
-        # torch.compile without a working compiler, or too little memory: one row, not all.
-        lines = str(error).strip().splitlines()
-        way.failure = f"failed: {lines[0][:120] if lines else type(error).__name__}"
-        way.seconds.clear()
-
-
-def _from_loader(
-    session: Session,
-    batches: Generator[TrainingBatch, None, None],
-    loaded: _Way,
-    count: int,
-    say: Callable[[str], None],
-) -> Generator[TrainingBatch, None, None]:
-    """Feed the loop from the loader: first what was read ahead, then `count` batches, timed."""
-    workers = session.config.data.workers
-    workers = default_workers() if workers is None else workers
-    ahead = 4 * workers + 1
-    say(f"  from the loader: {workers} workers, {ahead} batches read ahead, then {count}")
-    loaded.note = f"{workers} workers"
-    try:
-        for _ in range(ahead):
-            yield next(batches)
-        with _timed(loaded, count, session.device, 0):
-            for _ in range(count):
-                yield next(batches)
-    finally:
-        batches.close()
-
-
-def _median(way: _Way) -> float | None:
-    return statistics.median(way.seconds) if way.seconds else None
-
-
-def _row(way: _Way, images: int, reference: float) -> StepRow:
-    seconds = _median(way)
+def _row(way: Way, plain: Way, images: int) -> StepRow:
+    seconds = way.median
     if seconds is None:
         return StepRow(way.name, images, None, None, None, way.failure or way.note)
-    ratio = None if way.name == AUGMENTATION else reference / seconds
+    ratio = None if way.name in (AUGMENTATION, POPULATION) else way.speedup(plain)
+    if way.name == LOADED:  # measured once, after the rounds
+        ratio = (plain.median or 0.0) / seconds
     return StepRow(way.name, images, seconds * 1e3, images / seconds, ratio, way.note)
 
 
-def _sentences(ways: list[_Way], images: int) -> list[str]:
-    medians = {way.name: _median(way) for way in ways}
-    bare, loop, loaded = (medians.get(name) for name in (BARE, LOOP, LOADED))
-    augmentation = medians[AUGMENTATION]
+def _sentences(ways: list[Way], images: int, mini_batches: int, every: int) -> list[str]:
+    medians = {way.name: way.median for way in ways}
+    ours, loop, loaded = (medians.get(name) for name in (OURS, LOOP, LOADED))
+    augmentation, population = medians[AUGMENTATION], medians[POPULATION]
     said = []
-    if bare and loop and augmentation:
+    if ours and loop and augmentation:
         said.append(
-            f"{images} images: the loop takes {loop / bare - 1:+.1%} over the bare step, of which "
-            f"{augmentation / bare:.1%} are the augmentation"
+            f"{images} images: the loop takes {loop / ours - 1:+.1%} over the step alone, of which "
+            f"{augmentation / ours:.1%} are the augmentation"
         )
     if loop and loaded:
         share = max(0.0, 1 - loop / loaded)
         said.append(f"{images} images: {share:.1%} of a step from the loader is loading")
+    if loop and population:
+        share = mini_batches * population / (every * loop)
+        said.append(
+            f"{images} images: population statistics (Algorithm 2) of {mini_batches} mini-batches "
+            f"every {every:,} updates cost {share:.2%} of the updates' time, without loading"
+        )
     return said
-
-
-def _limit(session: Session, images: int) -> tuple[float, str]:
-    """Seconds that no update can be faster than, by two measured rates; and the assumption."""
-    device, precision = session.device, session.machine.precision
-    size = session.config.network.image_size
-    operations = 2 * multiply_adds(session.network, size) * (1 + BACKWARD) * images
-    width = 2 if precision is Precision.bf16 else 4
-    values = feature_values(session.network, size) * images
-    _prepare(session.machine, device)()
-    rate, bandwidth = matrix_rate(device, precision), copy_rate(device)
-    products, memory = operations / rate, PASSES * values * width / bandwidth
-    return max(products, memory), (
-        f"products {products * 1e3:.3g} ms at {rate / 1e9:.4g} GFLOP/s ({precision.value}), memory "
-        f"{memory * 1e3:.3g} ms at {bandwidth / 1e9:.3g} GB/s ({PASSES} passes assumed)"
-    )
-
-
-def matrix_rate(device: torch.device, precision: Precision, repeats: int = 5) -> float:
-    """Floating-point operations a second of a large matrix product; the best of `repeats`."""
-    side = 8192 if device.type == "cuda" else 2048
-    dtype = torch.bfloat16 if precision is Precision.bf16 else torch.float32
-    one, other = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
-    return 2 * side**3 / _best(lambda: one @ other, device, repeats)
-
-
-def copy_rate(device: torch.device, repeats: int = 5) -> float:
-    """Bytes a second, read and written together, of a large copy; the best of `repeats`."""
-    count = 2**28 if device.type == "cuda" else 2**26
-    source = torch.zeros(count, device=device)
-    target = torch.empty_like(source)
-    return 2 * 4 * count / _best(lambda: target.copy_(source), device, repeats)
-
-
-def _best(action: Callable[[], object], device: torch.device, repeats: int) -> float:
-    seconds = []
-    for _ in range(repeats + 1):
-        _wait(device)
-        start = time.perf_counter()
-        action()
-        _wait(device)
-        seconds.append(time.perf_counter() - start)
-    return min(seconds[1:])
-
-
-def _named(machine: Machine) -> str:
-    names = ("compile", "cuda_graphs", "channels_last", "fused_update")
-    return ", ".join([machine.precision.value, *(name for name in names if getattr(machine, name))])

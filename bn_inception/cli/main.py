@@ -181,10 +181,9 @@ example:
 usage: bn-inception benchmark input data.root=FOLDER [data=NAME] [output=FILE.json] [key=value ...]
        bn-inception benchmark step [output=FILE.json] [key=value ...]
 
-input: images/s by number of workers of this package's loader, of torchvision's reference recipe,
-and of timm, webdataset and DALI where they are installed (pip install timm webdataset
-nvidia-dali-cuda120; skipped and said so otherwise), all on the same images of the data set; then
-what training at a given rate needs, and which side will wait.
+input: images/s by number of workers of this package's loader and of torchvision's reference recipe,
+on the same images of the data set; then what training at a given rate needs, and which side will
+wait.
 
   data=         imagenet | folder | tiny_imagenet | shards | synthetic   (default folder)
   output=       also write everything as JSON
@@ -194,8 +193,9 @@ what training at a given rate needs, and which side will wait.
   benchmark.step_images_per_second=   rate of training without input
   data.first_classes= data.on_error=fail|skip data.cache= data.cache_gib=
 
-step: ms an update of torchvision's plain loop, of ours with each piece turned on in turn, of the
-bare step and the whole loop, fed from the loader (with data=), and the limit by measured rates.
+step: ms an update of torchvision's plain loop, of ours with each piece turned on in turn, of our
+step alone and in the whole loop, fed from the loader (with data=); and what population statistics
+cost.
 
   recipe= scale=paper machine=auto|cpu|gpu machine.KEY= network.KEY= data= data.root=
   data.workers= data.first_classes= data.on_error=fail|skip data.backend=fast|pillow

@@ -28,7 +28,7 @@ def run(arguments: Sequence[str]) -> int:
     plain, overrides = split_positional(arguments)
     if plain:
         raise UserError(f"{plain[0]}: plan takes key=value only; see bn-inception plan --help")
-    from bn_inception.benchmark.plan import PlanSettings, lines, plan_runs, rows
+    from bn_inception.benchmark.plan import PlanSettings, forecast_runs, lines, rows
     from bn_inception.benchmark.rows import as_table, write_rows
     from bn_inception.data import DataKind, open_sources
     from bn_inception.record import describe
@@ -63,11 +63,11 @@ def run(arguments: Sequence[str]) -> int:
         sources = None
         if config.data.kind is not DataKind.synthetic:  # whose images say nothing of ImageNet's
             sources = world.agreed(lambda: open_sources(config.data))
-        planned = plan_runs(configs, own.plan, sources, world)
+        runs = forecast_runs(configs.values(), own.plan, sources, world)
     if not world.first:
         return 0
-    made = rows(planned)
-    print(as_table(made), "", *lines(planned, own.plan, sources, config.data), sep="\n")
+    made = rows(runs)
+    print(as_table(made), "", *lines(runs, own.plan, sources, config.data), sep="\n")
     if output is not None:
         about = describe("")
         del about["data_fingerprint"]

@@ -1,6 +1,6 @@
 """Training in fp32 and in bf16 from the same start, on the same batches: how far the losses part.
 
-    python scripts/precision_curves.py [key=value ...] [output=FILE.json]
+    python experiments/precision_curves.py [key=value ...] [output=FILE.json]
 
 Trains three runs with `bn-inception train`, in outputs/precision unless run.root= is given: fp32,
 bf16, and fp32 from another seed, which shows what a difference means that is no fault of a number

@@ -1,0 +1,97 @@
+"""How every benchmark takes time: ways to do the same work take turns, and medians are compared.
+
+A machine that is slow for a while is then slow for all ways. Ratios are taken within a round.
+"""
+
+import itertools
+import statistics
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+Stream = Generator[object, None, None]
+"""Endless; each `next` does one unit of work: an update, or a batch."""
+CPU = torch.device("cpu")
+
+
+@dataclass
+class Way:
+    """One way to do the work.
+
+    Attributes:
+        start: begins a stream; what it does before its first unit is not timed.
+        warm_up: units before the first that count: compilation, capture, memory, workers.
+        note: what the figure leaves out or holds beyond the rest.
+        failure: why there is no figure.
+        seconds: of one unit, a value a turn.
+    """
+
+    name: str
+    start: Callable[[], Stream]
+    warm_up: int = 1
+    note: str = ""
+    failure: str = ""
+    seconds: list[float] = field(default_factory=list)
+
+    @property
+    def median(self) -> float | None:
+        """Seconds of one unit; None where there is no figure."""
+        return statistics.median(self.seconds) if self.seconds else None
+
+    def speedup(self, reference: "Way") -> float | None:
+        """How many times as fast as `reference`: the median of the ratios within each round."""
+        pairs = list(zip(reference.seconds, self.seconds, strict=False))
+        return statistics.median(other / own for other, own in pairs) if pairs else None
+
+
+@contextmanager
+def timed(way: Way, units: int, device: torch.device) -> Iterator[None]:
+    """Add the seconds of one of `units` units done inside; nothing where they raise."""
+    _wait(device)
+    start = time.perf_counter()
+    yield
+    _wait(device)
+    way.seconds.append((time.perf_counter() - start) / units)
+
+
+def take_turn(way: Way, device: torch.device, *, untimed: int = 0, units: int = 0) -> None:
+    """Do `untimed` units, then `units` with the clock running; 0 units are not timed."""
+    with closing(way.start()) as stream:
+        for _ in range(untimed):
+            next(stream)
+        if units:
+            with timed(way, units, device):
+                for _ in range(units):
+                    next(stream)
+
+
+def each_other_way_round(ways: Sequence[Way], turn: int) -> Sequence[Way]:
+    """Forwards in even turns, backwards in odd ones: none always meets a warmer machine."""
+    return ways if turn % 2 == 0 else ways[::-1]
+
+
+def repeat(action: Callable[..., object], *arguments: Sequence[Any]) -> Stream:
+    """Call `action` for ever, with the next element of each of `arguments`, around and around."""
+    while True:
+        for given in zip(*arguments, strict=True) if arguments else [()]:
+            yield action(*given)
+
+
+def seconds_of(
+    action: Callable[[], object], device: torch.device, times: int, *, untimed: int = 1
+) -> list[float]:
+    """Seconds of each of `times` calls, after `untimed` ones that warm up."""
+    way = Way("", lambda: repeat(action))
+    take_turn(way, device, untimed=untimed)
+    for _ in itertools.repeat(None, times):
+        take_turn(way, device, units=1)
+    return way.seconds
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
