@@ -152,7 +152,9 @@ def test_the_papers_batch_needs_no_statement_and_another_has_one() -> None:
 
     assert said(BatchConfig(32), 1) is None
     x8 = said(BatchConfig(256, rate_factor=8), 1)
-    assert x8 is not None and "BN statistics over 32" in x8 and "rate 0.36 (batch.rate_factor 8)" in x8
+    assert (
+        x8 is not None and "BN statistics over 32" in x8 and "rate 0.36 (batch.rate_factor 8)" in x8
+    )
     two = said(BatchConfig(32), 2)
     assert two is not None and "16 each" in two and "synchronized over 2 processes" in two
     alone = said(BatchConfig(32, synchronized=False), 2)
