@@ -167,9 +167,8 @@ def test_help_needs_no_torch(tmp_path: Path) -> None:
 @pytest.mark.timeout(300)
 def test_three_ways_to_train_are_one_and_compare_reads_them(tmp_path: Path, images: Path) -> None:
     given = [*TINY, "train.steps=2", f"data.root={images}", f"run.root={tmp_path / 'outputs'}"]
-    scripts = REPOSITORY / "scripts"
     ways = {
-        "script": [str(scripts / "train.py")],
+        "script": [str(REPOSITORY / "scripts" / "train.py")],
         "module": ["-m", "bn_inception", "train"],
         "console": ["-c", "from bn_inception.cli.main import main; main()", "train"],
     }
@@ -182,7 +181,7 @@ def test_three_ways_to_train_are_one_and_compare_reads_them(tmp_path: Path, imag
     }
     assert records == {2}
     folders = [str(tmp_path / "outputs" / name) for name in ways]
-    result = run([str(scripts / "compare.py"), *folders, "output=comparison"], tmp_path)
+    result = run(["-m", "bn_inception", "compare", *folders, "output=comparison"], tmp_path)
     assert result.returncode == 0, result.stderr
     assert "Inception" in result.stdout
     for name in ("comparison.md", "comparison.json", "figure2.png", "figure2.svg"):
