@@ -55,6 +55,8 @@ def test_written_lines_are_the_documented_objects(tmp_path):
             "top1": 0.5,
             "top5": 0.75,
             "count": 50,
+            "statistics": None,
+            "population_batches": None,
         },
     ]
     assert read_metrics(path) == [train(10), validation(10)]
