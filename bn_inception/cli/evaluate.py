@@ -6,7 +6,6 @@ import sys
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,13 @@ import torch
 from bn_inception.cli.arguments import output_file, split_positional, take_print_config
 from bn_inception.cli.export import Which, checkpoint_file
 from bn_inception.cli.progress import ProgressBar
+from bn_inception.cli.statistics import (
+    Reported,
+    in_words,
+    mini_batches,
+    statistics_wanted,
+    with_population,
+)
 from bn_inception.config import compose, read_yaml, run_config, write_yaml
 from bn_inception.config.convert import checked
 from bn_inception.config.resume import MEANT_BEFORE
@@ -30,15 +36,8 @@ from bn_inception.evaluation import saved
 from bn_inception.evaluation.crops import CropSetting
 from bn_inception.evaluation.inference import Folding, Statistics, fold_checked
 from bn_inception.evaluation.multicrop import MultiCropResult, evaluate_crops
-from bn_inception.network import (
-    Inception,
-    Precision,
-    computing,
-    running_statistics,
-    set_precision,
-)
+from bn_inception.network import Precision, computing, set_precision
 from bn_inception.network.checkpoint import LoadedNetwork, load_network
-from bn_inception.network.population import population_statistics
 from bn_inception.record.interval import wilson_interval
 from bn_inception.training.population import PopulationBatches
 from bn_inception.training.session import choose_device
@@ -46,14 +45,6 @@ from bn_inception.training.settings import ProcessorConfig, RunConfig
 
 SHOWN_UNREADABLE = 5
 SHOWN_CONFUSED = 5
-
-
-class Reported(Enum):
-    """Statistics to report."""
-
-    running = "running"
-    population = "population"
-    both = "both"
 
 
 @dataclass
@@ -175,7 +166,8 @@ def _evaluate(config: EvaluateConfig, trained: RunConfig | None) -> None:
         _say(f"warning: {remark}")
     file = _checkpoint(config)
     loaded = load_network(file)
-    wanted = _wanted(config, trained, loaded, file)
+    given = config.evaluate.population_batches
+    wanted = statistics_wanted(config.statistics, given, trained, loaded, file)
     outputs = {statistics: _output(config, statistics) for statistics in wanted}
     sources = open_sources(config.data)
     for warning in [*sources.warnings, *_warnings(loaded, config.data.backend)]:
@@ -188,14 +180,18 @@ def _evaluate(config: EvaluateConfig, trained: RunConfig | None) -> None:
         f"{len(sources.validation):,} images, crops={setting.value} of {loaded.config.image_size}"
     )
     for statistics in wanted:
-        batches = _population_batches(config, trained, loaded, statistics)
+        batches = None
+        if statistics is Statistics.population:
+            batches = mini_batches(given, trained, loaded)
         evaluated, folding = network, None
         if statistics is Statistics.running:
             evaluated.load_state_dict(loaded.running_statistics, strict=False)
         elif batches != loaded.population_batches:
             assert trained is not None and batches is not None
-            evaluated = _over(batches, config, trained, sources, network, device)
-        print(f"\n{_said(statistics, batches, trained)}")
+            data = config.data
+            images = PopulationBatches(trained, sources.train, data, data.workers, batches)
+            evaluated = with_population(network, images, device)
+        print(f"\n{in_words(statistics, batches, trained)}")
         if config.evaluate.fold:
             folding = fold_checked(evaluated, sources.validation, device)
             _print_folding(folding)
@@ -336,79 +332,6 @@ def _require_same_classes(file: Path, loaded: LoadedNetwork, sources: Sources) -
                 f"checkpoint {file}: class {label} is {name} in training and {found} in the data; "
                 "give the data set it was trained on"
             )
-
-
-def _wanted(
-    config: EvaluateConfig, trained: RunConfig | None, loaded: LoadedNetwork, file: Path
-) -> list[Statistics | None]:
-    """The statistics to evaluate with, one after the other; None is a network without BN.
-
-    Where it is left open, those of the population; running ones where the checkpoint does not
-    carry others and there are no training images to take them from, as for imported weights.
-    """
-    if not running_statistics(loaded.network):
-        if config.statistics is None:
-            return [None]
-        raise UserError(
-            f"statistics: {config.statistics.value}, but {file} has no Batch Normalization whose "
-            "statistics could be taken; leave statistics out"
-        )
-    given = config.evaluate.population_batches
-    carried = loaded.population_batches is not None and given in (None, loaded.population_batches)
-    if config.statistics is None:
-        known = carried or given is not None or trained is not None
-        wanted = [Statistics.population if known else Statistics.running]
-    elif config.statistics is Reported.both:
-        # Population first: the running ones are then written over them.
-        wanted = [Statistics.population, Statistics.running]
-    else:
-        wanted = [Statistics(config.statistics.value)]
-    if Statistics.population in wanted and not carried and trained is None:
-        raise UserError(
-            "statistics: population needs the order and the augmentation of training; give "
-            "run=FOLDER of a training run, or statistics=running"
-        )
-    return list(wanted)
-
-
-def _population_batches(
-    config: EvaluateConfig,
-    trained: RunConfig | None,
-    loaded: LoadedNetwork,
-    statistics: Statistics | None,
-) -> int | None:
-    if statistics is not Statistics.population:
-        return None
-    given = config.evaluate.population_batches or loaded.population_batches
-    if given is not None:
-        return given
-    assert trained is not None
-    return trained.train.population_batches
-
-
-def _over(
-    batches: int,
-    config: EvaluateConfig,
-    trained: RunConfig,
-    sources: Sources,
-    network: Inception,
-    device: torch.device,
-) -> Inception:
-    """A copy with the statistics of as many mini-batches of training."""
-    images = PopulationBatches(trained, sources.train, config.data, config.data.workers, batches)
-    with closing(images.inputs(device)) as inputs:
-        result = population_statistics(network, inputs)
-    assert result is not None
-    return result
-
-
-def _said(statistics: Statistics | None, batches: int | None, trained: RunConfig | None) -> str:
-    if statistics is None:
-        return "no Batch Normalization"
-    if batches is None:
-        return f"statistics: {statistics.value}"
-    size = "" if trained is None else f" of {trained.batch.mini_batch}"
-    return f"statistics: population (BN Algorithm 2, {batches} mini-batches{size})"
 
 
 def _print_folding(folding: Folding) -> None:
