@@ -39,7 +39,8 @@ def main() -> None:
             _succeed(["evaluate", f"run={root}/{RUN}", "which=last", "statistics=both"])
             points.append({"step": step, **_both(Path(root) / RUN)})
     FOLDER.mkdir(exist_ok=True)
-    result = {"arguments": given, "recipe": "bn_x5", "scale": "cpu", "points": points}
+    named = [key for key in given if not key.startswith("data.root=")]
+    result = {"recipe": "bn_x5", "scale": "cpu", "given": named, "points": points}
     (FOLDER / "result.json").write_text(json.dumps(result, indent=1) + "\n")
     draw(points)
 
@@ -55,7 +56,7 @@ def _both(run: Path) -> dict[str, Any]:
     for statistics in ("running", "population"):
         path = run / "evaluation" / f"single-{statistics}-last.json"
         evaluation = json.loads(path.read_text())
-        found[statistics] = 1 - evaluation["top1_error"]
+        found[statistics] = round(1 - evaluation["top1_error"], 6)
         found["images"] = evaluation["count"]
     found["population_batches"] = evaluation["population_batches"]
     records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
