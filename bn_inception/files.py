@@ -12,7 +12,7 @@ from typing import IO, Any
 from bn_inception.errors import UserError
 
 MAX_JSON_BYTES = 1 << 28
-"""The largest JSON file that is read; ImageNet's shards are described in a quarter of a megabyte."""
+"""The largest JSON file that is read; what describes ImageNet's shards has a third of a MB."""
 
 
 def first_line(error: BaseException) -> str:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from bn_inception.data.photometric import (
+from bn_inception.data.pixels.photometric import (
     BRIGHTNESS,
     Photometric,
     draw_factors,

@@ -30,7 +30,7 @@ Box = tuple[float, float, float, float]
 
 
 class Picture(Protocol):
-    """An image that can be cut; `data.backend` makes them."""
+    """An image that can be cut; `pixels.backend` makes them."""
 
     @property
     def width(self) -> int:

@@ -7,13 +7,11 @@ through the code that ImageNet goes through.
 """
 
 import colorsys
-import fcntl
 import hashlib
 import io
 import logging
 import math
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -22,7 +20,9 @@ import PIL
 from numpy.random import Generator, Philox, SeedSequence
 from PIL import Image, ImageDraw
 
+from bn_inception.data.intake import marked
 from bn_inception.errors import UserError
+from bn_inception.files import first_line, locked
 
 VERSION = 1  # raised with any change to what is drawn: the images of a version never change
 SIDE = 64
@@ -54,22 +54,23 @@ def prepare(cache: Path) -> Path:
         UserError: the cache folder cannot be written.
     """
     folder = cache / f"synthetic-v{VERSION}-{_settings_checksum()}"
+    partial = folder.with_name(folder.name + ".partial")
     try:
         if _intact(folder):
             return folder
         cache.mkdir(parents=True, exist_ok=True)
-        with open(cache / "synthetic.lock", "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # released with the file, also by a killed process
+        with locked(cache / "synthetic.lock"):
             if not _intact(folder):
                 _log.info("drawing the synthetic data set into %s (about six seconds)", folder)
-                partial = folder.with_name(folder.name + ".partial")
-                shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
+                for old in (folder, partial):  # damaged; of a process that was killed
+                    marked.refuse_foreign(old, "data.cache")
+                    marked.remove(old)
+                marked.make(partial)
                 _write(partial)
-                shutil.rmtree(folder, ignore_errors=True)
                 os.rename(partial, folder)
     except OSError as error:
         raise UserError(
-            f"data.cache: {cache} cannot hold the synthetic data set: {error.strerror}; "
+            f"data.cache: {cache} cannot hold the synthetic data set: {first_line(error)}; "
             "set data.cache=FOLDER to a local folder with 20 MB free"
         ) from error
     return folder

@@ -16,16 +16,16 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image, features
 
-from bn_inception.data import jpeg
-from bn_inception.data.crops import Box, Picture
-from bn_inception.data.decode import MAX_PIXELS, decode
+from bn_inception.data.pixels import jpeg
+from bn_inception.data.pixels.crops import Box, Picture
+from bn_inception.data.pixels.decode import MAX_PIXELS, decode
 
 
 class Backend(Enum):
     """Who decodes and resizes.
 
     `pillow`: Pillow does both. The reference.
-    `fast`: simplejpeg decodes plain JPEGs, and of them what the crop needs (`data.jpeg`); Pillow
+    `fast`: simplejpeg decodes plain JPEGs, and of them what the crop needs (`pixels.jpeg`); Pillow
     decodes everything else; cykooz_resizer (Rust, SIMD) resizes.
     """
 
