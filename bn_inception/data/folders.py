@@ -7,13 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from bn_inception.data.config import DataConfig, DataKind
-from bn_inception.data.source import (
-    SUFFIXES,
-    FolderSource,
-    PackedNames,
-    class_order,
-    is_image,
-)
+from bn_inception.data.source import SUFFIXES, FolderSource, PackedNames, class_order, is_image
 from bn_inception.errors import UserError
 from bn_inception.files import first_line
 from bn_inception.paper import results

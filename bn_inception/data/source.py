@@ -151,11 +151,7 @@ class FolderSource(NamedImages):
     """
 
     def __init__(
-        self,
-        folder: str,
-        classes: tuple[str, ...],
-        names: PackedNames,
-        labels: NDArray[np.int64],
+        self, folder: str, classes: tuple[str, ...], names: PackedNames, labels: NDArray[np.int64]
     ) -> None:
         super().__init__(classes, labels, names)
         self._folder = os.fsencode(folder)

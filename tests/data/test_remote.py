@@ -17,14 +17,7 @@ from shard_server import ShardServer
 from small_runs import TINY, write_images
 
 from bn_inception.cli.main import dispatch
-from bn_inception.data import (
-    DataConfig,
-    DataKind,
-    OnError,
-    Sources,
-    open_sources,
-    remote,
-)
+from bn_inception.data import DataConfig, DataKind, OnError, Sources, open_sources, remote
 from bn_inception.data.intake.audit import audit
 from bn_inception.data.intake.prepare import PrepareConfig, prepare
 from bn_inception.data.loader import training_batches, validation_batches

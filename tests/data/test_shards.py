@@ -15,13 +15,7 @@ import pytest
 import torch
 
 from bn_inception.data import DataConfig, DataKind, OnError, Sources, open_sources
-from bn_inception.data.description import (
-    COLUMNS,
-    ORIGINAL,
-    ShardMeta,
-    file_sha256,
-    member_key,
-)
+from bn_inception.data.description import COLUMNS, ORIGINAL, ShardMeta, file_sha256, member_key
 from bn_inception.data.intake.audit import audit
 from bn_inception.data.intake.prepare import PrepareConfig, prepare
 from bn_inception.data.loader import training_batches, validation_batches
@@ -57,10 +51,7 @@ def both(image_folder: MakeFolder, tmp_path: Path) -> tuple[Path, Path]:
 
 def test_the_same_images_in_the_same_order(both: tuple[Path, Path]) -> None:
     folder, shards = opened(both[0], DataKind.folder), opened(both[1])
-    for one, other in (
-        (folder.train, shards.train),
-        (folder.validation, shards.validation),
-    ):
+    for one, other in ((folder.train, shards.train), (folder.validation, shards.validation)):
         assert one.classes == other.classes == ("n01", "n02", "n10")
         assert len(one) == len(other)
         np.testing.assert_array_equal(one.labels, other.labels)

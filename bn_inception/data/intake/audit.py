@@ -126,10 +126,7 @@ def _class_order(classes: tuple[str, ...]) -> str:
 
 def _counts(both: dict[str, ImageSource]) -> list[str]:
     """What differs from ImageNet (ILSVRC 2012)."""
-    expected = {
-        "train": results.IMAGENET_TRAIN_IMAGES,
-        "val": results.IMAGENET_VALIDATION_IMAGES,
-    }
+    expected = {"train": results.IMAGENET_TRAIN_IMAGES, "val": results.IMAGENET_VALIDATION_IMAGES}
     problems = [
         f"{split} holds {len(source):,} images, ImageNet has {expected[split]:,}"
         for split, source in both.items()

@@ -98,10 +98,7 @@ def draw(name: str, split: str, index: int) -> Image.Image:
     mask = Image.new("L", (side, side))
     radius = side * _uniform(random, 0.24, 0.42)
     room = side / 2 - radius * 0.85
-    centre = (
-        side / 2 + _uniform(random, -room, room),
-        side / 2 + _uniform(random, -room, room),
-    )
+    centre = (side / 2 + _uniform(random, -room, room), side / 2 + _uniform(random, -room, room))
     CLASSES[name](random, ImageDraw.Draw(mask), centre, radius)
     canvas.paste(_gradient(random, side, front, _shade(random, front)), mask=mask)
     if random.random() < 0.3:
@@ -271,11 +268,7 @@ def _crescent(random: Generator, pen: ImageDraw.ImageDraw, centre: Point, radius
 
 
 def _polygon(
-    random: Generator,
-    pen: ImageDraw.ImageDraw,
-    centre: Point,
-    radius: float,
-    points: list[Point],
+    random: Generator, pen: ImageDraw.ImageDraw, centre: Point, radius: float, points: list[Point]
 ) -> None:
     pen.polygon(_turned(points, centre, radius, _angle(random)), fill=255)
 
