@@ -28,28 +28,22 @@ class OnError(Enum):
 
 @dataclass
 class DataConfig:
-    """Which images, and how many processes read them.
+    """Which images, and how many processes read them."""
 
-    Attributes:
-        kind: `folder` is ImageNet's layout; `imagenet` the same with ImageNet's counts checked;
-            `tiny_imagenet` also takes that set's original layout; `shards` is what `bn-inception
-            prepare` makes; `synthetic` is drawn by this package into `cache`.
-        root: the folder that holds train/ and val/, or the shards; for shards, any URL that fsspec
-            knows, too; must be null for `synthetic`.
-        cache: where `synthetic` writes its images, once, and shards that come from a URL.
-        first_classes: only the first N classes in label order; null for all.
-        workers: processes that read images; 0 reads in the main process; null chooses by cores.
-        on_error: what happens at an image that cannot be read.
-        backend: who decodes and resizes.
-    """
-
+    # `folder` is ImageNet's layout; `imagenet` the same with ImageNet's counts checked;
+    # `tiny_imagenet` also takes that set's original layout; `shards` is what `bn-inception
+    # prepare` makes; `synthetic` is drawn by this package into `cache`
     kind: DataKind = DataKind.synthetic
+    # the folder that holds train/ and val/, or the shards; for shards, any URL that fsspec
+    # knows, too; must be null for `synthetic`
     root: str | None = None
+    # where `synthetic` writes its images, once, and shards that come from a URL
     cache: str = "~/.cache/bn-inception"
-    first_classes: int | None = None
+    first_classes: int | None = None  # only the first N classes in label order; null for all
+    # processes that read images; 0 reads in the main process; null chooses by cores
     workers: int | None = None
-    on_error: OnError = OnError.fail
-    backend: Backend = Backend.fast
+    on_error: OnError = OnError.fail  # what happens at an image that cannot be read
+    backend: Backend = Backend.fast  # who decodes and resizes
 
     def __post_init__(self) -> None:
         if self.root is not None:

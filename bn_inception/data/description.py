@@ -56,31 +56,18 @@ def member_key(index: int, name: bytes) -> str:
 
 @dataclass
 class ShardMeta:
-    """What `<split>.json` holds.
+    """What `<split>.json` holds."""
 
-    Attributes:
-        split: "train" or "val".
-        classes: names in label order.
-        images: number of images.
-        shard_size: images in every shard but the last.
-        encoding: `ORIGINAL`, or how the images were encoded again.
-        source_fingerprint: of the images the shards were made of.
-        fingerprint: of the images in the shards; the same if the encoding is the original.
-        shard_bytes: size of every shard.
-        shard_sha256: SHA-256 of every shard.
-        index_sha256: SHA-256 of every column's file.
-    """
-
-    split: str
-    classes: list[str]
-    images: int
-    shard_size: int
-    encoding: str
-    source_fingerprint: str
-    fingerprint: str
-    shard_bytes: list[int] = field(default_factory=list)
-    shard_sha256: list[str] = field(default_factory=list)
-    index_sha256: dict[str, str] = field(default_factory=dict)
+    split: str  # "train" or "val"
+    classes: list[str]  # names in label order
+    images: int  # number of images
+    shard_size: int  # images in every shard but the last
+    encoding: str  # `ORIGINAL`, or how the images were encoded again
+    source_fingerprint: str  # of the images the shards were made of
+    fingerprint: str  # of the images in the shards; the same if the encoding is the original
+    shard_bytes: list[int] = field(default_factory=list)  # size of every shard
+    shard_sha256: list[str] = field(default_factory=list)  # SHA-256 of every shard
+    index_sha256: dict[str, str] = field(default_factory=dict)  # SHA-256 of every column's file
     order: str = "stored_order(images)"
     format: str = FORMAT
     version: int = VERSION

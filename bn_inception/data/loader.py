@@ -37,35 +37,22 @@ TrainingRequest = tuple[int, NDArray[np.int64], NDArray[np.int64]]
 
 
 class TrainingBatch(NamedTuple):
-    """One step's images.
+    """One step's images."""
 
-    Attributes:
-        images: uint8 (N, 3, S, S), in channels_last memory.
-        factors: float32 (N, K), for `photometric.to_input`.
-        labels: int64 (N,).
-        replaced: (name, reason) of every unreadable image whose place the next readable one took.
-    """
-
-    images: Tensor
-    factors: Tensor
-    labels: Tensor
+    images: Tensor  # uint8 (N, 3, S, S), in channels_last memory
+    factors: Tensor  # float32 (N, K), for `photometric.to_input`
+    labels: Tensor  # int64 (N,)
+    # (name, reason) of every unreadable image whose place the next readable one took
     replaced: list[tuple[str, str]]
 
 
 class ValidationBatch(NamedTuple):
-    """Consecutive held-out images; the last batch may be smaller.
+    """Consecutive held-out images; the last batch may be smaller."""
 
-    Attributes:
-        images: uint8 (N, 3, S, S), in channels_last memory; zeros where unreadable.
-        labels: int64 (N,).
-        readable: bool (N,); an unreadable image stays in the batch, to be counted as an error.
-        unreadable: (name, reason) of each that is not readable.
-    """
-
-    images: Tensor
-    labels: Tensor
-    readable: Tensor
-    unreadable: list[tuple[str, str]]
+    images: Tensor  # uint8 (N, 3, S, S), in channels_last memory; zeros where unreadable
+    labels: Tensor  # int64 (N,)
+    readable: Tensor  # bool (N,); an unreadable image stays in the batch, to be counted as an error
+    unreadable: list[tuple[str, str]]  # (name, reason) of each that is not readable
 
 
 def training_batches(

@@ -25,15 +25,11 @@ _CACHED_EPOCHS = 2  # a batch may straddle an epoch's end
 
 @dataclass
 class OrderConfig:
-    """How training images are ordered.
+    """How training images are ordered."""
 
-    Attributes:
-        within_shard_shuffling: permute images inside each shard, anew every epoch.
-        shard_size: images in a shard; 1251 puts ImageNet's 1,281,167 into 1024 full shards but for
-            the last (1024 shards are what Google's public ImageNet scripts write).
-    """
-
-    within_shard_shuffling: bool = True
+    within_shard_shuffling: bool = True  # permute images inside each shard, anew every epoch
+    # images in a shard; 1251 puts ImageNet's 1,281,167 into 1024 full shards but for the
+    # last (1024 shards are what Google's public ImageNet scripts write)
     shard_size: int = 1251
 
     def __post_init__(self) -> None:

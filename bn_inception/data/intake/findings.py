@@ -17,72 +17,44 @@ KINDS = {
 
 
 class Finding(NamedTuple):
-    """One odd image.
+    """One odd image."""
 
-    Attributes:
-        split: "train" or "val".
-        name: where it lies.
-        kind: one of `KINDS`.
-        detail: one line, such as the decoder's reason.
-    """
-
-    split: str
-    name: str
-    kind: str
-    detail: str
+    split: str  # "train" or "val"
+    name: str  # where it lies
+    kind: str  # one of `KINDS`
+    detail: str  # one line, such as the decoder's reason
 
 
 @dataclass
 class SplitAudit:
-    """What one split holds.
+    """What one split holds."""
 
-    Attributes:
-        images: their number.
-        readable: how many could be decoded.
-        smallest_class, largest_class: images in it.
-        mean_bytes: of an encoded image.
-        mean_width, mean_height: pixels, of the readable ones, as stored.
-        formats: images by format, such as "JPEG".
-        modes: images by pixel format, such as "RGB", "L" (greyscale), "CMYK".
-        sha256: over the SHA-256 of every image's bytes, in the order of the indices.
-    """
-
-    images: int
-    readable: int
-    smallest_class: int
+    images: int  # their number
+    readable: int  # how many could be decoded
+    smallest_class: int  # images in it
     largest_class: int
-    mean_bytes: float
-    mean_width: float
+    mean_bytes: float  # of an encoded image
+    mean_width: float  # pixels, of the readable ones, as stored
     mean_height: float
-    formats: dict[str, int]
-    modes: dict[str, int]
-    sha256: str
+    formats: dict[str, int]  # images by format, such as "JPEG"
+    modes: dict[str, int]  # images by pixel format, such as "RGB", "L" (greyscale), "CMYK"
+    sha256: str  # over the SHA-256 of every image's bytes, in the order of the indices
 
 
 @dataclass
 class Audit:
-    """What a data set holds, and what is wrong with it.
+    """What a data set holds, and what is wrong with it."""
 
-    Attributes:
-        kind: of the data set, as in data=.
-        root: where it lies.
-        classes: their number.
-        class_order: how labels follow from names, with the first and last.
-        fingerprint: as in the record of every run on this data: "<train>+<val>".
-        splits: by name, "train" and "val".
-        findings: every odd image.
-        duplicates: groups of names of one content that are in train and val both.
-        problems: what must not be, one line each; empty for a sound data set.
-    """
-
-    kind: str
-    root: str | None
-    classes: int
-    class_order: str
-    fingerprint: str
-    splits: dict[str, SplitAudit] = field(default_factory=dict)
-    findings: list[Finding] = field(default_factory=list)
+    kind: str  # of the data set, as in data=
+    root: str | None  # where it lies
+    classes: int  # their number
+    class_order: str  # how labels follow from names, with the first and last
+    fingerprint: str  # as in the record of every run on this data: "<train>+<val>"
+    splits: dict[str, SplitAudit] = field(default_factory=dict)  # by name, "train" and "val"
+    findings: list[Finding] = field(default_factory=list)  # every odd image
+    # groups of names of one content that are in train and val both
     duplicates: list[dict[str, list[str]]] = field(default_factory=list)
+    # what must not be, one line each; empty for a sound data set
     problems: list[str] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:

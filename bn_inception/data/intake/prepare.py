@@ -36,24 +36,16 @@ LAYOUTS = (
 
 @dataclass
 class PrepareConfig:
-    """What is made of what.
+    """What is made of what."""
 
-    Attributes:
-        source: a folder in one of `LAYOUTS`.
-        target: the folder that the shards are written to.
-        shorter_side: encode images again whose shorter side is longer than this, in pixels; None
-            keeps every image's own bytes.
-        quality: JPEG quality of those, 1 to 100; None is `DEFAULT_QUALITY`.
-        shard_size: images in a shard.
-        workers: processes; 0 works in this one, None is as many as cores.
-    """
-
-    source: str
-    target: str
+    source: str  # a folder in one of `LAYOUTS`
+    target: str  # the folder that the shards are written to
+    # encode images again whose shorter side is longer than this, in pixels; None keeps
+    # every image's own bytes
     shorter_side: int | None = None
-    quality: int | None = None
-    shard_size: int = 1251
-    workers: int | None = None
+    quality: int | None = None  # JPEG quality of those, 1 to 100; None is `DEFAULT_QUALITY`
+    shard_size: int = 1251  # images in a shard
+    workers: int | None = None  # processes; 0 works in this one, None is as many as cores
 
     def __post_init__(self) -> None:
         for key, value in (("source", self.source), ("target", self.target)):
@@ -82,27 +74,17 @@ class PrepareConfig:
 
 @dataclass(frozen=True)
 class Prepared:
-    """What became of one split.
+    """What became of one split."""
 
-    Attributes:
-        split: "train" or "val".
-        images: in all its shards.
-        shards: how many there are.
-        bytes: of all shards.
-        written: images of the shards that this call wrote; the others were there and were checked.
-        written_bytes: of those shards.
-        seconds: that writing took.
-        processes: that wrote.
-    """
-
-    split: str
-    images: int
-    shards: int
-    bytes: int
+    split: str  # "train" or "val"
+    images: int  # in all its shards
+    shards: int  # how many there are
+    bytes: int  # of all shards
+    # images of the shards that this call wrote; the others were there and were checked
     written: int
-    written_bytes: int
-    seconds: float
-    processes: int
+    written_bytes: int  # of those shards
+    seconds: float  # that writing took
+    processes: int  # that wrote
 
 
 def prepare(

@@ -12,15 +12,10 @@ _JPEG_SIDE = 65_500  # libjpeg's JPEG_MAX_DIMENSION
 
 @dataclass(frozen=True)
 class Recompression:
-    """Images encoded again, smaller.
+    """Images encoded again, smaller."""
 
-    Attributes:
-        shorter_side: in pixels; images whose shorter side is not longer keep their own bytes.
-        quality: of the JPEG, 1 to 100.
-    """
-
-    shorter_side: int
-    quality: int
+    shorter_side: int  # in pixels; images whose shorter side is not longer keep their own bytes
+    quality: int  # of the JPEG, 1 to 100
 
     def describe(self) -> str:
         """All that the result depends on, versions included."""

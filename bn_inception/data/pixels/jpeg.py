@@ -34,42 +34,26 @@ _CONTEXT = 4
 
 @dataclass(frozen=True, slots=True)
 class Jpeg:
-    """Where things are in a plain JPEG.
+    """Where things are in a plain JPEG."""
 
-    Attributes:
-        width: in pixels.
-        height: in pixels.
-        unit: width and height in pixels of an MCU, the unit in which a scan is coded.
-        restart: MCUs between restart markers; 0 for none.
-        sequential: baseline or extended, all components in one scan.
-        size_at: offset of the height (two bytes), which the width follows.
-        scan_at: offset of the coded data.
-    """
-
-    width: int
-    height: int
-    unit: tuple[int, int]
-    restart: int
-    sequential: bool
-    size_at: int
-    scan_at: int
+    width: int  # in pixels
+    height: int  # in pixels
+    unit: tuple[int, int]  # width and height in pixels of an MCU, the unit in which a scan is coded
+    restart: int  # MCUs between restart markers; 0 for none
+    sequential: bool  # baseline or extended, all components in one scan
+    size_at: int  # offset of the height (two bytes), which the width follows
+    scan_at: int  # offset of the coded data
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A JPEG stream that holds a rectangle of an image.
+    """A JPEG stream that holds a rectangle of an image."""
 
-    Attributes:
-        stream: to be decoded.
-        left: where its left edge lies in the image.
-        top: likewise its top.
-        intact: whether a sound stream is decoded without a complaint; a lowered height makes the
-            decoder complain about the data that are left over.
-    """
-
-    stream: bytes | bytearray
-    left: int
-    top: int
+    stream: bytes | bytearray  # to be decoded
+    left: int  # where its left edge lies in the image
+    top: int  # likewise its top
+    # whether a sound stream is decoded without a complaint; a lowered height makes the
+    # decoder complain about the data that are left over
     intact: bool
 
 
