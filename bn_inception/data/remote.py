@@ -11,7 +11,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -27,14 +27,13 @@ PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 STALLED_SECONDS = 30.0
 """Without a byte: the connection is taken for broken."""
 
-LEAST_RATE = 100_000
-"""Bytes a second, in the mean of a file beyond the first minute: less is taken for broken."""
+FIRST_SECONDS, LEAST_RATE = 60.0, 100_000
+"""Seconds that a file may take, and bytes for each second more; slower is taken for broken."""
 
 MAX_DESCRIPTION_BYTES, MAX_COLUMN_BYTES = 1 << 26, 1 << 33
 """Sizes that no description tells; ImageNet's are 0.3 and 40 MB."""
 
-FIRST_SECONDS = 60.0
-_OPENING_PAUSES = 2  # a mistyped address is named in seconds; nothing has been done yet
+_OPENING_TRIES = 3  # a mistyped address is named in seconds; nothing has been done yet
 
 
 class RemoteShardFiles(ShardFiles):
@@ -50,13 +49,13 @@ class RemoteShardFiles(ShardFiles):
     """
 
     def __init__(self, cache: str, url: str, split: str) -> None:
-        self.folder, self.split, self.cache = url.rstrip("/"), split, cache
+        self.folder, self.split, self.cache = url.rstrip("/"), split, Path(cache)
         description = f"{self.folder}/{split}.json"
-        with _writing(cache), TemporaryDirectory(dir=_made(cache)) as folder:
+        with _writing(self.cache), TemporaryDirectory(dir=self.cache) as folder:
             path = f"{folder}/{split}.json"
             try:
-                _download(description, path, MAX_DESCRIPTION_BYTES, PAUSES[:_OPENING_PAUSES])
-            except _Missing:
+                _download(description, path, MAX_DESCRIPTION_BYTES, PAUSES[: _OPENING_TRIES - 1])
+            except FileNotFoundError:
                 raise UserError(
                     f"data.root: {self.folder} has no {split}.json: no finished shards; make them "
                     "with bn-inception prepare source=IMAGES target=FOLDER and copy the folder "
@@ -67,65 +66,32 @@ class RemoteShardFiles(ShardFiles):
     def column(self, name: str) -> str:
         """Local path of a column's file; it is fetched where it is missing."""
         digest = self.meta.index_sha256[name]
-        path = f"{self.cache}/{self.split}.{name}.{digest[:16]}.npy"
+        path = self.cache / f"{self.split}.{name}.{digest[:16]}.npy"
         _fetch(f"{self.folder}/{column_file(self.split, name)}", path, None, digest)
-        return path
+        return str(path)
 
     def shards(self) -> list[str]:
         """URLs of the shards."""
         return [f"{self.folder}/{file}" for file in self.meta.shard_files()]
 
-    def reader(self) -> "CachedReader":
-        """Reads the shards, which are fetched when they are first read."""
-        return CachedReader(self)
+    def reader(self) -> FileReader:
+        """Reads the shards; each is fetched before it is opened."""
+        paths = [str(self._path(shard)) for shard in range(len(self.meta.shard_bytes))]
+        return FileReader(paths, self.shards(), self._fetch_shard)
 
+    def _path(self, shard: int) -> Path:
+        return self.cache / f"{self.split}-{shard:06d}.{self.meta.shard_sha256[shard][:16]}.tar"
 
-class CachedReader:
-    """Reads pieces of remote shards; see `shards.Reader`.
-
-    Args:
-        files: of the split.
-    """
-
-    def __init__(self, files: RemoteShardFiles) -> None:
-        self._urls, meta = files.shards(), files.meta
-        self._expected = list(zip(meta.shard_bytes, meta.shard_sha256, strict=True))
-        names = (f"{files.split}-{n:06d}.{d[:16]}.tar" for n, d in enumerate(meta.shard_sha256))
-        self._paths = [f"{files.cache}/{name}" for name in names]
-        self._here = FileReader(self._paths)
-
-    def path(self, file: int) -> str:
-        """A shard's URL."""
-        return self._urls[file]
-
-    def read(self, file: int, offset: int, length: int) -> bytes:
-        """`length` bytes of a shard from `offset` on.
-
-        Raises:
-            UserError: the shard cannot be fetched, or the local disk fails: no image is to blame.
-        """
-        path, (size, sha256) = self._paths[file], self._expected[file]
-        try:
-            if not _is_whole(path, size, sha256):
-                self._here.close()  # of a file that was not whole
-                _fetch(self._urls[file], path, size, sha256)
-            return self._here.read(file, offset, length)
-        except OSError as error:
-            raise UserError(
-                f"data.cache: {path} cannot be read ({first_line(error)}); check the disk, or "
-                "give another folder"
-            ) from error
-
-
-class _Missing(UserError):
-    """There is no such file."""
+    def _fetch_shard(self, shard: int) -> None:
+        size, sha256 = self.meta.shard_bytes[shard], self.meta.shard_sha256[shard]
+        _fetch(self.shards()[shard], self._path(shard), size, sha256)
 
 
 class _Differs(Exception):
     """What came is not what was asked for."""
 
 
-def _fetch(url: str, path: str, size: int | None, sha256: str) -> None:
+def _fetch(url: str, path: Path, size: int | None, sha256: str) -> None:
     """Copy a remote file to `path`, unless it is there; one process does, others wait for it.
 
     Args:
@@ -137,7 +103,7 @@ def _fetch(url: str, path: str, size: int | None, sha256: str) -> None:
     Raises:
         UserError: it cannot be had, or differs at every try; the cache cannot be written.
     """
-    part, folder = f"{path}.part", Path(path).parent
+    part, folder = f"{path}.part", path.parent
 
     def check() -> None:
         found = os.path.getsize(part)
@@ -146,38 +112,35 @@ def _fetch(url: str, path: str, size: int | None, sha256: str) -> None:
         if file_sha256(part) != sha256:
             raise _Differs("the bytes that came have another SHA-256 than the description says")
 
-    with _writing(folder), locked(Path(_made(folder / "locks"), Path(path).name)):
-        if _is_whole(path, size, sha256):
-            return
+    with _writing(folder / "locks"), locked(folder / "locks" / path.name):
+        with suppress(FileNotFoundError):
+            whole = file_sha256(path) == sha256 if size is None else path.stat().st_size == size
+            if whole:
+                return
         try:
             _download(url, part, size or MAX_COLUMN_BYTES, PAUSES, check)
             with open(part, "rb") as file:
                 os.fsync(file.fileno())
             os.replace(part, path)
+        except FileNotFoundError as error:
+            raise UserError(
+                f"data.root: {url} does not exist; copy all files of the split there, then go on "
+                "with run.resume=true"
+            ) from error
         finally:
             Path(part).unlink(missing_ok=True)  # the lock's holder alone has written it
         sync_folder(folder)
 
 
-def _is_whole(path: str, size: int | None, sha256: str) -> bool:
-    try:
-        return file_sha256(path) == sha256 if size is None else os.stat(path).st_size == size
-    except FileNotFoundError:
-        return False
-
-
-def _made(folder: str | Path) -> str:
-    os.makedirs(folder, exist_ok=True)
-    return str(folder)
-
-
 @contextmanager
-def _writing(cache: str | Path) -> Iterator[None]:
+def _writing(folder: Path) -> Iterator[None]:
+    """Make a folder of the cache; say in one line where it cannot be written."""
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         yield
     except OSError as error:
         raise UserError(
-            f"data.cache: {cache} cannot be written ({first_line(error)}); free space there, or "
+            f"data.cache: {folder} cannot be written ({first_line(error)}); free space there, or "
             "give another folder"
         ) from error
 
@@ -199,7 +162,8 @@ def _download(
         check: raises `_Differs` where the file is not what it should be.
 
     Raises:
-        UserError: it fails for good: missing, forbidden, or broken at every try.
+        FileNotFoundError: nothing lies there.
+        UserError: it fails for good: forbidden, or broken at every try.
         OSError: `path` cannot be written.
     """
     for pause in (*pauses, None):
@@ -207,7 +171,7 @@ def _download(
             _copy(url, path, limit)
             check()
             return
-        except UserError:
+        except (UserError, FileNotFoundError):
             raise
         except Exception as error:
             # Every file system has exceptions of its own; what they share is no base class.
@@ -216,26 +180,20 @@ def _download(
                 error.filename == path or error.errno in (errno.ENOSPC, errno.EDQUOT)
             ):
                 raise
-            if isinstance(error, FileNotFoundError):
-                raise _Missing(
-                    f"data.root: {url} does not exist; copy all files of the split there, then go "
-                    "on with run.resume=true"
+            final = isinstance(error, PermissionError) or _is_refusal(error)
+            if pause is None or final:
+                tried = "" if final else f" after {len(pauses) + 1} tries"
+                raise UserError(
+                    f"data.root: {url} cannot be read{tried} ({_reason(error)}); check the "
+                    "address, the network and your rights there, then go on with run.resume=true"
                 ) from error
-            if pause is not None and not _is_final(error):
-                time.sleep(pause)
-                continue
-            tried = "" if _is_final(error) else f" after {len(pauses) + 1} tries"
-            raise UserError(
-                f"data.root: {url} cannot be read{tried} ({_reason(error)}); check the address, "
-                "the network and your rights there, then go on with run.resume=true"
-            ) from error
+            time.sleep(pause)
 
 
-def _is_final(error: Exception) -> bool:
+def _is_refusal(error: Exception) -> bool:
     """Whether a server answered that it will not (HTTP 4xx), but for "later" and "too many"."""
     status = getattr(error, "status", None)
-    refused = isinstance(status, int) and 400 <= status < 500
-    return isinstance(error, PermissionError) or (refused and status not in (408, 425, 429))
+    return isinstance(status, int) and 400 <= status < 500 and status not in (408, 425, 429)
 
 
 def _reason(error: Exception) -> str:
@@ -247,15 +205,9 @@ def _copy(url: str, path: str, limit: int) -> None:
     """One try of `_download`; raises whatever the file system has for what went wrong."""
     seconds = FIRST_SECONDS + limit / LEAST_RATE
     filesystem, place = _filesystem(url)
-    # A server that says nothing, or a byte now and then, is not waited for.
-    deadline = {"timeout": seconds} if getattr(filesystem, "async_impl", False) else {}
-    callback = _bounded(limit, time.monotonic() + seconds)
-    filesystem.get_file(place, path, callback=callback, **deadline)
-
-
-def _bounded(limit: int, until: float) -> Any:
-    """A callback that ends a download that is longer, or takes longer, than it may."""
     import fsspec.callbacks
+
+    until = time.monotonic() + seconds
 
     class Bounded(fsspec.callbacks.Callback):  # type: ignore[misc]
         def relative_update(self, inc: int = 1) -> None:
@@ -265,7 +217,9 @@ def _bounded(limit: int, until: float) -> Any:
             if time.monotonic() > until:
                 raise _Differs(f"{self.value:,} bytes came, too slowly")
 
-    return Bounded()
+    # A server that says nothing, or a byte now and then, is not waited for.
+    deadline = {"timeout": seconds} if getattr(filesystem, "async_impl", False) else {}
+    filesystem.get_file(place, path, callback=Bounded(), **deadline)
 
 
 def _filesystem(url: str) -> tuple[Any, str]:
@@ -282,9 +236,8 @@ def _filesystem(url: str) -> tuple[Any, str]:
             import aiohttp
 
             # Its default allows five minutes for a whole shard, however well it comes along.
-            timeout = aiohttp.ClientTimeout(
-                total=None, sock_connect=STALLED_SECONDS, sock_read=STALLED_SECONDS
-            )
+            stalled = {"sock_connect": STALLED_SECONDS, "sock_read": STALLED_SECONDS}
+            timeout = aiohttp.ClientTimeout(total=None, **stalled)
             options["client_kwargs"] = {"timeout": timeout}
         filesystem, path = fsspec.core.url_to_fs(url, **options)
     except ImportError as error:

@@ -17,7 +17,7 @@ Shard s holds `stored_order(images)[s * shard_size : (s + 1) * shard_size]`, so 
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,16 +42,6 @@ from bn_inception.files import first_line
 _OPEN_FILES = 64
 
 
-class Reader(Protocol):
-    """Reads pieces of files by number."""
-
-    def path(self, file: int) -> str:
-        """What a person needs to find a file."""
-
-    def read(self, file: int, offset: int, length: int) -> bytes:
-        """`length` bytes from `offset` on; OSError where they cannot be had."""
-
-
 class FileReader:
     """Reads pieces of files by position; cheap to pickle, safe in forked processes.
 
@@ -60,15 +50,23 @@ class FileReader:
 
     Args:
         paths: of the files.
+        names: what a person needs to find them; None: their paths.
+        ready: called with a file's number before it is opened.
     """
 
-    def __init__(self, paths: Sequence[str]) -> None:
-        self._paths = tuple(paths)
+    def __init__(
+        self,
+        paths: Sequence[str],
+        names: Sequence[str] | None = None,
+        ready: Callable[[int], None] | None = None,
+    ) -> None:
+        self.names = tuple(paths if names is None else names)
+        self._paths, self._ready = tuple(paths), ready
         self._open: OrderedDict[int, int] = OrderedDict()
         self._process = os.getpid()
 
-    def __reduce__(self) -> tuple[type["FileReader"], tuple[tuple[str, ...]]]:
-        return FileReader, (self._paths,)
+    def __reduce__(self) -> tuple[type["FileReader"], tuple[Any, ...]]:
+        return FileReader, (self._paths, self.names, self._ready)
 
     def __del__(self) -> None:
         self.close()
@@ -79,12 +77,8 @@ class FileReader:
             os.close(descriptor)
         self._open.clear()
 
-    def path(self, file: int) -> str:
-        """See `Reader`."""
-        return self._paths[file]
-
     def read(self, file: int, offset: int, length: int) -> bytes:
-        """See `Reader`."""
+        """`length` bytes of a file from `offset` on; OSError where they cannot be had."""
         descriptor = self._descriptor(file)
         data = os.pread(descriptor, length, offset)
         while len(data) < length:  # a signal, or over 2 GB
@@ -98,12 +92,13 @@ class FileReader:
         if self._process != os.getpid():
             self.close()
             self._process = os.getpid()
-        if file in self._open:
-            self._open.move_to_end(file)
-        else:
+        if file not in self._open:
+            if self._ready is not None:
+                self._ready(file)
             if len(self._open) >= _OPEN_FILES:
                 os.close(self._open.popitem(last=False)[1])
             self._open[file] = os.open(self._paths[file], os.O_RDONLY | os.O_CLOEXEC)
+        self._open.move_to_end(file)
         return self._open[file]
 
 
@@ -118,7 +113,7 @@ class PlacedImages(NamedImages):
 
     def __init__(
         self,
-        reader: Reader,
+        reader: FileReader,
         classes: tuple[str, ...],
         labels: NDArray[np.int64],
         names: PackedNames,
@@ -146,7 +141,7 @@ class PlacedImages(NamedImages):
 
     def name(self, index: int) -> str:
         """The file's path and the image's name."""
-        return f"{self.reader.path(self.file_of(index))}/{os.fsdecode(self.names[index])}"
+        return f"{self.reader.names[self.file_of(index)]}/{os.fsdecode(self.names[index])}"
 
 
 class ShardFiles:
@@ -169,7 +164,7 @@ class ShardFiles:
         """Paths of the shards."""
         return [os.path.join(self.folder, file) for file in self.meta.shard_files()]
 
-    def reader(self) -> Reader:
+    def reader(self) -> FileReader:
         """Reads the shards.
 
         Raises:
@@ -237,7 +232,7 @@ class ShardSource(PlacedImages):
     def name(self, index: int) -> str:
         """The shard's path and the member in it: ".../train-000003.tar/00000041-n01_5.jpg"."""
         key = member_key(index, self.names[index])
-        return f"{self.reader.path(self.file_of(index))}/{key}.jpg"
+        return f"{self.reader.names[self.file_of(index)]}/{key}.jpg"
 
     def check_fingerprint(self) -> None:
         """Compute the fingerprint that the description gives (a second for ImageNet).
