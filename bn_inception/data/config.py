@@ -87,10 +87,7 @@ def _refuse_secrets(root: str) -> None:
 def refuse_unread(config: DataConfig, command: str, remedies: Mapping[str, str]) -> None:
     """Refuse settings that a command does not read, where they are not the default.
 
-    Args:
-        config: as given.
-        command: its name.
-        remedies: what to do instead, by the name of each setting that is not read.
+    `remedies` says what to do instead, by the name of each setting that is not read.
 
     Raises:
         UserError: one was given.

@@ -117,12 +117,7 @@ def read_meta(folder: str | Path, split: str) -> ShardMeta:
 
 
 def parse_meta(text: bytes, split: str, path: str) -> ShardMeta:
-    """Check the content of `<split>.json`.
-
-    Args:
-        text: the file's content.
-        split: "train" or "val".
-        path: the file's name, for messages.
+    """Check the content of `<split>.json`; `path` is its name, for messages.
 
     Raises:
         UserError: it is damaged, or of another version.

@@ -16,11 +16,9 @@ LAYOUT = "expected ROOT/train/<class>/<image> and ROOT/val/<class>/<image>"
 
 
 def open_folders(root: Path, config: DataConfig) -> tuple[FolderSource, FolderSource, list[str]]:
-    """The images below `root`, train/ and val/, and what the user should be told about them.
+    """The images of train/ and val/ below `root`, and what the user should be told about them.
 
-    Args:
-        root: the folder.
-        config: its `kind` and `first_classes` are read.
+    Of `config`, `kind` and `first_classes` are read.
 
     Raises:
         UserError: another layout, a class without images, or classes that differ between train/

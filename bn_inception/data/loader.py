@@ -74,14 +74,12 @@ def training_batches(
     Workers start at the first `next` and stop when the iterator ends, fails or is closed.
 
     Args:
-        source: training images.
         order: which images a step holds; made for `len(source)` images.
         image_size: S in pixels.
         seed: the run's, for crops, mirrors, filters and distortion.
         workers: processes; 0 reads in this one, None is `default_workers()`.
         on_error: `skip` puts the next readable image (cyclic, with its own label, with the draws
             of the place it takes) where one cannot be read.
-        backend: who decodes and resizes; the draws are the same.
         places: the part of every batch that is read, so that processes can share a batch; an image
             is the same whoever reads it.
 
@@ -109,12 +107,9 @@ def validation_batches(
     """Every image of `source` exactly once, in its order, `batch` at a time, the tail included.
 
     Args:
-        source: held-out images.
         image_size: S in pixels of the single centre crop.
-        batch: images in a batch.
-        workers: processes; 0 reads in this one, None is `default_workers()`.
+        workers: as in `training_batches`.
         on_error: `skip` leaves an unreadable image in the batch, marked.
-        backend: who decodes and resizes.
         share: (rank, size) of the process: it reads its part of the images, see `shared_ranges`.
 
     Raises:

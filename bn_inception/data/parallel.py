@@ -69,13 +69,11 @@ class Failed:
 def produced(
     make: Callable[[R], T | Failed], requests: Iterator[R], workers: int | None, batch_bytes: int
 ) -> Generator[T, None, None]:
-    """What `make` makes of every request, in order, made by worker processes.
-
-    The processes live until the iterator ends.
+    """What `make` makes of every request, in order; the processes live until the iterator ends.
 
     Args:
         make: a function that can be pickled; returns a named tuple of tensors and plain values.
-        requests: each is what a batch is made of; taken ahead of the batches.
+        requests: taken ahead of the batches.
         workers: processes; 0 makes batches in this one, None is `default_workers()`.
         batch_bytes: the most that one batch takes.
 
@@ -92,16 +90,11 @@ def produced(
 def unordered(
     work: Callable[[T], R], tasks: Iterable[T], workers: int | None
 ) -> Generator[R, None, None]:
-    """The results of `work` for every task, as they are ready.
+    """The results of `work`, which can be pickled, for every task, as they are ready.
 
     A few tasks a process are under way or waiting: memory does not grow with their number. Where
     it does not come to its end (an error, Ctrl-C), tasks under way are broken off: what they write
-    must be whole or not there.
-
-    Args:
-        work: a function that can be pickled; a UserError that it raises is raised here.
-        tasks: what it is called with; taken as processes come free.
-        workers: processes; 0 works in this one, None is as many as cores.
+    must be whole or not there. 0 `workers` are this process, None is as many as cores.
 
     Raises:
         UserError: from `work`; or a process died.

@@ -94,11 +94,7 @@ class _Differs(Exception):
 def _fetch(url: str, path: Path, size: int | None, sha256: str) -> None:
     """Copy a remote file to `path`, unless it is there; one process does, others wait for it.
 
-    Args:
-        url: where it lies.
-        path: in the cache.
-        size: bytes; None where nothing tells.
-        sha256: of the content.
+    Its `size` is None where nothing tells it.
 
     Raises:
         UserError: it cannot be had, or differs at every try; the cache cannot be written.
@@ -154,12 +150,8 @@ def _download(
 ) -> None:
     """Copy a URL's content to a new file; where that fails, again after growing pauses.
 
-    Args:
-        url: where it lies.
-        path: overwritten.
-        limit: bytes; more, or too slow a copy, is an error.
-        pauses: seconds between the tries.
-        check: raises `_Differs` where the file is not what it should be.
+    More than `limit` bytes, or too slow a copy, is an error; so is `_Differs`, which `check` raises
+    where the file is not what it should be.
 
     Raises:
         FileNotFoundError: nothing lies there.

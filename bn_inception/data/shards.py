@@ -105,10 +105,7 @@ class FileReader:
 class PlacedImages(NamedImages):
     """Images that lie one after the other in larger files.
 
-    Args:
-        reader: of the files.
-        classes, labels, names: see `NamedImages`.
-        places: columns `file` (number), `offset` and `length` (bytes), shape (images,) each.
+    `places` are the columns file (its number), offset and length (bytes), shape (images,) each.
     """
 
     def __init__(
@@ -145,12 +142,7 @@ class PlacedImages(NamedImages):
 
 
 class ShardFiles:
-    """Where the files of one split lie: here, in a local folder.
-
-    Args:
-        folder: of the shards.
-        split: "train" or "val".
-    """
+    """Where the files of one split lie: here, in a local folder."""
 
     def __init__(self, folder: str, split: str) -> None:
         self.folder, self.split = folder, split
@@ -193,9 +185,8 @@ class ShardSource(PlacedImages):
 
     Args:
         folder: where the shards lie.
-        split: "train" or "val".
         first_classes: only the first N classes; None for all.
-        files: where they lie, if not in a local folder: called with `folder` and `split`.
+        files: finds them there, if it is no local folder.
 
     Raises:
         UserError: the split is not whole: something is missing, damaged or of another size.
@@ -313,10 +304,7 @@ def damaged_shards(
 ) -> list[str]:
     """Paths of shards that differ from their checksums.
 
-    Args:
-        source: an opened split.
-        workers: processes; 0 works in this one, None is as many as cores.
-        progress: called with how many files are done, and of how many.
+    `progress` is called with how many files are done, and of how many.
     """
     expected = dict(zip(source.files.shards(), source.meta.shard_sha256, strict=True))
     bad: list[str] = []

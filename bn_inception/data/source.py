@@ -120,19 +120,12 @@ class NamedImages:
 
 
 def content_fingerprint(classes: Sequence[str], images: Iterable[tuple[bytes, int, int]]) -> str:
-    """SHA-256 over class names and every image's relative path, size and label.
+    """SHA-256 in hexadecimal digits over class names and every image's path, size and label.
 
     Sizes stand for contents: hashing ImageNet's 140 GB would take many minutes. So an image whose
     bytes changed and whose size did not leaves it as it is; the checksums of shards and the
     audit's SHA-256 see that. A folder and the unmodified shards made of it have the same
-    fingerprint.
-
-    Args:
-        classes: names in label order.
-        images: (path below the split, bytes, label) of every image, in the order of the indices.
-
-    Returns:
-        64 hexadecimal digits.
+    fingerprint. `images` are (path below the split, bytes, label), in the order of the indices.
     """
     digest = hashlib.sha256("\n".join(classes).encode(errors="surrogateescape"))
     for name, size, label in images:
@@ -141,14 +134,7 @@ def content_fingerprint(classes: Sequence[str], images: Iterable[tuple[bytes, in
 
 
 class FolderSource(NamedImages):
-    """Image files below one folder.
-
-    Args:
-        folder: the split's folder, such as ROOT/train.
-        classes: class names in label order.
-        names: paths below `folder`, in the order of the indices.
-        labels: label of every path, shape (images,).
-    """
+    """Image files below one folder, the split's, such as ROOT/train."""
 
     def __init__(
         self, folder: str, classes: tuple[str, ...], names: PackedNames, labels: NDArray[np.int64]

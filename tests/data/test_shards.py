@@ -272,6 +272,12 @@ def test_labels_that_all_vouch_for_give_another_fingerprint(both: tuple[Path, Pa
     assert opened(both[1]).train.fingerprint() == changed != before  # which a run's record has
 
 
+def test_prepare_notices_a_forged_fingerprint(both: tuple[Path, Path]) -> None:
+    spoil_description(both[1], fingerprint="0" * 64)
+    with pytest.raises(UserError, match="gives the fingerprint 0000"):
+        shards_of(*both)
+
+
 def test_a_place_without_shards_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"data\.root: not given.*bn-inception prepare"):
         open_sources(DataConfig(kind=DataKind.shards))

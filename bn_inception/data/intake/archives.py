@@ -39,11 +39,7 @@ Member = tuple[bytes, int, int]
 
 
 class ArchiveSource(PlacedImages):
-    """Images inside a tar file; an `ImageSource` in the order of the folder reader.
-
-    Args:
-        path: the archive.
-        found: the images by class, in any order.
+    """Images inside a tar file, given by class; an `ImageSource` in the order of the folder reader.
 
     Raises:
         UserError: no images; two of one name in a class.
@@ -78,10 +74,6 @@ class ArchiveSource(PlacedImages):
 
 def open_train_tar(path: Path, progress: Progress) -> ArchiveSource:
     """The training archive: a tar file of one tar file a class, named `<wnid>.tar`.
-
-    Args:
-        path: the archive.
-        progress: told how many megabytes of it have been passed over.
 
     Raises:
         UserError: not such an archive; a hostile or impossible member, by name.
@@ -118,10 +110,7 @@ def open_train_tar(path: Path, progress: Progress) -> ArchiveSource:
 def open_val_tar(path: Path, classes: list[str], labels: str) -> ArchiveSource:
     """The validation archive: images beside each other; their classes are told elsewhere.
 
-    Args:
-        path: the archive.
-        classes: class of every image, in the order of the files' numbers.
-        labels: name of the file that tells them.
+    `classes` holds that of every image in the order of the files' numbers, from the file `labels`.
 
     Raises:
         UserError: not such an archive; a hostile member; another number of labels.
@@ -173,10 +162,7 @@ def _members(
 ) -> Iterator[tuple[tarfile.TarInfo, str]]:
     """Every file in a tar with its plain name; what no original archive holds is refused.
 
-    Args:
-        window: the archive.
-        what: its name, for messages.
-        limit: bytes a member may have at most.
+    `what` names the archive in messages; no member may have more than `limit` bytes.
     """
     try:
         tar = tarfile.TarFile(fileobj=cast(IO[bytes], window))

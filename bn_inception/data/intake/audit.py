@@ -49,20 +49,13 @@ _SUFFIX_FORMATS = {
 
 
 def audit(config: DataConfig, progress: Progress) -> Audit:
-    """Read and decode every image.
+    """Read and decode every image; change nothing.
 
-    Args:
-        config: the data set; `workers` None is as many as cores. `on_error` and
-            `backend` must be the defaults: every image is read whatever is wrong with it, by the
-            reference.
-        progress: told how far it is.
-
-    Returns:
-        What was found; nothing is changed.
+    `config.on_error` and `config.backend` must be the defaults: every image is read whatever is
+    wrong with it, by the reference. `config.workers` None is as many as cores.
 
     Raises:
-        UserError: the data set cannot be opened, so there is nothing to read; a setting that is
-            not read here.
+        UserError: the data set cannot be opened; a setting that is not read here.
     """
     refuse_unread(
         config,

@@ -20,17 +20,10 @@ _MAX_LIST_BYTES = 1 << 24
 
 
 def read_val_classes(source: Path) -> tuple[list[str], str]:
-    """Class of every validation image, in the order of their numbers.
-
-    Args:
-        source: the folder that holds, beside the archive, `val_classes.txt` with the class of one
-            image a line, or the development kit, as `.tar.gz` or unpacked.
-
-    Returns:
-        The classes, and the name of the file that tells them.
+    """Class of every validation image in the order of their numbers, and the file that tells them.
 
     Raises:
-        UserError: there is none of these, or it is damaged; SciPy is needed and missing.
+        UserError: there is none in `source`, or it is damaged; SciPy is needed and missing.
     """
     for name in (LIST, f"{DEVKIT}.tar.gz", DEVKIT):
         path = source / name

@@ -79,12 +79,7 @@ def _plain(value: Any) -> Any:
 
 
 def as_text(result: Audit, limit: int = 10) -> str:
-    """A table for people; names are escaped as in `Audit.as_dict`.
-
-    Args:
-        result: of `audit`.
-        limit: names shown of every kind.
-    """
+    """A table for people: `limit` names of every kind, escaped as in `Audit.as_dict`."""
     lines = [
         f"{result.root or result.kind} (data={result.kind})",
         f"classes      {result.classes:,}, labels {result.class_order}",

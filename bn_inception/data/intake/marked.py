@@ -20,12 +20,8 @@ def unwritable(path: Path, error: OSError) -> UserError:
 def refuse_foreign(folder: Path, key: str = "target") -> None:
     """Refuse a folder that is in the way and not of our making; an empty one is taken.
 
-    Args:
-        folder: whose name is wanted.
-        key: the setting that led there.
-
     Raises:
-        UserError: with its name.
+        UserError: with its name, and `key`, the setting that led there.
     """
     if (folder.exists() or folder.is_symlink()) and not _is_own(folder):
         raise UserError(
@@ -52,11 +48,12 @@ def remove(folder: Path) -> None:
     """Remove a folder of one's own, whatever is left of it; another one stays."""
     if not (folder.is_dir() and _is_own(folder)):
         return
-    for path in folder.iterdir():
+    # Files go first: they say what the folders hold. The mark goes last: it says whose all is.
+    for path in sorted(folder.iterdir(), key=Path.is_dir):
         if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path, ignore_errors=True)
-        elif path.name != MARK:  # last: until then the folder can be told for one's own
-            path.unlink(missing_ok=True)
+            shutil.rmtree(path)
+        elif path.name != MARK:
+            path.unlink()
     (folder / MARK).unlink(missing_ok=True)
     folder.rmdir()
 

@@ -50,15 +50,7 @@ class Record:
 
 
 class Job:
-    """The shards of one split; knows where everything lies.
-
-    Args:
-        source: the images.
-        split: "train" or "val".
-        target: folder of the shards.
-        recompression: None keeps the images' own bytes.
-        shard_size: images in a shard.
-    """
+    """The shards of one split; knows where everything lies."""
 
     def __init__(
         self,
@@ -125,12 +117,9 @@ class Job:
     def write(self, shard: int, expected: str | None = None) -> tuple[int, int]:
         """Write one shard and its record; return its number and bytes.
 
-        Args:
-            shard: its number.
-            expected: SHA-256 that it must have.
-
         Raises:
-            UserError: an image cannot be read or encoded; the shard came out otherwise; no room.
+            UserError: an image cannot be read or encoded; the shard has not the SHA-256 `expected`;
+                no room.
         """
         path = self.path(shard)
         try:

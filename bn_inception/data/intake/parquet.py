@@ -64,19 +64,10 @@ def unpacked_bytes(path: Path) -> int:
 
 
 def unpack(paths: Sequence[Path], folder: Path, workers: int | None, progress: Progress) -> int:
-    """Write the images of one split to `folder/<class>/<name>`.
+    """Write the images of one split to `folder/<class>/<name>`; return their number.
 
-    Beside the classes lies `.<file>.done` for every parquet file that has been unpacked whole, so
-    that it is not unpacked again.
-
-    Args:
-        paths: the parquet files, with columns `image` (bytes, path) and `label`.
-        folder: exists.
-        workers: processes; 0 works in this one, None is as many as cores.
-        progress: told how many files are done.
-
-    Returns:
-        The number of images.
+    Beside `folder` lies `.<split>.<file>.done` for every parquet file that has been unpacked whole,
+    so that it is not unpacked again. The files have the columns `image` (bytes, path) and `label`.
 
     Raises:
         UserError: a file cannot be read, or holds something else; no room.
@@ -96,7 +87,7 @@ def unpack(paths: Sequence[Path], folder: Path, workers: int | None, progress: P
 
 def _unpack(folder: Path, path: Path) -> int:
     """Unpack one file, unless it is; return its number of images."""
-    done, identity = folder / f".{path.name}.done", _identity(path)
+    done, identity = folder.parent / f".{folder.name}.{path.name}.done", _identity(path)
     try:
         known, _, count = done.read_text().partition("\n")
         if known == identity:

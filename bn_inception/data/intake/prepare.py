@@ -90,15 +90,9 @@ class Prepared:
 def prepare(
     config: PrepareConfig, say: Callable[[str], None], progress: Progress
 ) -> list[Prepared]:
-    """Make, complete or check the shards of every split that the source has.
+    """Make, complete or check the shards of every split that the source has; one entry a split.
 
-    Args:
-        config: what of what.
-        say: told what takes long.
-        progress: told how far it is.
-
-    Returns:
-        One entry a split.
+    `say` is told what takes long.
 
     Raises:
         UserError: the source is not understood, or an image of it cannot be read; the target holds
@@ -279,7 +273,9 @@ def _run(job: Job, workers: int | None, say: Callable[[str], None], progress: Pr
     else:
         _restore_sums(job, meta, say)
     seconds = time.monotonic() - started
-    meta = ShardSource(str(job.target), job.split).meta
+    shards = ShardSource(str(job.target), job.split)
+    shards.check_fingerprint()
+    meta = shards.meta
     marked.remove(job.partial)
     processes = min(cores() if workers is None else max(workers, 1), len(todo))
     total = sum(meta.shard_bytes)

@@ -79,15 +79,9 @@ def prepare(cache: Path) -> Path:
 
 
 def draw(name: str, split: str, index: int) -> Image.Image:
-    """Draw one image, a pure function of its arguments and `VERSION`.
+    """Draw one image (RGB, 64x64), a pure function of its arguments and `VERSION`.
 
-    Args:
-        name: one of `CLASSES`.
-        split: "train" or "val".
-        index: number within class and split, from 0.
-
-    Returns:
-        RGB, 64x64.
+    `name` is one of `CLASSES`, `split` "train" or "val", `index` a number within both, from 0.
     """
     number = list(CLASSES).index(name)
     key = SeedSequence([VERSION, number, ("train", "val").index(split), index])

@@ -104,10 +104,7 @@ def parse(data: bytes) -> Jpeg | None:
 def part(data: bytes, jpeg: Jpeg, box: tuple[int, int, int, int]) -> Part:
     """The smallest stream that this module can make of the image's, to decode a box of it.
 
-    Args:
-        data: the whole stream.
-        jpeg: what `parse` made of it.
-        box: (left, top, right, bottom) in whole pixels, inside the image.
+    The box is (left, top, right, bottom) in whole pixels, inside the image.
     """
     left, top, right, bottom = box
     if jpeg.sequential and jpeg.restart:
