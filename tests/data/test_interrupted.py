@@ -157,7 +157,7 @@ def test_a_damaged_shard_of_a_begun_prepare_is_made_again(
     target = tmp_path / "shards"
     made(images, tmp_path / "undisturbed")
 
-    def stop(job: object) -> None:
+    def stop(job: object, *more: object) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
@@ -165,6 +165,12 @@ def test_a_damaged_shard_of_a_begun_prepare_is_made_again(
         made(images, target)
     (target / "train-000000.tar").write_bytes(b"")
     (target / "train.partial" / "000001.json").write_text('{"bytes"')
+    left_over = target / "train.partial" / ".train-000000.tar.77.tmp"
+    left_over.touch()
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Job, "write", stop)
+        made(images, target)
+    assert not left_over.exists()
     train, _ = made(images, target)
     assert train.written == 8
     assert content(target) == content(tmp_path / "undisturbed")

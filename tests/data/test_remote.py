@@ -352,6 +352,15 @@ def test_a_server_that_never_ends_is_not_waited_for(
                 source.read(index)
 
 
+def test_a_file_system_without_deadlines_is_not_waited_for(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote, "PAUSES", ())
+    monkeypatch.setattr(remote, "FIRST_SECONDS", -1e9)
+    with pytest.raises(UserError, match=r"train\.json cannot be read .*came, too slowly"):
+        opened(in_memory(shards), tmp_path)
+
+
 def test_an_endless_description_is_not_read_to_its_end(
     server: ShardServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -376,7 +385,7 @@ def test_what_else_lies_in_the_cache_stays(
     "root",
     [
         "https://me:hunter2@host/x", "s3://AKIA:hunter2@bucket/x", "https://host/x?token=hunter2",
-        "simplecache::https://me:hunter2@host/x", "https://me:hun/ter2@host/x",
+        "https://hunter2@host/x", "simplecache::https://me:hunter2@host/x", "https://me:hun/ter2@host/x",
     ],
 )  # fmt: skip
 def test_credentials_in_a_url_are_refused_and_not_repeated(root: str) -> None:
