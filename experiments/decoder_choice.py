@@ -17,11 +17,11 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
-from bn_inception.data import jpeg
-from bn_inception.data.backend import ArrayPicture, FastPicture, PillowPicture
-from bn_inception.data.crops import FILTERS, cut_training, training_crop
-from bn_inception.data.decode import decode
 from bn_inception.data.order import image_generator
+from bn_inception.data.pixels import jpeg
+from bn_inception.data.pixels.backend import ArrayPicture, FastPicture, PillowPicture
+from bn_inception.data.pixels.crops import FILTERS, cut_training, training_crop
+from bn_inception.data.pixels.decode import decode
 
 SIZE = 224
 Candidates = dict[str, Callable[..., Any]]

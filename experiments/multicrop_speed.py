@@ -18,8 +18,8 @@ import torch
 from PIL import Image, ImageOps
 
 from bn_inception import build_network
-from bn_inception.data.decode import decode
-from bn_inception.data.photometric import to_input
+from bn_inception.data.pixels.decode import decode
+from bn_inception.data.pixels.photometric import to_input
 from bn_inception.data.source import SUFFIXES
 from bn_inception.evaluation.crops import CropSetting, crops
 from bn_inception.evaluation.multicrop import evaluate_crops

@@ -20,10 +20,10 @@ import numpy as np
 from PIL import Image
 
 from bn_inception.benchmark.rows import as_table
-from bn_inception.data.crops import FILTERS, training_crop
-from bn_inception.data.decode import decode
+from bn_inception.data.intake.recompression import Recompression
 from bn_inception.data.order import image_generator
-from bn_inception.data.prepare import Recompression
+from bn_inception.data.pixels.crops import FILTERS, training_crop
+from bn_inception.data.pixels.decode import decode
 from bn_inception.data.source import SUFFIXES
 
 VARIANTS = [(side, quality) for side in (256, 320, 352, 384, 448, 512) for quality in (85, 90, 95)]

@@ -782,7 +782,7 @@ def data() -> Iterator[Case]:
 
 
 def _unreadable(rank: int, *_: Any) -> None:
-    from bn_inception.data.decode import UnreadableImage
+    from bn_inception.data.pixels.decode import UnreadableImage
 
     raise UnreadableImage("an image", "as the test wants it")
 

@@ -5,7 +5,7 @@ import struct
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -29,6 +29,7 @@ class ShardServer:
         self.always: dict[str, str] = {}
         self.before: Callable[[str], None] = lambda name: None
         self._lock = threading.Lock()
+        self._ended = threading.Event()
         owner = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -54,6 +55,9 @@ class ShardServer:
         if fault.isdigit() or not path.is_file():
             request.send_error(int(fault or 404))
             return
+        if fault in ("wait", "trickle", "endless"):
+            self._go_on(request, fault)
+            return
         body = path.read_bytes()
         claimed = len(body)
         if fault == "wrong":
@@ -76,12 +80,26 @@ class ShardServer:
             request.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
         request.close_connection = True
 
+    def _go_on(self, request: BaseHTTPRequestHandler, how: str) -> None:
+        """Say nothing, a byte now and then, or more and more, until the client hangs up."""
+        if how == "wait":
+            self._ended.wait(30)
+            return
+        request.send_response(200)
+        request.end_headers()
+        piece, pause = (b"x", 0.05) if how == "trickle" else (b"x" * 100_000, 0)
+        with suppress(OSError):
+            while not self._ended.wait(pause):
+                request.wfile.write(piece)
+                request.wfile.flush()
+
     @contextmanager
     def running(self) -> Iterator["ShardServer"]:
         self._thread.start()
         try:
             yield self
         finally:
+            self._ended.set()
             self._server.shutdown()
             self._thread.join()
             self._server.server_close()

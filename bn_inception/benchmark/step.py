@@ -26,9 +26,8 @@ from bn_inception.benchmark.timing import (
     take_turn,
     timed,
 )
-from bn_inception.data import TrainingBatch, default_workers
-from bn_inception.data.photometric import draw_factors
-from bn_inception.data.source import DataKind
+from bn_inception.data import DataKind, TrainingBatch, default_workers
+from bn_inception.data.pixels.photometric import draw_factors
 from bn_inception.errors import UserError
 from bn_inception.network import (
     Inception,

@@ -25,8 +25,9 @@ def run(arguments: Sequence[str]) -> int:
         return 0
     from bn_inception.cli.progress import ProgressBar
     from bn_inception.data import DataConfig
-    from bn_inception.data.audit import as_text, audit
-    from bn_inception.record.atomic import write_json
+    from bn_inception.data.intake.audit import audit
+    from bn_inception.data.intake.findings import as_text
+    from bn_inception.files import write_json
 
     @dataclass
     class AuditConfig:

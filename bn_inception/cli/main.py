@@ -42,7 +42,7 @@ usage: bn-inception train [recipe=NAME] [scale=NAME] [data=NAME] [key=value ...]
   optimizer.learning_rate= optimizer.warmup= milestones=[0.2,0.3]
   batch.global=32 batch.norm_group=32 batch.synchronized= batch.rate_factor=
   data.root= data.workers= data.on_error=fail|skip data.first_classes= data.backend=fast|pillow
-  data.cache= data.cache_gib=32   (data=shards takes data.root=https://..., s3://...)
+  data.cache=   (data=shards takes data.root=https://..., s3://...)
   network.pool_projection=96|128 network.first_convolution=separable|full
   network.auxiliary_head= network.convolution_bias= network.width=
   machine=  auto | cpu | gpu, or piece by piece                (default auto):
@@ -191,7 +191,7 @@ wait.
   benchmark.images=1024 benchmark.rounds=5 benchmark.workers=[0,1,4] (default 0, 1, 2, 4 ... cores)
   benchmark.image_size=224 benchmark.device=auto|cpu|cuda (of our distortion)
   benchmark.step_images_per_second=   rate of training without input
-  data.first_classes= data.on_error=fail|skip data.cache= data.cache_gib=
+  data.first_classes= data.on_error=fail|skip data.cache=
 
 step: ms an update of torchvision's plain loop, of ours with each piece turned on in turn, of our
 step alone and in the whole loop, fed from the loader (with data=); and what population statistics

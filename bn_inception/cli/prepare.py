@@ -21,7 +21,7 @@ def run(arguments: Sequence[str]) -> int:
     if print_config:
         print(write_yaml(composed), end="")
         return 0
-    from bn_inception.data.prepare import PrepareConfig, Prepared, prepare
+    from bn_inception.data.intake.prepare import PrepareConfig, Prepared, prepare
 
     def as_line(done: Prepared) -> str:
         line = (

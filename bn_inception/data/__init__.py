@@ -1,28 +1,43 @@
-"""Images: where they come from, their order, decoding, crops, distortion and the loader."""
+"""Images: where they come from, their order, decoding, crops, distortion and the loader.
 
-from bn_inception.data.backend import Backend
-from bn_inception.data.decode import UnreadableImage
+Three rooms. `intake` brings a data set in and runs once; `pixels` makes an image of bytes, and a
+network's input of an image; the modules here read a data set in a run's order. What other layers
+use is named here.
+"""
+
+from bn_inception.data.config import DataConfig, DataKind, OnError, refuse_unread
 from bn_inception.data.loader import (
     TrainingBatch,
     ValidationBatch,
-    default_workers,
+    read_image,
+    shared_ranges,
     training_batches,
     validation_batches,
 )
+from bn_inception.data.opening import Sources, open_sources
 from bn_inception.data.order import OrderConfig, TrainingOrder, image_generator, stored_order
-from bn_inception.data.photometric import AugmentationConfig, Photometric, to_input
+from bn_inception.data.parallel import cores, default_workers, produced
+from bn_inception.data.pixels import preprocessing
+from bn_inception.data.pixels.backend import Backend
+from bn_inception.data.pixels.decode import UnreadableImage
+from bn_inception.data.pixels.photometric import (
+    AugmentationConfig,
+    Photometric,
+    draw_factors,
+    to_input,
+)
 from bn_inception.data.source import (
-    DataConfig,
-    DataKind,
+    SUFFIXES,
     FolderSource,
     ImageSource,
-    OnError,
-    Sources,
-    open_sources,
-    refuse_unread,
+    PackedNames,
+    class_order,
+    content_fingerprint,
+    is_image,
 )
 
 __all__ = [
+    "SUFFIXES",
     "AugmentationConfig",
     "Backend",
     "DataConfig",
@@ -31,16 +46,26 @@ __all__ = [
     "ImageSource",
     "OnError",
     "OrderConfig",
+    "PackedNames",
     "Photometric",
     "Sources",
     "TrainingBatch",
     "TrainingOrder",
     "UnreadableImage",
     "ValidationBatch",
+    "class_order",
+    "content_fingerprint",
+    "cores",
     "default_workers",
+    "draw_factors",
     "image_generator",
+    "is_image",
     "open_sources",
+    "preprocessing",
+    "produced",
+    "read_image",
     "refuse_unread",
+    "shared_ranges",
     "stored_order",
     "to_input",
     "training_batches",

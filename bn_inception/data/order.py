@@ -25,15 +25,11 @@ _CACHED_EPOCHS = 2  # a batch may straddle an epoch's end
 
 @dataclass
 class OrderConfig:
-    """How training images are ordered.
+    """How training images are ordered."""
 
-    Attributes:
-        within_shard_shuffling: permute images inside each shard, anew every epoch.
-        shard_size: images in a shard; 1251 puts ImageNet's 1,281,167 into 1024 full shards but for
-            the last (1024 shards are what Google's public ImageNet scripts write).
-    """
-
-    within_shard_shuffling: bool = True
+    within_shard_shuffling: bool = True  # permute images inside each shard, anew every epoch
+    # images in a shard; 1251 puts ImageNet's 1,281,167 into 1024 full shards but for the
+    # last (1024 shards are what Google's public ImageNet scripts write)
     shard_size: int = 1251
 
     def __post_init__(self) -> None:
@@ -69,9 +65,6 @@ class Draws:
 
     One bit generator is set to each image's place instead of making one an image (which asks the
     operating system for randomness that is then not used), and the numbers are drawn in one call.
-
-    Args:
-        seed: the run's.
     """
 
     _AHEAD = 32  # more than an image takes; the rest follows where it is not
@@ -97,18 +90,11 @@ class Draws:
 
 
 class TrainingOrder:
-    """Which images are in the batch of any step.
+    """Which images are in the batch of any step; see `OrderConfig`; seeds are 0 to 2^64 - 1.
 
     Batches follow each other over the ends of epochs: no tail is dropped, no batch is short, and
     every image is read exactly once an epoch. Step 20,000,000 costs what step 0 costs: at most the
     permutation of its epoch (about 0.15 s for ImageNet), which is kept.
-
-    Args:
-        images: number of training images.
-        batch: images in a batch.
-        seed: the run's seed, 0 to 2^64 - 1.
-        within_shard_shuffling: see `OrderConfig`.
-        shard_size: see `OrderConfig`.
     """
 
     def __init__(

@@ -14,277 +14,32 @@ Shard s holds `stored_order(images)[s * shard_size : (s + 1) * shard_size]`, so 
 `order.shard_size` is the same reads one shard after the other.
 """
 
-import hashlib
-import json
 import os
-import re
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bn_inception.data.fingerprint import content_fingerprint
+from bn_inception.data.description import (
+    COLUMNS,
+    PREPARE_AGAIN,
+    PREPARE_ANEW,
+    ShardMeta,
+    column_file,
+    file_sha256,
+    member_key,
+    read_meta,
+)
 from bn_inception.data.parallel import unordered
+from bn_inception.data.source import NamedImages, PackedNames, content_fingerprint
 from bn_inception.errors import UserError
-
-FORMAT = "bn-inception shards"
-VERSION = 1
-COLUMNS: dict[str, type[np.generic]] = {
-    "shard": np.int32,  # (images,): number of the shard
-    "offset": np.int64,  # (images,): where the encoded image begins in it, bytes
-    "length": np.int32,  # (images,): bytes of the encoded image
-    "label": np.int64,  # (images,): never falling
-    "name_end": np.int64,  # (images,): where the image's name ends in `names`
-    "names": np.uint8,  # (characters,): paths below the split's folder, one after the other
-}
-ORIGINAL = "original bytes"
+from bn_inception.files import first_line
 
 # Under the common limit of 1,024 open files, and over the shards of ImageNet's validation images,
 # which are read in the order of their indices and so from all shards at once.
 _OPEN_FILES = 64
-
-_READ_BYTES = 1 << 20
-_SHA256 = re.compile(r"[0-9a-f]{64}")
-_SHOWN = 60  # characters of a wrong value
-
-
-def shard_file(split: str, shard: int) -> str:
-    """Name of a shard: "train-000007.tar"."""
-    return f"{split}-{shard:06d}.tar"
-
-
-def member_key(index: int, name: bytes) -> str:
-    """Key of an image inside its shard: 41, b"n01/n01_5.JPEG" -> "00000041-n01_5".
-
-    WebDataset readers take everything up to the first dot as the key, so it holds none.
-    """
-    stem = name.rpartition(b"/")[2].rpartition(b".")[0].decode("ascii", "replace")
-    # 60 characters: a plain tar header holds a name of 100.
-    plain = "".join(c if c.isascii() and (c.isalnum() or c in "_-") else "_" for c in stem[:60])
-    return f"{index:08d}-{plain}"
-
-
-@dataclass
-class ShardMeta:
-    """What `<split>.json` holds.
-
-    Attributes:
-        split: "train" or "val".
-        classes: names in label order.
-        images: number of images.
-        shard_size: images in every shard but the last.
-        encoding: `ORIGINAL`, or how the images were encoded again.
-        source_fingerprint: of the images the shards were made of.
-        fingerprint: of the images in the shards; the same if the encoding is the original.
-        shard_bytes: size of every shard.
-        shard_sha256: SHA-256 of every shard.
-        index_sha256: SHA-256 of every column's file.
-    """
-
-    split: str
-    classes: list[str]
-    images: int
-    shard_size: int
-    encoding: str
-    source_fingerprint: str
-    fingerprint: str
-    shard_bytes: list[int] = field(default_factory=list)
-    shard_sha256: list[str] = field(default_factory=list)
-    index_sha256: dict[str, str] = field(default_factory=dict)
-    order: str = "stored_order(images)"
-    format: str = FORMAT
-    version: int = VERSION
-
-    def as_json(self) -> str:
-        """The file's text."""
-        return json.dumps(asdict(self), indent=1) + "\n"
-
-    def sha256sums(self) -> str:
-        """Text of the file of checksums, in the form of the program sha256sum."""
-        lines = [
-            f"{digest}  {shard_file(self.split, shard)}\n"
-            for shard, digest in enumerate(self.shard_sha256)
-        ]
-        lines += [f"{d}  {self.split}.index/{c}.npy\n" for c, d in self.index_sha256.items()]
-        return "".join(lines)
-
-
-def read_meta(folder: str | Path, split: str) -> ShardMeta:
-    """Read `<split>.json`.
-
-    Raises:
-        UserError: it is missing, damaged, or of another version.
-    """
-    path = Path(folder) / f"{split}.json"
-    try:
-        text = path.read_bytes()
-    except FileNotFoundError:
-        raise UserError(
-            f"data.root: {folder} has no {split}.json: no finished shards; make them with "
-            f"bn-inception prepare source=IMAGES target={folder}"
-        ) from None
-    except OSError as error:
-        raise UserError(f"data.root: {path} cannot be read ({error}); {_PREPARE_AGAIN}") from error
-    return parse_meta(text, split, str(path))
-
-
-def parse_meta(text: bytes, split: str, path: str) -> ShardMeta:
-    """Check the content of `<split>.json`.
-
-    Args:
-        text: the file's content.
-        split: "train" or "val".
-        path: the file's name, for messages.
-
-    Raises:
-        UserError: it is damaged, or of another version.
-    """
-    try:
-        values: Any = json.loads(text.decode("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"data.root: {path} cannot be read ({error}); {_PREPARE_ANEW}") from error
-    if not isinstance(values, dict) or values.get("format") != FORMAT:
-        raise UserError(f"data.root: {path} does not describe shards; {_PREPARE_ANEW}")
-    if values.get("version") != VERSION:
-        raise UserError(
-            f"data.root: {path} is of version {_shown(values.get('version'))}, version {VERSION} "
-            f"is read; {_PREPARE_ANEW}"
-        )
-    try:
-        meta = ShardMeta(**values)
-        _check_description(meta)
-        shards = -(-meta.images // meta.shard_size)
-        if not (meta.split == split and len(meta.shard_bytes) == len(meta.shard_sha256) == shards):
-            raise ValueError("its numbers of images and shards do not agree")
-    except (TypeError, ValueError) as error:
-        raise UserError(f"data.root: {path} is damaged ({error}); {_PREPARE_ANEW}") from error
-    return meta
-
-
-def _check_description(meta: ShardMeta) -> None:
-    """Refuse values that no description holds, whoever wrote them; ValueError names the field."""
-    for field_, fits, what in (
-        ("split", _is_text, "text"),
-        ("classes", _is_list_of(_is_text), "a list of names"),
-        ("images", _is_count, "a number over 0"),
-        ("shard_size", _is_count, "a number over 0"),
-        ("encoding", _is_text, "text"),
-        ("source_fingerprint", _is_sha256, "a SHA-256"),
-        ("fingerprint", _is_sha256, "a SHA-256"),
-        ("shard_bytes", _is_list_of(_is_count), "a list of sizes over 0"),
-        ("shard_sha256", _is_list_of(_is_sha256), "a list of SHA-256"),  # become names of files
-        ("index_sha256", _is_of_columns, "a SHA-256 of every column"),
-        ("order", lambda value: value == ShardMeta.order, f"{ShardMeta.order!r}"),
-    ):
-        value = getattr(meta, field_)
-        if not fits(value):
-            raise ValueError(f"{field_} is not {what}: {_shown(value)}")
-    if sum(meta.shard_bytes) > np.iinfo(np.int64).max:
-        raise ValueError("shard_bytes are more than any disk holds")
-
-
-def _is_text(value: Any) -> bool:
-    """Whether it is text that a file's name may be: Python's way with odd bytes included."""
-    try:
-        return isinstance(value, str) and bool(value.encode("utf-8", "surrogateescape"))
-    except UnicodeEncodeError:
-        return False
-
-
-def _is_count(value: Any) -> bool:
-    return type(value) is int and value > 0  # True is an int to isinstance
-
-
-def _is_sha256(value: Any) -> bool:
-    return isinstance(value, str) and _SHA256.fullmatch(value) is not None
-
-
-def _is_list_of(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, list) and all(map(fits, value))
-
-
-def _is_of_columns(value: Any) -> bool:
-    return (
-        isinstance(value, dict)
-        and value.keys() == COLUMNS.keys()
-        and all(map(_is_sha256, value.values()))
-    )
-
-
-def _shown(value: Any) -> str:
-    """A JSON value for a message: its beginning, in ASCII."""
-    text = json.dumps(value)
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
-
-
-_PREPARE_AGAIN = "make the shards again with bn-inception prepare"
-# Into the folder of a damaged description prepare does not write: it cannot tell what is there.
-_PREPARE_ANEW = "make the shards again with bn-inception prepare, in another folder"
-
-
-def damaged_files(
-    source: "ShardSource", workers: int | None, progress: Callable[[int, int], None]
-) -> list[str]:
-    """Paths of shards and columns that differ from their checksums.
-
-    Args:
-        source: an opened split.
-        workers: processes; 0 works in this one, None is as many as cores.
-        progress: called with how many files are done, and of how many.
-    """
-    expected = source.checksums()
-    bad: list[str] = []
-    progress(0, len(expected))
-    for done, (path, digest) in enumerate(unordered(_with_sha256, expected, workers), 1):
-        if digest != expected[path]:
-            bad.append(path)
-        progress(done, len(expected))
-    return sorted(bad)
-
-
-def file_sha256(path: str | Path) -> str:
-    """SHA-256 of a file's content in hexadecimal digits; empty where it cannot be read."""
-    digest = hashlib.sha256()
-    try:
-        with open(path, "rb", buffering=0) as file:
-            while block := file.read(_READ_BYTES):
-                digest.update(block)
-    except OSError:
-        return ""
-    return digest.hexdigest()
-
-
-def _with_sha256(path: str) -> tuple[str, str]:
-    return path, file_sha256(path)
-
-
-def read_piece(descriptor: int, offset: int, length: int, name: str) -> bytes:
-    """`length` bytes of an open file from `offset` on, whatever its position is.
-
-    Raises:
-        OSError: the file ends before; `name` says which.
-    """
-    data = os.pread(descriptor, length, offset)
-    while len(data) < length:  # a signal, or over 2 GB
-        more = os.pread(descriptor, length - len(data), offset + len(data))
-        if not more:
-            raise OSError(f"{name} ends at byte {offset + len(data)}")
-        data += more
-    return data
-
-
-class ShardReader(Protocol):
-    """Reads pieces of shards by number."""
-
-    def path(self, file: int) -> str:
-        """What a person needs to find a shard."""
-
-    def read(self, file: int, offset: int, length: int) -> bytes:
-        """`length` bytes of a shard from `offset` on; OSError where they cannot be had."""
 
 
 class FileReader:
@@ -295,15 +50,23 @@ class FileReader:
 
     Args:
         paths: of the files.
+        names: what a person needs to find them; None: their paths.
+        ready: called with a file's number before it is opened.
     """
 
-    def __init__(self, paths: Sequence[str]) -> None:
-        self._paths = tuple(paths)
+    def __init__(
+        self,
+        paths: Sequence[str],
+        names: Sequence[str] | None = None,
+        ready: Callable[[int], None] | None = None,
+    ) -> None:
+        self.names = tuple(paths if names is None else names)
+        self._paths, self._ready = tuple(paths), ready
         self._open: OrderedDict[int, int] = OrderedDict()
         self._process = os.getpid()
 
-    def __reduce__(self) -> tuple[type["FileReader"], tuple[tuple[str, ...]]]:
-        return FileReader, (self._paths,)
+    def __reduce__(self) -> tuple[type["FileReader"], tuple[Any, ...]]:
+        return FileReader, (self._paths, self.names, self._ready)
 
     def __del__(self) -> None:
         self.close()
@@ -314,171 +77,188 @@ class FileReader:
             os.close(descriptor)
         self._open.clear()
 
-    def path(self, file: int) -> str:
-        """Path of one of the files."""
-        return self._paths[file]
-
     def read(self, file: int, offset: int, length: int) -> bytes:
-        """`length` bytes from `offset` on; OSError where there are fewer."""
-        return read_piece(self._descriptor(file), offset, length, self._paths[file])
+        """`length` bytes of a file from `offset` on; OSError where they cannot be had."""
+        descriptor = self._descriptor(file)
+        data = os.pread(descriptor, length, offset)
+        while len(data) < length:  # a signal, or over 2 GB
+            more = os.pread(descriptor, length - len(data), offset + len(data))
+            if not more:
+                raise OSError(f"{self._paths[file]} ends at byte {offset + len(data)}")
+            data += more
+        return data
 
     def _descriptor(self, file: int) -> int:
         if self._process != os.getpid():
             self.close()
             self._process = os.getpid()
-        if file in self._open:
-            self._open.move_to_end(file)
-        else:
+        if file not in self._open:
+            if self._ready is not None:
+                self._ready(file)
             if len(self._open) >= _OPEN_FILES:
                 os.close(self._open.popitem(last=False)[1])
             self._open[file] = os.open(self._paths[file], os.O_RDONLY | os.O_CLOEXEC)
+        self._open.move_to_end(file)
         return self._open[file]
 
 
-class ShardSource:
+class PlacedImages(NamedImages):
+    """Images that lie one after the other in larger files.
+
+    `places` are the columns file (its number), offset and length (bytes), shape (images,) each.
+    """
+
+    def __init__(
+        self,
+        reader: FileReader,
+        classes: tuple[str, ...],
+        labels: NDArray[np.int64],
+        names: PackedNames,
+        places: tuple[NDArray[Any], NDArray[Any], NDArray[Any]],
+    ) -> None:
+        super().__init__(classes, labels, names)
+        self.reader = reader
+        self._file, self._offset, self._length = places
+
+    @property
+    def sizes(self) -> NDArray[np.integer[Any]]:
+        """Bytes of every encoded image, shape (images,)."""
+        return self._length
+
+    def file_of(self, index: int) -> int:
+        """Number of the file that holds an image."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"{index} is not in 0..{len(self) - 1}")
+        return int(self._file[index])
+
+    def read(self, index: int) -> bytes:
+        """The encoded bytes of one image; OSError where they cannot be had."""
+        file = self.file_of(index)
+        return self.reader.read(file, int(self._offset[index]), int(self._length[index]))
+
+    def name(self, index: int) -> str:
+        """The file's path and the image's name."""
+        return f"{self.reader.names[self.file_of(index)]}/{os.fsdecode(self.names[index])}"
+
+
+class ShardFiles:
+    """Where the files of one split lie: here, in a local folder."""
+
+    def __init__(self, folder: str, split: str) -> None:
+        self.folder, self.split = folder, split
+        self.meta = read_meta(folder, split)
+
+    def column(self, name: str) -> str:
+        """Local path of a column's file."""
+        return os.path.join(self.folder, column_file(self.split, name))
+
+    def shards(self) -> list[str]:
+        """Paths of the shards."""
+        return [os.path.join(self.folder, file) for file in self.meta.shard_files()]
+
+    def reader(self) -> FileReader:
+        """Reads the shards.
+
+        Raises:
+            UserError: one is missing or of another size.
+        """
+        for path, size in zip(self.shards(), self.meta.shard_bytes, strict=True):
+            try:
+                found = os.stat(path).st_size
+            except OSError as error:
+                raise UserError(
+                    f"data.root: {path}: {first_line(error)}; copy it again, or {PREPARE_AGAIN}"
+                ) from error
+            if found != size:
+                raise UserError(
+                    f"data.root: {path} has {found:,} bytes, not {size:,}; copy it again, or "
+                    f"{PREPARE_AGAIN}"
+                )
+        return FileReader(self.shards())
+
+
+class ShardSource(PlacedImages):
     """The images of one split's shards.
 
-    The index is mapped, not read: ImageNet's opens in some milliseconds, and what a worker touches
-    of it (16 bytes an image) it shares with all others.
-
-    A subclass that finds its files elsewhere overrides the methods under "where the files are".
+    The index is compared with its checksums, and then mapped, not read: what a worker touches of it
+    (16 bytes an image) it shares with all others.
 
     Args:
         folder: where the shards lie.
-        split: "train" or "val".
         first_classes: only the first N classes; None for all.
+        files: finds them there, if it is no local folder.
 
     Raises:
         UserError: the split is not whole: something is missing, damaged or of another size.
     """
 
-    def __init__(self, folder: str, split: str, first_classes: int | None = None) -> None:
-        self._arguments = (folder, split, first_classes)
-        self.meta = self._read_meta()
+    def __init__(
+        self,
+        folder: str,
+        split: str,
+        first_classes: int | None = None,
+        files: Callable[[str, str], ShardFiles] = ShardFiles,
+    ) -> None:
+        self._arguments = (folder, split, first_classes, files)
+        self.files = files(folder, split)
+        self.meta: ShardMeta = self.files.meta
         columns = {name: self._column(name) for name in COLUMNS}
         self._check(columns)
-        self._check_shards()
         # Of images sorted by label, the first classes are the first images.
         classes = len(self.meta.classes) if first_classes is None else first_classes
-        self._images = int(np.searchsorted(columns["label"], classes))
-        self._classes = tuple(self.meta.classes[:classes])
-        self._shard, self._offset = columns["shard"], columns["offset"]
-        self._length, self._label = columns["length"], columns["label"]
-        self._name_end, self._names = columns["name_end"], columns["names"]
-        self._files = self._reader()
+        images = int(np.searchsorted(columns["label"], classes))
+        self._all = columns
+        super().__init__(
+            self.files.reader(),
+            tuple(self.meta.classes[:classes]),
+            columns["label"][:images],
+            PackedNames.of(columns["names"], columns["name_end"][:images]),
+            (columns["shard"][:images], columns["offset"][:images], columns["length"][:images]),
+        )
 
     def __reduce__(self) -> tuple[type["ShardSource"], tuple[Any, ...]]:
         # Opened again by its path: a mapped array would be pickled as a copy.
         return ShardSource, self._arguments
 
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Names of the classes; the position is the label."""
-        return self._classes
-
-    @property
-    def labels(self) -> NDArray[np.int64]:
-        """Label of every image, shape (images,)."""
-        return self._label[: self._images]
-
-    @property
-    def sizes(self) -> NDArray[np.int32]:
-        """Bytes of every encoded image, shape (images,)."""
-        return self._length[: self._images]
-
-    def __len__(self) -> int:
-        return self._images
-
-    def read(self, index: int) -> bytes:
-        """The encoded bytes of one image; OSError where they cannot be had."""
-        self._in_range(index)
-        return self._files.read(
-            int(self._shard[index]), int(self._offset[index]), int(self._length[index])
-        )
-
     def name(self, index: int) -> str:
         """The shard's path and the member in it: ".../train-000003.tar/00000041-n01_5.jpg"."""
-        key = member_key(index, self._identity(index))
-        return f"{self._files.path(int(self._shard[index]))}/{key}.jpg"
+        key = member_key(index, self.names[index])
+        return f"{self.reader.names[self.file_of(index)]}/{key}.jpg"
 
-    def identity(self, index: int) -> str:
-        """The path the image had below the split's folder, such as "n01440764/a.JPEG".
+    def check_fingerprint(self) -> None:
+        """Compute the fingerprint that the description gives (a second for ImageNet).
 
-        Bytes that are not UTF-8 are written as backslash escapes, so that it is always plain text.
+        Raises:
+            UserError: it gives another one.
         """
-        return self._identity(index).decode("utf-8", "backslashreplace")
-
-    def fingerprint(self) -> str:
-        """See `content_fingerprint`: for unmodified shards, that of the folder they were made of.
-
-        Of all classes it is taken from the shards' description, of some it is computed.
-        """
-        if self._images == self.meta.images:
-            return self.meta.fingerprint
-        labels, sizes = self.labels.tolist(), self.sizes.tolist()
-        rows = ((self._identity(i), sizes[i], labels[i]) for i in range(self._images))
-        return content_fingerprint(self._classes, rows)
-
-    def checksums(self) -> dict[str, str]:
-        """SHA-256 that every file should have, by path."""
-        folder, split, _ = self._arguments
-        columns = {
-            os.path.join(folder, f"{split}.index", f"{name}.npy"): digest
-            for name, digest in self.meta.index_sha256.items()
-        }
-        return columns | dict(zip(self._shard_paths(), self.meta.shard_sha256, strict=True))
-
-    def _identity(self, index: int) -> bytes:
-        self._in_range(index)
-        start = int(self._name_end[index - 1]) if index else 0
-        return self._names[start : int(self._name_end[index])].tobytes()
-
-    def _in_range(self, index: int) -> None:
-        if not 0 <= index < self._images:
-            raise IndexError(f"{index} is not in 0..{self._images - 1}")
-
-    def _shard_paths(self) -> list[str]:
-        folder, split, _ = self._arguments
-        shards = range(len(self.meta.shard_bytes))
-        return [os.path.join(folder, shard_file(split, shard)) for shard in shards]
-
-    # Where the files are.
-
-    def _read_meta(self) -> ShardMeta:
-        folder, split, _ = self._arguments
-        return read_meta(folder, split)
-
-    def _column_path(self, name: str) -> str:
-        folder, split, _ = self._arguments
-        return os.path.join(folder, f"{split}.index", f"{name}.npy")
-
-    def _check_shards(self) -> None:
-        """Refuse shards that are missing or of another size."""
-        for path, size in zip(self._shard_paths(), self.meta.shard_bytes, strict=True):
-            try:
-                found = os.stat(path).st_size
-            except OSError as error:
-                raise UserError(
-                    f"data.root: {path}: {error.strerror}; copy it again, or {_PREPARE_AGAIN}"
-                ) from error
-            if found != size:
-                raise UserError(
-                    f"data.root: {path} has {found:,} bytes, not {size:,}; copy it again, or "
-                    f"{_PREPARE_AGAIN}"
-                )
-
-    def _reader(self) -> ShardReader:
-        return FileReader(self._shard_paths())
+        meta, columns = self.meta, self._all
+        names = PackedNames.of(columns["names"], columns["name_end"])
+        rows = zip(names, columns["length"].tolist(), columns["label"].tolist(), strict=True)
+        found = content_fingerprint(meta.classes, rows)
+        if found != meta.fingerprint:
+            raise UserError(
+                f"data.root: {self.files.folder}/{meta.split}.json gives the fingerprint "
+                f"{meta.fingerprint[:12]}..., its images have {found[:12]}...: it was changed; "
+                f"{PREPARE_ANEW}"
+            )
+        if len(self) == meta.images:
+            self._fingerprint = found
 
     def _column(self, name: str) -> NDArray[Any]:
-        path = self._column_path(name)
+        path = self.files.column(name)
+        images = None if name == "names" else self.meta.images
         try:
-            mapped = np.load(path, mmap_mode="r", allow_pickle=False)
+            digest = file_sha256(path)
+            mapped = np.lib.format.open_memmap(path, mode="r")
         except (OSError, ValueError) as error:
             raise UserError(
-                f"data.root: {path} cannot be read ({error}); {_PREPARE_AGAIN}"
+                f"data.root: {path} cannot be read ({first_line(error)}); {PREPARE_AGAIN}"
             ) from error
-        images = None if name == "names" else self.meta.images
+        if digest != self.meta.index_sha256[name]:
+            raise UserError(
+                f"data.root: {path} differs from its checksum in {self.meta.split}.json: it was "
+                f"changed or damaged; copy it again, or {PREPARE_AGAIN}"
+            )
         if (
             mapped.dtype != COLUMNS[name]
             or mapped.ndim != 1
@@ -486,7 +266,7 @@ class ShardSource:
         ):
             raise UserError(
                 f"data.root: {path} holds {mapped.shape} {mapped.dtype}, not {images or ''} "
-                f"{np.dtype(COLUMNS[name])}; {_PREPARE_AGAIN}"
+                f"{np.dtype(COLUMNS[name])}; {PREPARE_AGAIN}"
             )
         # A plain array over the same memory: indexing numpy's memmap class costs several times as
         # much.
@@ -494,23 +274,47 @@ class ShardSource:
 
     def _check(self, columns: dict[str, NDArray[Any]]) -> None:
         """Refuse an index that does not belong to these shards."""
-        folder, split, _ = self._arguments
         sizes = np.array(self.meta.shard_bytes, dtype=np.int64)
-        shard, label, name_end = columns["shard"], columns["label"], columns["name_end"]
+        shard, offset, length = columns["shard"], columns["offset"], columns["length"]
+        label, name_end = columns["label"], columns["name_end"]
         fits = (
-            int(shard.min(initial=0)) >= 0
-            and int(shard.max(initial=-1)) < len(sizes)
-            and int(columns["offset"].min(initial=0)) >= 0
-            and int(columns["length"].min(initial=0)) >= 0
-            and bool((columns["offset"] + columns["length"] <= sizes[shard]).all())
+            _within(shard, len(sizes) - 1)
+            and int(offset.min()) >= 0
+            and int(length.min()) >= 0
+            and bool((length <= sizes[shard]).all() and (offset <= sizes[shard] - length).all())
+            and _within(label, len(self.meta.classes) - 1)
             and bool((label[1:] >= label[:-1]).all())
-            and int(label.min(initial=0)) >= 0
-            and int(label.max(initial=-1)) < len(self.meta.classes)
+            and _within(name_end, len(columns["names"]))
             and bool((name_end[1:] >= name_end[:-1]).all())
-            and int(name_end[-1] if len(name_end) else 0) == len(columns["names"])
+            and int(name_end[-1]) == len(columns["names"])
         )
         if not fits:
             raise UserError(
-                f"data.root: {os.path.join(folder, split)}.index does not fit the shards beside "
-                f"it; {_PREPARE_AGAIN}"
+                f"data.root: {self.files.folder}/{self.meta.split}.index does not fit the shards "
+                f"beside it; {PREPARE_AGAIN}"
             )
+
+
+def _within(column: NDArray[Any], most: int) -> bool:
+    return int(column.min()) >= 0 and int(column.max()) <= most
+
+
+def damaged_shards(
+    source: ShardSource, workers: int | None, progress: Callable[[int, int], None]
+) -> list[str]:
+    """Paths of shards that differ from their checksums.
+
+    `progress` is called with how many files are done, and of how many.
+    """
+    expected = dict(zip(source.files.shards(), source.meta.shard_sha256, strict=True))
+    bad: list[str] = []
+    progress(0, len(expected))
+    for done, (path, digest) in enumerate(unordered(_with_sha256, expected, workers), 1):
+        if digest != expected[path]:
+            bad.append(path)
+        progress(done, len(expected))
+    return sorted(bad)
+
+
+def _with_sha256(path: str) -> tuple[str, str]:
+    return path, file_sha256(path)

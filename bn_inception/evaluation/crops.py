@@ -26,7 +26,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 
-from bn_inception.data.crops import EVALUATION_CROP, EVALUATION_SIDE, Box
+from bn_inception.data.pixels.crops import EVALUATION_CROP, EVALUATION_SIDE, Box
 
 SCALES = (256, 288, 320, 352)
 """Shorter sides of the resized image (GN section 7), for crops of 224."""

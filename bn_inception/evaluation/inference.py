@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from bn_inception.data import Backend, ImageSource, UnreadableImage, to_input
-from bn_inception.data.crops import cut_single
 from bn_inception.data.loader import read_image
+from bn_inception.data.pixels.crops import cut_single
 from bn_inception.network import Inception, Normalization
 from bn_inception.network.folding import fold, largest_difference
 

@@ -21,8 +21,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from bn_inception.data import Backend, ImageSource, UnreadableImage, to_input
-from bn_inception.data.crops import Picture
-from bn_inception.data.loader import produced, read_image
+from bn_inception.data.loader import read_image
+from bn_inception.data.parallel import produced
+from bn_inception.data.pixels.crops import Picture
 from bn_inception.data.shared_memory import batch_bytes
 from bn_inception.errors import UserError
 from bn_inception.evaluation.crops import CropSetting, cut_plan

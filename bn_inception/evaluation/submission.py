@@ -12,8 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from bn_inception.data import FolderSource
-from bn_inception.data.source import SUFFIXES, PackedNames
+from bn_inception.data import SUFFIXES, FolderSource, PackedNames
 from bn_inception.errors import UserError
 from bn_inception.paper.results import IMAGENET_CLASSES
 from bn_inception.record import UNLABELLED

@@ -25,8 +25,7 @@ from bn_inception.data import (
     training_batches,
     validation_batches,
 )
-from bn_inception.data.loader import batches_in_flight, shared_ranges
-from bn_inception.data.source import order_warnings
+from bn_inception.data.loader import shared_ranges
 from bn_inception.errors import AgreedError, UserError
 from bn_inception.network import (
     Inception,
@@ -347,21 +346,6 @@ class Session:
         )
         return self._together(batches, agree=self.check_every_step)
 
-    def order_warnings(self) -> list[str]:
-        """What should be said about the order before images are read in it.
-
-        Raises:
-            UserError: shards come from a URL, and the cache is too small for the order.
-        """
-        batch, shard_size = self.config.batch, self.config.order.shard_size
-        images = batch.global_size * batches_in_flight(self.workers())
-        if running_statistics(self.network):
-            # Algorithm 2 reads at another place of the order: two windows, either in shards of
-            # which it may touch one more.
-            images += 2 * shard_size
-            images += batch.mini_batch * self.world.size * batches_in_flight(self.workers())
-        return order_warnings(self.sources.train, shard_size, images)
-
     def validation_batches(self) -> Generator[ValidationBatch, None, None]:
         """Yield this process's part of the held-out images, each once, single crop."""
         batches = validation_batches(
@@ -516,8 +500,6 @@ def open_session(
         say(f"warning: {warning}")
     folder = RunFolder(config.run.root, config.run.name)
     session = world.agreed(lambda: Session(config, sources, folder, world))
-    for warning in world.agreed(session.order_warnings):
-        say(f"warning: {warning}")
     said = statement(config.batch, session.split, world.size, rate=config.optimizer.learning_rate)
     for line in [*session.remarks, *([] if said is None else [said])]:
         say(line)

@@ -16,7 +16,7 @@ from bn_inception.benchmark.input import FULL, LOADER, Chosen, InputRow, sentenc
 from bn_inception.benchmark.timing import CPU, Stream, Way, each_other_way_round, take_turn
 from bn_inception.cli.main import main
 from bn_inception.data import DataConfig, DataKind, OnError, open_sources
-from bn_inception.data.prepare import PrepareConfig, prepare
+from bn_inception.data.intake.prepare import PrepareConfig, prepare
 from bn_inception.errors import UserError
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks from a large process")

@@ -124,7 +124,7 @@ def test_cfg_job_prints_what_would_run(
 def test_help_lists_the_data_settings_that_are_read(command: str, tmp_path: Path) -> None:
     usage = COMMANDS[command.split()[0]].usage.partition("\nstep:")[0]
     other: dict[str, object] = {
-        "root": str(tmp_path / "nowhere"), "cache": "x", "cache_gib": 2, "first_classes": 3,
+        "root": str(tmp_path / "nowhere"), "cache": "x", "first_classes": 3,
         "workers": 1, "on_error": "skip", "backend": "pillow",
     }  # fmt: skip
     assert other.keys() == {field.name for field in fields(DataConfig)} - {"kind"}

@@ -3,7 +3,7 @@
 import pytest
 
 from bn_inception.config import compose, run_config
-from bn_inception.data.photometric import Photometric
+from bn_inception.data.pixels.photometric import Photometric
 from bn_inception.errors import UserError
 from bn_inception.network import Nonlinearity, Normalization
 from bn_inception.paper.results import FIGURE_3

@@ -1,12 +1,13 @@
-"""Small image folders made on the spot, and the shared photographs where there are any."""
+"""Small image folders made on the spot."""
 
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from imagenets import WNIDS, tar_of, validation
 from pictures import encoded, photo
 
-SHARED = Path(__file__).parents[2].parent / "shared" / "data"
+from bn_inception.data.intake import archives
 
 
 @pytest.fixture
@@ -28,8 +29,41 @@ def image_folder(tmp_path: Path) -> Callable[..., Path]:
     return make
 
 
-@pytest.fixture(scope="session")
-def shared_data() -> Path:
-    if not SHARED.is_dir():
-        pytest.skip(f"needs the shared photographs in {SHARED.name}/, which are not here")
-    return SHARED
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """A small ImageNet: its layout and its way of naming."""
+    root = tmp_path / "images"
+    number = 0
+    for label, wnid in enumerate(WNIDS):
+        for split, count in (("train", 4 + label), ("val", 2 + label)):
+            folder = root / split / wnid
+            folder.mkdir(parents=True)
+            for own in range(count):
+                number += 1
+                name = (
+                    f"{wnid}_{own * 37}.JPEG"
+                    if split == "train"
+                    else f"ILSVRC2012_val_{own * 3 + label + 1:08d}.JPEG"
+                )
+                (folder / name).write_bytes(encoded(photo(number)))
+    return root
+
+
+@pytest.fixture
+def downloads(images: Path, tmp_path: Path) -> Path:
+    """The same images as the archives that ImageNet is downloaded as."""
+    folder = tmp_path / "downloads"
+    folder.mkdir()
+    classes = {}
+    for wnid in (WNIDS[2], WNIDS[0], WNIDS[1]):  # in no order, and neither are their members
+        files = sorted((images / "train" / wnid).iterdir(), reverse=True)
+        classes[f"{wnid}.tar"] = tar_of({path.name: path.read_bytes() for path in files})
+    (folder / archives.TRAIN_TAR).write_bytes(tar_of(classes))
+    held_out = validation(images)
+    shuffled = sorted(held_out, key=lambda name: name[::-1])
+    (folder / archives.VAL_TAR).write_bytes(
+        tar_of({f"./{name}": held_out[name][1] for name in shuffled})
+    )
+    lines = "".join(f"{wnid}\n" for wnid, _ in held_out.values())
+    (folder / "val_classes.txt").write_text(lines)
+    return folder

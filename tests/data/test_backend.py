@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 from pictures import encoded, photo
 from PIL import Image
 
-from bn_inception.data import OnError, TrainingOrder, jpeg
-from bn_inception.data.backend import Backend, FastPicture, PillowPicture, open_picture
-from bn_inception.data.crops import FILTERS, training_crop
-from bn_inception.data.decode import UnreadableImage, decode
+from bn_inception.data import DataConfig, DataKind, OnError, TrainingOrder, open_sources
 from bn_inception.data.loader import training_batches, validation_batches
 from bn_inception.data.order import Draws, image_generator
-from bn_inception.data.photometric import AugmentationConfig
-from bn_inception.data.source import DataConfig, DataKind, open_sources
+from bn_inception.data.pixels import jpeg
+from bn_inception.data.pixels.backend import Backend, FastPicture, PillowPicture, open_picture
+from bn_inception.data.pixels.crops import FILTERS, training_crop
+from bn_inception.data.pixels.decode import UnreadableImage, decode
+from bn_inception.data.pixels.photometric import AugmentationConfig
 
 NAME = "n01440764_1.JPEG"
 BILINEAR, BOX, NEAREST, BICUBIC = FILTERS

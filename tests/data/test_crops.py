@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from pictures import photo
 from PIL import Image
 
-from bn_inception.data.backend import PillowPicture
-from bn_inception.data.crops import cut_single, cut_training, single_crop, training_crop
+from bn_inception.data.pixels.backend import PillowPicture
+from bn_inception.data.pixels.crops import cut_single, cut_training, single_crop, training_crop
 
 sides = st.integers(1, 3000)
 

@@ -12,7 +12,7 @@ import pytest
 from pictures import encoded, photo
 from PIL import Image
 
-from bn_inception.data.decode import UnreadableImage, decode
+from bn_inception.data.pixels.decode import UnreadableImage, decode
 
 NAME = "n01440764_1.JPEG"
 

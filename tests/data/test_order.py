@@ -41,11 +41,7 @@ def test_every_image_exactly_once_an_epoch_and_none_lost_at_its_end(order: Train
 @settings(max_examples=100, deadline=None)
 def test_a_start_at_any_step_equals_the_tail(order: TrainingOrder, start: int, far: int) -> None:
     fresh = TrainingOrder(
-        order.images,
-        order.batch_size,
-        order.seed,
-        order.within_shard_shuffling,
-        order.shard_size,
+        order.images, order.batch_size, order.seed, order.within_shard_shuffling, order.shard_size
     )
     for base in (0, far):
         whole = stream(order, base, base + start + 5)

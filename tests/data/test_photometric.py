@@ -6,12 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from bn_inception.data.photometric import (
-    BRIGHTNESS,
-    Photometric,
-    draw_factors,
-    to_input,
-)
+from bn_inception.data.pixels.photometric import BRIGHTNESS, Photometric, draw_factors, to_input
 
 
 def through_hsv(image: np.ndarray, saturation: float, hue: float) -> np.ndarray:

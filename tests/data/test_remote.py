@@ -13,26 +13,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from shard_server import ShardServer
 from small_runs import TINY, write_images
 
 from bn_inception.cli.main import dispatch
-from bn_inception.data import remote
-from bn_inception.data.audit import audit
+from bn_inception.data import DataConfig, DataKind, OnError, Sources, open_sources, remote
+from bn_inception.data.intake.audit import audit
+from bn_inception.data.intake.prepare import PrepareConfig, prepare
 from bn_inception.data.loader import training_batches, validation_batches
-from bn_inception.data.order import TrainingOrder, stored_order
-from bn_inception.data.photometric import AugmentationConfig, Photometric
-from bn_inception.data.prepare import PrepareConfig, prepare
-from bn_inception.data.source import (
-    DataConfig,
-    DataKind,
-    OnError,
-    Sources,
-    open_sources,
-    order_warnings,
-)
+from bn_inception.data.order import TrainingOrder
+from bn_inception.data.pixels.photometric import AugmentationConfig, Photometric
 from bn_inception.errors import UserError
 from bn_inception.network import checkpoint
 
@@ -41,7 +31,6 @@ pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="needs fork"),
     pytest.mark.timeout(120),
 ]
-GIB = 1 << 30
 SHARD = 6  # images
 
 
@@ -65,13 +54,8 @@ def server(shards: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ShardServe
         yield running
 
 
-def sizes(shards: Path, split: str) -> list[int]:
-    return [path.stat().st_size for path in sorted(shards.glob(f"{split}-*.tar"))]
-
-
-def opened(root: object, tmp_path: Path, cache: float = GIB, **values: Any) -> Sources:
-    given = {"cache": str(tmp_path / "cache"), "cache_gib": cache / GIB, **values}
-    return open_sources(DataConfig(kind=DataKind.shards, root=str(root), **given))
+def opened(root: object, tmp_path: Path) -> Sources:
+    return open_sources(DataConfig(DataKind.shards, str(root), str(tmp_path / "cache")))
 
 
 def read(
@@ -145,47 +129,6 @@ def test_the_batches_are_those_of_the_folder(
     assert not any(name.endswith((".tar", ".npy")) for name in server.asked[before:])
 
 
-def kept_bytes(cache: Path) -> int:
-    found = 0
-    for entry in os.scandir(cache / "shards"):
-        if entry.name.endswith((".tar", ".part")):
-            try:
-                found += entry.stat().st_size
-            except FileNotFoundError:  # a part that has got its name meanwhile
-                continue
-    return found
-
-
-def test_a_small_cache_is_never_over_its_bound(
-    shards: Path, server: ShardServer, tmp_path: Path
-) -> None:
-    limit = sum(sizes(shards, "val")) + 4 * max(sizes(shards, "train"))
-    seen: list[int] = []
-    server.before = lambda name: seen.append(kept_bytes(tmp_path / "cache"))
-    far, local = opened(server.url, tmp_path, limit), opened(shards, tmp_path)
-    for one, other in zip(read(far, 0, 60, 0), read(local, 0, 60), strict=True):
-        assert torch.equal(one.images, other.images)
-        seen.append(kept_bytes(tmp_path / "cache"))
-    assert max(seen) <= limit
-    assert max(seen) > sum(sizes(shards, "val")) + max(sizes(shards, "train"))
-    fetched = [name for name in server.asked if name.endswith(".tar")]
-    assert len(fetched) > len(set(fetched))  # some made room, and came again
-
-
-def test_held_out_shards_stay_whatever_is_read(
-    shards: Path, server: ShardServer, tmp_path: Path
-) -> None:
-    limit = sum(sizes(shards, "val")) + 2 * max(sizes(shards, "train"))
-    far, local = opened(server.url, tmp_path, limit), opened(shards, tmp_path)
-    for _ in range(2):
-        assert_same(held_out(far), held_out(local))
-        for index in range(len(far.train)):
-            assert far.train.read(index) == local.train.read(index)
-    assert_same(held_out(far), held_out(local))
-    held = [name for name in server.asked if name.startswith("val-") and name.endswith(".tar")]
-    assert len(held) == len(set(held)) == 3
-
-
 def test_ranks_of_one_machine_share_the_cache(
     shards: Path, server: ShardServer, tmp_path: Path
 ) -> None:
@@ -204,93 +147,7 @@ def test_ranks_of_one_machine_share_the_cache(
         children.append(child)
     assert [os.waitpid(child, 0)[1] for child in children] == [0, 0]
     fetched = [name for name in server.asked if name.endswith(".tar")]
-    # A rank that ends gives up the downloads that it was at.
-    assert 8 <= len(fetched) <= len(set(fetched)) + remote.STREAMS
-
-
-def test_a_resumed_run_fetches_first_what_it_reads_first(
-    shards: Path, server: ShardServer, tmp_path: Path
-) -> None:
-    start = 9
-    batches = read(opened(server.url, tmp_path), start, 12)
-    next(batches)
-    batches.close()
-    order = TrainingOrder(60, 4, 5, True, SHARD)
-    local: Any = opened(shards, tmp_path).train
-    upcoming, soon = remote.ReadingSequence(order, local._shard).upcoming(start, 1)
-    first = [name for name in server.asked if name.startswith("train-") and name.endswith(".tar")]
-    expected = {f"train-{shard:06d}.tar" for shard in upcoming[: soon + remote.STREAMS]}
-    assert set(first[:soon]) <= expected
-    assert f"train-{upcoming[0]:06d}.tar" in first
-
-
-@given(
-    images=st.integers(2, 80),
-    batch=st.integers(1, 20),
-    size=st.integers(1, 30),
-    stored=st.integers(1, 30),
-    shuffling=st.booleans(),
-    step=st.integers(0, 60),
-    in_flight=st.integers(1, 40),
-)
-@settings(max_examples=100)
-def test_the_sequence_is_that_of_the_images(
-    images: int, batch: int, size: int, stored: int, shuffling: bool, step: int, in_flight: int
-) -> None:
-    order = TrainingOrder(images, batch, 3, shuffling, size)
-    shard = (np.random.default_rng(images).permutation(images) // stored).astype(np.int32)
-    upcoming, soon = remote.ReadingSequence(order, shard).upcoming(step, in_flight)
-    steps = range(step, step + in_flight + 2 * images // batch + 2)
-    touched = [int(shard[index]) for s in steps for index in order.batch(s)[1]]
-    assert upcoming == list(dict.fromkeys(touched))
-    assert set(upcoming[:soon]) == set(touched[: in_flight * batch])
-
-
-@pytest.mark.parametrize("step", [0, 20_000_000])
-def test_reading_ahead_from_a_late_step_costs_what_it_does_from_the_first(
-    step: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    computed: list[int] = []
-    permuted = TrainingOrder._permuted
-
-    def counted(self: TrainingOrder, epoch: int) -> Any:
-        computed.append(epoch)
-        return permuted(self, epoch)
-
-    monkeypatch.setattr(TrainingOrder, "_permuted", counted)
-    shard = (np.arange(10_007) // 100).astype(np.int32)
-    sequence = remote.ReadingSequence(TrainingOrder(10_007, 32, 1, True, 100), shard)
-    for later in range(50):
-        sequence.upcoming(step + later, 8)
-    epoch = step * 32 // 10_007
-    assert computed == [epoch, epoch + 1]
-
-
-@given(
-    images=st.integers(2, 60),
-    batch=st.integers(1, 8),
-    size=st.integers(1, 30),
-    stored=st.integers(1, 30),
-    mixed=st.booleans(),
-    in_flight=st.integers(1, 10),
-)
-@settings(max_examples=100)
-def test_no_window_of_batches_lies_in_more_than_is_asked_for(
-    images: int, batch: int, size: int, stored: int, mixed: bool, in_flight: int
-) -> None:
-    random = np.random.default_rng(images)
-    place = np.empty(images, np.int64)
-    place[stored_order(images)] = np.arange(images)
-    shard = (random.permutation(images) if mixed else place) // stored
-    bytes_of = random.integers(1, 1000, int(shard.max()) + 1)
-    needs = remote.Needs.of(shard, bytes_of, size, in_flight * batch)
-    order = TrainingOrder(images, batch, 3, True, size)
-    for step in range(3 * images // batch + 1):
-        window = [order.batch(later)[1] for later in range(step, step + in_flight)]
-        assert bytes_of[np.unique(shard[np.concatenate(window)])].sum() <= needs.at_once
-    assert needs.at_once <= needs.every == bytes_of[np.unique(shard)].sum()
-    if not mixed and size % stored == 0:
-        assert needs.epoch == needs.every
+    assert 8 <= len(fetched) == len(set(fetched))  # none by both
 
 
 FAULTS = ("503", "429", "reset", "cut", "short", "long", "wrong")
@@ -364,7 +221,7 @@ def test_a_damaged_file_in_the_cache_is_fetched_again(
     assert_same(held_out(far), held_out(local))
     for path in (tmp_path / "cache" / "shards").glob("val-*.tar"):
         os.truncate(path, 100)
-    assert_same(held_out(far), held_out(local))
+    assert_same(held_out(opened(server.url, tmp_path)), held_out(local))
 
 
 def test_shards_made_anew_at_the_same_url_are_others(
@@ -383,50 +240,6 @@ def test_shards_made_anew_at_the_same_url_are_others(
     assert far.validation.read(0) != old
 
 
-def needed(message: str) -> float:
-    found = re.search(r"set data\.cache_gib=([0-9.]+)", message)
-    assert found
-    return float(found[1]) * GIB
-
-
-def test_a_cache_that_is_too_small_names_the_size(
-    shards: Path, server: ShardServer, tmp_path: Path
-) -> None:
-    val, train = sum(sizes(shards, "val")), sizes(shards, "train")
-    with pytest.raises(UserError, match=r"data\.cache_gib: .*held-out") as caught:
-        opened(server.url, tmp_path, val + max(train) - 1)
-    enough = needed(str(caught.value))
-    assert val + max(train) <= enough <= 1.01 * (val + max(train))
-    far = opened(server.url, tmp_path, enough)
-    with pytest.raises(UserError, match=r"order\.shard_size=6, and") as caught:
-        next(read(far))  # a batch straddles two shards
-    enough = needed(str(caught.value))
-    assert enough <= 1.01 * (val + sum(sorted(train)[-2:]))
-    far = opened(server.url, tmp_path, enough)
-    assert_same(read(far, 0, 30), read(opened(shards, tmp_path), 0, 30))
-
-
-def test_an_order_that_reads_many_shards_at_once_is_refused(
-    shards: Path, server: ShardServer, tmp_path: Path
-) -> None:
-    val, train = sum(sizes(shards, "val")), sizes(shards, "train")
-    far = opened(server.url, tmp_path, val + 5 * max(train))
-    assert order_warnings(far.train, SHARD, 4) == []
-    with pytest.raises(UserError, match=r"shard_size=1251, and.*or order\.shard_size=6 \(as"):
-        order_warnings(far.train, 1251, 4)
-    # Two stored shards to one of the order's: a wider window, nothing is fetched twice.
-    assert order_warnings(far.train, 2 * SHARD, 4) == []
-    (said,) = order_warnings(far.train, 4, 1)
-    assert re.search(r"fetches every shard 2\.0 times.*order\.shard_size=4 is no multiple", said)
-    assert order_warnings(opened(server.url, tmp_path).train, 4, 1) == []  # all fit
-    # The first classes lie in all shards, wherever their order's shards lie.
-    with pytest.raises(UserError, match="read at once"):
-        order_warnings(
-            opened(server.url, tmp_path, val + 5 * max(train), first_classes=2).train, 6, 4
-        )
-    assert order_warnings(opened(shards, tmp_path).train, 1251, 4) == []
-
-
 def test_what_is_missing_is_named(
     shards: Path, server: ShardServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -441,8 +254,6 @@ def test_what_is_missing_is_named(
         open_sources(DataConfig(kind=DataKind.folder, root=server.url))
     with pytest.raises(UserError, match="audit reads a folder"):
         audit(DataConfig(kind=DataKind.shards, root=server.url), lambda *words: None)
-    with pytest.raises(UserError, match=r"data\.cache_gib: 0"):
-        DataConfig(cache_gib=0)
     monkeypatch.setitem(sys.modules, "aiohttp", None)
     with pytest.raises(UserError, match=r"127\.0\.0\.1.*install bn-inception\[remote\]") as caught:
         opened(server.url, tmp_path)
@@ -497,22 +308,90 @@ def test_a_run_over_the_network_is_the_local_one_bit_for_bit(
 ) -> None:
     runs = Runs(tmp_path)
     assert runs.train("local", shards) == 0
-    # Room for the shards of training's batches, and of those that Algorithm 2 reads.
-    room = sum(sizes(shards, "val")) + 8 * max(sizes(shards, "train"))
-    small = f"data.cache_gib={room / GIB:.9f}"
 
     # The network breaks after some shards, for good: the run ends, saved, and says why.
     def breaks(name: str) -> None:
-        if sum(asked.startswith("train-") for asked in server.asked) >= 6:
+        if sum(asked.startswith("train-") for asked in server.asked) >= 3:
             for number in range(10):
                 server.always[f"train-{number:06d}.tar"] = "503"
 
     server.before = breaks
     with pytest.raises(UserError, match=rf"{server.url}/train-.*503.*run\.resume=true"):
-        runs.train("far", server.url, small)
+        runs.train("far", server.url)
     assert 0 < runs.state("far")["step"] < 12
     server.before = lambda name: None
     server.always.clear()
-    assert runs.train("far", server.url, small, "run.resume=true") == 0
+    assert runs.train("far", server.url, "run.resume=true", "data.workers=1") == 0
     runs.assert_equal("far", "local")
     assert dispatch(["evaluate", f"run={tmp_path / 'far'}", "data.workers=0"]) == 0
+
+
+SLOW = {
+    "wait": "FSTimeoutError|ServerTimeoutError|SocketTimeoutError",
+    "trickle": "too slowly|FSTimeout",
+}
+
+
+@pytest.mark.parametrize("fault", SLOW)
+@pytest.mark.parametrize("name", ["train.json", "val-000000.tar"])
+def test_a_server_that_never_ends_is_not_waited_for(
+    server: ShardServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str, name: str
+) -> None:
+    source = opened(server.url, tmp_path).validation
+    monkeypatch.setattr(remote, "PAUSES", (0.01,))
+    monkeypatch.setattr(remote, "FIRST_SECONDS", 1.0)
+    monkeypatch.setattr(remote, "LEAST_RATE", 1e12)
+    server.always[name] = fault
+    with pytest.raises(
+        UserError, match=rf"{name} cannot be read after 2 tries \(.*({SLOW[fault]})"
+    ):
+        if name == "train.json":
+            opened(server.url, tmp_path)
+        else:
+            for index in range(len(source)):
+                source.read(index)
+
+
+def test_a_file_system_without_deadlines_is_not_waited_for(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote, "PAUSES", ())
+    monkeypatch.setattr(remote, "FIRST_SECONDS", -1e9)
+    with pytest.raises(UserError, match=r"train\.json cannot be read .*came, too slowly"):
+        opened(in_memory(shards), tmp_path)
+
+
+def test_an_endless_description_is_not_read_to_its_end(
+    server: ShardServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote, "MAX_DESCRIPTION_BYTES", 1_000_000)
+    server.always["train.json"] = "endless"
+    with pytest.raises(UserError, match="more than 1,000,000 bytes came"):
+        opened(server.url, tmp_path)
+    assert not list((tmp_path / "cache").rglob("*.json"))
+
+
+def test_what_else_lies_in_the_cache_stays(
+    shards: Path, server: ShardServer, tmp_path: Path
+) -> None:
+    shutil.copytree(shards, tmp_path / "cache" / "shards")  # the user's own, prepared there
+    (tmp_path / "cache" / "shards" / "film.part").write_text("half a film")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert_same(held_out(opened(server.url, tmp_path)), held_out(opened(shards, tmp_path)))
+    assert {path: path.read_bytes() for path in before} == before
+
+
+@pytest.mark.parametrize(
+    "root",
+    [
+        "https://me:hunter2@host/x", "s3://AKIA:hunter2@bucket/x", "https://host/x?token=hunter2",
+        "https://hunter2@host/x", "simplecache::https://me:hunter2@host/x", "https://me:hun/ter2@host/x",
+    ],
+)  # fmt: skip
+def test_credentials_in_a_url_are_refused_and_not_repeated(root: str) -> None:
+    with pytest.raises(
+        UserError, match=r"data\.root: a URL with .*environment variables"
+    ) as caught:
+        DataConfig(DataKind.shards, root)
+    assert "hun" not in str(caught.value)
+    DataConfig(DataKind.shards, "https://host:8080/a@b/c")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from pictures import encoded, photo
 
-from bn_inception.data.source import (
+from bn_inception.data import (
     DataConfig,
     DataKind,
     FolderSource,

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bn_inception.data import synthetic
-from bn_inception.data.source import DataConfig, open_sources
+from bn_inception.data import DataConfig, open_sources
+from bn_inception.data.intake import synthetic
 from bn_inception.errors import UserError
 
 
@@ -37,7 +37,9 @@ def test_layout_and_determinism(tmp_path: Path) -> None:
     assert sources.train.classes == tuple(sorted(synthetic.CLASSES))
     assert len(sources.train) == 30
     assert len(sources.validation) == 20
-    assert len(set(contents(one).values())) == 51  # every image is another one
+    assert (
+        len(set(contents(one).values())) == 52
+    )  # every image is another one; a manifest and a mark
     assert Image.open(sources.train.name(0)).size == (64, 64)
     assert sorted(os.listdir(tmp_path / "one")) == [one.name, "synthetic.lock"]
 
@@ -70,6 +72,18 @@ def test_damage_is_noticed_and_repaired(tmp_path: Path, damage: str) -> None:
     assert synthetic.prepare(tmp_path) == folder
     assert contents(folder) == whole
     assert len(os.listdir(tmp_path)) == 2
+
+
+@pytest.mark.usefixtures("few")
+@pytest.mark.parametrize("end", ["", ".partial"])
+def test_a_folder_of_somebody_elses_stays(tmp_path: Path, end: str) -> None:
+    folder = synthetic.prepare(tmp_path / "elsewhere")
+    own = tmp_path / (folder.name + end) / "thesis.txt"
+    own.parent.mkdir()
+    own.write_text("years of work")
+    with pytest.raises(UserError, match=rf"data\.cache: {own.parent} was not made by"):
+        synthetic.prepare(tmp_path)
+    assert own.read_text() == "years of work"
 
 
 @pytest.mark.usefixtures("few")

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from bn_inception.data.backend import PillowPicture
-from bn_inception.data.crops import cut_single, single_crop
+from bn_inception.data.pixels.backend import PillowPicture
+from bn_inception.data.pixels.crops import cut_single, single_crop
 from bn_inception.evaluation.crops import SCALES, CropSetting, crops, cut_plan
 from bn_inception.evaluation.multicrop import cut_distinct
 

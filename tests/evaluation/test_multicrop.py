@@ -21,7 +21,7 @@ from bn_inception.data import (
     to_input,
     validation_batches,
 )
-from bn_inception.data.decode import decode
+from bn_inception.data.pixels.decode import decode
 from bn_inception.evaluation import evaluate
 from bn_inception.evaluation.crops import CropSetting, crops
 from bn_inception.evaluation.multicrop import MultiCropResult, evaluate_crops

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bn_inception.data import Backend, crops, preprocessing
+from bn_inception.data import Backend, preprocessing
+from bn_inception.data.pixels import crops
 
 
 def test_it_is_the_same_every_time_and_plain_text() -> None:

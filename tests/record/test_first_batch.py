@@ -19,7 +19,7 @@ from bn_inception.data import (
     to_input,
     training_batches,
 )
-from bn_inception.data.photometric import Photometric
+from bn_inception.data.pixels.photometric import Photometric
 
 
 def test_the_picture_is_what_the_network_was_given(images, tmp_path):

@@ -30,7 +30,7 @@ Box = tuple[float, float, float, float]
 
 
 class Picture(Protocol):
-    """An image that can be cut; `data.backend` makes them."""
+    """An image that can be cut; `pixels.backend` makes them."""
 
     @property
     def width(self) -> int:
@@ -104,12 +104,7 @@ def cut_training(picture: Picture, size: int, generator: Uniform) -> NDArray[np.
     """Draw crop, filter (one of four, equally likely) and mirror (one in two), and cut.
 
     Only the crop is resized. Bilinear and cubic are antialiased: they widen with the reduction, and
-    may read a few pixels beyond the box.
-
-    Args:
-        picture: what to cut.
-        size: S in pixels.
-        generator: the image's own.
+    may read a few pixels beyond the box. The draws come from the image's own `generator`.
 
     Returns:
         uint8 (3, S, S), a view of (S, S, 3) memory; perhaps not writable.

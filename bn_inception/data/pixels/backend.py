@@ -16,16 +16,16 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image, features
 
-from bn_inception.data import jpeg
-from bn_inception.data.crops import Box, Picture
-from bn_inception.data.decode import MAX_PIXELS, decode
+from bn_inception.data.pixels import jpeg
+from bn_inception.data.pixels.crops import Box, Picture
+from bn_inception.data.pixels.decode import MAX_PIXELS, decode
 
 
 class Backend(Enum):
     """Who decodes and resizes.
 
     `pillow`: Pillow does both. The reference.
-    `fast`: simplejpeg decodes plain JPEGs, and of them what the crop needs (`data.jpeg`); Pillow
+    `fast`: simplejpeg decodes plain JPEGs, and of them what the crop needs (`pixels.jpeg`); Pillow
     decodes everything else; cykooz_resizer (Rust, SIMD) resizes.
     """
 
@@ -34,12 +34,7 @@ class Backend(Enum):
 
 
 def open_picture(data: bytes, name: str, backend: Backend) -> Picture:
-    """Open one encoded image.
-
-    Args:
-        data: the encoded bytes.
-        name: used in errors.
-        backend: `pillow` decodes here; `fast` may wait until it is told of what it is asked.
+    """Open one encoded image; `name` is used in errors.
 
     Raises:
         UnreadableImage: see `decode.decode`; `fast` may raise it at the first crop instead.
@@ -96,11 +91,7 @@ class PillowPicture:
 
 
 class ArrayPicture:
-    """An image in memory, resized by cykooz_resizer.
-
-    Args:
-        pixels: uint8 (height, width, 3).
-    """
+    """An image in memory, uint8 (height, width, 3), resized by cykooz_resizer."""
 
     def __init__(self, pixels: NDArray[np.uint8]) -> None:
         self._pixels: NDArray[np.uint8] | None = pixels
@@ -146,10 +137,6 @@ class FastPicture(ArrayPicture):
     once more at every crop if it was not loaded. A decoder's complaint hands it to Pillow, whose
     word is final: it takes the image or names the reason. What no longer shows is damage in a part
     that no crop needed.
-
-    Args:
-        data: the encoded bytes.
-        name: used in errors.
 
     Raises:
         UnreadableImage: see `decode.decode`; `load` and `resized` raise it too.

@@ -7,14 +7,14 @@ through the code that ImageNet goes through.
 """
 
 import colorsys
-import fcntl
 import hashlib
 import io
+import itertools
 import logging
 import math
 import os
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,9 @@ import PIL
 from numpy.random import Generator, Philox, SeedSequence
 from PIL import Image, ImageDraw
 
+from bn_inception.data.intake import marked
 from bn_inception.errors import UserError
+from bn_inception.files import first_line, locked
 
 VERSION = 1  # raised with any change to what is drawn: the images of a version never change
 SIDE = 64
@@ -54,37 +56,32 @@ def prepare(cache: Path) -> Path:
         UserError: the cache folder cannot be written.
     """
     folder = cache / f"synthetic-v{VERSION}-{_settings_checksum()}"
+    partial = folder.with_name(folder.name + ".partial")
     try:
         if _intact(folder):
             return folder
         cache.mkdir(parents=True, exist_ok=True)
-        with open(cache / "synthetic.lock", "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # released with the file, also by a killed process
+        with locked(cache / "synthetic.lock"):
             if not _intact(folder):
                 _log.info("drawing the synthetic data set into %s (about six seconds)", folder)
-                partial = folder.with_name(folder.name + ".partial")
-                shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed
+                for old in (folder, partial):  # damaged; of a process that was killed
+                    marked.refuse_foreign(old, "data.cache")
+                    marked.remove(old)
+                marked.make(partial)
                 _write(partial)
-                shutil.rmtree(folder, ignore_errors=True)
                 os.rename(partial, folder)
     except OSError as error:
         raise UserError(
-            f"data.cache: {cache} cannot hold the synthetic data set: {error.strerror}; "
+            f"data.cache: {cache} cannot hold the synthetic data set: {first_line(error)}; "
             "set data.cache=FOLDER to a local folder with 20 MB free"
         ) from error
     return folder
 
 
 def draw(name: str, split: str, index: int) -> Image.Image:
-    """Draw one image, a pure function of its arguments and `VERSION`.
+    """Draw one image (RGB, 64x64), a pure function of its arguments and `VERSION`.
 
-    Args:
-        name: one of `CLASSES`.
-        split: "train" or "val".
-        index: number within class and split, from 0.
-
-    Returns:
-        RGB, 64x64.
+    `name` is one of `CLASSES`, `split` "train" or "val", `index` a number within both, from 0.
     """
     number = list(CLASSES).index(name)
     key = SeedSequence([VERSION, number, ("train", "val").index(split), index])
@@ -97,11 +94,8 @@ def draw(name: str, split: str, index: int) -> Image.Image:
     mask = Image.new("L", (side, side))
     radius = side * _uniform(random, 0.24, 0.42)
     room = side / 2 - radius * 0.85
-    centre = (
-        side / 2 + _uniform(random, -room, room),
-        side / 2 + _uniform(random, -room, room),
-    )
-    CLASSES[name](random, ImageDraw.Draw(mask), centre, radius)
+    centre = (side / 2 + _uniform(random, -room, room), side / 2 + _uniform(random, -room, room))
+    CLASSES[name](_Form(random, ImageDraw.Draw(mask), centre, radius))
     canvas.paste(_gradient(random, side, front, _shade(random, front)), mask=mask)
     if random.random() < 0.3:
         _bar(random, ImageDraw.Draw(canvas), side, third)
@@ -165,21 +159,18 @@ def _colours(random: Generator) -> tuple[Colour, Colour, Colour]:
     """Three colours, the first two apart in lightness, either one the lighter."""
     light, dark = _uniform(random, 0.6, 1.0), _uniform(random, 0.1, 0.4)
     values = (light, dark) if random.random() < 0.5 else (dark, light)
-    front, back, third = (
-        _colour(random.random(), _uniform(random, 0.1, 0.9), value)
-        for value in (*values, random.random())
-    )
-    return front, back, third
+    hsv = ((random.random(), _uniform(random, 0.1, 0.9), v) for v in (*values, random.random()))
+    front, back, third = ((int(c * 255) for c in colorsys.hsv_to_rgb(*colour)) for colour in hsv)
+    return _colour(front), _colour(back), _colour(third)
 
 
-def _colour(hue: float, saturation: float, value: float) -> Colour:
-    red, green, blue = colorsys.hsv_to_rgb(hue, saturation, value)
-    return int(red * 255), int(green * 255), int(blue * 255)
+def _colour(channels: Iterable[int]) -> Colour:
+    red, green, blue = channels
+    return red, green, blue
 
 
 def _mixed(one: Colour, other: Colour, share: float) -> Colour:
-    red, green, blue = (int(a + (b - a) * share) for a, b in zip(one, other, strict=True))
-    return red, green, blue
+    return _colour(int(a + (b - a) * share) for a, b in zip(one, other, strict=True))
 
 
 def _shade(random: Generator, colour: Colour) -> Colour:
@@ -226,117 +217,104 @@ def _bar(random: Generator, pen: ImageDraw.ImageDraw, side: int, colour: Colour)
     pen.line(ends, fill=colour, width=1 + int(random.random() * side * 0.04))
 
 
-def _turned(points: list[Point], centre: Point, radius: float, angle: float) -> list[Point]:
-    """Points of the unit disc, turned by `angle` (radians), scaled and moved."""
-    cos, sin = math.cos(angle) * radius, math.sin(angle) * radius
-    return [(centre[0] + x * cos - y * sin, centre[1] + x * sin + y * cos) for x, y in points]
+@dataclass(frozen=True)
+class _Form:
+    """Where a class paints its form: a mask, in the coordinates of the unit disc."""
+
+    random: Generator
+    pen: ImageDraw.ImageDraw
+    centre: Point
+    radius: float  # of the disc, in pixels
+
+    def angle(self) -> float:
+        return 2 * math.pi * self.random.random()
+
+    def disc(self, centre: Point, radius: float, fill: int = 255) -> None:
+        """A disc around a place in pixels, of a radius in pixels."""
+        x, y = centre
+        self.pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=fill)
+
+    def turned(self, points: list[Point], angle: float) -> list[Point]:
+        """Points of the unit disc, turned by `angle` (radians), in pixels."""
+        cos, sin = math.cos(angle) * self.radius, math.sin(angle) * self.radius
+        left, top = self.centre
+        return [(left + x * cos - y * sin, top + x * sin + y * cos) for x, y in points]
+
+    def polygon(self, points: list[Point], angle: float) -> None:
+        self.pen.polygon(self.turned(points, angle), fill=255)
 
 
 def _regular(corners: int, radii: tuple[float, ...] = (1.0,)) -> list[Point]:
-    return [
-        (
-            radii[i % len(radii)] * math.cos(2 * math.pi * i / corners),
-            radii[i % len(radii)] * math.sin(2 * math.pi * i / corners),
-        )
-        for i in range(corners)
-    ]
+    angles = [2 * math.pi * i / corners for i in range(corners)]
+    lengths = itertools.cycle(radii)
+    return [(r * math.cos(a), r * math.sin(a)) for r, a in zip(lengths, angles, strict=False)]
 
 
-def _disc(centre: Point, radius: float) -> tuple[float, float, float, float]:
-    x, y = centre
-    return x - radius, y - radius, x + radius, y + radius
+# The classes.
 
 
-def _angle(random: Generator) -> float:
-    return 2 * math.pi * random.random()
+def _circle(form: _Form) -> None:
+    form.disc(form.centre, form.radius)
 
 
-# The classes: each paints its form into a mask.
+def _ring(form: _Form) -> None:
+    form.disc(form.centre, form.radius)
+    form.disc(form.centre, form.radius * _uniform(form.random, 0.45, 0.7), fill=0)
 
 
-def _circle(_: Generator, pen: ImageDraw.ImageDraw, centre: Point, radius: float) -> None:
-    pen.ellipse(_disc(centre, radius), fill=255)
+def _crescent(form: _Form) -> None:
+    form.disc(form.centre, form.radius)
+    (centre,) = form.turned([(_uniform(form.random, 0.45, 0.7), 0.0)], form.angle())
+    form.disc(centre, form.radius * 0.85, fill=0)
 
 
-def _ring(random: Generator, pen: ImageDraw.ImageDraw, centre: Point, radius: float) -> None:
-    pen.ellipse(_disc(centre, radius), fill=255)
-    pen.ellipse(_disc(centre, radius * _uniform(random, 0.45, 0.7)), fill=0)
+def _triangle(form: _Form) -> None:
+    form.polygon(_regular(3), form.angle())
 
 
-def _crescent(random: Generator, pen: ImageDraw.ImageDraw, centre: Point, radius: float) -> None:
-    pen.ellipse(_disc(centre, radius), fill=255)
-    ((x, y),) = _turned([(_uniform(random, 0.45, 0.7), 0.0)], centre, radius, _angle(random))
-    pen.ellipse(_disc((x, y), radius * 0.85), fill=0)
+def _square(form: _Form) -> None:
+    form.polygon(_regular(4), form.angle())
 
 
-def _polygon(
-    random: Generator,
-    pen: ImageDraw.ImageDraw,
-    centre: Point,
-    radius: float,
-    points: list[Point],
-) -> None:
-    pen.polygon(_turned(points, centre, radius, _angle(random)), fill=255)
+def _star(form: _Form) -> None:
+    points = _regular(10, (1.0, _uniform(form.random, 0.35, 0.5)))
+    form.polygon(points, form.angle())
 
 
-def _triangle(random: Generator, pen: ImageDraw.ImageDraw, centre: Point, radius: float) -> None:
-    _polygon(random, pen, centre, radius, _regular(3))
-
-
-def _square(random: Generator, pen: ImageDraw.ImageDraw, centre: Point, radius: float) -> None:
-    _polygon(random, pen, centre, radius, _regular(4))
-
-
-def _star(random: Generator, pen: ImageDraw.ImageDraw, centre: Point, radius: float) -> None:
-    _polygon(random, pen, centre, radius, _regular(10, (1.0, _uniform(random, 0.35, 0.5))))
-
-
-def _cross(random: Generator, pen: ImageDraw.ImageDraw, centre: Point, radius: float) -> None:
-    angle, half = _angle(random), _uniform(random, 0.18, 0.3)
+def _cross(form: _Form) -> None:
+    angle, half = form.angle(), _uniform(form.random, 0.18, 0.3)
     for turn in (0.0, math.pi / 2):
-        arm = [(-1.0, -half), (1.0, -half), (1.0, half), (-1.0, half)]
-        pen.polygon(_turned(arm, centre, radius, angle + turn), fill=255)
+        form.polygon([(-1.0, -half), (1.0, -half), (1.0, half), (-1.0, half)], angle + turn)
 
 
-def _stripes(random: Generator, pen: ImageDraw.ImageDraw, centre: Point, radius: float) -> None:
-    angle, bars = _angle(random), 3 + int(random.random() * 3)
+def _stripes(form: _Form) -> None:
+    angle, bars = form.angle(), 3 + int(form.random.random() * 3)
     for bar in range(bars):
         low = -1 + 2 * bar / bars
         high = low + 1 / bars
         ends = [math.sqrt(max(0.0, 1 - min(1.0, abs(y)) ** 2)) for y in (low, high)]
-        band = [(-ends[0], low), (ends[0], low), (ends[1], high), (-ends[1], high)]
-        pen.polygon(_turned(band, centre, radius, angle), fill=255)
+        form.polygon([(-ends[0], low), (ends[0], low), (ends[1], high), (-ends[1], high)], angle)
 
 
-def _checks(random: Generator, pen: ImageDraw.ImageDraw, centre: Point, radius: float) -> None:
-    angle, cells = _angle(random), 3 + int(random.random() * 2)
+def _checks(form: _Form) -> None:
+    angle, cells = form.angle(), 3 + int(form.random.random() * 2)
     step = 2 / cells
+    far = step * 0.8
     for row in range(cells):
         for column in range(row % 2, cells, 2):
             x, y = (-1 + step * column) * 0.8, (-1 + step * row) * 0.8
-            far = step * 0.8
-            cell = [(x, y), (x + far, y), (x + far, y + far), (x, y + far)]
-            pen.polygon(_turned(cell, centre, radius, angle), fill=255)
+            form.polygon([(x, y), (x + far, y), (x + far, y + far), (x, y + far)], angle)
 
 
-def _dots(random: Generator, pen: ImageDraw.ImageDraw, centre: Point, radius: float) -> None:
-    places = [
-        (0.0, 0.0),
-        *((x * 0.72, y * 0.72) for x, y in _regular(5 + int(random.random() * 2))),
-    ]
-    for place in _turned(places, centre, radius, _angle(random)):
-        pen.ellipse(_disc(place, radius * 0.24), fill=255)
+def _dots(form: _Form) -> None:
+    around = _regular(5 + int(form.random.random() * 2))
+    places = [(0.0, 0.0), *((x * 0.72, y * 0.72) for x, y in around)]
+    for place in form.turned(places, form.angle()):
+        form.disc(place, form.radius * 0.24)
 
 
-CLASSES: dict[str, Callable[[Generator, ImageDraw.ImageDraw, Point, float], None]] = {
-    "checks": _checks,
-    "circle": _circle,
-    "crescent": _crescent,
-    "cross": _cross,
-    "dots": _dots,
-    "ring": _ring,
-    "square": _square,
-    "star": _star,
-    "stripes": _stripes,
-    "triangle": _triangle,
-}
+_PAINTED = (
+    *(_checks, _circle, _crescent, _cross, _dots),
+    *(_ring, _square, _star, _stripes, _triangle),
+)
+CLASSES: dict[str, Callable[[_Form], None]] = {paint.__name__[1:]: paint for paint in _PAINTED}

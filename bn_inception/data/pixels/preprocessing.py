@@ -12,10 +12,10 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
-from bn_inception.data import backend as backends
-from bn_inception.data.backend import Backend
-from bn_inception.data.crops import cut_single
-from bn_inception.data.photometric import to_input
+from bn_inception.data.pixels import backend as backends
+from bn_inception.data.pixels.backend import Backend
+from bn_inception.data.pixels.crops import cut_single
+from bn_inception.data.pixels.photometric import to_input
 
 _SIZES = (24, 80)  # one reduces the picture, one enlarges it
 _PICTURE = """

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bn_inception.data.crops import Uniform
+from bn_inception.data.pixels.crops import Uniform
 
 BRIGHTNESS = 32 / 255  # added, from -BRIGHTNESS to BRIGHTNESS, where pixels are 0 to 1
 SATURATION = (0.5, 1.5)  # multiplies the saturation of HSV

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bn_inception.data.decode import is_upright
+from bn_inception.data.pixels.decode import is_upright
 
 _START, _END = b"\xff\xd8", b"\xff\xd9"
 _BASELINE, _EXTENDED, _PROGRESSIVE = 0xC0, 0xC1, 0xC2
@@ -34,42 +34,26 @@ _CONTEXT = 4
 
 @dataclass(frozen=True, slots=True)
 class Jpeg:
-    """Where things are in a plain JPEG.
+    """Where things are in a plain JPEG."""
 
-    Attributes:
-        width: in pixels.
-        height: in pixels.
-        unit: width and height in pixels of an MCU, the unit in which a scan is coded.
-        restart: MCUs between restart markers; 0 for none.
-        sequential: baseline or extended, all components in one scan.
-        size_at: offset of the height (two bytes), which the width follows.
-        scan_at: offset of the coded data.
-    """
-
-    width: int
-    height: int
-    unit: tuple[int, int]
-    restart: int
-    sequential: bool
-    size_at: int
-    scan_at: int
+    width: int  # in pixels
+    height: int  # in pixels
+    unit: tuple[int, int]  # width and height in pixels of an MCU, the unit in which a scan is coded
+    restart: int  # MCUs between restart markers; 0 for none
+    sequential: bool  # baseline or extended, all components in one scan
+    size_at: int  # offset of the height (two bytes), which the width follows
+    scan_at: int  # offset of the coded data
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A JPEG stream that holds a rectangle of an image.
+    """A JPEG stream that holds a rectangle of an image."""
 
-    Attributes:
-        stream: to be decoded.
-        left: where its left edge lies in the image.
-        top: likewise its top.
-        intact: whether a sound stream is decoded without a complaint; a lowered height makes the
-            decoder complain about the data that are left over.
-    """
-
-    stream: bytes | bytearray
-    left: int
-    top: int
+    stream: bytes | bytearray  # to be decoded
+    left: int  # where its left edge lies in the image
+    top: int  # likewise its top
+    # whether a sound stream is decoded without a complaint; a lowered height makes the
+    # decoder complain about the data that are left over
     intact: bool
 
 
@@ -120,10 +104,7 @@ def parse(data: bytes) -> Jpeg | None:
 def part(data: bytes, jpeg: Jpeg, box: tuple[int, int, int, int]) -> Part:
     """The smallest stream that this module can make of the image's, to decode a box of it.
 
-    Args:
-        data: the whole stream.
-        jpeg: what `parse` made of it.
-        box: (left, top, right, bottom) in whole pixels, inside the image.
+    The box is (left, top, right, bottom) in whole pixels, inside the image.
     """
     left, top, right, bottom = box
     if jpeg.sequential and jpeg.restart:

@@ -1,0 +1,100 @@
+"""The settings of a data set."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+from bn_inception.data.pixels.backend import Backend
+from bn_inception.errors import UserError
+
+
+class DataKind(Enum):
+    """What kind of data set lies at the root."""
+
+    folder = "folder"
+    imagenet = "imagenet"
+    tiny_imagenet = "tiny_imagenet"
+    shards = "shards"
+    synthetic = "synthetic"
+
+
+class OnError(Enum):
+    """What happens at an image that cannot be read: the run ends, or the next image stands in."""
+
+    fail = "fail"
+    skip = "skip"
+
+
+@dataclass
+class DataConfig:
+    """Which images, and how many processes read them."""
+
+    # `folder` is ImageNet's layout; `imagenet` the same with ImageNet's counts checked;
+    # `tiny_imagenet` also takes that set's original layout; `shards` is what `bn-inception
+    # prepare` makes; `synthetic` is drawn by this package into `cache`
+    kind: DataKind = DataKind.synthetic
+    # the folder that holds train/ and val/, or the shards; for shards, any URL that fsspec
+    # knows, too; must be null for `synthetic`
+    root: str | None = None
+    # where `synthetic` writes its images, once, and shards that come from a URL
+    cache: str = "~/.cache/bn-inception"
+    first_classes: int | None = None  # only the first N classes in label order; null for all
+    # processes that read images; 0 reads in the main process; null chooses by cores
+    workers: int | None = None
+    on_error: OnError = OnError.fail  # what happens at an image that cannot be read
+    backend: Backend = Backend.fast  # who decodes and resizes
+
+    def __post_init__(self) -> None:
+        if self.root is not None:
+            _refuse_secrets(self.root)
+        if self.kind is DataKind.synthetic and self.root is not None:
+            raise UserError(
+                f"data.root: {self.root!r} is not read by data=synthetic; "
+                "choose data=folder, data=imagenet, data=tiny_imagenet or data=shards, or leave "
+                "data.root out"
+            )
+        if self.first_classes is not None and self.first_classes < 2:
+            raise UserError(f"data.first_classes: {self.first_classes} is not 2 or more; null: all")
+        if self.workers is not None and self.workers < 0:
+            raise UserError(
+                f"data.workers: {self.workers} is negative; give 0 (no extra process) or more, "
+                "or null for a number that fits the cores"
+            )
+
+
+def is_url(root: str | None) -> bool:
+    """Whether `data.root` is a URL and no folder."""
+    return root is not None and "://" in root
+
+
+def _refuse_secrets(root: str) -> None:
+    """Refuse a URL with credentials: it stands in the run's record. They are not repeated."""
+    hosts = re.findall(r"://([^/?#]*)", root)  # of chained URLs, several
+    if any("@" in host or not re.fullmatch(r"[^:]*(:\d*)?|\[.*\](:\d*)?", host) for host in hosts):
+        what = "credentials (USER:PASSWORD@)"
+    elif hosts and re.search(r"[?#]", root):
+        what = "a query (?...) or a fragment (#...)"
+    else:
+        return
+    raise UserError(
+        f"data.root: a URL with {what} is refused, because it would stand in the run's record; "
+        "give scheme://HOST/PATH alone, and credentials where the storage's package looks for "
+        "them: environment variables or its own configuration file"
+    )
+
+
+def refuse_unread(config: DataConfig, command: str, remedies: Mapping[str, str]) -> None:
+    """Refuse settings that a command does not read, where they are not the default.
+
+    `remedies` says what to do instead, by the name of each setting that is not read.
+
+    Raises:
+        UserError: one was given.
+    """
+    default = DataConfig()
+    for key, remedy in remedies.items():
+        value = getattr(config, key)
+        if value != getattr(default, key):
+            shown = value.value if isinstance(value, Enum) else value
+            raise UserError(f"data.{key}: {shown} is not read by {command}; {remedy}")

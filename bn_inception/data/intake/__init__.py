@@ -1,0 +1,1 @@
+"""Bringing a data set in: what runs once for it."""

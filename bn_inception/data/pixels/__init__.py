@@ -1,0 +1,1 @@
+"""Pixels: an image of bytes, and a network's input of an image."""

@@ -1,0 +1,140 @@
+"""Files: written whole or not at all, locked, read within bounds; errors in one line."""
+
+import fcntl
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from bn_inception.errors import UserError
+
+MAX_JSON_BYTES = 1 << 28
+"""The largest JSON file that is read; what describes ImageNet's shards has a third of a MB."""
+
+
+def first_line(error: BaseException) -> str:
+    """What went wrong, in one line: an OSError's reason, or the first line of the message."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+@contextmanager
+def replacing(path: Path, folder: Path | None = None) -> Iterator[IO[bytes]]:
+    """Write `path` anew: temporary file, fsync, rename, fsync of the folder.
+
+    Args:
+        path: appears, or is replaced, at the end of the `with` block; an exception leaves it.
+        folder: where the temporary file lies, on the same disk; None is beside `path`.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    # The process id keeps two processes that write one file from sharing a temporary one.
+    temporary = (folder or path.parent) / f".{path.name}.{os.getpid()}.tmp"
+    try:
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames in a folder durable: they are only once the folder is on disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def is_left_over(name: str) -> bool:
+    """Whether a file's name is one of `replacing`'s temporary files: its writer was killed."""
+    return re.fullmatch(r"\..+\.[0-9]+\.tmp", name) is not None
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Replace `path` by `content`.
+
+    Raises:
+        UserError: the file cannot be written (no permission, disk full); the old one is left.
+    """
+    try:
+        with replacing(path) as file:
+            file.write(content)
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be written ({first_line(error)}); make room or choose another folder"
+        ) from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """`write_bytes` of UTF-8 text; bytes of file names that are not UTF-8 stand as JSON escapes."""
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """`write_bytes` of an indented JSON object; NaN and infinity are a ValueError, not JSON."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False)
+    write_text(path, text + "\n")
+
+
+def read_bytes(path: Path, limit: int) -> bytes:
+    """The content of a file.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no regular file (a pipe would be waited for), or has over `limit` bytes.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(descriptor, "rb") as file:
+        if not path.is_file():
+            raise ValueError("not a regular file")
+        content = file.read(limit + 1)
+    if len(content) > limit:
+        raise ValueError(f"more than {limit:,} bytes")
+    return content
+
+
+def parse_json(text: bytes) -> Any:
+    """The value of a JSON text in UTF-8.
+
+    Raises:
+        ValueError: it is none, with a reason of one line.
+    """
+    try:
+        return json.loads(text.decode("utf-8"))
+    except RecursionError:
+        raise ValueError("values are nested too deeply") from None
+
+
+def read_json(path: Path, limit: int = MAX_JSON_BYTES) -> Any:
+    """`parse_json` of a file's content; errors as of it and of `read_bytes`."""
+    return parse_json(read_bytes(path, limit))
+
+
+@contextmanager
+def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
+    """Hold the lock on a file, which is made where it is missing, and left.
+
+    The lock is the kernel's and ends with the process, however that ends. It belongs to this
+    process alone: forked ones do not inherit it, as they would a flock.
+
+    Raises:
+        BlockingIOError: another process holds it, and `wait` is False.
+        OSError: the file cannot be made.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,290 @@
+"""The ILSVRC 2012 archives: read where they lie, and refused by name where they are not sound."""
+
+import gzip
+import io
+import os
+import re
+import sys
+import tarfile
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from imagenets import WNIDS, content, made, refused, tar_of, validation
+
+from bn_inception.data.intake import archives, devkit
+from bn_inception.errors import UserError
+
+
+def test_archives_give_the_bytes_that_folders_give(
+    images: Path, downloads: Path, tmp_path: Path
+) -> None:
+    made(images, tmp_path / "one")
+    made(downloads, tmp_path / "other")
+    assert content(tmp_path / "one") == content(tmp_path / "other")
+
+
+def development_kit(images: Path) -> dict[str, bytes]:
+    savemat = pytest.importorskip("scipy.io").savemat
+    # As in the original: numbers do not follow the wnids, and inner nodes come after the leaves.
+    numbers = {WNIDS[0]: 3, WNIDS[1]: 1, WNIDS[2]: 2}
+    kinds = [("ILSVRC2012_ID", "O"), ("WNID", "O"), ("words", "O")]
+    synsets = np.array(
+        [(number, wnid, "a, b") for wnid, number in numbers.items()] + [(1001, "n00001740", "all")],
+        dtype=kinds,
+    ).reshape(-1, 1)
+    meta = io.BytesIO()
+    savemat(meta, {"synsets": synsets}, do_compression=True)
+    truth = "".join(f"{numbers[wnid]}\n" for wnid, _ in validation(images).values())
+    return {
+        "ILSVRC2012_devkit_t12/readme.txt": b"",
+        "ILSVRC2012_devkit_t12/data/meta.mat": meta.getvalue(),
+        "ILSVRC2012_devkit_t12/data/ILSVRC2012_validation_ground_truth.txt": truth.encode(),
+    }
+
+
+@pytest.mark.parametrize("unpacked", [False, True])
+def test_the_development_kit_tells_the_classes(
+    images: Path, downloads: Path, tmp_path: Path, unpacked: bool
+) -> None:
+    kit = development_kit(images)
+    (downloads / "val_classes.txt").unlink()
+    if unpacked:
+        for name, data in kit.items():
+            (downloads / name).parent.mkdir(parents=True, exist_ok=True)
+            (downloads / name).write_bytes(data)
+    else:
+        (downloads / "ILSVRC2012_devkit_t12.tar.gz").write_bytes(gzip.compress(tar_of(kit)))
+    made(images, tmp_path / "one")
+    made(downloads, tmp_path / "other")
+    assert content(tmp_path / "one") == content(tmp_path / "other")
+
+
+def test_a_missing_scipy_or_kit_is_named_with_the_remedy(
+    images: Path, downloads: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kit = gzip.compress(tar_of(development_kit(images)))
+    (downloads / "val_classes.txt").unlink()
+    assert "put ILSVRC2012_devkit_t12.tar.gz beside it" in refused(downloads, tmp_path / "shards")
+    (downloads / "ILSVRC2012_devkit_t12.tar.gz").write_bytes(kit[: len(kit) // 2])
+    assert "cannot be read" in refused(downloads, tmp_path / "shards")
+    (downloads / "ILSVRC2012_devkit_t12.tar.gz").write_bytes(gzip.compress(tar_of({"a": b""})))
+    assert "has no data/ILSVRC2012_validation_ground" in refused(downloads, tmp_path / "shards")
+    with monkeypatch.context() as patch:
+        patch.setattr(devkit, "_MAX_DEVKIT_BYTES", 9_999)
+        (downloads / "ILSVRC2012_devkit_t12.tar.gz").write_bytes(gzip.compress(bytes(10_000)))
+        assert "unpacks to more than 9,999 bytes" in refused(downloads, tmp_path / "shards")
+    hostile = gzip.compress(negative("data/meta.mat", tarfile.REGTYPE))
+    (downloads / "ILSVRC2012_devkit_t12.tar.gz").write_bytes(hostile)
+    assert "'data/meta.mat' has -512 bytes" in refused(downloads, tmp_path / "shards")
+    (downloads / "ILSVRC2012_devkit_t12.tar.gz").write_bytes(kit)
+    monkeypatch.setitem(sys.modules, "scipy.io", None)
+    text = refused(downloads, tmp_path / "shards")
+    assert "bn-inception[devkit]" in text and "val_classes.txt" in text
+
+
+def member(name: str, kind: bytes = tarfile.REGTYPE, data: bytes = b"", link: str = "") -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        info = tarfile.TarInfo(name)
+        info.type, info.linkname, info.size = kind, link, len(data)
+        tar.addfile(info, io.BytesIO(data))
+    return out.getvalue()
+
+
+def checked(header: bytes) -> bytes:
+    """A header with the sum that belongs to it."""
+    blank = header[:148] + b" " * 8 + header[156:]
+    return blank[:148] + b"%06o\0 " % sum(blank) + blank[156:]
+
+
+def negative(name: str, kind: bytes) -> bytes:
+    """An archive whose only member has -512 bytes: a reader that believes it never ends."""
+    header = tarfile.TarInfo(name)
+    header.type = kind
+    block = header.tobuf(tarfile.GNU_FORMAT)[:512]
+    size = b"\xff" * 10 + b"\xfe\x00"  # base 256, two's complement
+    return checked(block[:124] + size + block[136:]) + bytes(10240)
+
+
+def extended(text: bytes, times: int = 1) -> bytes:
+    """An archive of one member with `times` extended headers before it."""
+    info = tarfile.TarInfo("extended")
+    info.type, info.size = tarfile.XHDTYPE, len(text)
+    header = info.tobuf(tarfile.USTAR_FORMAT) + text.ljust(512, b"\0")
+    return header * times + member("x.JPEG")
+
+
+HOSTILE = {
+    "negative": (negative("x.JPEG", tarfile.REGTYPE), "'x.JPEG' has -512 bytes"),
+    "negative header": (negative("x", tarfile.GNUTYPE_LONGNAME), "a header of -512 bytes"),
+    "negative, extended": (extended(b"13 size=-512\n"), "'x.JPEG' has -512 bytes"),
+    "a number too large": (extended(b"99999999999999999999 path=x\n"), r"source: \S+"),
+    "a chain of headers": (extended(b"15 path=y.JPEG\n", 2000), "recursion"),
+    "sparse": (
+        extended(b"22 GNU.sparse.major=1\n22 GNU.sparse.minor=0\n"),
+        "not an uncompressed tar file|sparse|damaged",
+    ),
+    "moved by its header": (extended(b"20 path=/etc/x.JPEG\n"), "has an absolute path"),
+    "absolute": (member("/etc/cron.d/x.JPEG"), "'/etc/cron.d/x.JPEG' has an absolute path"),
+    "outside": (member("../x.JPEG"), r"'../x.JPEG' leads out of its folder"),
+    "inside": (member("a/b.JPEG"), "'a/b.JPEG' lies in a folder"),
+    "symbolic": (member("x.JPEG", tarfile.SYMTYPE, link="/etc/passwd"), "link to '/etc/passwd'"),
+    "hard": (member("x.JPEG", tarfile.LNKTYPE, link="y.JPEG"), "'x.JPEG' is a link to 'y.JPEG'"),
+    "device": (member("x.JPEG", tarfile.CHRTYPE), "'x.JPEG' is neither a file nor a folder"),
+    "fifo": (member("x.JPEG", tarfile.FIFOTYPE), "'x.JPEG' is neither a file nor a folder"),
+    "folder": (member("sub", tarfile.DIRTYPE), "'sub' is a folder"),
+    "large": (member("x.JPEG", data=b"x" * 1001), "'x.JPEG' has 1,001 bytes, more than 1,000"),
+    "long": (member("x" * 300 + ".JPEG"), "has a name of more than 255 bytes"),
+    "endless": (member("x" * 900_000 + ".JPEG"), "a header of 900,"),
+    "twice": (tar_of({"a.JPEG": b"1"})[:1024] + tar_of({"a.JPEG": b"2"}), "a.JPEG twice"),
+    "compressed": (gzip.compress(tar_of({"a.JPEG": b"1"})), "not an uncompressed tar file"),
+    "cut short": (tar_of({"a.JPEG": b"1" * 900})[:1000], "'a.JPEG' reaches over the end|damaged"),
+    "no end": (tar_of({"a.JPEG": b"1"})[:1024], "ends early or is damaged at byte 1,024"),
+    "torn": (
+        tar_of({"a.JPEG": b"1"})[:1024] + b"\xff" * 512 + tar_of({"b.JPEG": b"2"}),
+        "ends early or is damaged at byte 1,024",
+    ),
+    "huge header": (b"", "a header of 2,"),
+    "empty": (tar_of({}), "holds no images"),
+    "nothing": (b"", "not an uncompressed tar file"),
+}
+
+
+def huge_header() -> bytes:
+    info = tarfile.TarInfo("././@LongLink")
+    info.type, info.size = tarfile.GNUTYPE_LONGNAME, 2 << 30
+    return info.tobuf(tarfile.GNU_FORMAT) + bytes(10240)
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+@pytest.mark.parametrize("which", ["class", "validation"])
+def test_hostile_archives_are_refused_by_name(
+    what: str, which: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(archives, "MAX_IMAGE_BYTES", 1000)
+    archive, named = HOSTILE[what]
+    archive = huge_header() if what == "huge header" else archive
+    source = tmp_path / "source"
+    source.mkdir()
+    if which == "class":
+        if what == "empty":
+            named = "holds no images"
+        (source / archives.TRAIN_TAR).write_bytes(tar_of({"n01440764.tar": archive}))
+    else:
+        (source / archives.VAL_TAR).write_bytes(archive)
+        lines = 2 if what == "twice" else 0 if what == "empty" else 1
+        (source / "val_classes.txt").write_text("n01440764\n" * max(lines, 1))
+        if what == "empty":
+            named = "holds 0 images, val_classes.txt has 1 labels"
+    text = refused(source, tmp_path / "shards")
+    assert text.startswith("source: ")
+    assert archives.TRAIN_TAR in text or archives.VAL_TAR in text
+    assert re.search(named, text), text
+    assert not list((tmp_path / "shards").glob("*.tar"))
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    changes=st.lists(
+        st.tuples(st.integers(0, 4 * 512 - 1), st.integers(0, 255)), min_size=1, max_size=6
+    ),
+    extended_format=st.booleans(),
+)
+def test_a_changed_header_is_read_or_refused(
+    changes: list[tuple[int, int]], extended_format: bool
+) -> None:
+    archive = io.BytesIO()
+    kind = tarfile.PAX_FORMAT if extended_format else tarfile.GNU_FORMAT
+    with tarfile.open(fileobj=archive, mode="w", format=kind) as tar:
+        tar.addfile(tarfile.TarInfo(f"{'a' * 120}.JPEG"))
+    content = bytearray(archive.getvalue())
+    for place, value in changes:
+        content[place] = value
+    # Sums that are right, so that what the header says is taken seriously.
+    blocks = [bytes(content[i : i + 512]) for i in range(0, len(content), 512)]
+    blocks = [checked(block) if block[257:262] == b"ustar" else block for block in blocks]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, archives.VAL_TAR)
+        path.write_bytes(b"".join(blocks))
+        try:
+            assert len(archives.open_val_tar(path, ["n01440764"], "labels")) == 1
+        except UserError as error:
+            assert str(error).startswith("source: ")
+
+
+def test_an_outer_member_that_is_no_class_is_named(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / archives.TRAIN_TAR).write_bytes(tar_of({"x.JPEG": b"1"}))
+    assert "'x.JPEG' is not the tar file of a class" in refused(source, tmp_path / "shards")
+    (source / archives.TRAIN_TAR).write_bytes(tar_of({"../n01440764.tar": tar_of({})}))
+    assert "leads out of its folder" in refused(source, tmp_path / "shards")
+
+
+@pytest.mark.parametrize("name", ["..", ".n2", ".", "n\n2", "n2\x1b[31m", "n2\udcff"])
+def test_a_class_archive_named_like_no_class_is_refused(name: str, tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    inner = tar_of({"x.JPEG": b"1"})
+    outer = io.BytesIO()
+    with tarfile.open(fileobj=outer, mode="w", format=tarfile.GNU_FORMAT) as tar:
+        for own in ("n01440764", name):
+            info = tarfile.TarInfo(f"{own}.tar")
+            info.size = len(inner)
+            tar.addfile(info, io.BytesIO(inner))
+    (source / archives.TRAIN_TAR).write_bytes(outer.getvalue())
+    text = refused(source, tmp_path / "shards")
+    assert repr(f"{name}.tar") in text and "refused" in text
+
+
+@pytest.mark.parametrize("files", [{}, {"readme.txt": b"x"}])
+def test_a_class_archive_without_images_is_named(files: dict[str, bytes], tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    classes = {f"{wnid}.tar": tar_of({"x.JPEG": b"1"}) for wnid in WNIDS}
+    classes[f"{WNIDS[1]}.tar"] = tar_of(files)
+    (source / archives.TRAIN_TAR).write_bytes(tar_of(classes))
+    assert f"{WNIDS[1]}.tar holds no images" in refused(source, tmp_path / "shards")
+
+
+def test_a_class_that_comes_twice_is_named(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    outer = io.BytesIO()
+    with tarfile.open(fileobj=outer, mode="w") as tar:
+        for image in ("a.JPEG", "b.JPEG"):
+            inner = tar_of({image: b"1"})
+            info = tarfile.TarInfo("n01440764.tar")
+            info.size = len(inner)
+            tar.addfile(info, io.BytesIO(inner))
+    (source / archives.TRAIN_TAR).write_bytes(outer.getvalue())
+    assert "n01440764.tar twice" in refused(source, tmp_path / "shards")
+
+
+def test_a_class_of_a_million_letters_is_refused(downloads: Path, tmp_path: Path) -> None:
+    (downloads / "val_classes.txt").write_text(f"{'x' * 1_000_000}\n" + "y\n" * 8)
+    assert "not a list of classes" in refused(downloads, tmp_path / "shards")
+    (downloads / "val_classes.txt").write_bytes(b"y\n" * (1 << 23) + b"y\n")
+    assert "more than 16,777,216 bytes" in refused(downloads, tmp_path / "shards")
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("name", [archives.TRAIN_TAR, archives.VAL_TAR, "val_classes.txt"])
+def test_a_pipe_instead_of_a_file_is_named(downloads: Path, tmp_path: Path, name: str) -> None:
+    (downloads / name).unlink()
+    os.mkfifo(downloads / name)
+    text = refused(downloads, tmp_path / "shards")
+    assert str(downloads / name) in text and "not a regular file" in text
+
+
+def test_labels_must_belong_to_the_images(downloads: Path, tmp_path: Path) -> None:
+    (downloads / "val_classes.txt").write_text(f"{WNIDS[0]}\n" * 8)
+    assert "holds 9 images, val_classes.txt has 8" in refused(downloads, tmp_path / "shards")
+    (downloads / "val_classes.txt").write_text("n99999999\n" * 9)
+    assert "different classes (3 and 1)" in refused(downloads, tmp_path / "shards")
+    (downloads / "val_classes.txt").write_text("../x\n" * 9)
+    assert "not a list of classes" in refused(downloads, tmp_path / "shards")
