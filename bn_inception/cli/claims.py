@@ -11,7 +11,7 @@ NOT_ALL_HOLD = 1
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Judge the statements; return 0, or 1 where a required one does not hold or is not tested."""
+    """Judge the statements; return 0, or 1 where a required one does not."""
     arguments, print_config = take_print_config(arguments)
     paths, overrides = split_positional(arguments)
     config = compose("claims", overrides)
@@ -22,13 +22,18 @@ def run(arguments: Sequence[str]) -> int:
     from bn_inception.report import claims_text, judge, required_numbers, write_claims
 
     required = _numbers(config["require"])
-    runs, ensembles = read_run_arguments(config["runs"])
+    given = read_run_arguments(config["runs"])
     # Before torch is loaded: a wrong number is found at once.
-    required_numbers(judge(runs, ensembles=ensembles), required)
+    required_numbers(judge(given.runs, ensembles=given.ensembles), required)
 
     from bn_inception.network.invariance import scale_invariance
 
-    verdicts = judge(runs, ensembles=ensembles, invariance=scale_invariance())
+    verdicts = judge(
+        given.runs,
+        ensembles=given.ensembles,
+        edges=given.edges,
+        differences=scale_invariance(),
+    )
     print(claims_text(verdicts))
     if config["output"] is not None:
         print()
@@ -36,7 +41,7 @@ def run(arguments: Sequence[str]) -> int:
             print(path)
     failing = required_numbers(verdicts, required)
     for verdict in failing:
-        print(f"\nrequired: {verdict.statement.number} {verdict.outcome.value}")
+        print(f"\nrequired: {verdict.statement.number} {verdict.decision.value}")
     return NOT_ALL_HOLD if failing else 0
 
 

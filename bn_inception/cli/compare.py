@@ -19,24 +19,24 @@ def run(arguments: Sequence[str]) -> int:
         return 0
     from bn_inception import report
 
-    runs, ensembles = read_run_arguments(config["runs"])
-    comparison = report.compare(runs, baseline=config["baseline"])
-    groups = report.group_seeds(runs, comparison.target, baseline=comparison.baseline)
-    tables = (
-        report.seeds(groups, comparison.target),
-        report.figure4(report.named_evaluations(runs, ensembles)),
-    )
-    print(report.as_text(comparison, *(table for table in tables if table is not None)))
+    given = read_run_arguments(config["runs"])
+    comparison = report.compare(given.runs, baseline=config["baseline"])
+    errors = report.figure4(report.named_evaluations(given.runs, given.ensembles))
+    print(report.as_text(comparison, *([] if errors is None else [errors])))
     if config["output"] is not None:
         from bn_inception.network.invariance import scale_invariance
 
-        verdicts = report.judge(runs, ensembles=ensembles, invariance=scale_invariance())
+        verdicts = report.judge(
+            given.runs,
+            ensembles=given.ensembles,
+            edges=given.edges,
+            differences=scale_invariance(),
+        )
         written = report.write_report(
             comparison,
-            runs,
+            given.runs,
             Path(config["output"]),
-            groups=groups,
-            ensembles=ensembles,
+            ensembles=given.ensembles,
             verdicts=verdicts,
         )
         for path in written:

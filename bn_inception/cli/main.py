@@ -214,7 +214,7 @@ examples:
         """\
 usage: bn-inception compare RUN_FOLDER ... [ENSEMBLE.json ...] [baseline=inception] [output=FOLDER]
 
-  baseline=   recipe or run name whose maximum accuracy is the target
+  baseline=   recipe or run name whose plateau less a point is the target
   output=     also write report.html (one page to mail), comparison.md, comparison.json,
               figure2.png and figure2.svg there
 
@@ -227,16 +227,19 @@ example:
         "bn_inception.cli.claims",
         "judge the paper's nine statements by the runs you have made",
         """\
-usage: bn-inception claims RUN_FOLDER ... [ENSEMBLE.json ...] [require=[1,2]] [output=FOLDER]
+usage: bn-inception claims RUN_FOLDER ... [FILE.json ...] [require=[1,2]] [output=FOLDER]
+
+  FILE.json   evaluation of an ensemble (statement 9), stability edge (statement 5)
 
   require=    statements (1 to 9) that must hold; else the exit status is 1
   output=     also write claims.md and claims.json there
 
   --cfg job   print the resolved configuration and stop
 
-Each statement holds, does not hold, or is not tested: then the commands that would test it are
-printed. Exit status: 0; 1 where a required statement does not hold or is not tested; 2 for bad
-input. Files that end in .npz are passed over, so that outputs/* can be given.
+Each statement holds, does not hold, is undecided (the interval covers the limit) or not tested;
+then the commands that would help are printed. The rules: docs/statements.md. Exit status: 0; 1
+where a required statement is anything but "holds"; 2 for bad input. Files that end in .npz are
+passed over, so that outputs/* can be given.
 
 example:
   bn-inception claims outputs/* require=[1,2] output=results/mine""",

@@ -1,19 +1,19 @@
 """Run folders as a command's arguments: read, with what their configurations set otherwise."""
 
+import math
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bn_inception.config import compose
 from bn_inception.config.compose import Config, configs_folder, flatten, read_yaml
-from bn_inception.config.resume import MEANT_BEFORE
 from bn_inception.errors import UserError
 
 if TYPE_CHECKING:
-    from bn_inception.report import Evaluation, Run
+    from bn_inception.report import Evaluation, Run, StabilityEdge
 
 _OPTIONS = (
     "run.",
@@ -23,20 +23,29 @@ _OPTIONS = (
     "data.cache",
     "data.workers",
     "data.on_error",
-    "train.evaluate_every",
-    "train.checkpoint_every",
+    "train.checkpoint_",
     "train.log_every",
     "train.start_check",
 )
-"""Keys, or their beginnings, that do not make a run another experiment."""
+"""Keys, or their beginnings, that do not make a run another experiment. The number format that
+`machine.precision` came to stands in environment.json, and counts."""
 _PRIMARY = ("scale.", "batch.")
 """Keys that others are computed from."""
-_DERIVED = ("recipe.name", "recipe.evaluate_every", "run.resume")
+_DERIVED = ("recipe.name", "run.resume")
 """Keys that say nothing that is not said elsewhere."""
 
 
-def read_run_arguments(paths: Sequence[str]) -> "tuple[list[Run], list[Evaluation]]":
-    """Read run folders and evaluations of ensembles (`.json` files).
+@dataclass(frozen=True)
+class Given:
+    """What a command's arguments name: run folders, and saved results (`.json` files)."""
+
+    runs: "list[Run]"
+    ensembles: "list[Evaluation]"
+    edges: "list[StabilityEdge]"
+
+
+def read_run_arguments(paths: Sequence[str]) -> Given:
+    """Read run folders, evaluations of ensembles and stability edges.
 
     Predictions, and folders that `compare` or `claims` have written, are passed over.
 
@@ -46,7 +55,7 @@ def read_run_arguments(paths: Sequence[str]) -> "tuple[list[Run], list[Evaluatio
     Raises:
         UserError: no run folder, one given twice, or something broken in one.
     """
-    from bn_inception.report import read_evaluation, read_runs
+    from bn_inception.report import Evaluation, StabilityEdge, read_runs, read_saved
 
     predictions = [path for path in paths if path.endswith(".npz")]
     files = [path for path in paths if path.endswith(".json")]
@@ -55,8 +64,13 @@ def read_run_arguments(paths: Sequence[str]) -> "tuple[list[Run], list[Evaluatio
         for path in paths
         if path not in predictions and path not in files and not _is_report(Path(path))
     ]
-    runs = [_with_overrides(run) for run in read_runs(folders)]
-    return runs, [read_evaluation(path) for path in files]
+    runs = [_as_configured(run) for run in read_runs(folders)]
+    saved = [read_saved(path) for path in files]
+    return Given(
+        runs,
+        [entry for entry in saved if isinstance(entry, Evaluation)],
+        [entry for entry in saved if isinstance(entry, StabilityEdge)],
+    )
 
 
 def _is_report(folder: Path) -> bool:
@@ -64,25 +78,59 @@ def _is_report(folder: Path) -> bool:
     return written and not (folder / "summary.json").is_file()
 
 
-def _with_overrides(run: "Run") -> "Run":
+def _as_configured(run: "Run") -> "Run":
     path = run.path / "config.yaml"
     if not path.is_file():
-        return run
+        return replace(run, unknown=("there is no config.yaml",))
     config = read_yaml(path)
     try:
-        overrides, options = overrides_of(config)
+        known = settings_of(config)
     except (LookupError, TypeError) as error:
         raise UserError(f"{path}: not a configuration of a run ({error})") from error
-    return replace(run, overrides=overrides, options=options)
+    return replace(
+        run,
+        overrides=known.overrides,
+        options=known.options,
+        unknown=(*known.unknown, *_changes(run.environment)),
+        recipe_steps=known.steps,
+    )
 
 
-def overrides_of(config: Config) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _changes(environment: Mapping[str, Any]) -> Iterator[str]:
+    """What was changed while a run was under way, where that matters, a clause each."""
+    from bn_inception.report.runs import CHANGED
+
+    changes = environment.get("changes")
+    for change in changes if isinstance(changes, list) else []:
+        changed = change.get("changed") if isinstance(change, dict) else None
+        for key, values in sorted(changed.items()) if isinstance(changed, dict) else []:
+            if not str(key).startswith(_OPTIONS):
+                before_after = values if isinstance(values, list) else [values]
+                said = " -> ".join(map(_written, before_after))
+                yield f"{CHANGED} {change.get('step', 'unknown')}: {key} {said}"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a run's configuration differs from its recipe, scale and data as they are committed.
+
+    Attributes:
+        overrides: `key=value` that make it another experiment, sorted.
+        options: those that do not, sorted.
+        unknown: why the two cannot be compared, a clause each.
+        steps: the length of the recipe at this scale; None where unknown.
+    """
+
+    overrides: tuple[str, ...]
+    options: tuple[str, ...]
+    unknown: tuple[str, ...] = ()
+    steps: int | None = None
+
+
+def settings_of(config: Config) -> Settings:
     """Compare a run's configuration with its recipe, scale and data as they are committed.
 
-    Returns:
-        The `key=value` that make it another experiment, and those that do not, each sorted. Keys
-        that are not committed are left out; one that the run's version did not know yet has the
-        value that was meant.
+    A key that the configuration lacks is off in it; where it is on now, what was run is unknown.
     """
     choices = [
         f"recipe={_recipe_file(config['recipe']['name'])}",
@@ -91,22 +139,29 @@ def overrides_of(config: Config) -> tuple[tuple[str, ...], tuple[str, ...]]:
     ]
     try:
         committed = _committed(*choices)
-    except UserError:
+    except UserError as error:
         # A recipe, scale or data set of somebody's own: nothing to compare with.
-        return (), tuple(_differing(config, {}, _OPTIONS))
+        return Settings((), tuple(_differing(config, {}, _OPTIONS)), (f"{error}",))
     primary = list(_differing(config, committed, _PRIMARY))
     expected = _committed(*choices, *primary)
     differing = list(_differing(config, expected, ("",)))
     options = [word for word in differing if word.startswith(_OPTIONS)]
     others = [word for word in differing if word not in options]
-    return tuple(sorted({*primary, *others})), tuple(options)
+    values = dict(flatten(config))
+    lacking = [
+        key
+        for key, value in sorted(expected.items())
+        if value and key not in values and not key.startswith((*_OPTIONS, *_DERIVED))
+    ]
+    unknown = (f"config.yaml lacks {', '.join(lacking)}",) if lacking else ()
+    steps = math.ceil(expected["train.steps"])
+    return Settings(tuple(sorted({*primary, *others})), tuple(options), unknown, steps)
 
 
 def _differing(
     config: Config, committed: Mapping[str, Any], keys: tuple[str, ...]
 ) -> Iterator[str]:
-    values = {**MEANT_BEFORE, **dict(flatten(config))}
-    for key, value in sorted(values.items()):
+    for key, value in sorted(flatten(config)):
         if not key.startswith(keys) or key in _DERIVED:
             continue
         if not committed or (key in committed and committed[key] != value):

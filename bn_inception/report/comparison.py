@@ -1,13 +1,25 @@
 """BN Figure 3 for a user's runs, beside the paper's numbers. Pure: runs in, rows out."""
 
-from collections import Counter
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from bn_inception.errors import UserError
-from bn_inception.paper.results import CONTROLS, FIGURE_3, TARGET_TOP1
+from bn_inception.paper.results import CONTROLS, FIGURE_3, MINI_BATCH, TARGET_TOP1
 from bn_inception.record.summary import RunStatus
+from bn_inception.report.claims import no_target
+from bn_inception.report.curves import SHARES, Curves, steps_to, target_of
+from bn_inception.report.estimates import (
+    Estimate,
+    mean_plateau,
+    plateau_difference,
+    share_ratios,
+    steps_ratio,
+)
 from bn_inception.report.runs import Run
+from bn_inception.report.settings import curves_of, distinct_seeds
 
 
 @dataclass(frozen=True)
@@ -29,48 +41,49 @@ class PaperRow:
 
 @dataclass(frozen=True)
 class Row:
-    """One run.
+    """The runs that differ in their seed alone.
 
     Attributes:
-        name: of the run; its path where two runs share a name.
-        recipe: its name in the configuration.
-        title: the recipe's name in the paper, or `recipe`, with what was set otherwise in this run
-            and not in all.
-        scale, seed, status: as in the run's summary.
-        maximum_top1: highest validation accuracy, a fraction; None without an evaluation.
-        maximum_step: its first step. All steps are image-equivalent (images seen / 32).
-        steps_to_target: first evaluated step at or above the comparison's target, None if none.
-        previous_step: the evaluation before it: the true step lies after it. None like it.
-        ratio: `steps_to_target` relative to the baseline's.
-        is_baseline: whether this run sets the target.
-        outcome: what became of it, in words.
-        paper: None for a recipe the paper does not report.
+        title: the recipe's name in the paper, or its own, with what was set otherwise in these
+            runs and not in all.
+        recipe, scale: of the runs.
+        runs: by seed.
+        plateau: top-1, a fraction; None without an evaluation.
+        steps: image-equivalent steps to the target, the geometric mean over seeds; None unless
+            every run reached it.
+        reached: how many runs did.
+        ratio: steps relative to the baseline's; None without a seed in common.
+        shares: the same ratio to 80, 90 and 95 % of the baseline's plateau; None where one of the
+            runs did not reach it.
+        difference: of the plateau to the baseline's; None like `ratio`, and for the baseline.
+        is_baseline: whether these runs set the target.
+        outcome: what became of them, in words.
+        paper: None for a recipe that the paper does not report.
     """
 
-    name: str
-    recipe: str
     title: str
+    recipe: str
     scale: str
-    seed: int
-    status: RunStatus
-    maximum_top1: float | None
-    maximum_step: float | None
-    steps_to_target: float | None
-    previous_step: float | None
-    ratio: float | None
+    runs: tuple[Run, ...]
+    plateau: Estimate | None
+    steps: float | None
+    reached: int
+    ratio: Estimate | None
+    shares: tuple[float | None, ...]
+    difference: Estimate | None
     is_baseline: bool
     outcome: str
     paper: PaperRow | None
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """Steps to the baseline's maximum accuracy, for every run.
+class Figure3:
+    """Steps to the baseline's plateau less a point, for every recipe.
 
     Attributes:
-        baseline: name of the run that sets the target.
-        target: its maximum top-1 accuracy, a fraction; None if it has no evaluation.
-        rows: in the paper's order of recipes, then others; by seed within a recipe.
+        baseline: title of the row that sets the target.
+        target: top-1 accuracy, a fraction; None if the baseline has no evaluation.
+        rows: in the paper's order of recipes, then others.
         notes: what a reader must know to judge the numbers, a sentence each.
     """
 
@@ -79,80 +92,84 @@ class Comparison:
     rows: tuple[Row, ...]
     notes: tuple[str, ...]
 
-    @property
-    def baseline_row(self) -> Row:
-        """The row of the run that sets the target."""
-        return next(row for row in self.rows if row.is_baseline)
 
-
-def compare(runs: Sequence[Run], baseline: str = "inception") -> Comparison:
-    """Compare runs as the paper's Figure 3 does.
+def compare(runs: Sequence[Run], baseline: str = "inception") -> Figure3:
+    """Compare runs as the paper's Figure 3 does, by the rules of docs/statements.md.
 
     Args:
-        runs: at least one.
-        baseline: a run's name or a recipe. Of several runs of that recipe the one with the
-            highest accuracy sets the target.
+        runs: at least one; of equal seeds the most often evaluated counts.
+        baseline: a run's name or a recipe: with all its seeds it sets the target. Of several
+            settings of that recipe the one with most runs does.
 
     Raises:
         UserError: no run of that name or recipe.
     """
-    names = _names(runs)
-    candidates = [
-        run for run, name in zip(runs, names, strict=True) if baseline in (name, run.name)
-    ] or [run for run in runs if run.summary.recipe == baseline]
-    if not candidates:
-        given = ", ".join(
-            f"{name} ({run.summary.recipe})" for run, name in zip(runs, names, strict=True)
-        )
-        raise UserError(
-            f"baseline: no run is named {baseline!r} or has this recipe; name one of {given}"
-        )
-    reference = max(candidates, key=lambda run: run.maximum_top1 or 0.0)
-    target = reference.maximum_top1
+    members: dict[tuple[object, ...], list[Run]] = {}
+    for run in distinct_seeds(runs):
+        members.setdefault(run.group, []).append(run)
+    # Runs that go on stand for themselves only where no run of theirs is over.
+    groups = [
+        sorted([r for r in group if r.ended] or group, key=lambda r: r.summary.seed)
+        for group in members.values()
+    ]
+    reference = max(_candidates(runs, groups, baseline), key=len)
+    plain = curves_of(reference)
     shared = set.intersection(*(set(run.overrides) for run in runs))
-    rows = [_row(run, name, reference, shared) for run, name in zip(runs, names, strict=True)]
+    rows = [_row(group, reference, plain, shared) for group in groups]
     order = {recipe: position for position, recipe in enumerate([*FIGURE_3, *CONTROLS])}
-    rows.sort(key=lambda row: (order.get(row.recipe, len(order)), row.recipe, row.seed, row.name))
-    reference_name = names[runs.index(reference)]
-    return Comparison(
-        baseline=reference_name,
-        target=target,
+    rows.sort(key=lambda row: (order.get(row.recipe, len(order)), row.recipe, row.title))
+    return Figure3(
+        baseline=next(row.title for row in rows if row.is_baseline),
+        target=None if plain is None else float(target_of(plain.top1)),
         rows=tuple(rows),
-        notes=tuple(_notes(runs, reference, reference_name, len(candidates))),
+        notes=tuple(_notes(runs, reference)),
     )
 
 
-def _names(runs: Sequence[Run]) -> list[str]:
-    counts = Counter(run.name for run in runs)
-    return [run.name if counts[run.name] == 1 else str(run.path) for run in runs]
+def _candidates(runs: Sequence[Run], groups: Sequence[list[Run]], baseline: str) -> list[list[Run]]:
+    named = [run.group for run in runs if baseline in (run.name, str(run.path))]
+    found = [group for group in groups if group[0].group in named]
+    found = found or [group for group in groups if group[0].summary.recipe == baseline]
+    if not found:
+        given = ", ".join(f"{run.name} ({run.summary.recipe})" for run in runs)
+        raise UserError(
+            f"baseline: no run is named {baseline!r} or has this recipe; name one of {given}"
+        )
+    return found
 
 
-def _row(run: Run, name: str, reference: Run, shared: set[str]) -> Row:
-    target = reference.maximum_top1
-    reached = None if target is None else run.reaches(target)
-    # The reference has its own maximum at some step, greater than 0 unless it was never trained.
-    reference_steps = reference.maximum_step
-    result = FIGURE_3.get(run.summary.recipe)
+def _row(runs: list[Run], reference: list[Run], plain: Curves | None, shared: set[str]) -> Row:
+    own, recipe = curves_of(runs), runs[0].summary.recipe
+    result = FIGURE_3.get(recipe)
+    title = recipe if result is None else result.title
+    steps, reached = None, 0
+    ratio = difference = None
+    shares: tuple[float | None, ...] = (None,) * len(SHARES)
+    if own is not None and plain is not None:
+        target = np.full(len(own.seeds), float(target_of(plain.top1)))
+        at, arrived = steps_to(own.steps, own.top1, target, own.chance)
+        reached = int(arrived.sum())
+        steps = math.exp(float(np.log(at).mean())) if arrived.all() else None
+        seeds = tuple(seed for seed in own.seeds if seed in plain.seeds)
+        if seeds and runs is not reference:
+            pair = own.of(seeds), plain.of(seeds)
+            ratio = steps_ratio(*pair, plain)
+            shares = share_ratios(*pair, plain)
+            difference = plateau_difference(*pair)
     return Row(
-        name=name,
-        recipe=run.summary.recipe,
-        title=" ".join(
-            [
-                run.summary.recipe if result is None else result.title,
-                *(word for word in run.overrides if word not in shared),
-            ]
-        ),
-        scale=run.summary.scale,
-        seed=run.summary.seed,
-        status=run.summary.status,
-        maximum_top1=run.maximum_top1,
-        maximum_step=run.maximum_step,
-        steps_to_target=None if reached is None else reached[0],
-        previous_step=None if reached is None else reached[1],
-        ratio=reached[0] / reference_steps if reached and reference_steps else None,
-        is_baseline=run is reference,
-        outcome=_outcome(run, reference, reached is not None),
-        paper=_paper(run.summary.recipe, reference.summary.recipe),
+        title=" ".join([title, *(word for word in runs[0].overrides if word not in shared)]),
+        recipe=recipe,
+        scale=runs[0].summary.scale,
+        runs=tuple(runs),
+        plateau=None if own is None else mean_plateau(own),
+        steps=steps,
+        reached=reached,
+        ratio=ratio,
+        shares=shares,
+        difference=difference,
+        is_baseline=runs is reference,
+        outcome=_outcome(runs, runs is reference, None if plain is None else reached),
+        paper=_paper(recipe, reference[0].summary.recipe),
     )
 
 
@@ -162,73 +179,64 @@ def _paper(recipe: str, baseline_recipe: str) -> PaperRow | None:
     result = FIGURE_3.get(recipe)
     if result is None:
         return None
-    steps = result.steps_to_72_2
-    inception_steps = FIGURE_3["inception"].steps_to_72_2
+    steps, plain = result.steps_to_72_2, FIGURE_3["inception"].steps_to_72_2
     # The paper counts steps to plain Inception's maximum only.
-    comparable = baseline_recipe == "inception" and steps and inception_steps
-    ratio = steps / inception_steps if comparable and steps and inception_steps else None
-    return PaperRow(steps, ratio, result.maximum_top1)
+    known = baseline_recipe == "inception" and steps and plain
+    return PaperRow(
+        steps, steps / plain if known and steps and plain else None, result.maximum_top1
+    )
 
 
-def _outcome(run: Run, reference: Run, reached: bool) -> str:
-    summary = run.summary
+def _outcome(runs: Sequence[Run], is_baseline: bool, reached: int | None) -> str:
     parts = []
-    if not run.steps:
+    if not any(run.steps for run in runs):
         parts.append("no evaluation")
-    elif run is reference:
+    elif is_baseline:
         parts.append("sets the target")
-    elif reference.maximum_top1 is not None:
-        ended = summary.status in (RunStatus.finished, RunStatus.diverged)
-        not_reached = "never reached the target" if ended else "target not reached yet"
-        parts.append("reached the target" if reached else not_reached)
-    if not summary.started_learning:
-        parts.append("did not start learning")
-    if summary.status is RunStatus.diverged:
-        where = summary.diverged
-        parts.append(
-            "diverged"
-            if where is None
-            else f"diverged at step {where.step:,} in layer {where.layer}"
-        )
-    elif summary.status is RunStatus.interrupted:
-        parts.append(f"interrupted at step {summary.step:,}")
-    elif summary.status is RunStatus.running:
-        parts.append(f"running, or killed, since step {summary.step:,}")
+    elif reached is not None:
+        many = "" if len(runs) == 1 or reached in (0, len(runs)) else f"{reached} of {len(runs)} "
+        yet = "never reached the target" if runs[0].ended else "target not reached yet"
+        parts.append(f"{many}reached the target" if reached else yet)
+    for run in runs:
+        summary, name = run.summary, f"{run.name} " if len(runs) > 1 else ""
+        if not summary.started_learning:
+            parts.append(f"{name}did not start learning")
+        if summary.diverged is not None:
+            where = summary.diverged
+            parts.append(f"{name}diverged at step {where.step:,} in layer {where.layer}")
+        elif summary.status is RunStatus.interrupted:
+            parts.append(f"{name}interrupted at step {summary.step:,}")
+        elif summary.status is RunStatus.running:
+            parts.append(f"{name}running, or killed, since step {summary.step:,}")
+        if run.cut_short:
+            parts.append(f"{name}cut short: {summary.step:,} of {run.recipe_steps:,} steps")
+        if run.unknown:
+            parts.append(f"{name}not comparable: {'; '.join(run.unknown)}")
     return "; ".join(parts)
 
 
-def _notes(runs: Sequence[Run], reference: Run, reference_name: str, candidates: int) -> list[str]:
+def _notes(runs: Sequence[Run], reference: Sequence[Run]) -> list[str]:
     notes = []
-    if candidates > 1:
-        notes.append(
-            f"{candidates} runs of {reference.summary.recipe}: the one with the highest accuracy, "
-            f"{reference_name}, sets the target."
-        )
-    if reference.maximum_top1 is None:
-        notes.append("The baseline has no evaluation, so there is no target.")
-    if not reference.summary.started_learning:
-        notes.append("The baseline did not start learning: reaching its maximum shows nothing.")
-    if reference.summary.status is not RunStatus.finished:
-        notes.append(
-            f"The baseline is not a finished run ({reference.summary.status.value}): "
-            "the target may be too low."
-        )
-    scales = sorted({run.summary.scale for run in runs})
-    if len(scales) > 1:
-        notes.append(f"Runs of different scales ({', '.join(scales)}) are not comparable.")
-    classes = sorted({run.summary.classes for run in runs if run.summary.classes is not None})
-    if len(classes) > 1:
-        notes.append(
-            f"Runs of different numbers of classes ({', '.join(map(str, classes))}) "
-            "are not comparable."
-        )
+    fault = no_target(reference)
+    if fault is not None:
+        notes.append(f"Steps to this target show nothing: {fault}.")
+    if not reference[0].ended:
+        status = reference[0].summary.status.value
+        notes.append(f"The baseline is not a finished run ({status}): the target may be too low.")
+    for what, values in (
+        ("scales", {run.summary.scale for run in runs}),
+        ("numbers of classes", {run.summary.classes for run in runs} - {None}),
+    ):
+        if len(values) > 1:
+            said = ", ".join(sorted(map(str, values)))
+            notes.append(f"Runs of different {what} ({said}) are not comparable.")
     if len({run.data_fingerprint for run in runs} - {None}) > 1:
         notes.append("Runs on different data are not comparable: the data fingerprints differ.")
-    if any(run.summary.images_seen != run.summary.step * 32 for run in runs):
+    if any(run.summary.images_seen != run.summary.step * MINI_BATCH for run in runs):
         notes.append("Steps are image-equivalent (images seen / 32): a mini-batch is not 32.")
     if {run.summary.scale for run in runs} != {"paper"}:
         notes.append(
             "The paper's columns are its own ImageNet runs, "
-            f"with {100 * TARGET_TOP1:.1f} % as the target."
+            f"with {100 * TARGET_TOP1:.1f} % as the target, and maxima."
         )
     return notes

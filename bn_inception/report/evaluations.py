@@ -49,15 +49,57 @@ class Evaluation:
             for name in ("crops", "statistics", "count", "image_size", "data")
         )
 
+    def in_words(self) -> str:
+        """Networks, crops, errors and images."""
+        low, high = self.top5_interval
+        networks = "1 network" if self.models == 1 else f"{self.models} networks"
+        crops = "1 crop" if self.crops == 1 else f"{self.crops} crops"
+        return (
+            f"{networks}, {crops}: top-1 error {100 * self.top1_error:.2f} %, top-5 error "
+            f"{100 * self.top5_error:.2f} % ({100 * low:.2f} to {100 * high:.2f}), "
+            f"{self.count:,} images"
+        )
 
-def read_evaluation(path: str | Path) -> Evaluation:
-    """Read one evaluation, of a network or of an ensemble.
+
+@dataclass(frozen=True)
+class StabilityEdge:
+    """The lowest rates at which short runs failed, on one scale.
+
+    Attributes:
+        path: of the file.
+        scale: on which it was measured.
+        says: for each network the lowest rate of each outcome, in words.
+    """
+
+    path: Path
+    scale: str
+    says: str
+
+
+def read_saved(path: str | Path) -> Evaluation | StabilityEdge:
+    """Read an evaluation, of a network or of an ensemble, or a stability edge.
 
     Raises:
-        UserError: missing, or not such a file.
+        UserError: missing, or neither.
     """
     path = Path(path)
-    return _evaluation(path, parse_object(_text(path), str(path), _REMEDY))
+    text = _text(path)
+    fields = parse_object(text, str(path), _REMEDY)
+    if fields.optional_text("kind") != "stability_edge":
+        return _evaluation(path, fields)
+    lowest: dict[tuple[str, str], dict[int, float]] = {}
+    for row in fields.objects("rows"):
+        seeds = lowest.setdefault((row.text("network"), row.text("outcome")), {})
+        seed, rate = row.count("seed"), row.number("rate")
+        seeds[seed] = min(rate, seeds.get(seed, rate))
+    failures = {"nonfinite": "not finite", "stuck": "stuck at chance"}
+    said = []
+    for network in sorted({network for network, _ in lowest}):
+        for outcome, words in failures.items():
+            rates = lowest.get((network, outcome), {})
+            at = ", ".join(f"{rates[seed]:.3g}" for seed in sorted(rates))
+            said.append(f"{network} {words} from rate {at}" if at else f"{network} never {words}")
+    return StabilityEdge(path, fields.text("scale"), "; ".join(said))
 
 
 def read_evaluations(folder: Path) -> tuple[Evaluation, ...]:

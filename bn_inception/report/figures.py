@@ -14,7 +14,7 @@ from matplotlib.ticker import NullFormatter, StrMethodFormatter
 from bn_inception.paper.results import CONTROLS, FIGURE_3
 from bn_inception.record.atomic import write_bytes
 from bn_inception.record.summary import RunStatus
-from bn_inception.report.comparison import Comparison
+from bn_inception.report.comparison import Figure3
 from bn_inception.report.evaluations import Evaluation
 from bn_inception.report.runs import Run
 
@@ -27,7 +27,7 @@ _DASHES = ("solid", "dashed", "dashdot", "dotted")
 _MARKED_EVALUATIONS = 60
 
 
-def figure2(runs: Sequence[Run], folder: Path, comparison: Comparison) -> tuple[Path, Path]:
+def figure2(runs: Sequence[Run], folder: Path, comparison: Figure3) -> tuple[Path, Path]:
     """Draw one curve a run into `folder`, as `figure2.png` and `figure2.svg`.
 
     The same runs give the same bytes. Runs without an evaluation have a line in the legend only.
@@ -53,7 +53,7 @@ def figure2(runs: Sequence[Run], folder: Path, comparison: Comparison) -> tuple[
     return paths
 
 
-def figure2_svg(runs: Sequence[Run], comparison: Comparison) -> str:
+def figure2_svg(runs: Sequence[Run], comparison: Figure3) -> str:
     """Figure 2 as an `<svg>` element to stand in an HTML page, without any reference outwards."""
     with _style():
         return _element(_render(_draw(runs, comparison.target), "svg"))

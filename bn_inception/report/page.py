@@ -7,14 +7,14 @@ from html import escape
 from typing import Any
 
 from bn_inception.record.environment import command_line
-from bn_inception.report.claims import Verdict
-from bn_inception.report.comparison import Comparison
+from bn_inception.report.claims import Evidence, Verdict, by_statement
+from bn_inception.report.comparison import Figure3
 from bn_inception.report.evaluations import Evaluation
 from bn_inception.report.figures import accuracy_by_crops_svg, figure2_svg
-from bn_inception.report.findings import Evidence, Outcome
+from bn_inception.report.judges import Decision
 from bn_inception.report.runs import Run
 from bn_inception.report.tables import Table, figure3, figure4
-from bn_inception.report.verdicts import count_line, shared_command, shared_path
+from bn_inception.report.verdicts import claims_table, shared_command, shared_path
 
 # Nothing is fetched, and nothing runs: no script, no image, no font from elsewhere.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
@@ -44,23 +44,24 @@ dd { margin: 0; overflow-wrap: anywhere; }
 .verdict { display: inline-block; min-width: 7.5rem; font-weight: 600; }
 .holds { color: #00795a; }
 .not { color: #c04000; }
+.undecided { color: #86690a; }
 .untested { color: var(--soft); }
 @media (prefers-color-scheme: dark) { .holds { color: #3c9; } .not { color: #f84; } }
 """
 _CLASSES = {
-    Outcome.holds: "holds",
-    Outcome.does_not_hold: "not",
-    Outcome.not_tested: "untested",
+    Decision.holds: "holds",
+    Decision.does_not_hold: "not",
+    Decision.undecided: "undecided",
+    Decision.not_tested: "untested",
 }
 
 
 def report_page(
-    comparison: Comparison,
+    comparison: Figure3,
     runs: Sequence[Run],
     *,
     verdicts: Sequence[Verdict] = (),
     evaluations: Sequence[tuple[str, Evaluation]] = (),
-    tables: Sequence[Table] = (),
 ) -> str:
     """Write the page.
 
@@ -69,7 +70,6 @@ def report_page(
         runs: those compared.
         verdicts: of `judge`; none for no section on them.
         evaluations: (name, evaluation) for Figure 4 and the accuracy by crops.
-        tables: further ones, after Figure 3's.
 
     Returns:
         HTML that opens without a network. Absolute paths are shortened to their last part.
@@ -77,7 +77,6 @@ def report_page(
     sections = [
         _section("Steps to accuracy (Figure 3)", _table(figure3(comparison))),
         _section("Validation accuracy by steps (Figure 2)", figure2_svg(runs, comparison)),
-        *(_section(table.title, _table(table)) for table in tables),
     ]
     errors = figure4(evaluations)
     if errors is not None:
@@ -86,8 +85,11 @@ def report_page(
     if by_crops is not None:
         sections.append(_section("Accuracy by the number of crops", by_crops))
     if verdicts:
-        claims = "".join(map(_verdict, verdicts))
-        lead = f'<p class="lead">{escape(count_line(verdicts))}</p>'
+        table = claims_table(verdicts)
+        claims = "".join(map(_statement, by_statement(verdicts)))
+        lead = (
+            _table(table) if len(table.header) > 4 else f'<p class="lead">{escape(table.lead)}</p>'
+        )
         sections.append(_section("The paper's statements", lead + claims))
     sections.append(_section("Runs", "".join(map(_run, runs))))
     scales = ", ".join(sorted({run.summary.scale for run in runs}))
@@ -129,25 +131,34 @@ def _table(table: Table) -> str:
     )
 
 
+def _statement(judged: Sequence[Verdict]) -> str:
+    statement = judged[0].statement
+    marks = "".join(
+        f'<span class="verdict {_CLASSES[v.decision]}">{v.decision.value}</span> ' for v in judged
+    )
+    opened = any(verdict.decision is not Decision.not_tested for verdict in judged)
+    return (
+        f"<details{' open' if opened else ''}><summary>{marks}"
+        f"{statement.number}. {escape(statement.claim)}</summary>\n<dl>"
+        f"<dt>paper</dt><dd>{escape(statement.paper)} ({escape(statement.place)})</dd>"
+        f"<dt>how</dt><dd>{escape(statement.measured)}</dd>"
+        f"<dt>criterion</dt><dd>{escape(statement.criterion)}</dd></dl>\n"
+        f"{''.join(map(_verdict, judged))}</details>\n"
+    )
+
+
 def _verdict(verdict: Verdict) -> str:
-    statement = verdict.statement
     commands = "\n".join(map(shared_command, verdict.commands))
     evidence = "".join(
         f"<li>{escape(entry.name)}: {escape(entry.says)} "
         f'<span class="note">{escape(_place(entry))}</span></li>'
         for entry in verdict.evidence
     )
+    where = f" ({verdict.setting})" if verdict.setting else ""
     return (
-        f"<details{' open' if verdict.outcome is not Outcome.not_tested else ''}>"
-        f'<summary><span class="verdict {_CLASSES[verdict.outcome]}">{verdict.outcome.value}</span>'
-        f" {statement.number}. {escape(statement.claim)}</summary>\n<dl>"
-        f"<dt>measured</dt><dd>{escape(verdict.reason)}</dd>"
-        f"<dt>paper</dt><dd>{escape(statement.paper)} ({escape(statement.place)})</dd>"
-        f"<dt>how</dt><dd>{escape(statement.measured)}</dd>"
-        f"<dt>criterion</dt><dd>{escape(statement.criterion)}</dd></dl>\n"
+        f"<p>{escape(f'{verdict.decision.value}{where}: {verdict.reason}')}</p>\n"
         + (f"<ul>{evidence}</ul>\n" if evidence else "")
-        + (f"<p>To test it:</p><pre>{escape(commands)}</pre>\n" if commands else "")
-        + "</details>\n"
+        + (f"<p>What would help:</p><pre>{escape(commands)}</pre>\n" if commands else "")
     )
 
 

@@ -6,12 +6,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from bn_inception.errors import UserError
 from bn_inception.paper.results import MINI_BATCH
 from bn_inception.record.fields import read_object
 from bn_inception.record.metrics import TrainRecord, ValidationRecord, read_metrics
 from bn_inception.record.summary import RunStatus, Summary, read_summary
+from bn_inception.report.curves import plateau
 from bn_inception.report.evaluations import Evaluation, read_evaluations
+
+CHANGED = "changed at step"
+"""How an entry of `Run.unknown` begins that says what was changed while it ran."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +40,9 @@ class Run:
         overrides: `key=value`, sorted, that make it another experiment than its recipe, scale and
             data as they are committed. Left empty by `read_run`, which knows no configurations.
         options: further `key=value` it was started with, such as `data.root`; likewise.
+        unknown: why it cannot be told what was run, a clause each; likewise.
+        recipe_steps: the length of its recipe at its scale, in its own steps; None where unknown;
+            likewise.
     """
 
     name: str
@@ -49,12 +58,22 @@ class Run:
     environment: Mapping[str, Any] = field(default_factory=dict)
     overrides: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
+    recipe_steps: int | None = None
 
     @property
     def setting(self) -> tuple[str | int | None, ...]:
-        """Scale, data set, number of classes and data fingerprint: comparable runs share them."""
+        """Scale, data, classes, data fingerprint and number format: comparable runs share them."""
         summary = self.summary
-        return summary.scale, summary.data, summary.classes, self.data_fingerprint
+        machine = self.environment.get("machine")
+        precision = machine.get("precision") if isinstance(machine, Mapping) else None
+        data = (summary.data, summary.classes, self.data_fingerprint)
+        return (summary.scale, *data, str(precision or "fp32"))
+
+    @property
+    def group(self) -> tuple[object, ...]:
+        """What it shares with the other seeds of the same experiment."""
+        return self.summary.recipe, self.setting, self.overrides, self.unknown
 
     @property
     def ended(self) -> bool:
@@ -62,28 +81,29 @@ class Run:
         return self.summary.status in (RunStatus.finished, RunStatus.diverged)
 
     @property
-    def maximum_top1(self) -> float | None:
-        """The highest validation accuracy; None before the first evaluation."""
-        return max(self.top1, default=None)
+    def cut_short(self) -> bool:
+        """Whether it was planned shorter than its recipe is at its scale."""
+        planned = self.summary.planned_steps or self.summary.step
+        return self.recipe_steps is not None and planned < self.recipe_steps
 
     @property
-    def maximum_step(self) -> float | None:
-        """The first step that had it."""
-        return None if not self.top1 else self.steps[self.top1.index(max(self.top1))]
+    def changed(self) -> bool:
+        """Whether what it computes was changed while it ran."""
+        return any(reason.startswith(CHANGED) for reason in self.unknown)
 
-    def reaches(self, target: float) -> tuple[float, float] | None:
-        """When the run first met a top-1 accuracy.
+    @property
+    def own_evaluations(self) -> tuple[Evaluation, ...]:
+        """Those of this network alone on the images that it was watched on."""
+        return tuple(
+            entry
+            for entry in self.evaluations
+            if entry.models == 1 and entry.count == self.validation_count
+        )
 
-        Returns:
-            The first evaluated step at or above `target` and the evaluated step before it (0 if
-            there is none), so that the true step lies between them; None if it never did.
-        """
-        previous = 0.0
-        for step, top1 in zip(self.steps, self.top1, strict=True):
-            if top1 >= target:
-                return step, previous
-            previous = step
-        return None
+    @property
+    def plateau(self) -> float | None:
+        """The mean top-1 accuracy of the last tenth of evaluations; None before the first."""
+        return float(plateau(np.array(self.top1))) if self.top1 else None
 
 
 def read_run(path: str | Path) -> Run:

@@ -2,19 +2,17 @@
 
 import itertools
 import json
+import math
 import textwrap
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from enum import Enum
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass, is_dataclass
 from typing import Any
 
 from bn_inception.paper.results import FIGURE_4, TARGET_TOP1
-from bn_inception.report.comparison import Comparison, Row
+from bn_inception.report.comparison import Figure3, Row
+from bn_inception.report.estimates import Estimate, percent
 from bn_inception.report.evaluations import Evaluation
-from bn_inception.report.findings import percent, points
 from bn_inception.report.runs import Run
-from bn_inception.report.seeds import SeedGroup, Spread
 
 NOTHING = "-"
 
@@ -87,114 +85,120 @@ def _lines(cell: str, width: int) -> list[str]:
     return textwrap.wrap(cell, max(1, width), break_long_words=False, break_on_hyphens=False)
 
 
-def as_text(comparison: Comparison, *others: Table) -> str:
+def as_text(comparison: Figure3, *others: Table) -> str:
     """The tables for the terminal, Figure 3 first."""
     return "\n\n".join(table.as_text() for table in (figure3(comparison), *others))
 
 
-def as_markdown(comparison: Comparison, *others: Table) -> str:
+def as_markdown(comparison: Figure3, *others: Table) -> str:
     """The tables in Markdown, Figure 3 first."""
     return "\n\n".join(table.as_markdown() for table in (figure3(comparison), *others)) + "\n"
 
 
-def as_json(
-    comparison: Comparison,
-    groups: Sequence[SeedGroup] = (),
-    evaluations: Sequence[tuple[str, Evaluation]] = (),
-) -> str:
-    """A JSON object: `baseline`, `target`, `rows`, `notes`, `seeds`, `evaluations`.
+def as_json(comparison: Figure3, evaluations: Sequence[tuple[str, Evaluation]] = ()) -> str:
+    """A JSON object: `baseline`, `target`, `rows`, `notes`, `evaluations`.
 
-    Accuracies, errors and ratios are fractions. An entry of `seeds` names its runs; one of
-    `evaluations` is as `bn-inception evaluate` wrote it, with the `name` of what was evaluated.
+    Accuracies, errors and ratios are fractions; an interval without an end ends in null. A row
+    names its runs; an evaluation is as `bn-inception evaluate` wrote it, with a `name`.
     """
-    values = asdict(comparison)
-    values["seeds"] = [
-        {
-            **{
-                key: value
-                for key, value in asdict(group).items()
-                if key not in ("runs", "overrides")
-            },
-            "overrides": list(group.overrides),
-            "runs": [run.name for run in group.runs],
-        }
-        for group in groups
+    rows = [{**vars(row), "runs": list(map(_run, row.runs))} for row in comparison.rows]
+    entries = [
+        {"name": name, **vars(entry), "path": entry.path.name} for name, entry in evaluations
     ]
-    values["evaluations"] = [
-        {"name": name, **asdict(evaluation), "path": evaluation.path.name}
-        for name, evaluation in evaluations
-    ]
+    values = {**vars(comparison), "rows": rows, "evaluations": entries}
     return json.dumps(_plain(values), indent=2, allow_nan=False) + "\n"
 
 
-def figure3(comparison: Comparison) -> Table:
+def _run(run: Run) -> dict[str, Any]:
+    summary = run.summary
+    best = summary.best
+    return {
+        "name": run.name,
+        "seed": summary.seed,
+        "status": summary.status.value,
+        "step": summary.step,
+        "plateau": run.plateau,
+        "best": None if best is None else best.top1,
+        "overrides": run.overrides,
+    }
+
+
+def _plain(value: Any) -> Any:
+    """JSON-able."""
+    if is_dataclass(value):
+        return _plain(vars(value))
+    if isinstance(value, dict):
+        return {key: _plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def figure3(comparison: Figure3) -> Table:
     """BN Figure 3, with the paper's own numbers beside it."""
-    return Table(
-        "",
-        _heading(comparison),
-        _HEADER,
-        [_row(row) for row in comparison.rows],
-        _NUMBERS,
-        comparison.notes,
-    )
-
-
-def seeds(groups: Sequence[SeedGroup], target: float | None) -> Table | None:
-    """Mean, spread and interval over seeds; None where no recipe has two."""
-    if not any(len(group.runs) > 1 for group in groups):
-        return None
+    lead = f"No target: {comparison.baseline} has no evaluation."
+    if comparison.target is not None:
+        lead = (
+            f"Target: {percent(comparison.target)} top-1, the plateau of {comparison.baseline} "
+            "less one point. Means over seeds, with 95 % intervals."
+        )
     header = (
         "recipe",
         "seeds",
-        "maximum: mean",
-        "std",
-        "95 % interval",
-        "steps to target: mean",
-        "std",
-        "95 % interval",
-        "maximum, against the baseline's",
+        "plateau, %",
+        "to the baseline, points",
+        "steps to target",
+        "ratio",
+        "to 80 / 90 / 95 % of its plateau",
+        f"paper: steps to {100 * TARGET_TOP1:.1f} %",
+        "paper: ratio",
+        "paper: maximum",
+        "outcome",
     )
-    return Table(
-        "Seeds",
-        ""
-        if target is None
-        else f"Runs that differ in their seed alone; steps to {percent(target)} top-1.",
-        header,
-        [_seed_row(group) for group in groups],
-        range(1, 8),
-        (
-            "Intervals of a mean are Student's; of a difference, Welch's over the seeds, or "
-            "binomial over the held-out images where one recipe has a single seed.",
-        ),
-    )
+    rows = list(map(_row, comparison.rows))
+    return Table("", lead, header, rows, range(1, 10), comparison.notes)
 
 
-def _seed_row(group: SeedGroup) -> Sequence[str]:
-    maximum, steps = group.maximum, group.steps_to_target
-    difference = group.against_baseline
-    against = NOTHING
-    if difference is not None:
-        noise = ": smaller than the noise" if difference.within_noise else ""
-        against = f"{points(difference)}{noise}"
-    if steps is None:
-        reached = f"{group.reached} of {len(group.runs)} reached it"
-        step_cells = (reached, NOTHING, NOTHING)
-    else:
-        step_cells = _spread_cells(steps, _steps)
+def _row(row: Row) -> Sequence[str]:
+    paper, outcome = row.paper, row.outcome
+    if paper is not None and paper.statement is not None:
+        outcome += f' (paper: "{paper.statement}")'
+    # "never" is the paper's result for sigmoid, "-" is no result at all.
+    in_figure_3 = paper is not None and paper.maximum_top1 is not None
+    paper_steps = "never" if in_figure_3 else NOTHING
+    if paper is not None and paper.steps_to_target is not None:
+        paper_steps = f"{paper.steps_to_target / 1e6:.1f}e6"
+    ratio = "100 %" if row.is_baseline else NOTHING
+    if row.ratio is not None:
+        ratio = _with_interval(row.ratio) if math.isfinite(row.ratio.high) else NOTHING
     return (
-        group.title,
-        str(len(group.runs)),
-        *((NOTHING,) * 3 if maximum is None else _spread_cells(maximum, percent)),
-        *step_cells,
-        against,
+        row.title,
+        str(len(row.runs)),
+        _give_or_take(row.plateau, ".1f"),
+        _give_or_take(row.difference, "+.1f"),
+        NOTHING if row.steps is None else f"{row.steps:,.0f}",
+        ratio,
+        " / ".join(map(_percent, row.shares)) if any(row.shares) else NOTHING,
+        paper_steps,
+        _percent(None if paper is None else paper.ratio),
+        _percent(None if paper is None else paper.maximum_top1),
+        outcome,
     )
 
 
-def _spread_cells(spread: Spread, written: Callable[[float], str]) -> tuple[str, str, str]:
-    if spread.std is None or spread.low is None or spread.high is None:
-        return written(spread.mean), NOTHING, NOTHING
-    interval = f"{written(spread.low)} to {written(spread.high)}"
-    return written(spread.mean), written(spread.std), interval
+def _give_or_take(found: Estimate | None, form: str) -> str:
+    if found is None:
+        return NOTHING
+    return f"{100 * found.value:{form}} ±{50 * (found.high - found.low):.1f}"
+
+
+def _with_interval(found: Estimate) -> str:
+    value, low, high = (f"{100 * end:.1f}" for end in (found.value, found.low, found.high))
+    return f"{value} ({low} to {high}) %"
+
+
+def _percent(fraction: float | None) -> str:
+    return NOTHING if fraction is None else percent(fraction)
 
 
 def named_evaluations(
@@ -266,84 +270,3 @@ def _percent2(fraction: float | None) -> str:
 def _interval(interval: tuple[float, float]) -> str:
     low, high = interval
     return f"{100 * low:.2f} to {100 * high:.2f}"
-
-
-_HEADER = (
-    "recipe",
-    "run",
-    "maximum",
-    "at step",
-    "steps to target",
-    "ratio",
-    f"paper: steps to {100 * TARGET_TOP1:.1f} %",
-    "paper: ratio",
-    "paper: maximum",
-    "outcome",
-)
-_NUMBERS = range(2, 9)
-
-
-def _row(row: Row) -> Sequence[str]:
-    paper = row.paper
-    outcome = row.outcome
-    if paper is not None and paper.statement is not None:
-        outcome += f' (paper: "{paper.statement}")'
-    steps = _steps(row.steps_to_target)
-    if row.previous_step is not None:
-        steps += f" (after {_steps(row.previous_step)})"
-    # "never" is the paper's result for sigmoid, "-" is no result at all.
-    in_figure_3 = paper is not None and paper.maximum_top1 is not None
-    paper_steps = NOTHING
-    if paper is not None and paper.steps_to_target is not None:
-        paper_steps = f"{paper.steps_to_target / 1e6:.1f}e6"
-    elif in_figure_3:
-        paper_steps = "never"
-    return (
-        row.title,
-        row.name,
-        _percent(row.maximum_top1),
-        _steps(row.maximum_step),
-        steps,
-        _percent(row.ratio),
-        paper_steps,
-        _percent(None if paper is None else paper.ratio),
-        _percent(None if paper is None else paper.maximum_top1),
-        outcome,
-    )
-
-
-def _heading(comparison: Comparison) -> str:
-    row = comparison.baseline_row
-    if comparison.target is None:
-        return f"No target: {row.title} (run {row.name}) has no evaluation."
-    return (
-        f"Target: {_percent(comparison.target)} top-1, the maximum of {row.title} "
-        f"(run {row.name}). Steps to target: the first evaluation at or above it, "
-        "and the one before."
-    )
-
-
-def _percent(fraction: float | None) -> str:
-    return NOTHING if fraction is None else f"{100 * fraction:.1f} %"
-
-
-def _steps(steps: float | None) -> str:
-    return NOTHING if steps is None else f"{steps:,.0f}"
-
-
-def _plain(value: Any) -> Any:
-    """JSON-able: enums by value, whole step counts without a fraction."""
-    if isinstance(value, dict):
-        return {key: _plain_step(key, entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(entry) for entry in value]
-    if isinstance(value, Enum):
-        return value.value
-    return str(value) if isinstance(value, Path) else value
-
-
-def _plain_step(key: str, value: Any) -> Any:
-    whole = isinstance(value, float) and value.is_integer()
-    if whole and key in ("maximum_step", "steps_to_target", "previous_step"):
-        return int(value)
-    return _plain(value)

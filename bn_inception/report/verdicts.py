@@ -5,56 +5,59 @@ import os
 import textwrap
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from bn_inception.errors import UserError
-from bn_inception.record.atomic import write_text
 from bn_inception.record.environment import command_line
-from bn_inception.report.claims import Verdict
-from bn_inception.report.findings import Evidence, Outcome
-from bn_inception.report.folders import make_folder
+from bn_inception.report.claims import Evidence, Verdict, by_statement, leading
+from bn_inception.report.judges import Decision
 from bn_inception.report.tables import Table
 
 _WIDTH = 100
 
 
 def claims_table(verdicts: Sequence[Verdict]) -> Table:
-    """One row a statement: number, title, verdict, what was measured, the paper's value."""
-    return Table(
-        "",
-        count_line(verdicts),
-        ("", "statement", "verdict", "paper"),
-        [
-            (str(v.statement.number), v.statement.title, v.outcome.value, v.statement.paper)
-            for v in verdicts
-        ],
-        (0,),
-    )
+    """One row a statement, one column a setting, the nearest to the paper first."""
+    settings = list(dict.fromkeys(v.setting for v in verdicts if v.setting))
+    rows = []
+    for judged in by_statement(verdicts):
+        statement = judged[0].statement
+        found = {verdict.setting: verdict.decision.value for verdict in judged}
+        cells = [found.get(setting, found.get("", "-")) for setting in settings]
+        rows.append((str(statement.number), statement.title, *cells, statement.paper))
+    header = ("", "statement", *(settings if len(settings) > 1 else ["verdict"]), "paper")
+    return Table("", count_line(verdicts), header, rows, (0,))
 
 
 def count_line(verdicts: Sequence[Verdict]) -> str:
-    """How many hold, do not hold, and are not tested."""
-    counts = Counter(verdict.outcome for verdict in verdicts)
+    """How many hold, do not hold, are undecided and not tested, where the paper is nearest."""
+    first = [leading(judged) for judged in by_statement(verdicts)]
+    counts = Counter(verdict.decision for verdict in first)
+    settings = {verdict.setting for verdict in first} - {""}
+    where = f" ({settings.pop()})" if len(settings) == 1 else ""
     return (
-        f"{len(verdicts)} statements of the paper: {counts[Outcome.holds]} hold, "
-        f"{counts[Outcome.does_not_hold]} not, {counts[Outcome.not_tested]} not tested."
+        f"{len(first)} statements of the paper: {counts[Decision.holds]} hold, "
+        f"{counts[Decision.does_not_hold]} not, {counts[Decision.undecided]} undecided, "
+        f"{counts[Decision.not_tested]} not tested{where}."
     )
 
 
 def claims_text(verdicts: Sequence[Verdict]) -> str:
     """The table, then each statement with what was measured, the evidence and the commands."""
     blocks = [claims_table(verdicts).as_text()]
-    for verdict in verdicts:
-        lines = [_wrapped(f"{verdict.statement.number}. ", verdict.statement.claim)]
-        lines.append(_wrapped(f"   {verdict.outcome.value}: ", verdict.reason))
-        lines += [
-            _wrapped(f"   {entry.name}: ", f"{entry.says} ({entry.path})")
-            for entry in verdict.evidence
-        ]
-        # Never wrapped: to be copied.
-        lines += [f"   $ {command}" for command in verdict.commands]
+    for judged in by_statement(verdicts):
+        statement = judged[0].statement
+        lines = [_wrapped(f"{statement.number}. ", statement.claim)]
+        for verdict in judged:
+            where = f"{verdict.setting}: " if len(judged) > 1 else ""
+            lines.append(_wrapped(f"   {where}{verdict.decision.value}: ", verdict.reason))
+            lines += [
+                _wrapped(f"   {entry.name}: ", f"{entry.says} ({entry.path})")
+                for entry in verdict.evidence
+            ]
+            # Never wrapped: to be copied.
+            lines += [f"   $ {command}" for command in verdict.commands]
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks)
 
@@ -78,25 +81,26 @@ def claims_markdown(verdicts: Sequence[Verdict], folder: str | Path = ".") -> st
             and are shortened to their last part, so that the text can be shared.
     """
     lines = ["# The paper's statements", "", claims_table(verdicts).as_markdown(), ""]
-    for verdict in verdicts:
-        statement = verdict.statement
+    for judged in by_statement(verdicts):
+        statement = judged[0].statement
         lines += [
-            f"## {statement.number}. {statement.title}: {verdict.outcome.value}",
+            f"## {statement.number}. {statement.title}: {leading(judged).decision.value}",
             "",
             f"{statement.claim} ({statement.place}).",
             "",
             f"- paper: {statement.paper}",
-            f"- measured: {verdict.reason}",
             f"- how: {statement.measured}",
             f"- criterion: {statement.criterion}",
-            *(
-                f"- evidence: {_linked(entry, Path(folder))}: {entry.says}"
-                for entry in verdict.evidence
-            ),
         ]
-        if verdict.commands:
-            commands = map(shared_command, verdict.commands)
-            lines += ["", "To test it:", "", "```", *commands, "```"]
+        for verdict in judged:
+            where = f" ({verdict.setting})" if verdict.setting else ""
+            lines.append(f"- {verdict.decision.value}{where}: {verdict.reason}")
+            lines += [
+                f"  - {_linked(entry, Path(folder))}: {entry.says}" for entry in verdict.evidence
+            ]
+        commands = [shared_command(command) for v in judged for command in v.commands]
+        if commands:
+            lines += ["", "What would help:", "", "```", *commands, "```"]
         lines.append("")
     return "\n".join(lines)
 
@@ -108,18 +112,18 @@ def _linked(entry: Evidence, folder: Path) -> str:
 
 
 def claims_json(verdicts: Sequence[Verdict]) -> str:
-    """A JSON object: `verdicts`, each with its statement, paths shortened as in the Markdown."""
-    return (
-        json.dumps({"verdicts": [_as_dict(v) for v in verdicts]}, indent=2, allow_nan=False) + "\n"
-    )
+    """A JSON object: `verdicts`, by statement and setting, paths shortened as in the Markdown."""
+    entries = list(map(_as_dict, verdicts))
+    return json.dumps({"verdicts": entries}, indent=2, allow_nan=False) + "\n"
 
 
 def _as_dict(verdict: Verdict) -> dict[str, Any]:
-    statement = asdict(verdict.statement)
+    texts = ("number", "title", "claim", "place", "paper", "measured", "criterion")
     return {
-        **statement,
-        "recipes": list(verdict.statement.recipes),
-        "outcome": verdict.outcome.value,
+        **{name: getattr(verdict.statement, name) for name in texts},
+        "needs": list(map(str, verdict.statement.needs)),
+        "setting": verdict.setting,
+        "decision": verdict.decision.value,
         "reason": verdict.reason,
         "evidence": [
             {"name": entry.name, "path": shared_path(entry.path), "says": entry.says}
@@ -139,40 +143,22 @@ def shared_command(command: str) -> str:
     return " ".join(command_line(["bn-inception", *command.split(" ")[1:]]))
 
 
-def write_claims(verdicts: Sequence[Verdict], folder: str | Path) -> list[Path]:
-    """Write `claims.md` and `claims.json`.
-
-    Args:
-        verdicts: of `judge`.
-        folder: created if missing; files of the same names are replaced.
-
-    Returns:
-        The paths written.
-
-    Raises:
-        UserError: the folder cannot be created or written.
-    """
-    folder = make_folder(folder)
-    markdown, data = folder / "claims.md", folder / "claims.json"
-    write_text(markdown, claims_markdown(verdicts, folder))
-    write_text(data, claims_json(verdicts))
-    return [markdown, data]
-
-
 def required_numbers(verdicts: Sequence[Verdict], required: Sequence[int]) -> list[Verdict]:
-    """The verdicts of the statements in `required` that do not hold or are not tested.
+    """Of the statements in `required` the verdicts that are not "holds".
+
+    A statement is judged by the setting nearest to the paper that tests it.
 
     Raises:
         UserError: a number of no statement.
     """
-    known = {verdict.statement.number for verdict in verdicts}
+    known = {judged[0].statement.number: leading(judged) for judged in by_statement(verdicts)}
     for number in required:
         if number not in known:
             raise UserError(
                 f"require: there is no statement {number}; choose from {min(known)} to {max(known)}"
             )
     return [
-        verdict
-        for verdict in verdicts
-        if verdict.statement.number in required and verdict.outcome is not Outcome.holds
+        known[number]
+        for number in sorted(set(required))
+        if known[number].decision is not Decision.holds
     ]

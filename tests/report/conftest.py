@@ -34,6 +34,7 @@ def make_run(tmp_path):
         count=100,
         training=(),
         data=None,
+        planned=None,
     ):
         folder = tmp_path / root / name
         folder.mkdir(parents=True)
@@ -53,6 +54,7 @@ def make_run(tmp_path):
             seed=seed,
             data=data,
             classes=classes,
+            planned_steps=planned,
             status=status if diverged is None else RunStatus.diverged,
             step=step,
             images_seen=step * batch,
@@ -73,9 +75,9 @@ def figure3_runs(make_run):
     return [
         make_run("sigmoid", "bn_x5_sigmoid", [0.05, 0.1, 0.15]),
         make_run("control", "inception_x5", [0.01], diverged=Divergence(1234, "4e.pool")),
-        make_run("plain", "inception", [0.05, 0.1, 0.2, 0.25, 0.24]),
+        make_run("plain", "inception", [0.05, 0.1, 0.2, 0.25, 0.24, 0.25, 0.25, 0.25]),
         make_run("fast", "bn_x5", [0.2, 0.3, 0.35, 0.4]),
-        make_run("faster", "bn_x30", [0.1, 0.25, 0.5]),
+        make_run("faster", "bn_x30", [0.1, 0.22, 0.5]),
         make_run("dead", "inception_sigmoid", [0.01, 0.01], started_learning=False),
         make_run("early", "bn_baseline", [], status=RunStatus.running),
     ]

@@ -4,7 +4,7 @@ import pytest
 from report.conftest import evaluation_json
 
 from bn_inception.errors import UserError
-from bn_inception.report import read_evaluation, read_run
+from bn_inception.report import read_run, read_saved
 
 
 def test_evaluations_lie_beside_the_run(make_run, add_evaluation):
@@ -33,7 +33,7 @@ def test_broken_ones_are_named(tmp_path, change, message):
     path = tmp_path / "a.json"
     path.write_text(json.dumps({**json.loads(evaluation_json("144", 0.2)), **change}))
     with pytest.raises(UserError, match=f"a.json: {message}"):
-        read_evaluation(path)
+        read_saved(path)
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe", b"{", b"[]", None])
@@ -42,4 +42,4 @@ def test_unreadable_ones_are_named(tmp_path, content):
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(UserError, match=r"a\.json: "):
-        read_evaluation(path)
+        read_saved(path)

@@ -10,8 +10,8 @@ from bn_inception.report import (
     compare,
     judge,
     named_evaluations,
-    read_evaluation,
     read_runs,
+    read_saved,
     report_page,
     write_report,
 )
@@ -64,7 +64,7 @@ def page(figure3_runs, add_evaluation):
     html = report_page(
         compare(runs),
         runs,
-        verdicts=judge(runs, invariance=(0.0, 0.0)),
+        verdicts=judge(runs, differences=(0.0, 0.0)),
         evaluations=named_evaluations(runs, []),
     )
     return html
@@ -139,7 +139,7 @@ def test_an_ensemble_is_a_row(make_run, tmp_path):
     runs = read_runs([make_run("plain", "inception", [0.1])])
     folder = tmp_path / "report"
     page, markdown, data, *_ = write_report(
-        compare(runs), runs, folder, ensembles=[read_evaluation(path)]
+        compare(runs), runs, folder, ensembles=[read_saved(path)]
     )
     assert "12.30 %" in page.read_text() and "12.30 %" in markdown.read_text()
     (entry,) = json.loads(data.read_text())["evaluations"]

@@ -7,7 +7,7 @@ import pytest
 from report.conftest import evaluation_json
 
 from bn_inception.cli.main import dispatch
-from bn_inception.cli.runs import overrides_of, read_run_arguments
+from bn_inception.cli.runs import read_run_arguments, settings_of
 from bn_inception.config import compose, write_yaml
 from bn_inception.errors import UserError
 from bn_inception.network.invariance import scale_invariance
@@ -22,7 +22,9 @@ def configured(folder: Path, *overrides: str) -> Path:
 def test_a_run_as_committed_has_no_overrides():
     for recipe in ("inception", "bn_x30", "ensemble/2"):
         config = compose("train", [f"recipe={recipe}", "scale=cpu", "data=synthetic"])
-        assert overrides_of(config) == ((), ())
+        known = settings_of(config)
+        assert (known.overrides, known.options, known.unknown) == ((), (), ())
+        assert known.steps == config["train"]["steps"]
 
 
 @pytest.mark.parametrize(
@@ -34,6 +36,7 @@ def test_a_run_as_committed_has_no_overrides():
         (["network.dropout=0.4", "run.seed=2"], ("network.dropout=0.4",), ("run.seed=2",)),
         (["train.steps=12", "train.log_every=2"], ("train.steps=12",), ("train.log_every=2",)),
         (["network.per_activation=[5a,5b]"], ("network.per_activation='[5a,5b]'",), ()),
+        (["train.evaluate_every=9", "train.checkpoint_every=200"], ("train.evaluate_every=9",), ()),
         (["data.first_classes=20"], ("data.first_classes=20",), ()),
         (
             ["milestones=[0.1]", "machine.threads=1"],
@@ -45,34 +48,45 @@ def test_a_run_as_committed_has_no_overrides():
 )
 def test_overrides_and_options(given, overrides, options):
     quoted = [word if " " not in word else f'{word.replace("=", "=" + chr(34))}"' for word in given]
-    found, others = overrides_of(compose("train", ["recipe=bn_x5", "scale=cpu", *quoted]))
-    assert found == overrides
+    known = settings_of(compose("train", ["recipe=bn_x5", "scale=cpu", *quoted]))
+    assert known.overrides == overrides
     # The run's name carries its seed.
-    assert [word for word in others if not word.startswith("run.name=bn")] == list(options)
+    assert [word for word in known.options if not word.startswith("run.name=bn")] == list(options)
 
 
-def test_a_run_of_an_earlier_version_is_what_it_did_then():
-    def before(config):
-        del config["data"]["backend"]
-        return config
-
-    pillow = ["recipe=bn_x5", "scale=cpu", "data.backend=pillow"]
-    assert overrides_of(before(compose("train", pillow))) == overrides_of(compose("train", pillow))
+def test_what_a_configuration_lacks_makes_the_run_unknown():
+    config = compose("train", ["recipe=bn_x5", "scale=cpu"])
+    del config["scale"]["rate_factor"], config["machine"]["compile"], config["optimizer"]["warmup"]
+    # What may differ, or is off now, does not count.
+    assert settings_of(config).unknown == ("config.yaml lacks scale.rate_factor",)
 
 
 def test_a_command_brings_back_the_same_overrides():
     given = ["recipe=bn_x5", "scale=cpu", "batch.global=64", "network.per_activation=[5b]"]
-    overrides, _ = overrides_of(compose("train", given))
+    overrides = settings_of(compose("train", given)).overrides
     again = [word.replace("'", "") for word in overrides]
-    assert overrides_of(compose("train", [*given[:2], *again])) == (overrides, ())
+    assert settings_of(compose("train", [*given[:2], *again])).overrides == overrides
 
 
-def test_somebodys_own_recipe_has_no_overrides():
+def test_somebodys_own_recipe_is_compared_with_nothing():
     config = compose("train", ["recipe=bn_x5"])
     config["recipe"]["name"] = "mine"
-    overrides, options = overrides_of(config)
-    assert overrides == ()
-    assert "run.seed=0" in options
+    known = settings_of(config)
+    assert known.overrides == () and "recipe=mine: there is no such recipe" in known.unknown[0]
+    assert "run.seed=0" in known.options
+
+
+def test_a_run_whose_settings_were_changed_on_the_way_is_labelled(make_run):
+    folder = configured(make_run("plain", "inception", [0.1] * 4), "recipe=inception", "scale=cpu")
+    changes = [
+        {"step": 50, "changed": {"machine.threads": [None, 2], "run.resume": ["false", "auto"]}},
+        {"step": 60, "changed": {"train.steps": [1000, 120]}},
+        "broken",
+    ]
+    (folder / "environment.json").write_text(json.dumps({"changes": changes}))
+    (run,) = read_run_arguments([str(folder)]).runs
+    assert run.unknown == ("changed at step 60: train.steps 1000 -> 120",)
+    assert run.changed
 
 
 def test_a_configuration_that_is_none(make_run):
@@ -85,9 +99,10 @@ def test_a_configuration_that_is_none(make_run):
 @pytest.fixture
 def outputs(make_run, tmp_path):
     """A folder as a person has it: runs, predictions and an ensemble."""
-    plain = make_run("plain", "inception", [0.05, 0.1, 0.2, 0.25], every=1000, count=10_000)
-    fast = make_run("fast", "bn_x5", [0.3, 0.4], every=100, count=10_000)
-    with_dropout = make_run("dropped", "bn_x5", [0.3, 0.35], every=100, count=10_000)
+    curve = [0.05, 0.1, 0.2, 0.24, *[0.25] * 8]
+    plain = make_run("plain", "inception", curve, every=1000, count=10_000, planned=15_500)
+    fast = make_run("fast", "bn_x5", [0.3, 0.4], count=10_000, planned=3000)
+    with_dropout = make_run("dropped", "bn_x5", [0.3, 0.35], count=10_000, planned=3000)
     configured(plain, "recipe=inception", "scale=cpu")
     configured(fast, "recipe=bn_x5", "scale=cpu")
     configured(with_dropout, "recipe=bn_x5", "scale=cpu", "network.dropout=0.4")
@@ -100,8 +115,8 @@ def test_claims(outputs, tmp_path, capsys):
     folder = tmp_path / "judged"
     assert dispatch(["claims", *outputs, f"output={folder}", "require=[2,7]"]) == 0
     text = capsys.readouterr().out
-    assert "9 statements of the paper: 2 hold, 0 not, 7 not tested." in text
-    assert "2.5 % of the steps" in text
+    assert "9 statements of the paper: 2 hold, 0 not, 0 undecided, 7 not tested" in text
+    assert "bn_x5 needs 2." in text
     assert text.endswith(f"{folder}/claims.md\n{folder}/claims.json\n")
     assert len(json.loads((folder / "claims.json").read_text())["verdicts"]) == 9
 
@@ -142,7 +157,6 @@ def test_compare(outputs, tmp_path, capsys):
     text = capsys.readouterr().out
     assert "BN-x5 network.dropout=0.4" in text
     assert "paper: BN-Inception ensemble" in text
-    assert "Seeds" not in text
     assert sorted(path.name for path in folder.iterdir()) == [
         "comparison.json",
         "comparison.md",
@@ -166,12 +180,13 @@ def test_what_compare_and_claims_wrote_among_the_runs_is_passed_over(outputs, tm
 
 def test_compare_groups_seeds(make_run, capsys):
     folders = [make_run("plain", "inception", [0.2])]
+    configured(folders[0], "recipe=inception", "scale=cpu")
     folders += [make_run(f"fast{seed}", "bn_x5", [0.3], seed=seed) for seed in (0, 1)]
     for seed, folder in enumerate(folders[1:]):
         configured(folder, "recipe=bn_x5", "scale=cpu", f"run.seed={seed}")
     assert dispatch(["compare", *map(str, folders)]) == 0
-    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("bn_x5 ")]
-    assert line.split()[:2] == ["bn_x5", "2"]
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("BN-x5 ")]
+    assert line.split()[:2] == ["BN-x5", "2"]
 
 
 def test_the_check_of_statement_7_is_sharp(monkeypatch):

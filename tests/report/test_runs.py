@@ -10,10 +10,9 @@ def test_a_run_is_its_folder(make_run):
     run = read_run(make_run("plain", "inception", [0.1, 0.3, 0.2], fingerprint="abc"))
     assert (run.name, run.summary.recipe, run.data_fingerprint) == ("plain", "inception", "abc")
     assert run.steps == (100, 200, 300)
-    assert (run.maximum_top1, run.maximum_step) == (0.3, 200)
-    assert run.reaches(0.05) == (100, 0)
-    assert run.reaches(0.3) == (200, 100)
-    assert run.reaches(0.31) is None
+    assert run.top1 == (0.1, 0.3, 0.2)
+    assert run.plateau == pytest.approx(0.2)
+    assert read_run(make_run("empty", "inception", [])).plateau is None
 
 
 def test_steps_count_images(make_run):

@@ -1,0 +1,128 @@
+"""Accuracy curves of one recipe's seeds: plateau, target, steps to it. Rules: docs/statements.md.
+
+Arrays of accuracies end in (seeds S, evaluations E); any axes before them are further draws.
+"""
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+PLATEAU_SHARE = 0.1
+"""The plateau is the mean of this last share of evaluations, of `PLATEAU_LEAST` at least."""
+PLATEAU_LEAST = 3
+POINT = 0.01
+"""The target lies this much below the plain network's plateau."""
+SHARES = (0.8, 0.9, 0.95)
+"""Of the plain network's plateau: the targets that are shown beside, and judge nothing."""
+CLIMB_POINTS, CLIMB_SHARE = 0.02, 0.2
+"""A curve still climbs if its last third gains more than this, absolute or of its plateau."""
+
+
+@dataclass(frozen=True)
+class Curves:
+    """The validation accuracies of one recipe, evaluated at the same steps for every seed.
+
+    Attributes:
+        seeds: ascending, S of them.
+        steps: image-equivalent steps of the evaluations, shape (E,).
+        top1: fractions, shape (S, E).
+        count: held-out images of each evaluation.
+        chance: 1 / classes.
+    """
+
+    seeds: tuple[int, ...]
+    steps: Array
+    top1: Array
+    count: int
+    chance: float
+
+    def of(self, seeds: tuple[int, ...]) -> "Curves":
+        """The curves of these seeds alone."""
+        return replace(self, seeds=seeds, top1=self.top1[[self.seeds.index(s) for s in seeds]])
+
+    @property
+    def plateaus(self) -> Array:
+        """One a seed, shape (S,)."""
+        return plateau(self.top1)
+
+
+def tenth(evaluations: int) -> int:
+    """How many evaluations a plateau is the mean of, where a run has so many."""
+    return min(evaluations, max(PLATEAU_LEAST, math.ceil(PLATEAU_SHARE * evaluations)))
+
+
+def plateau(top1: Array) -> Array:
+    """(..., E) -> (...): the mean of the last tenth."""
+    return np.asarray(top1[..., -tenth(top1.shape[-1]) :].mean(-1))
+
+
+def target_of(plain: Array, share: float | None = None) -> Array:
+    """(..., S, E) -> (...): the plain network's plateau, mean over seeds, less a point.
+
+    Args:
+        plain: accuracies of plain Inception.
+        share: of the plateau, in place of less a point.
+    """
+    level = plateau(plain).mean(-1)
+    return np.asarray(level - POINT if share is None else share * level, dtype=np.float64)
+
+
+def gain_of_last_third(top1: Array) -> Array:
+    """(..., E) -> (...): the plateau minus the mean of as many evaluations around two thirds."""
+    evaluations = top1.shape[-1]
+    width = tenth(evaluations)
+    begin = max(0, round(2 * evaluations / 3 - width / 2))
+    return plateau(top1) - np.asarray(top1[..., begin : begin + width].mean(-1))
+
+
+def still_climbs(curves: Curves) -> bool:
+    """Whether the mean curve still climbs, and so sets no target."""
+    mean = curves.top1.mean(0)
+    return bool(gain_of_last_third(mean) > min(CLIMB_POINTS, CLIMB_SHARE * float(plateau(mean))))
+
+
+def learned_limit(chance: float) -> float:
+    """The accuracy above which a network has learned: twice chance (for 2 classes, 75 %)."""
+    return min(2 * chance, (1 + chance) / 2)
+
+
+def steps_to(steps: Array, top1: Array, target: Array, chance: float) -> tuple[Array, Array]:
+    """When curves reach a target: the isotonic regression's crossing, interpolated linearly.
+
+    The regression begins at (0, chance), which is known. It lies below the target up to the point
+    at which the sum of (accuracy - target) is smallest, and above it after that, so that it need
+    not be computed as a whole (Groeneboom's switch relation; Barlow et al., Statistical Inference
+    under Order Restrictions, 1972).
+
+    Args:
+        steps: shape (E,).
+        top1: shape (..., E).
+        target: shape (...); above chance.
+        chance: 1 / classes.
+
+    Returns:
+        Steps and whether the target was reached, each of shape (...); where not, the steps are
+        the last evaluation's: censored.
+    """
+    x = np.concatenate([[0.0], steps])
+    begin = np.full((*top1.shape[:-1], 1), chance)
+    over = np.concatenate([begin, top1], -1) - target[..., None]
+    points = over.shape[-1]
+    sums = np.concatenate([np.zeros_like(begin), over.cumsum(-1)], -1)
+    # The last point below, of those where the sum is smallest the last.
+    below = points - 1 - sums[..., :0:-1].argmin(-1)
+    reached = below < points - 1
+    at, number = below[..., None], np.arange(points)
+    smallest = np.take_along_axis(sums, at + 1, -1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        before = (smallest - sums[..., :-1]) / (at + 1 - number)
+        after = (sums[..., 1:] - smallest) / (number - at)
+    before = np.where(number <= at, before, -np.inf).max(-1)
+    after = np.where(number > at, after, np.inf).min(-1)
+    share = np.where(reached, -before / np.where(reached, after - before, 1.0), 0.0)
+    following = np.minimum(below + 1, points - 1)
+    return x[below] + share * (x[following] - x[below]), reached
