@@ -7,9 +7,9 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bn_inception.config import compose
-from bn_inception.config.compose import Config, configs_folder, flatten, read_yaml
-from bn_inception.config.resume import MEANT_BEFORE
+from bn_inception.config import compose, write_yaml
+from bn_inception.config.compose import Config, configs_folder, flatten
+from bn_inception.config.saved import saved_config, without_paths
 from bn_inception.errors import UserError
 
 if TYPE_CHECKING:
@@ -65,15 +65,17 @@ def _is_report(folder: Path) -> bool:
 
 
 def _with_overrides(run: "Run") -> "Run":
-    path = run.path / "config.yaml"
-    if not path.is_file():
+    config = saved_config(run.path)
+    if config is None:
         return run
-    config = read_yaml(path)
     try:
         overrides, options = overrides_of(config)
     except (LookupError, TypeError) as error:
-        raise UserError(f"{path}: not a configuration of a run ({error})") from error
-    return replace(run, overrides=overrides, options=options)
+        raise UserError(
+            f"{run.path / 'config.yaml'}: not a configuration of a run ({error})"
+        ) from error
+    shown = write_yaml(without_paths(config))
+    return replace(run, overrides=overrides, options=options, config=shown)
 
 
 def overrides_of(config: Config) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -81,8 +83,7 @@ def overrides_of(config: Config) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
     Returns:
         The `key=value` that make it another experiment, and those that do not, each sorted. Keys
-        that are not committed are left out; one that the run's version did not know yet has the
-        value that was meant.
+        that are not committed are left out.
     """
     choices = [
         f"recipe={_recipe_file(config['recipe']['name'])}",
@@ -105,8 +106,7 @@ def overrides_of(config: Config) -> tuple[tuple[str, ...], tuple[str, ...]]:
 def _differing(
     config: Config, committed: Mapping[str, Any], keys: tuple[str, ...]
 ) -> Iterator[str]:
-    values = {**MEANT_BEFORE, **dict(flatten(config))}
-    for key, value in sorted(values.items()):
+    for key, value in sorted(flatten(config)):
         if not key.startswith(keys) or key in _DERIVED:
             continue
         if not committed or (key in committed and committed[key] != value):

@@ -38,7 +38,7 @@ from bn_inception.errors import UserError
 MAX_SKIPPED = 100
 
 _MAX_DEFAULT_WORKERS = 16
-_GROUP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+_GROUP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -53,7 +53,8 @@ class TrainingBatch(NamedTuple):
         images: uint8 (N, 3, S, S), in channels_last memory.
         factors: float32 (N, K), for `photometric.to_input`.
         labels: int64 (N,).
-        replaced: (name, reason) of every unreadable image whose place the next readable one took.
+        replaced: (identity, reason) of every unreadable image whose place the next readable one
+            took; the identity holds no path of this machine.
     """
 
     images: Tensor
@@ -248,6 +249,7 @@ class _TrainingImages:
             the index of the image taken; `draws` stands after the cut's own.
         """
         epoch, index = place
+        last: UnreadableImage | None = None
         for skipped in range(min(MAX_SKIPPED, len(self.source))):
             taken = (index + skipped) % len(self.source)
             draws.go_to(epoch, index)  # the place's, whichever image takes it
@@ -257,13 +259,13 @@ class _TrainingImages:
             except UnreadableImage as error:
                 if self.on_error is OnError.fail:
                     raise
-                replaced.append((error.name, error.reason))
+                last = error
+                replaced.append((self.source.identity(taken), error.reason))
             else:
                 return taken
-        name, reason = replaced[-1]
         raise UserError(
             f"{min(MAX_SKIPPED, len(self.source))} images in a row cannot be read, the last is "
-            f"{name}: {reason}; check the disk or the data set"
+            f"{last}; check the disk or the data set"
         )
 
 

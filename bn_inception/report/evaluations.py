@@ -1,11 +1,10 @@
 """The evaluations that were saved beside a run, or of an ensemble."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from bn_inception.errors import UserError
-from bn_inception.record.fields import Fields, parse_object
+from bn_inception.record.fields import Fields, read_object
 
 _REMEDY = "give what bn-inception evaluate or ensemble has written"
 _CROPS = {"single": 1, "10": 10, "144": 144}
@@ -57,7 +56,7 @@ def read_evaluation(path: str | Path) -> Evaluation:
         UserError: missing, or not such a file.
     """
     path = Path(path)
-    return _evaluation(path, parse_object(_text(path), str(path), _REMEDY))
+    return _evaluation(path, read_object(path, _REMEDY))
 
 
 def read_evaluations(folder: Path) -> tuple[Evaluation, ...]:
@@ -70,19 +69,10 @@ def read_evaluations(folder: Path) -> tuple[Evaluation, ...]:
     """
     found = []
     for path in sorted(folder.rglob("*.json")):
-        text = _text(path)
-        fields = parse_object(text, str(path), _REMEDY)
-        if "top5_error" in json.loads(text):
+        fields = read_object(path, _REMEDY)
+        if "top5_error" in fields.values:
             found.append(_evaluation(path, fields))
     return tuple(found)
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise UserError(f"{path}: cannot be read ({reason}); {_REMEDY}") from error
 
 
 def _evaluation(path: Path, fields: Fields) -> Evaluation:
