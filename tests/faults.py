@@ -49,6 +49,8 @@ SECONDS = 120.0
 TOO_LATE = 99
 """Exit status of a run that a signal reached and that took longer to end."""
 KILLED = -signal.SIGKILL
+UPDATES = "FAULTS_UPDATES"
+"""Names the file of `note_updates` to the ranks that torchrun starts."""
 
 TRAIN_STEP = "bn_inception.training.loop.train_step"
 EVALUATE = "bn_inception.training.loop.evaluate"
@@ -89,7 +91,10 @@ class Case:
         loses: steps that may have to be done again.
         needs: "disk" or "readonly": what the machine must be able to do.
         launcher: torchrun's options, where it starts the ranks; `detail` says what they do.
-        reaches: steps made before the fault, where the record has gone on since.
+        before: done in every process of the run before it trains, also in the one that continues.
+        spoil: done to the run folder after the fault; with it the run must not continue, and change
+            nothing. Returns what undoes it.
+        refusal: a regular expression that the refused continuation must match.
     """
 
     kind: str
@@ -105,7 +110,9 @@ class Case:
     loses: int = 0
     needs: str = ""
     launcher: tuple[str, ...] = ()
-    reaches: int | None = None
+    before: Callable[[], None] | None = None
+    spoil: Callable[[Path], Callable[[], None]] | None = None
+    refusal: str = ""
 
 
 @dataclass(frozen=True)
@@ -115,14 +122,12 @@ class Tried:
     Attributes:
         problems: what went wrong, in words; empty where the run survived.
         lost: steps that had to be done again.
-        noticed: how the fault showed: exit statuses and the last line.
         skipped: why it could not be tried here; else empty.
     """
 
     case: Case
     problems: tuple[str, ...] = ()
     lost: int = 0
-    noticed: str = ""
     skipped: str = ""
 
 
@@ -162,6 +167,27 @@ def replace(function: str, call: int, after: bool, act: Act, rank: int = 0) -> N
 def _owner(function: str) -> tuple[Any, str]:
     place, _, name = function.rpartition(".")
     return pkgutil.resolve_name(place), name
+
+
+def note_updates(file: Path) -> None:
+    """Write a byte after every update, past everything that the run itself writes."""
+    owner, name = _owner(TRAIN_STEP)
+    original = getattr(owner, name)
+
+    @functools.wraps(original)
+    def noted(*arguments: Any, **named: Any) -> Any:
+        result = original(*arguments, **named)
+        with file.open("ab") as updates:
+            updates.write(b".")
+        return result
+
+    setattr(owner, name, noted)
+
+
+def run_folder() -> Path:
+    """Of the command that this process does."""
+    given = dict(argument.split("=", 1) for argument in _arguments if "=" in argument)
+    return Path(given["run.root"]) / given["run.name"]
 
 
 def count_calls(functions: Sequence[str], file: Path) -> None:
@@ -251,6 +277,7 @@ def _child(
     port: int,
     log: Path,
     prepare: Callable[[], None] | None,
+    updates: Path,
 ) -> NoReturn:
     status = 98
     try:
@@ -258,7 +285,7 @@ def _child(
         for descriptor in (1, 2):
             os.dup2(output, descriptor)
         sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
-        for number in (signal.SIGTERM, signal.SIGUSR1):
+        for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         if size > 1:
@@ -271,11 +298,13 @@ def _child(
                 "MASTER_PORT": str(port),
                 "GLOO_SOCKET_IFNAME": "lo",
             }
+        _arguments[:] = arguments
+        if rank == 0:
+            note_updates(updates)
         if prepare is not None:
             prepare()
         if case is not None and case.hook is not None:
             replace(*case.hook, rank)
-        _arguments[:] = arguments
         try:
             main(arguments)
         except SystemExit as end:
@@ -303,6 +332,7 @@ class Started:
     log: Path
     pids: list[int]
     statuses: dict[int, int] = field(default_factory=dict)
+    overdue: bool = False
 
     def kill(self, rank: int, number: signal.Signals = signal.SIGKILL) -> None:
         """Unless it has ended; a process that was not waited for keeps its number."""
@@ -310,7 +340,11 @@ class Started:
             os.kill(self.pids[rank], number)
 
     def wait(self, seconds: float = SECONDS) -> list[int]:
-        """Exit statuses by rank. A stopped process is killed once the others have ended."""
+        """Exit statuses by rank. A stopped process is killed once the others have ended.
+
+        What has not ended after `seconds` is killed too, and is then `overdue`: a failure, whatever
+        the status.
+        """
         until = time.monotonic() + seconds
         while len(self.statuses) < len(self.pids):
             for rank, pid in enumerate(self.pids):
@@ -319,6 +353,7 @@ class Started:
                     if ended:
                         self.statuses[rank] = os.waitstatus_to_exitcode(status)
                     elif time.monotonic() > until or self._alone(rank, pid):
+                        self.overdue |= time.monotonic() > until
                         os.kill(pid, signal.SIGKILL)
             time.sleep(0.002)
         return [self.statuses[rank] for rank in range(len(self.pids))]
@@ -406,9 +441,13 @@ class Bench:
         for rank in range(ranks):
             pid = os.fork()
             if pid == 0:
-                _child(case, arguments, rank, ranks, port, log, prepare)
+                _child(case, arguments, rank, ranks, port, log, prepare, self.updates(folder))
             pids.append(pid)
         return Started(folder, log, pids)
+
+    def updates(self, folder: Path) -> Path:
+        """Has a byte for every update of a run, repeated ones included."""
+        return self.root / f"{folder.name}.updates"
 
     def launch(self, folder: Path, case: Case) -> tuple[list[int], str]:
         """Start two ranks with torchrun; the statuses are its own one."""
@@ -427,6 +466,7 @@ class Bench:
             **os.environ,
             "GLOO_SOCKET_IFNAME": "lo",
             "OMP_NUM_THREADS": "1",
+            UPDATES: str(self.updates(folder)),
             "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}",
         }
         ended = subprocess.run(
@@ -452,33 +492,52 @@ class Bench:
         if case.launcher:
             statuses, said = self.launch(folder, case)
         else:
-            started = self.start(folder, *case.given, ranks=case.ranks, case=case)
+            started = self.start(
+                folder, *case.given, ranks=case.ranks, case=case, prepare=case.before
+            )
             if case.disturb is not None:
                 case.disturb(started)
             statuses = started.wait()
             said = started.said()
+            if started.overdue:
+                problems.append(f"did not end within {SECONDS:g} s: {said.strip()[-2000:]}")
         if not set(statuses) <= case.statuses or ("Traceback" in said and not case.launcher):
             problems.append(f"exit statuses {statuses}: {said.strip()[-2000:]}")
         if not re.search(case.says, said):
             problems.append(f"does not say {case.says!r}: {said.strip()[-2000:]}")
         if case.disturb is not None and set(statuses) == {0}:
             return Tried(case, skipped="the run had ended before")
-        reached = case.reaches
-        if reached is None:
-            reached = max((record["step"] for record in _records(folder)), default=0)
         if case.heal is not None:
             case.heal(folder)
-        resumed = self.start(folder, "run.resume=auto", ranks=case.ranks)
-        if set(resumed.wait()) != {0}:
+        if case.spoil is not None:
+            problems += self._refused(folder, case)
+        resumed = self.start(folder, "run.resume=auto", ranks=case.ranks, prepare=case.before)
+        if set(resumed.wait()) != {0} or resumed.overdue:
             problems.append(f"does not continue: {resumed.said().strip()[-2000:]}")
         elif not re.search(case.resumed_says, resumed.said()):
             problems.append(f"continued, does not say {case.resumed_says!r}: {resumed.said()}")
-        lost = max(0, reached - _continued_at(folder, 0 if case.reaches else -1))
+        updates = self.updates(folder)
+        lost = (updates.stat().st_size if updates.exists() else 0) - STEPS
         if lost > case.loses:
             problems.append(f"{lost} steps lost, {case.loses} allowed")
         problems += differences(whole, folder)
         shutil.rmtree(folder, ignore_errors=True)
-        return Tried(case, tuple(problems), lost, _noticed(statuses, said))
+        return Tried(case, tuple(problems), lost)
+
+    def _refused(self, folder: Path, case: Case) -> list[str]:
+        """Spoil the folder, see the continuation refused and nothing changed, and undo it."""
+        assert case.spoil is not None
+        undo = case.spoil(folder)
+        before = _contents(folder)
+        refused = self.start(folder, "run.resume=auto", ranks=case.ranks)
+        statuses, said = refused.wait(), refused.said()
+        found = []
+        if set(statuses) != {2} or "Traceback" in said or not re.search(case.refusal, said):
+            found.append(f"not refused with {case.refusal!r}: {statuses} {said.strip()[-2000:]}")
+        if _contents(folder) != before:
+            found.append("refused, and changed the folder")
+        undo()
+        return found
 
 
 def _impossible(case: Case) -> str:
@@ -503,22 +562,6 @@ def _lock_folder(folder: Path, on: bool) -> None:
             _immutable(path, on)
         else:
             path.chmod(0o555 if on else 0o755)
-
-
-def _continued_at(folder: Path, which: int) -> int:
-    """The step at which the run was continued for the first (0) or the last (-1) time."""
-    with contextlib.suppress(OSError, ValueError):
-        environment = json.loads((folder / "environment.json").read_text())
-        return int(environment.get("resumed", [{"step": 0}])[which]["step"])
-    return 0
-
-
-def _noticed(statuses: Sequence[int], said: str) -> str:
-    names = [f"{signal.Signals(-s).name} itself" if s < 0 else str(s) for s in statuses]
-    told = ("bn-inception: ", ": interrupted", ": diverged")
-    lines = [line for line in said.splitlines() if any(text in line for text in told)]
-    shown = f": {lines[-1]}" if lines else ""
-    return f"exit {', '.join(dict.fromkeys(names))}{shown}"
 
 
 def differences(whole: Path, folder: Path) -> list[str]:
@@ -561,6 +604,11 @@ def _records(folder: Path) -> list[dict[str, Any]]:
         return []
     whole = [json.loads(line) for line in lines if line.endswith("\n")]
     return [{**record, "images_per_second": None} for record in whole]
+
+
+def _contents(folder: Path) -> dict[str, bytes]:
+    files = (path for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
+    return {str(path): path.read_bytes() for path in files}
 
 
 def _summary(folder: Path) -> dict[str, Any]:
@@ -610,9 +658,9 @@ def kills(bench: Bench, seed: int, *, by_time: int, by_place: int) -> Iterator[C
 
 
 def signals(seed: int) -> Iterator[Case]:
-    """SIGTERM, SIGUSR1 and Ctrl-C to a run of one process, and to any one of two."""
+    """SIGTERM, SIGUSR1, SIGHUP and Ctrl-C to a run of one process, and to any one of two."""
     draw = random.Random(seed)
-    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP):
         for function, call in ((TRAIN_STEP, draw.randint(1, STEPS)), ("torch.Tensor.topk", 2)):
             yield Case(
                 "signal to the run",
@@ -628,13 +676,21 @@ def signals(seed: int) -> Iterator[Case]:
             hook=("bn_inception.training.session.describe", 1, False, send(number)),
             statuses=frozenset({-number}),
         )
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        yield Case(
+            "signal to the run",
+            f"{number.name} to the whole process group, workers included",
+            given=("data.workers=2",),
+            hook=(TRAIN_STEP, 5, False, functools.partial(_send_to_all, number)),
+            statuses=frozenset({128 + number}),
+            says="interrupted at step 5",
+        )
     yield Case(
         "signal to the run",
-        "SIGTERM to the whole process group, workers included",
-        given=("data.workers=2",),
-        hook=(TRAIN_STEP, 5, False, _send_to_children),
-        statuses=frozenset({128 + signal.SIGTERM}),
-        says="interrupted at step 5",
+        "SIGHUP under nohup",
+        before=functools.partial(signal.signal, signal.SIGHUP, signal.SIG_IGN),
+        hook=(TRAIN_STEP, 5, False, send(signal.SIGHUP)),
+        says="finished",
     )
     for rank in (0, 1):
         for function, call in ((TRAIN_STEP, draw.randint(1, STEPS)), ("torch.Tensor.topk", 2)):
@@ -648,11 +704,11 @@ def signals(seed: int) -> Iterator[Case]:
             )
 
 
-def _send_to_children(rank: int, *_: Any) -> None:
+def _send_to_all(number: signal.Signals, rank: int, *_: Any) -> None:
     for process in multiprocessing.active_children():
         assert process.pid is not None
-        os.kill(process.pid, signal.SIGTERM)
-    os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(process.pid, number)
+    os.kill(os.getpid(), number)
 
 
 def workers() -> Iterator[Case]:
@@ -723,8 +779,7 @@ def disks(bench: Bench) -> Iterator[Case]:
 
 
 def _lock_this_run(rank: int, *_: Any) -> None:
-    given = dict(argument.split("=", 1) for argument in _arguments if "=" in argument)
-    _lock_folder(Path(given["run.root"]) / given["run.name"], on=True)
+    _lock_folder(run_folder(), on=True)
 
 
 def damage(seed: int, *, flipped: int, cut: int) -> Iterator[Case]:
@@ -834,7 +889,6 @@ def launched() -> Iterator[Case]:
         ranks=2,
         launcher=("--max-restarts=2",),
         says="finished",
-        reaches=5,
         loses=CHECKPOINT_EVERY,
     )
     yield Case(
@@ -850,6 +904,8 @@ def launched() -> Iterator[Case]:
 
 def _launched_rank(detail: str, arguments: list[str]) -> None:
     """What torchrun starts: this file, with what is to be done on the way."""
+    if os.environ["RANK"] == "0":
+        note_updates(Path(os.environ[UPDATES]))
     first = os.environ["TORCHELASTIC_RESTART_COUNT"] == "0"
     rank = int(os.environ["RANK"])
     if detail == KILL_ONCE and first:

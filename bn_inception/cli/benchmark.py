@@ -10,6 +10,7 @@ from bn_inception.cli.arguments import output_file, split_positional, take_print
 from bn_inception.config import compose, run_config, write_yaml
 from bn_inception.config.convert import checked
 from bn_inception.errors import UserError
+from bn_inception.quoting import printable
 
 SUBJECTS = ("input", "step")
 
@@ -69,4 +70,4 @@ def _step(composed: dict[str, Any]):  # type: ignore[no-untyped-def]
 
 
 def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    print(printable(line), file=sys.stderr, flush=True)

@@ -21,9 +21,9 @@ from bn_inception.cli.statistics import (
     statistics_wanted,
     with_population,
 )
-from bn_inception.config import compose, read_yaml, run_config, write_yaml
+from bn_inception.config import compose, run_config, write_yaml
 from bn_inception.config.convert import checked
-from bn_inception.config.resume import MEANT_BEFORE
+from bn_inception.config.saved import saved_config
 from bn_inception.data import (
     Backend,
     DataConfig,
@@ -38,6 +38,7 @@ from bn_inception.evaluation.inference import Folding, Statistics, fold_checked
 from bn_inception.evaluation.multicrop import MultiCropResult, evaluate_crops
 from bn_inception.network import Precision, computing, set_precision
 from bn_inception.network.checkpoint import LoadedNetwork, load_network
+from bn_inception.quoting import printable
 from bn_inception.record.interval import wilson_interval
 from bn_inception.training.population import PopulationBatches
 from bn_inception.training.session import choose_device
@@ -45,6 +46,8 @@ from bn_inception.training.settings import ProcessorConfig, RunConfig
 
 SHOWN_UNREADABLE = 5
 SHOWN_CONFUSED = 5
+HERE = ("cache",)
+"""Keys of `data.` that belong to the machine, not to the run."""
 
 
 @dataclass
@@ -133,17 +136,20 @@ def _read_run(folder: str | None, checkpoint: str | None) -> _Run:
         return _Run(None, None)
     if not Path(folder).is_dir():
         raise UserError(f"run: {folder}: no such folder; give one such as outputs/<run.name>")
-    path = Path(folder) / "config.yaml"
-    if not path.is_file():
+    composed = saved_config(Path(folder))
+    if composed is None:
         return _Run(None, None)  # imported weights have no training behind them
-    composed = read_yaml(path)
     return _Run(composed, run_config(composed))
 
 
 def _data(
     composed: dict[str, Any], trained: dict[str, Any] | None, given: Sequence[str]
 ) -> dict[str, Any]:
-    """The data section: as given with data=, else the run's own with the data.KEY= given."""
+    """The data section: as given with data=, else the run's own with the data.KEY= given.
+
+    Where data are kept on this machine is never the run's to say, and a URL is not opened because
+    a run folder, perhaps somebody else's, names it.
+    """
     if "data" in given or "data.kind" in given:
         return composed
     if trained is None:
@@ -152,8 +158,14 @@ def _data(
             "data.root=FOLDER (or data=imagenet, tiny_imagenet, synthetic)"
         )
     keys = [key.removeprefix("data.") for key in given if key.startswith("data.")]
-    before = {"backend": MEANT_BEFORE["data.backend"]}
-    return {**before, **trained["data"], **{key: composed[key] for key in keys}}
+    own = {key: value for key, value in trained["data"].items() if key not in HERE}
+    root = own.get("root")
+    if isinstance(root, str) and "://" in root and "root" not in keys:
+        raise UserError(
+            f"data.root: {root} stands in the run's config.yaml, and is not opened for that; give "
+            f"data.root=URL to read it, or other data"
+        )
+    return {**{key: composed[key] for key in HERE}, **own, **{key: composed[key] for key in keys}}
 
 
 def _evaluate(config: EvaluateConfig, trained: RunConfig | None) -> None:
@@ -352,4 +364,4 @@ def _advance(bar: ProgressBar, count: int, done: int) -> None:
 
 
 def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    print(printable(line), file=sys.stderr, flush=True)

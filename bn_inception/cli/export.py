@@ -8,6 +8,7 @@ from pathlib import Path
 from bn_inception.cli.arguments import split_positional, take_print_config
 from bn_inception.config import compose, write_yaml
 from bn_inception.errors import UserError
+from bn_inception.record.run_folder import refuse_links
 
 
 class Which(Enum):
@@ -59,8 +60,9 @@ def checkpoint_file(run: str, which: Which) -> Path:
     """The checkpoint of a run folder.
 
     Raises:
-        UserError: there is none of this name.
+        UserError: there is none of this name, or a link leads out of the folder.
     """
+    refuse_links(Path(run))
     folder = Path(run) / "checkpoints"
     file = folder / f"{which.value}.pt"
     if not file.is_file():

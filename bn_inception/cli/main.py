@@ -8,10 +8,12 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from bn_inception.cli.streams import losable_streams
 from bn_inception.errors import AgreedError, UserError
+from bn_inception.quoting import printable
 
 DEBUG = "BN_INCEPTION_DEBUG"
-BAD_INPUT = 2
+BAD_INPUT, OUTPUT_LOST = 2, 1
 
 
 @dataclass(frozen=True)
@@ -381,19 +383,32 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         # As stderr does: a file's name that the terminal's encoding lacks is no reason to fail.
         sys.stdout.reconfigure(errors="backslashreplace")
+    arguments = sys.argv[1:] if arguments is None else arguments
+    with losable_streams() as output:
+        status = _status(arguments)
+        output.flush()
+        if output.error is not None:
+            print(
+                f"bn-inception: standard output could not be written ({output.error.strerror}); "
+                "what the command writes into files is there",
+                file=sys.stderr,
+            )
+            # A run's result is its folder, and what restarts failed runs must not restart it.
+            if status == 0 and arguments[0] != "train":
+                status = OUTPUT_LOST
+    sys.exit(status)
+
+
+def _status(arguments: Sequence[str]) -> int:
+    """The exit status of a command; its errors become lines."""
     try:
-        status = dispatch(sys.argv[1:] if arguments is None else arguments)
-        sys.stdout.flush()
+        return dispatch(arguments)
     except UserError as error:
         if os.environ.get(DEBUG):
             raise
         if not isinstance(error, AgreedError) or os.environ.get("RANK", "0") == "0":
-            print(f"bn-inception: {' '.join(str(error).split())}", file=sys.stderr)
-        status = BAD_INPUT
-    except BrokenPipeError:
-        # The reader of our output (head, less) has gone: not an error of ours.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = 0
+            line = printable(" ".join(str(error).split()))
+            print(f"bn-inception: {line}", file=sys.stderr)
+        return BAD_INPUT
     except KeyboardInterrupt:
-        status = 130
-    sys.exit(status)
+        return 130

@@ -5,6 +5,8 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
+from bn_inception.quoting import printable
+
 
 class ProgressBar:
     """Shows one piece of work after the other, with rate and time left, until `close`.
@@ -23,6 +25,7 @@ class ProgressBar:
 
     def say(self, line: str) -> None:
         """Print one line above the bar."""
+        line = printable(line)
         if self._bar is not None:
             self._bar.write(line, file=self._stream)
         else:

@@ -8,8 +8,9 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bn_inception.config import compose
-from bn_inception.config.compose import Config, configs_folder, flatten, read_yaml
+from bn_inception.config import compose, write_yaml
+from bn_inception.config.compose import Config, configs_folder, flatten
+from bn_inception.config.saved import saved_config, without_paths
 from bn_inception.errors import UserError
 
 if TYPE_CHECKING:
@@ -79,20 +80,22 @@ def _is_report(folder: Path) -> bool:
 
 
 def _as_configured(run: "Run") -> "Run":
-    path = run.path / "config.yaml"
-    if not path.is_file():
+    config = saved_config(run.path)
+    if config is None:
         return replace(run, unknown=("there is no config.yaml",))
-    config = read_yaml(path)
     try:
         known = settings_of(config)
     except (LookupError, TypeError) as error:
-        raise UserError(f"{path}: not a configuration of a run ({error})") from error
+        raise UserError(
+            f"{run.path / 'config.yaml'}: not a configuration of a run ({error})"
+        ) from error
     return replace(
         run,
         overrides=known.overrides,
         options=known.options,
         unknown=(*known.unknown, *_changes(run.environment)),
         recipe_steps=known.steps,
+        config=write_yaml(without_paths(config)),
     )
 
 

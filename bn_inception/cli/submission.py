@@ -11,6 +11,7 @@ from bn_inception.cli.export import Which, checkpoint_file
 from bn_inception.config import compose, write_yaml
 from bn_inception.config.convert import checked
 from bn_inception.errors import UserError
+from bn_inception.quoting import printable
 from bn_inception.training.settings import ProcessorConfig
 
 
@@ -114,7 +115,8 @@ def _submit(config: SubmissionConfig) -> None:
     submission.check_submission(text, len(source), len(devkit))
     write_text(output, text)
     for index, reason in unreadable.items():
-        print(f"warning: {source.name(index)} cannot be read: {reason}", file=sys.stderr)
+        line = f"warning: {source.name(index)} cannot be read: {reason}"
+        print(printable(line), file=sys.stderr)
     models = f"{len(files)} networks, " if len(files) > 1 else ""
     print(
         f"{len(source):,} images, {models}crops={config.crops}; five class ids of 1 to "
@@ -146,7 +148,7 @@ def _common_classes(files: Sequence[Path]) -> tuple[str, ...]:
 def _progress(file: Path, images: int) -> Any:
     from tqdm import tqdm
 
-    bar: Any = tqdm(total=images, unit="image", desc=str(file), disable=None)
+    bar: Any = tqdm(total=images, unit="image", desc=printable(str(file)), disable=None)
 
     def update(done: int) -> None:
         bar.update(done - bar.n)

@@ -10,6 +10,7 @@ from bn_inception.cli.arguments import split_positional, take_print_config
 from bn_inception.config import compose, run_config, write_yaml
 from bn_inception.config.compose import Config
 from bn_inception.errors import AgreedError, UserError
+from bn_inception.quoting import printable
 from bn_inception.record import RunFolder, RunStatus, Summary
 from bn_inception.training.settings import RunConfig
 
@@ -47,7 +48,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _train(config: RunConfig, composed: Config, world: "World") -> int:
-    from bn_inception.config.resume import should_resume
+    from bn_inception.config.resume import continuation, identity
     from bn_inception.training import (
         Console,
         StopRequest,
@@ -63,11 +64,19 @@ def _train(config: RunConfig, composed: Config, world: "World") -> int:
         terminal = sys.stderr if world.first else stack.enter_context(open(os.devnull, "w"))
 
         def say(line: str) -> None:
-            print(line, file=terminal, flush=True)
+            print(printable(line), file=terminal, flush=True)
 
         stack.enter_context(joined(world, device, config.machine.timeout))
-        resume = world.from_first(lambda: should_resume(config, composed))
-        session = open_session(config, write_yaml(composed), resume=resume, say=say, world=world)
+        changed = world.from_first(lambda: continuation(config, composed))
+        session = open_session(
+            config,
+            write_yaml(composed),
+            identity=identity(composed),
+            resume=changed is not None,
+            changed=changed or {},
+            say=say,
+            world=world,
+        )
         with session.folder:
             console = Console(config.run.name, session.plan.steps, session.step, terminal)
             # Not earlier: before its first update a run has nothing that is not on disk, and a

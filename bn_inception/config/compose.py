@@ -12,7 +12,7 @@ from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from bn_inception.errors import UserError
@@ -70,14 +70,14 @@ def compose(name: str, overrides: Sequence[str]) -> Config:
             raise UserError(_explain_choice(error, overrides)) from error
         except (HydraException, OmegaConfBaseException) as error:
             raise UserError(_explain(error, name, overrides)) from error
-        except ValueError as error:
-            # Hydra's own, where a group is given something that is no name: recipe=null.
-            raise UserError(f"configuration: {_first_line(error)}; give a group's name") from error
+        except (ValueError, TypeError) as error:
+            # Hydra's own, where a group is given something that is no name: null, [1].
+            raise UserError(f"configuration: {first_line(error)}; give a group's name") from error
         try:
             # The unset "???" are left to the check against the schema, which names them.
             container = OmegaConf.to_container(composed, resolve=True)
         except OmegaConfBaseException as error:
-            raise UserError(f"configuration: {_first_line(error)}") from error
+            raise UserError(f"configuration: {first_line(error)}") from error
     assert isinstance(container, dict)
     return {str(key): value for key, value in container.items()}
 
@@ -122,24 +122,8 @@ def write_yaml(config: Config) -> str:
     return OmegaConf.to_yaml(OmegaConf.create(config))
 
 
-def read_yaml(path: Path) -> Config:
-    """Read YAML as OmegaConf does (PyYAML alone takes 1e-4 for a text).
-
-    Raises:
-        UserError: the file is missing or is no YAML mapping.
-    """
-    try:
-        loaded = OmegaConf.load(path)
-    except Exception as error:
-        raise UserError(f"{path}: cannot be read as YAML ({_first_line(error)})") from error
-    if not isinstance(loaded, DictConfig):
-        raise UserError(f"{path}: holds no configuration")
-    container = OmegaConf.to_container(loaded, resolve=True)
-    assert isinstance(container, dict)
-    return {str(key): value for key, value in container.items()}
-
-
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """What an exception says, without what follows the first line."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
 
@@ -150,7 +134,7 @@ def _explain_choice(error: MissingConfigException, overrides: Sequence[str]) -> 
     group, _, choice = missing.partition("/")
     folder = configs_folder() / group
     if not choice or not folder.is_dir():
-        return f"configuration: {_first_line(error)}"
+        return f"configuration: {first_line(error)}"
     # Choices may stand in a folder of their own: recipe=ensemble/1.
     files = (path.relative_to(folder).with_suffix("") for path in folder.rglob("*.yaml"))
     known = sorted(file.as_posix() for file in files if file.name != "base")
@@ -177,9 +161,9 @@ def _explain(error: Exception, name: str, overrides: Sequence[str]) -> str:
             OverridesParser.create().parse_override(override)
         except HydraException as malformed:
             return (
-                f"{override}: {_first_line(malformed)}; write key=value, and quote what is special"
+                f"{override}: {first_line(malformed)}; write key=value, and quote what is special"
             )
-    return f"configuration: {_first_line(error)}"
+    return f"configuration: {first_line(error)}"
 
 
 def _words(name: str) -> str:

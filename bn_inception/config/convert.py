@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
 from bn_inception.config.compose import Config, close_matches, flatten
+from bn_inception.config.saved import refuse_numbers
 from bn_inception.errors import UserError
 from bn_inception.training.settings import RunConfig
 
@@ -37,6 +38,7 @@ def checked(config: Config, schema: type[Schema]) -> Schema:
     Raises:
         UserError: the first thing that does not fit, with what is allowed.
     """
+    refuse_numbers(config)
     try:
         merged = OmegaConf.merge(OmegaConf.structured(schema), config)
         missing = sorted(OmegaConf.missing_keys(merged))

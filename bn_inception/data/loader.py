@@ -42,7 +42,8 @@ class TrainingBatch(NamedTuple):
     images: Tensor  # uint8 (N, 3, S, S), in channels_last memory
     factors: Tensor  # float32 (N, K), for `photometric.to_input`
     labels: Tensor  # int64 (N,)
-    # (name, reason) of every unreadable image whose place the next readable one took
+    # (identity, reason) of every unreadable image whose place the next readable one took; the
+    # identity holds no path of this machine
     replaced: list[tuple[str, str]]
 
 
@@ -192,6 +193,7 @@ class _TrainingImages:
             the index of the image taken; `draws` stands after the cut's own.
         """
         epoch, index = place
+        last: UnreadableImage | None = None
         for skipped in range(min(MAX_SKIPPED, len(self.source))):
             taken = (index + skipped) % len(self.source)
             draws.go_to(epoch, index)  # the place's, whichever image takes it
@@ -201,13 +203,13 @@ class _TrainingImages:
             except UnreadableImage as error:
                 if self.on_error is OnError.fail:
                     raise
-                replaced.append((error.name, error.reason))
+                last = error
+                replaced.append((self.source.identity(taken), error.reason))
             else:
                 return taken
-        name, reason = replaced[-1]
         raise UserError(
             f"{min(MAX_SKIPPED, len(self.source))} images in a row cannot be read, the last is "
-            f"{name}: {reason}; check the disk or the data set"
+            f"{last}; check the disk or the data set"
         )
 
 

@@ -24,7 +24,7 @@ from bn_inception.files import first_line
 
 _MAX_DEFAULT_WORKERS = 16
 _CPU_QUOTA = "/sys/fs/cgroup/cpu.max"
-_GROUP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+_GROUP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 
 T = TypeVar("T")
 R = TypeVar("R")

@@ -7,7 +7,6 @@ the disk. Six members take seconds.
 """
 
 import hashlib
-import json
 import math
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -23,7 +22,8 @@ from numpy.typing import NDArray
 from bn_inception.errors import UserError
 from bn_inception.record import UNLABELLED, Predictions, read_predictions
 from bn_inception.record.interval import wilson_interval
-from bn_inception.record.predictions import NEVER
+from bn_inception.record.predictions import NEVER, read_meta
+from bn_inception.record.run_folder import refuse_links
 
 BLOCK = 256
 """Images read at a time from each member: 5 MB of 1000 float16 classes for ten members."""
@@ -209,6 +209,7 @@ def prediction_file(
     path = Path(path)
     if not path.is_dir():
         return path
+    refuse_links(path)
     files = sorted((path / "evaluation").glob("*.npz"), key=lambda file: file.stat().st_mtime_ns)
     if not files:
         raise UserError(
@@ -236,16 +237,8 @@ def prediction_file(
 
 
 def _way(file: Path) -> tuple[object, object]:
-    try:
-        # Reads this one array of the archive, not the probabilities.
-        with np.load(file, allow_pickle=False) as arrays:
-            meta = json.loads(str(arrays["meta"]))
-        return meta.get("crops"), meta.get("statistics")
-    except (OSError, KeyError, ValueError, AttributeError, zipfile.BadZipFile) as error:
-        raise UserError(
-            f"{file}: not readable predictions ({error}); make them again with bn-inception "
-            "evaluate, or delete the file"
-        ) from error
+    meta = read_meta(file)
+    return meta.get("crops"), meta.get("statistics")
 
 
 def require_same_images(

@@ -14,6 +14,9 @@ are running ones where it is None. What training has as running statistics is in
 import hashlib
 import io
 import os
+import pickle
+import re
+import shutil
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -31,6 +34,7 @@ from bn_inception.network.normalization import running_statistics
 
 LAST, PREVIOUS, BEST = "last.pt", "previous.pt", "best.pt"
 FORMAT = 1
+_REMEDY = "use a checkpoint of bn-inception train"
 
 
 def save(state: dict[str, Any], folder: Path, name: str = LAST) -> None:
@@ -55,7 +59,7 @@ def save(state: dict[str, Any], folder: Path, name: str = LAST) -> None:
             # A second link, then one rename: at every moment there is a whole last.pt.
             link = folder / f".{PREVIOUS}.tmp"
             link.unlink(missing_ok=True)
-            link.hardlink_to(target)
+            _link_or_copy(target, link)
             link.replace(folder / PREVIOUS)
         temporary.replace(target)
         _sync_folder(folder)
@@ -68,10 +72,24 @@ def save(state: dict[str, Any], folder: Path, name: str = LAST) -> None:
         ) from error
 
 
+def _link_or_copy(target: Path, link: Path) -> None:
+    try:
+        link.hardlink_to(target)
+    except OSError:
+        # exFAT and some network file systems have no hard links, and each says so differently.
+        # Where the disk is full, the copy says that.
+        shutil.copyfile(target, link)
+        with link.open("rb") as file:
+            os.fsync(file.fileno())
+
+
 def damage(path: Path) -> str | None:
     """Say what is wrong with a checkpoint file, by its stored CRC-32s; None if it is whole."""
     try:
         with zipfile.ZipFile(path) as archive:
+            # torch compresses nothing: 350 KB that become gigabytes are not of its making.
+            if sum(entry.file_size for entry in archive.infolist()) > path.stat().st_size:
+                return "its entries are longer than the file"
             broken = archive.testzip()
     except (OSError, zipfile.BadZipFile, EOFError, ValueError, RuntimeError) as error:
         # RuntimeError: one flipped bit makes an entry look encrypted, or compressed unknowably.
@@ -91,20 +109,33 @@ def load(path: Path) -> dict[str, Any]:
         raise UserError(f"checkpoint {path}: damaged ({reason}); use another checkpoint")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        first_line = str(error).strip().splitlines()[0]
-        raise UserError(
-            f"checkpoint {path}: refused, it does not load as plain tensors ({first_line})"
-        ) from error
+    except Exception as error:  # unpickling hostile bytes raises anything
+        raise UserError(f"checkpoint {path}: refused, {refusal(error)}") from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise UserError(f"checkpoint {path}: not written by bn-inception (format {FORMAT})")
     return state
 
 
-def load_latest(folder: Path, warn: Callable[[str], None]) -> dict[str, Any] | None:
+def refusal(error: Exception) -> str:
+    """Why torch did not read a pickle, in words of our own: its own advise to read it unsafely."""
+    text = str(error)
+    if isinstance(error, pickle.UnpicklingError) or "weights_only" in text.lower():
+        named = re.search(r"GLOBAL ([\w.]+)", text)
+        what = f"it names {named[1]}, which is no tensor" if named else "it holds more than tensors"
+        return (
+            f"{what}: reading it could run any code; convert it to safetensors where you trust it"
+        )
+    first = text.strip().splitlines()[0] if text.strip() else type(error).__name__
+    return f"it does not load as plain tensors ({first})"
+
+
+def load_latest(
+    folder: Path, warn: Callable[[str], None], keys: Sequence[str] = ()
+) -> dict[str, Any] | None:
     """Read the newest whole checkpoint of a run; None if none was ever written.
 
-    A damaged `last.pt` falls back to `previous.pt`, and `warn` is told so.
+    A `last.pt` that is missing, damaged, or without one of `keys` falls back to `previous.pt`, and
+    `warn` is told so.
 
     Raises:
         UserError: there are checkpoints and none is whole.
@@ -112,9 +143,12 @@ def load_latest(folder: Path, warn: Callable[[str], None]) -> dict[str, Any] | N
     reasons = []
     for name in (LAST, PREVIOUS):
         if not (folder / name).exists():
+            if name == LAST and (folder / PREVIOUS).exists():
+                reasons.append(f"checkpoint {folder / name}: missing")
             continue
         try:
             state = load(folder / name)
+            _require_keys(state, ("step", "network", *keys), folder / name)
         except UserError as error:
             reasons.append(str(error))
             continue
@@ -124,6 +158,15 @@ def load_latest(folder: Path, warn: Callable[[str], None]) -> dict[str, Any] | N
     if reasons:
         raise UserError("; ".join(reasons))
     return None
+
+
+def _require_keys(state: Mapping[str, Any], keys: Sequence[str], path: Path) -> None:
+    missing = [key for key in keys if key not in state]
+    if missing or type(state["step"]) is not int:
+        raise UserError(
+            f"checkpoint {path}: holds no {(missing or ['step'])[0]}, as if it were another file "
+            f"than {path.name}; restore it from a copy"
+        )
 
 
 @dataclass(frozen=True)
@@ -168,12 +211,7 @@ def load_network(path: str | Path) -> LoadedNetwork:
     path = Path(path)
     state = load(path)
     where = f"checkpoint {path}"
-    tensors = state.get("network")
-    if not (
-        isinstance(tensors, dict)
-        and all(isinstance(k, str) and isinstance(v, Tensor) for k, v in tensors.items())
-    ):
-        raise UserError(f"{where}: holds no network's parameters; use another checkpoint")
+    tensors = _tensors(state.get("network"), where)
     config = network_config(state.get("network_config"), where)
     head = tensors.get("classifier.weight")
     if head is None or head.dim() != 2:
@@ -182,11 +220,14 @@ def load_network(path: str | Path) -> LoadedNetwork:
             "bn-inception train"
         )
     outputs = int(head.shape[0])
+    _check_fits(expected_tensors(config, outputs), tensors, where)
+    if sum(tensor.nbytes for tensor in tensors.values()) > path.stat().st_size:
+        # A view can repeat one value as often as it likes.
+        raise UserError(f"{where}: its tensors have more values than the file; {_REMEDY}")
     network = Inception(config, outputs)
-    _check_fits(network.state_dict(), tensors, where)
     network.load_state_dict(tensors)
     own = {name: tensors[name] for name in running_statistics(network)}
-    running = state.get("running_statistics", own)
+    running = _tensors(state.get("running_statistics", own), where)
     _check_fits(own, running, where)
     batches = state.get("population_batches")
     with path.open("rb") as file:
@@ -246,7 +287,7 @@ def _typed(key: str, value: object, kind: Any) -> Any:
         if value not in values:
             raise UserError(f"{key} is {value!r}: allowed are {', '.join(map(str, values))}")
         return kind(value)
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+    if kind is float and type(value) is int and abs(value) < 1 << 63:
         return float(value)
     if kind in (bool, int, float):
         if type(value) is not kind:
@@ -256,6 +297,12 @@ def _typed(key: str, value: object, kind: Any) -> Any:
     return value
 
 
+def expected_tensors(config: NetworkConfig, outputs: int) -> dict[str, Tensor]:
+    """The names and shapes of a network's parameters and statistics; allocates none of them."""
+    with torch.device("meta"):
+        return Inception(config, outputs).state_dict()
+
+
 def _check_fits(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], where: str) -> None:
     for keys, problem in (
         (sorted(expected.keys() - found.keys()), "missing"),
@@ -263,15 +310,35 @@ def _check_fits(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], whe
     ):
         if keys:
             raise UserError(
-                f"{where}: of another network, {len(keys)} {problem}: {_first(keys)}; "
-                "use a checkpoint of bn-inception train"
+                f"{where}: of another network, {len(keys)} {problem}: {_first(keys)}; {_REMEDY}"
             )
     for key, tensor in expected.items():
-        if found[key].shape != tensor.shape:
+        given = found[key]
+        if not has_plain_values(given):
+            raise UserError(f"{where}: {key} is no plain tensor with values; {_REMEDY}")
+        if given.dtype.is_complex or given.is_floating_point() != tensor.is_floating_point():
             raise UserError(
-                f"{where}: of another network, {key} has the shape {tuple(found[key].shape)}, not "
-                f"{tuple(tensor.shape)}; use a checkpoint of bn-inception train"
+                f"{where}: {key} is of type {given.dtype}, not {tensor.dtype}; {_REMEDY}"
             )
+        if given.shape != tensor.shape:
+            raise UserError(
+                f"{where}: of another network, {key} has the shape {tuple(given.shape)}, not "
+                f"{tuple(tensor.shape)}; {_REMEDY}"
+            )
+
+
+def has_plain_values(tensor: Tensor) -> bool:
+    """Whether a tensor from a file is neither sparse nor quantized, and more than a shape."""
+    plain = tensor.layout is torch.strided and not tensor.is_quantized
+    return plain and tensor.device.type == "cpu"
+
+
+def _tensors(values: object, where: str) -> dict[str, Tensor]:
+    if not isinstance(values, dict) or not all(
+        isinstance(key, str) and isinstance(value, Tensor) for key, value in values.items()
+    ):
+        raise UserError(f"{where}: holds no network's parameters; use another checkpoint")
+    return values
 
 
 def _first(keys: Sequence[str]) -> str:

@@ -29,11 +29,17 @@ import torch
 from torch import Tensor
 
 from bn_inception.errors import UserError
-from bn_inception.network.checkpoint import LoadedNetwork, network_config, plain
+from bn_inception.network.checkpoint import (
+    LoadedNetwork,
+    expected_tensors,
+    network_config,
+    plain,
+)
 from bn_inception.network.inception import Inception
 
 CONFIG, WEIGHTS, ONNX = "config.json", "model.safetensors", "model.onnx"
 FORMAT = 1
+MAX_CLASSES = 1 << 30
 PARITY_TOLERANCE = 1e-3
 """Largest difference of a logit between onnxruntime and torch, relative to the largest logit."""
 _PARITY_BATCHES = (1, 3)  # another size than the exported example's shows a fixed batch
@@ -121,20 +127,19 @@ def load_exported(folder: str | Path) -> Inception:
     where = str(folder / CONFIG)
     try:
         described = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{where}: not valid JSON ({error}); {_REMEDY}") from error
     if not isinstance(described, dict) or described.get("format") != FORMAT:
         raise UserError(f"{where}: not written by bn-inception export (format {FORMAT}); {_REMEDY}")
     config = network_config(described.get("network"), where)
     num_classes = described.get("num_classes")
-    if not isinstance(num_classes, int) or isinstance(num_classes, bool):
+    if type(num_classes) is not int or not 2 <= num_classes <= MAX_CLASSES:
         raise UserError(f"{where}: 'num_classes' is {num_classes!r}, no number; {_REMEDY}")
     try:
         tensors: dict[str, Tensor] = safetensors.torch.load_file(folder / WEIGHTS)
     except (OSError, safetensors.SafetensorError) as error:
         raise UserError(f"{folder / WEIGHTS}: cannot be read ({error}); {_REMEDY}") from error
-    network = Inception(config, num_classes)
-    expected = network.state_dict()
+    expected = expected_tensors(config, num_classes)
     for name in sorted(expected.keys() | tensors.keys()):
         shapes = [tuple(t[name].shape) if name in t else None for t in (expected, tensors)]
         if shapes[0] != shapes[1]:
@@ -142,6 +147,7 @@ def load_exported(folder: str | Path) -> Inception:
                 f"{folder / WEIGHTS}: {name} has the shape {shapes[1]}, {CONFIG} asks for "
                 f"{shapes[0]}; {_REMEDY}"
             )
+    network = Inception(config, num_classes)
     network.load_state_dict(tensors)
     return network.eval()
 

@@ -30,6 +30,8 @@ AUXILIARY_LOSS_WEIGHT = 0.3
 """Weight of the auxiliary head's loss in the total loss (GN section 5)."""
 CAFFE_MEAN = (128.0, 117.0, 104.0)
 """Mean colour (RGB, 0 to 255) that the published Caffe network subtracts before it pads."""
+MAX_IMAGE_SIZE = 4096
+"""Pixels a side: a checkpoint that asks for more would fill the memory, one image at a time."""
 AUXILIARY_ROW = "4d"
 """Row that the auxiliary head reads: so the count meets the paper's 13.6 million parameters."""
 
@@ -98,6 +100,10 @@ class NetworkConfig:
             raise UserError(
                 f"initial_weight_gain is {self.initial_weight_gain}: allowed are finite factors "
                 "above 0; 1 leaves the weights alone"
+            )
+        if self.image_size > MAX_IMAGE_SIZE:
+            raise UserError(
+                f"image_size is {self.image_size}: allowed are up to {MAX_IMAGE_SIZE} pixels"
             )
         figure5.modules(self.pool_projection)
         geometry.stem_strides(self.image_size)

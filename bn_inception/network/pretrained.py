@@ -12,9 +12,7 @@ adds 1e-5 to the variance. Imported, the network takes this project's input and 
 All of it is exact, up to the rounding of float32.
 """
 
-import re
 import warnings
-import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +22,7 @@ import torch
 from torch import Tensor
 
 from bn_inception.errors import UserError
+from bn_inception.network.checkpoint import expected_tensors, has_plain_values, refusal
 from bn_inception.network.inception import FirstConvolution, Inception, NetworkConfig
 from bn_inception.network.normalization import EPSILON
 from bn_inception.paper import figure5
@@ -61,8 +60,7 @@ def import_weights(path: str | Path) -> PretrainedNetwork:
     if head is None or head.dim() != 2:
         raise UserError(f"{path}: has no {_CLASSIFIER}.weight; {_REMEDY}")
     config = published_config()
-    network = Inception(config, int(head.shape[0]))
-    expected = network.state_dict()
+    expected = expected_tensors(config, int(head.shape[0]))
     names = dict(published_names())
     sources = {ours: names[layer] + suffix for ours, layer, suffix in _split(expected)}
     _check(path, tensors, expected, sources)
@@ -72,7 +70,8 @@ def import_weights(path: str | Path) -> PretrainedNetwork:
     }
     _fold_epsilon(imported)
     _fold_input(imported)
-    counters = {key: value for key, value in expected.items() if key.endswith(_COUNTER)}
+    network = Inception(config, int(head.shape[0]))
+    counters = {k: v for k, v in network.state_dict().items() if k.endswith(_COUNTER)}
     network.load_state_dict({k: v.float() for k, v in imported.items()} | counters)
     return PretrainedNetwork(network.eval(), config)
 
@@ -142,7 +141,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
                 warnings.simplefilter("ignore")  # of an old pickle protocol
                 loaded = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # unpickling damaged or hostile bytes raises anything
-            raise UserError(f"{path}: refused, {_reason(path, error)}") from error
+            raise UserError(f"{path}: refused, {refusal(error)}; {_REMEDY}") from error
     if isinstance(loaded, Mapping) and isinstance(loaded.get("state_dict"), Mapping):
         loaded = loaded["state_dict"]
     if not isinstance(loaded, Mapping) or not all(
@@ -150,21 +149,6 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     ):
         raise UserError(f"{path}: holds no state_dict (names and tensors); {_REMEDY}")
     return dict(loaded)
-
-
-def _reason(path: Path, error: Exception) -> str:
-    text = str(error)
-    if "Unsupported" in text or "GLOBAL" in text or "weights_only" in text.lower():
-        # torch's own words advise to load it all the same.
-        named = re.search(r"GLOBAL (\S+)", text)
-        what = f"it names {named[1]}, which is" if named else "it holds what is"
-        return (
-            f"{what} no tensor and needs arbitrary unpickling, which can run any code; convert "
-            "it to safetensors where you trust it"
-        )
-    kind = "a zip archive" if zipfile.is_zipfile(path) else "a file"
-    first = text.splitlines()[0] if text else type(error).__name__
-    return f"{kind} that does not load as tensors ({first}); {_REMEDY}"
 
 
 def _split(expected: Mapping[str, Tensor]) -> Iterator[tuple[str, str, str]]:
@@ -191,6 +175,11 @@ def _check(
         if keys:
             shown = ", ".join(keys[:5]) + (", ..." if len(keys) > 5 else "")
             raise UserError(f"{path}: {len(keys)} keys {problem}: {shown}; {_REMEDY}")
+    for key, tensor in tensors.items():
+        if not has_plain_values(tensor):
+            raise UserError(f"{path}: {key} is no plain tensor with values; {_REMEDY}")
+    if sum(tensor.nbytes for tensor in tensors.values()) > path.stat().st_size:
+        raise UserError(f"{path}: its tensors have more values than the file; {_REMEDY}")
     for ours, theirs in sources.items():
         shape, found = tuple(expected[ours].shape), tuple(tensors[theirs].shape)
         if found not in (shape, (1, *shape) if len(shape) == 1 else shape):

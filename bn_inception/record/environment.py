@@ -18,6 +18,8 @@ _PACKAGES = {
     "pillow": "pillow",
 }
 
+_PATH = ("/", "~", "file:/")
+
 
 def describe(data_fingerprint: str, *, gpus: Sequence[str] = ()) -> dict[str, Any]:
     """Describe the code, the software, the machine and the data of this process.
@@ -53,6 +55,14 @@ def command_line(arguments: Sequence[str]) -> list[str]:
     """The arguments, with every absolute or home path replaced by `.../` and its last part."""
     shortened = [Path(argument).name for argument in arguments[:1]]
     for argument in arguments[1:]:
+        key, equals, value = argument.partition("=")
+        if argument.startswith(_PATH):
+            shortened.append(without_folders(argument))
+            continue
+        if value.startswith(_PATH):
+            # Whole, whatever characters are in it.
+            shortened.append(f"{key}{equals}{without_folders(value)}")
+            continue
         # A path begins the argument, or the value after `=`, a quote, a bracket or a comma.
         shortened.append(
             re.sub(
@@ -62,6 +72,13 @@ def command_line(arguments: Sequence[str]) -> list[str]:
             )
         )
     return shortened
+
+
+def without_folders(text: str) -> str:
+    """An absolute or home path shortened to `.../` and its last part; any other text as it is."""
+    if not text.startswith(_PATH):
+        return text
+    return f".../{Path(text).name}"
 
 
 def git_state(checkout: Path) -> dict[str, str | bool | None]:

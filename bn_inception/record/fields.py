@@ -1,21 +1,30 @@
 """Strict reading of JSON objects: a fault is one line naming the file, the key and the value."""
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from bn_inception.errors import UserError
 
+MAX_BYTES = 1 << 26
+"""Of one file: a summary with a thousand replaced images has 100 KB."""
+_LARGEST = 1 << 63
+
 
 def read_object(path: Path, remedy: str) -> "Fields":
     """The JSON object in the file `path`.
 
     Raises:
-        UserError: missing, unreadable, or not a JSON object; `remedy` ends the line.
+        UserError: missing, unreadable, too long, or not a JSON object; `remedy` ends the line.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
+            raise UserError(f"{path}: over {MAX_BYTES >> 20} MiB, no record of a run; {remedy}")
+        text = content.decode("utf-8")
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); {remedy}") from error
     except UnicodeDecodeError as error:
@@ -24,11 +33,18 @@ def read_object(path: Path, remedy: str) -> "Fields":
 
 
 def parse_object(text: str, where: str, remedy: str) -> "Fields":
-    """The JSON object in `text`; `where` (file, or file and line) names it in errors."""
+    """The JSON object in `text`; `where` (file, or file and line) names it in errors.
+
+    Raises:
+        UserError: not JSON, not an object, or a number that is infinite or over 64 bits.
+    """
     try:
-        value = json.loads(text, parse_constant=_refuse_constant)
-    except ValueError as error:
+        value = json.loads(
+            text, parse_constant=_refuse_constant, parse_float=_finite, parse_int=_of_64_bits
+        )
+    except (ValueError, RecursionError) as error:
         reason = error.msg if isinstance(error, json.JSONDecodeError) else error
+        reason = "nested too deep" if isinstance(error, RecursionError) else reason
         raise UserError(f"{where}: not valid JSON ({reason}); {remedy}") from error
     if not isinstance(value, dict):
         raise UserError(f"{where}: a JSON {type(value).__name__}, not an object; {remedy}")
@@ -38,6 +54,19 @@ def parse_object(text: str, where: str, remedy: str) -> "Fields":
 def _refuse_constant(name: str) -> None:
     # Python reads NaN and Infinity where JSON has no such numbers.
     raise ValueError(f"{name} is not JSON")
+
+
+def _finite(digits: str) -> float:
+    value = float(digits)
+    if math.isinf(value):
+        raise ValueError(f"{digits[:20]} is out of range")
+    return value
+
+
+def _of_64_bits(digits: str) -> int:
+    if len(digits) > 20 or not -_LARGEST <= int(digits) < _LARGEST:
+        raise ValueError(f"{digits[:20]} is out of range")
+    return int(digits)
 
 
 class Fields:
@@ -51,6 +80,11 @@ class Fields:
     def __init__(self, values: Mapping[str, Any], where: str) -> None:
         self._values = values
         self._where = where
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """All of the object, unchecked."""
+        return dict(self._values)
 
     def _get(self, key: str, allowed: str, types: tuple[type, ...], optional: bool) -> Any:
         value = self._values.get(key)

@@ -15,6 +15,9 @@ from bn_inception.errors import UserError
 from bn_inception.record.atomic import write_bytes
 from bn_inception.record.fields import Fields, parse_object
 
+MAX_BYTES = 1 << 30
+"""The paper's longest run logs 200 MB."""
+
 
 @dataclass(frozen=True)
 class TrainRecord:
@@ -175,6 +178,8 @@ def read_metrics(path: Path) -> list[Record]:
         UserError: the file cannot be read, or a line is broken (named by its number).
     """
     try:
+        if path.stat().st_size > MAX_BYTES:
+            raise UserError(f"{path}: over {MAX_BYTES >> 20} MiB, no record of a run")
         lines = path.read_bytes().splitlines(keepends=True)
     except OSError as error:
         raise UserError(

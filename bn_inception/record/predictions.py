@@ -7,7 +7,7 @@ object as a text of no dimension. Nothing in it is compressed, so that rows can 
 
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from bn_inception.errors import UserError
 from bn_inception.record.atomic import write_bytes
+from bn_inception.record.fields import parse_object
 
 FORMAT = 1
 UNLABELLED = -1
@@ -104,25 +105,7 @@ def read_predictions(path: str | Path) -> Predictions:
         UserError: missing, truncated, not such a file, or with contents that do not fit.
     """
     path = Path(path)
-    if not path.is_file():
-        raise UserError(f"{path}: there is no such file; {_REMEDY}")
-    arrays: dict[str, NDArray[Any]] = {}
-    try:
-        file: Any = np.load(path, allow_pickle=False)
-        if not isinstance(file, np.lib.npyio.NpzFile):
-            raise UserError(f"{path}: not predictions (one array, no .npz); {_REMEDY}")
-        with file:
-            for name in ("ids", "labels", "probabilities", "meta"):
-                if name not in file.files:
-                    raise UserError(f"{path}: not predictions, it has no {name!r}; {_REMEDY}")
-                arrays[name] = file[name]
-    except UserError:
-        raise
-    except Exception as error:
-        # A damaged archive raises nearly anything: BadZipFile, zlib.error, ValueError, EOFError,
-        # RuntimeError (a flipped bit says "encrypted"), MemoryError (a length of petabytes), ...
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"{path}: not readable predictions ({reason}); {_REMEDY}") from error
+    arrays = _read(path, ("ids", "labels", "probabilities", "meta"))
     where = str(path)
     predictions = Predictions(
         arrays["ids"], arrays["labels"], arrays["probabilities"], _meta(arrays["meta"], where)
@@ -131,16 +114,58 @@ def read_predictions(path: str | Path) -> Predictions:
     return predictions
 
 
+def read_meta(path: str | Path) -> dict[str, Any]:
+    """Read only what a file of predictions says about itself.
+
+    Raises:
+        UserError: missing, truncated, or not such a file.
+    """
+    return _meta(_read(Path(path), ("meta",))["meta"], str(path))
+
+
+def _read(path: Path, names: Sequence[str]) -> dict[str, NDArray[Any]]:
+    if not path.is_file():
+        raise UserError(f"{path}: there is no such file; {_REMEDY}")
+    arrays: dict[str, NDArray[Any]] = {}
+    try:
+        size = path.stat().st_size
+        file: Any = np.load(path, allow_pickle=False, mmap_mode="r")
+        if not isinstance(file, np.lib.npyio.NpzFile):
+            raise UserError(f"{path}: not predictions (one array, no .npz); {_REMEDY}")
+        with file:
+            for name in names:
+                if name not in file.files:
+                    raise UserError(f"{path}: not predictions, it has no {name!r}; {_REMEDY}")
+                # Compressed, a small file could hold gigabytes; evaluate compresses nothing.
+                assert file.zip is not None
+                if file.zip.getinfo(f"{name}.npy").file_size > size:
+                    raise UserError(f"{path}: {name!r} is longer than the file; {_REMEDY}")
+                arrays[name] = file[name]
+                if not arrays[name].dtype.isnative:
+                    raise UserError(
+                        f"{path}: {name!r} is in the byte order of another machine; {_REMEDY}"
+                    )
+    except UserError:
+        raise
+    except Exception as error:
+        # A damaged archive raises nearly anything: BadZipFile, zlib.error, ValueError, EOFError,
+        # RuntimeError (a flipped bit says "encrypted"), MemoryError (a length of petabytes), ...
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"{path}: not readable predictions ({reason}); {_REMEDY}") from error
+    return arrays
+
+
 def _meta(text: NDArray[Any], where: str) -> dict[str, Any]:
     if text.shape != () or text.dtype.kind != "U":
         raise UserError(f"{where}: 'meta' is no text; {_REMEDY}")
-    try:
-        meta = json.loads(str(text))
-    except ValueError as error:
-        raise UserError(f"{where}: 'meta' is not valid JSON ({error}); {_REMEDY}") from error
-    if not isinstance(meta, dict) or meta.get("format") != FORMAT:
-        found: Any = meta.get("format") if isinstance(meta, Mapping) else None
-        raise UserError(f"{where}: predictions of format {found!r}, not {FORMAT}; {_REMEDY}")
+    fields = parse_object(str(text), f"{where}: 'meta'", _REMEDY)
+    meta = fields.values
+    if meta.get("format") != FORMAT:
+        raise UserError(
+            f"{where}: predictions of format {meta.get('format')!r}, not {FORMAT}; {_REMEDY}"
+        )
+    for key in ("crops", "statistics"):
+        fields.optional_text(key)
     return meta
 
 

@@ -2,7 +2,6 @@
 
 import errno
 import fcntl
-import json
 import logging
 import os
 import re
@@ -13,6 +12,7 @@ from typing import Any
 
 from bn_inception.errors import UserError
 from bn_inception.record.atomic import is_left_over, write_json, write_text
+from bn_inception.record.fields import read_object
 
 _logger = logging.getLogger(__name__)
 
@@ -31,6 +31,36 @@ def _close_locks_in_child() -> None:
 
 
 os.register_at_fork(after_in_child=_close_locks_in_child)
+
+
+def refuse_links(folder: Path) -> None:
+    """Refuse a run folder whose reading or writing would end outside it, or never.
+
+    A folder that somebody sent may hold a link to any file of this machine. The folder itself may
+    be reached by a link.
+
+    Raises:
+        UserError: the first link that leads out, or what is neither a file nor a folder.
+    """
+    root, waiting = os.path.realpath(folder), [str(folder)]
+    while waiting:
+        try:
+            entries = sorted(os.scandir(waiting.pop()), key=lambda entry: entry.name)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            raise UserError(f"{folder}: cannot be read ({error.strerror})") from error
+        for entry in entries:
+            if entry.is_symlink():
+                if os.path.commonpath([root, os.path.realpath(entry.path)]) != root:
+                    raise UserError(
+                        f"{entry.path}: a link that leads out of the run folder; put what it "
+                        "leads to in its place, or leave it out"
+                    )
+            elif entry.is_dir():
+                waiting.append(entry.path)
+            elif not entry.is_file():
+                raise UserError(f"{entry.path}: neither a file nor a folder; remove it")
 
 
 class RunFolder:
@@ -122,6 +152,7 @@ class RunFolder:
                 f"{self.path}: no run to resume here; check run.root and run.name, "
                 "or start one with run.resume=false"
             )
+        refuse_links(self.path)
         try:
             self._take_lock(create=True)
             self._prepare()
@@ -136,7 +167,11 @@ class RunFolder:
         write_text(self.config, text)
 
     def write_environment(
-        self, environment: Mapping[str, Any], *, resumed_at: int | None = None
+        self,
+        environment: Mapping[str, Any],
+        *,
+        resumed_at: int | None = None,
+        changed: Mapping[str, tuple[Any, Any]] | None = None,
     ) -> None:
         """Write `environment.json`.
 
@@ -144,13 +179,32 @@ class RunFolder:
             environment: from `bn_inception.record.describe`.
             resumed_at: the step a resumed run continues from; its environment is then appended to
                 the list `resumed`, so that the one the run was started in is kept.
+            changed: settings of a resumed run that are others from here on, (before, after) by
+                key; appended to the list `changes` as {"step": N, "changed": {key: [was, is]}}.
         """
         if resumed_at is None or not self.environment.exists():
             write_json(self.environment, environment)
             return
-        first = json.loads(self.environment.read_text(encoding="utf-8"))
+        first = self.read_environment()
         entry = {"step": resumed_at, **environment}
-        write_json(self.environment, {**first, "resumed": [*first.get("resumed", []), entry]})
+        first["resumed"] = [*first.get("resumed", []), entry]
+        if changed:
+            change = {"step": resumed_at, "changed": {k: list(v) for k, v in changed.items()}}
+            first["changes"] = [*first.get("changes", []), change]
+        write_json(self.environment, first)
+
+    def read_environment(self) -> dict[str, Any]:
+        """Read `environment.json`.
+
+        Raises:
+            UserError: it cannot be read, or is not what `write_environment` has written.
+        """
+        remedy = "restore it from a copy, or start again under another run.name"
+        values = read_object(self.environment, remedy).values
+        for key in ("resumed", "changes"):
+            if not isinstance(values.get(key, []), list):
+                raise UserError(f"{self.environment}: {key!r} is no list; {remedy}")
+        return values
 
     def close(self) -> None:
         """Let another process write the folder."""

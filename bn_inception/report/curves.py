@@ -76,7 +76,7 @@ def gain_of_last_third(top1: Array) -> Array:
     evaluations = top1.shape[-1]
     width = tenth(evaluations)
     begin = max(0, round(2 * evaluations / 3 - width / 2))
-    return plateau(top1) - np.asarray(top1[..., begin : begin + width].mean(-1))
+    return np.asarray(plateau(top1) - top1[..., begin : begin + width].mean(-1))
 
 
 def still_climbs(curves: Curves) -> bool:

@@ -1,11 +1,10 @@
 """The evaluations that were saved beside a run, or of an ensemble."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from bn_inception.errors import UserError
-from bn_inception.record.fields import Fields, parse_object
+from bn_inception.record.fields import Fields, read_object
 
 _REMEDY = "give what bn-inception evaluate or ensemble has written"
 _CROPS = {"single": 1, "10": 10, "144": 144}
@@ -83,8 +82,7 @@ def read_saved(path: str | Path) -> Evaluation | StabilityEdge:
         UserError: missing, or neither.
     """
     path = Path(path)
-    text = _text(path)
-    fields = parse_object(text, str(path), _REMEDY)
+    fields = read_object(path, _REMEDY)
     if fields.optional_text("kind") != "stability_edge":
         return _evaluation(path, fields)
     lowest: dict[tuple[str, str], dict[int, float]] = {}
@@ -112,19 +110,10 @@ def read_evaluations(folder: Path) -> tuple[Evaluation, ...]:
     """
     found = []
     for path in sorted(folder.rglob("*.json")):
-        text = _text(path)
-        fields = parse_object(text, str(path), _REMEDY)
-        if "top5_error" in json.loads(text):
+        fields = read_object(path, _REMEDY)
+        if "top5_error" in fields.values:
             found.append(_evaluation(path, fields))
     return tuple(found)
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise UserError(f"{path}: cannot be read ({reason}); {_REMEDY}") from error
 
 
 def _evaluation(path: Path, fields: Fields) -> Evaluation:

@@ -1,6 +1,5 @@
 """A run as its folder tells it."""
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +11,7 @@ from bn_inception.errors import UserError
 from bn_inception.paper.results import MINI_BATCH
 from bn_inception.record.fields import read_object
 from bn_inception.record.metrics import TrainRecord, ValidationRecord, read_metrics
+from bn_inception.record.run_folder import refuse_links
 from bn_inception.record.summary import RunStatus, Summary, read_summary
 from bn_inception.report.curves import plateau
 from bn_inception.report.evaluations import Evaluation, read_evaluations
@@ -115,6 +115,7 @@ def read_run(path: str | Path) -> Run:
     path = Path(path)
     if not path.is_dir():
         raise UserError(f"{path}: no such folder; give run folders such as outputs/<run.name>")
+    refuse_links(path)
     missing = [name for name in ("summary.json", "metrics.jsonl") if not (path / name).is_file()]
     if missing:
         raise UserError(
@@ -172,9 +173,9 @@ def _environment(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     remedy = "restore it from a copy, or delete it"
-    read_object(path, remedy).optional_text("data_fingerprint")
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return content
+    content = read_object(path, remedy)
+    content.optional_text("data_fingerprint")
+    return content.values
 
 
 def _config(path: Path) -> str:

@@ -6,6 +6,8 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
+from bn_inception.quoting import printable
+
 
 class Console:
     """Progress of one run, on `stream` (standard error by default).
@@ -33,6 +35,7 @@ class Console:
 
     def say(self, line: str) -> None:
         """Print one line above the bar."""
+        line = printable(line)
         if self._bar is not None:
             self._bar.write(line, file=self._stream)
         else:

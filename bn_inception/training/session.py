@@ -1,9 +1,8 @@
 """A training run between its opening and its end: everything the loop works on."""
 
-import json
 import time
 import warnings
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
@@ -51,6 +50,9 @@ from bn_inception.training.step import StepResult
 
 T = TypeVar("T")
 
+BEST = checkpoint.BEST
+TO_RESUME = ("optimizer", "evaluated_step", "loss_has_fallen", "interval", "recorder")
+"""What `last.pt` holds and `best.pt` does not."""
 EVALUATION_BATCH = 64
 """Images in an evaluation batch: bounds memory; the result does not depend on it."""
 _INITIALIZATION, _STEP = 1, 2
@@ -213,6 +215,7 @@ class Session:
         remarks: what the user should know about them, lines.
         network: on `device`, in training mode; its `state_dict` is what is saved.
         model: what training calls: `network`, or around it what averages the gradients.
+        identity: of the configuration, see `config.resume.identity`; checkpoints carry it.
         step: updates made, over all sessions of the run.
         evaluated_step: the last step that was evaluated.
         population: BN's statistics at that step by Algorithm 2, by name; empty without BN.
@@ -230,6 +233,7 @@ class Session:
         self.sources = sources
         self.folder = folder
         self.world = world
+        self.identity = ""
         self.plan = plan(config, len(sources.train))
         # Too few to divide is found now, not after hours at the first evaluation.
         shared_ranges(len(sources.validation), EVALUATION_BATCH, world.rank, world.size)
@@ -443,6 +447,8 @@ class Session:
             "network_config": checkpoint.plain(self.config.network),
             "classes": list(self.sources.train.classes),
             "recipe": self.config.recipe.name,
+            "seed": self.config.run.seed,
+            "identity": self.identity,
             "preprocessing": preprocessing.describe(self.config.data.backend),
         }
         if best:
@@ -476,7 +482,9 @@ def open_session(
     config: RunConfig,
     config_text: str,
     *,
+    identity: str = "",
     resume: bool,
+    changed: Mapping[str, tuple[Any, Any]] | None = None,
     say: Callable[[str], None],
     world: World = ALONE,
 ) -> Session:
@@ -487,7 +495,10 @@ def open_session(
     Args:
         config: the run's configuration.
         config_text: the same as YAML, for the run folder.
+        identity: a hash of what makes it this run; a checkpoint with another one is refused.
         resume: continue the run that is there instead of starting one.
+        changed: settings that are others than the run had so far, (before, after) by key: they
+            are said, recorded, and take effect from the checkpoint on.
         say: told the warnings, and how the images are divided.
         world: the processes, connected.
 
@@ -500,6 +511,7 @@ def open_session(
         say(f"warning: {warning}")
     folder = RunFolder(config.run.root, config.run.name)
     session = world.agreed(lambda: Session(config, sources, folder, world))
+    session.identity = identity
     said = statement(config.batch, session.split, world.size, rate=config.optimizer.learning_rate)
     for line in [*session.remarks, *([] if said is None else [said])]:
         say(line)
@@ -517,10 +529,12 @@ def open_session(
             folder.open_for_resume()
         else:
             folder.create()
-        state = checkpoint.load_latest(folder.checkpoints, say)
+        state = checkpoint.load_latest(folder.checkpoints, say, TO_RESUME)
         if state is None:
             _require_no_steps(folder)
         else:
+            _require_same_run(state, folder, config, identity)
+            _require_metrics(state, folder)
             _require_same_data(folder, fingerprint)
             _require_same_precision(folder, session.machine.precision)
         return state
@@ -529,12 +543,24 @@ def open_session(
         folder.write_config(config_text)
         folder.write_environment(environment)
 
+    def describe_continuation() -> None:
+        folder.write_environment(environment, resumed_at=session.step, changed=changed)
+        if changed:
+            folder.write_config(config_text)
+
     try:
         state = world.from_first(open_folder)
         if state is not None:
-            world.agreed(lambda: session.restore(state))
+            world.agreed(lambda: _restore(session, state))
             step = session.step
-            world.from_first(lambda: folder.write_environment(environment, resumed_at=step))
+            for key, (before, now) in (changed or {}).items():
+                say(f"{key} was {before}, is {now} from step {step} on")
+            if session.recorder.best is not None and not (folder.checkpoints / BEST).exists():
+                say(
+                    f"warning: {folder.checkpoints / BEST} is missing: the network of step "
+                    f"{session.recorder.best.step}, the best so far, is lost"
+                )
+            world.from_first(describe_continuation)
         else:
             world.from_first(describe_start)
             world.agreed(session.recorder.start)
@@ -555,22 +581,47 @@ def _require_one_set(fingerprints: list[str]) -> None:
             )
 
 
-def _environment(folder: RunFolder) -> dict[str, Any]:
-    """What the run was started with."""
+def _restore(session: Session, state: dict[str, Any]) -> None:
     try:
-        environment = json.loads(folder.environment.read_text(encoding="utf-8"))
-        return dict(environment)
-    except (OSError, ValueError, TypeError) as error:
+        session.restore(state)
+    except UserError:
+        raise
+    except Exception as error:
+        # What does not fit raises nearly anything, deep in torch.
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(
-            f"{folder.environment}: cannot be read ({error}); restore it from a copy, or start "
-            "again under another run.name"
+            f"{session.folder.checkpoints}: the checkpoint does not fit this run ({reason}); "
+            "restore it from a copy, or start again under another run.name"
         ) from error
 
 
+def _require_same_run(
+    state: dict[str, Any], folder: RunFolder, config: RunConfig, identity: str
+) -> None:
+    if state.get("identity") != identity:
+        theirs = f"{state.get('recipe')}, seed {state.get('seed')}"
+        raise UserError(
+            f"{folder.checkpoints}: the checkpoint is of another run ({theirs}; this one is "
+            f"{config.recipe.name}, seed {config.run.seed}, and config.yaml says the rest); "
+            "restore this run's own from a copy"
+        )
+
+
+def _require_metrics(state: dict[str, Any], folder: RunFolder) -> None:
+    # Before the record is opened, which makes the file.
+    recorder = state["recorder"]
+    lines = recorder.get("metrics_lines") if isinstance(recorder, dict) else None
+    if lines and not folder.metrics.exists():
+        raise UserError(
+            f"{folder.metrics}: missing, but the checkpoint at step {state['step']} was made with "
+            f"{lines} lines; restore the file, or start a new run under another run.name"
+        )
+
+
 def _require_same_precision(folder: RunFolder, precision: Precision) -> None:
-    # Compared here and not with the configuration: null is another format on another device. Runs
-    # started before there was a choice were in fp32.
-    before = _environment(folder).get("machine", {}).get("precision", Precision.fp32.value)
+    # Compared here and not with the configuration: null is another format on another device.
+    machine = folder.read_environment().get("machine")
+    before = machine.get("precision") if isinstance(machine, dict) else None
     if before != precision.value:
         raise UserError(
             f"machine.precision: {folder.path} was started in {before} and would go on in "
@@ -579,7 +630,7 @@ def _require_same_precision(folder: RunFolder, precision: Precision) -> None:
 
 
 def _require_same_data(folder: RunFolder, fingerprint: str) -> None:
-    before = _environment(folder).get("data_fingerprint", "")
+    before = str(folder.read_environment().get("data_fingerprint", ""))
     if before != fingerprint:
         raise UserError(
             f"data.root: the images differ from those {folder.path} was started with "
@@ -591,10 +642,11 @@ def _require_same_data(folder: RunFolder, fingerprint: str) -> None:
 def _require_no_steps(folder: RunFolder) -> None:
     # A run is saved at step 0 before its first update: without a checkpoint there is no step to
     # lose, unless somebody removed the checkpoints.
-    if folder.metrics.exists() and folder.metrics.stat().st_size > 0:
+    steps = folder.metrics.exists() and folder.metrics.stat().st_size > 0
+    if steps or (folder.checkpoints / BEST).exists():
         raise UserError(
-            f"{folder.checkpoints}: holds no checkpoint, but the run has made steps; restore the "
-            "file, or start again under another run.name"
+            f"{folder.checkpoints}: holds no last.pt or previous.pt, but the run has made steps; "
+            "restore the file, or start again under another run.name"
         )
 
 

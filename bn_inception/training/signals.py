@@ -1,9 +1,9 @@
-"""Ctrl-C, SIGTERM and SIGUSR1 as a request that the loop polls."""
+"""Ctrl-C, SIGTERM, SIGUSR1 and a lost terminal (SIGHUP) as a request that the loop polls."""
 
 import signal
 from types import FrameType, TracebackType
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 
 
 class StopRequest:
@@ -15,6 +15,8 @@ class StopRequest:
 
     def __enter__(self) -> "StopRequest":
         for number in SIGNALS:
+            if number == signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
+                continue  # under nohup the run outlives its terminal
             self._previous[number] = signal.signal(number, self._handle)
         return self
 

@@ -119,3 +119,70 @@ def test_a_truncated_file_is_refused(tmp_path: Path, keep: int) -> None:
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(UserError, match=r"best\.pt: damaged"):
         checkpoint.load_network(path)
+
+
+def test_a_small_file_that_asks_for_a_large_network_is_refused_before_it_is_made(
+    tmp_path: Path,
+) -> None:
+    network = small_network(4)
+    settings = {**checkpoint.plain(network.config), "width": 16.0, "image_size": 224}
+    path = written(tmp_path, state(network, network_config=settings))
+    made: list[int] = []
+    with pytest.MonkeyPatch.context() as patch:
+        empty = torch.empty
+
+        def counted(*size: Any, **named: Any) -> torch.Tensor:
+            tensor = empty(*size, **named)
+            if tensor.device.type != "meta":
+                made.append(tensor.nbytes)
+            return tensor
+
+        patch.setattr(torch, "empty", counted)
+        with pytest.raises(UserError, match="of another network"):
+            checkpoint.load_network(path)
+    assert sum(made) < 1 << 20
+
+
+def test_a_file_with_fewer_bytes_than_its_tensors_is_refused(tmp_path: Path) -> None:
+    network = small_network(4)
+    tensors = {
+        key: value if value.dim() == 0 else torch.zeros((), dtype=value.dtype).expand(value.shape)
+        for key, value in network.state_dict().items()
+    }
+    path = written(tmp_path, state(network, network=tensors))
+    with pytest.raises(UserError, match="its tensors have more values than the file"):
+        checkpoint.load_network(path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda tensor: tensor.to_sparse(),
+        lambda tensor: tensor.to("meta"),
+        lambda tensor: tensor.to(torch.complex64),
+        lambda tensor: tensor.to(torch.int64),
+    ],
+)
+def test_tensors_that_are_none_are_one_line(tmp_path: Path, change: Any) -> None:
+    network = small_network(4)
+    tensors = network.state_dict()
+    tensors["classifier.bias"] = change(tensors["classifier.bias"])
+    path = written(tmp_path, state(network, network=tensors))
+    with pytest.raises(UserError, match=r"classifier\.bias is (no plain tensor|of type)"):
+        checkpoint.load_network(path)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"width": 10**400}, "width is 1000"),
+        ({"image_size": 1 << 40}, "image_size is 1099511627776: allowed are up to 4096"),
+    ],
+)
+def test_settings_out_of_range_are_one_line(
+    tmp_path: Path, settings: dict[str, Any], said: str
+) -> None:
+    network = small_network(4)
+    given = {**checkpoint.plain(network.config), **settings}
+    with pytest.raises(UserError, match=said):
+        checkpoint.load_network(written(tmp_path, state(network, network_config=given)))

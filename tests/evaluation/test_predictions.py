@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from bn_inception import UserError
 from bn_inception.record import Predictions, read_predictions, write_predictions
-from bn_inception.record.predictions import NEVER, ranks
+from bn_inception.record.predictions import NEVER, ranks, read_meta
 
 
 def example(**changes: Any) -> Predictions:
@@ -150,3 +150,31 @@ def test_missing_and_other_files_are_refused(tmp_path: Path) -> None:
 def test_a_folder_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot be written"):
         write_predictions(tmp_path / "absent" / "a.npz", example())
+
+
+@pytest.mark.parametrize("name", ["ids", "labels", "probabilities"])
+def test_the_byte_order_of_another_machine_is_one_line(tmp_path: Path, name: str) -> None:
+    arrays = {key: getattr(example(), key) for key in ("ids", "labels", "probabilities")}
+    arrays[name] = arrays[name].astype(arrays[name].dtype.newbyteorder())
+    np.savez(tmp_path / "a.npz", **arrays, meta=np.array('{"format": 1}'))
+    with pytest.raises(UserError, match=f"{name!r} is in the byte order of another machine"):
+        read_predictions(tmp_path / "a.npz")
+
+
+def test_compressed_arrays_are_refused_unread(tmp_path: Path) -> None:
+    large = np.zeros((4_000_000, 2), np.float16)
+    np.savez_compressed(
+        tmp_path / "a.npz", ids=example().ids, labels=example().labels, probabilities=large,
+        meta=np.array('{"format": 1}'),
+    )  # fmt: skip
+    with pytest.raises(UserError, match="'probabilities' is longer than the file"):
+        read_predictions(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize("meta", [9000 * "[", '{"format": 1e999}', '{"format": 1, "crops": []}'])
+def test_a_description_that_is_none_is_one_line(tmp_path: Path, meta: str) -> None:
+    arrays = {key: getattr(example(), key) for key in ("ids", "labels", "probabilities")}
+    np.savez(tmp_path / "a.npz", **arrays, meta=np.array(meta))
+    for read in (read_predictions, read_meta):
+        with pytest.raises(UserError, match="'meta'"):
+            read(tmp_path / "a.npz")

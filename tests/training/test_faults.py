@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from itertools import chain
 
 import faults
+import machine_faults
 import pytest
 
 pytestmark = pytest.mark.timeout(600)
@@ -36,7 +37,35 @@ def test_kill_9_around_calls(bench: faults.Bench) -> None:
         check(bench, case)
 
 
+def test_a_power_cut(bench: faults.Bench) -> None:
+    for case in machine_faults.power_cuts(bench, 3, 5):
+        check(bench, case)
+
+
+def test_a_power_cut_is_noticed_where_nothing_is_synced(bench: faults.Bench) -> None:
+    case = machine_faults.power_cut(faults.TRAIN_STEP, 8, False, also=machine_faults.nothing_synced)
+    assert "7 steps lost, 3 allowed" in bench.attempt(case).problems
+
+
+def test_what_does_not_end_did_not_survive(
+    bench: faults.Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(faults.Started.wait, "__defaults__", (3.0,))
+    hangs = faults.Case(
+        "hangs",
+        "in a step",
+        hook=(faults.TRAIN_STEP, 2, False, faults.hang),
+        statuses=frozenset({faults.KILLED}),
+    )
+    tried = bench.attempt(hangs)
+    assert any("did not end within" in problem for problem in tried.problems)
+
+
 CHOSEN = {
+    "lost console": ("its reader has gone, 2", "its disk is full, 0"),
+    "no hard links": ("EPERM",),
+    "deleted file": ("config.yaml", "metrics.jsonl"),
+    "foreign file": ("another run's last.pt",),
     "killed loader worker": ("in mid-update, 2 of them",),
     "full disk": ("before the third save",),
     "read-only folder": ("in a step",),
@@ -52,7 +81,9 @@ CHOSEN = {
 @pytest.mark.parametrize("kind", CHOSEN)
 def test_it_survives(bench: faults.Bench, kind: str) -> None:
     every = chain(faults.workers(), faults.disks(bench), faults.damage(1, flipped=1, cut=0),
-                  faults.data(), faults.ranks(), faults.signals(1), faults.launched())  # fmt: skip
+                  faults.data(), faults.ranks(), faults.signals(1), faults.launched(),
+                  machine_faults.consoles(), machine_faults.hard_links(),
+                  machine_faults.files(bench))  # fmt: skip
     chosen = [case for case in every if case.kind == kind and case.detail.startswith(CHOSEN[kind])]
     assert len(chosen) == len(CHOSEN[kind])
     for case in chosen:

@@ -3,6 +3,8 @@
 import json
 import math
 import os
+import re
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -179,6 +181,7 @@ def test_a_crash_loses_only_what_follows_the_checkpoint(
         (signal.SIGINT, "train_step"),
         (signal.SIGTERM, "judged_network"),
         (signal.SIGUSR1, "evaluate"),
+        (signal.SIGHUP, "train_step"),
     ],
 )
 def test_a_signal_saves_at_once_and_the_run_continues(
@@ -364,9 +367,94 @@ def test_missing_checkpoints_are_no_reason_to_start_from_scratch(runs: Runs) -> 
     before = runs.metrics("emptied")
     for path in (runs.root / "emptied" / "checkpoints").iterdir():
         path.unlink()
-    with pytest.raises(UserError, match="holds no checkpoint"):
+    with pytest.raises(UserError, match=r"holds no last\.pt"):
         runs.train("emptied", "run.resume=true", "train.steps=8")
     assert runs.metrics("emptied") == before
+
+
+def copied(undisturbed: Runs, runs: Runs, name: str = "whole") -> Path:
+    """A finished run that may be changed."""
+    return Path(shutil.copytree(undisturbed.root / "whole", runs.root / name))
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != ".lock"
+    }
+
+
+def test_a_run_that_does_not_say_what_it_was_is_not_continued(
+    undisturbed: Runs, runs: Runs
+) -> None:
+    folder = copied(undisturbed, runs)
+    (folder / "config.yaml").unlink()
+    before = content(folder)
+    with pytest.raises(UserError, match=r"config\.yaml: missing"):
+        runs.train("whole", TWIN, "run.resume=auto", "run.seed=3", recipe="bn_x30")
+    assert content(folder) == before
+
+
+@pytest.mark.parametrize("theirs", [("run.seed=1",), ("optimizer.momentum=0.8",)])
+def test_another_runs_checkpoint_is_refused(
+    undisturbed: Runs, runs: Runs, theirs: tuple[str, ...]
+) -> None:
+    folder = copied(undisturbed, runs)
+    assert runs.train("other", TWIN, "train.steps=4", *theirs, recipe="bn_baseline") == 0
+    shutil.copy(runs.root / "other" / "checkpoints" / "last.pt", folder / "checkpoints")
+    before = content(folder)
+    with pytest.raises(UserError, match=r"checkpoint is of another run \(bn_baseline, seed [01];"):
+        runs.train("whole", TWIN, "run.resume=true", recipe="bn_baseline")
+    assert content(folder) == before
+
+
+def test_lost_and_exchanged_checkpoints_are_said(
+    undisturbed: Runs, runs: Runs, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = copied(undisturbed, runs) / "checkpoints"
+    (folder / "best.pt").rename(folder / "last.pt")
+    assert runs.train("whole", TWIN, "run.resume=true", recipe="bn_baseline") == 0
+    said = capsys.readouterr().err
+    assert re.search(r"last\.pt: holds no optimizer.*continuing from previous\.pt at step 9", said)
+    assert re.search(r"best\.pt is missing: the network of step \d+, the best so far", said)
+    for name in ("last.pt", "previous.pt", "best.pt"):
+        (folder / name).unlink(missing_ok=True)
+    shutil.copy(undisturbed.root / "whole" / "checkpoints" / "best.pt", folder)
+    (folder.parent / "metrics.jsonl").unlink()
+    with pytest.raises(UserError, match=r"holds no last\.pt or previous\.pt"):
+        runs.train("whole", TWIN, "run.resume=true", recipe="bn_baseline")
+
+
+def test_other_durations_are_said_and_written_down(
+    runs: Runs, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert runs.train("longer", "train.steps=4") == 0
+    assert runs.train("longer", "train.steps=6", "train.log_every=1", "run.resume=true") == 0
+    said = capsys.readouterr().err
+    assert "train.steps was 4, is 6 from step 4 on" in said
+    assert "train.log_every was 2, is 1 from step 4 on" in said
+    folder = runs.root / "longer"
+    assert "\n  steps: 6\n  evaluate_every" in (folder / "config.yaml").read_text()
+    environment = json.loads((folder / "environment.json").read_text())
+    changed = {"train.log_every": [2, 1], "train.steps": [4, 6]}
+    assert environment["changes"] == [{"step": 4, "changed": changed}]
+    assert runs.train("longer", "train.steps=6", "train.log_every=1", "run.resume=true") == 0
+    assert "from step" not in capsys.readouterr().err
+    assert json.loads((folder / "environment.json").read_text())["changes"] == [
+        {"step": 4, "changed": changed}
+    ]
+
+
+@pytest.mark.parametrize("key", ["optimizer", "recorder", "interval", "network"])
+def test_a_checkpoint_that_does_not_fit_is_one_line(
+    undisturbed: Runs, runs: Runs, key: str
+) -> None:
+    folder = copied(undisturbed, runs) / "checkpoints"
+    state = checkpoint.load(folder / "last.pt")
+    checkpoint.save({**state, key: {"nothing": 1}}, folder)
+    with pytest.raises(UserError, match="the checkpoint does not fit this run"):
+        runs.train("whole", TWIN, "run.resume=true", recipe="bn_baseline")
 
 
 def test_divergence_is_a_result(runs: Runs, capsys: pytest.CaptureFixture[str]) -> None:
@@ -479,7 +567,8 @@ def test_or_is_replaced_and_tallied(runs: Runs, with_a_broken_image: Path) -> No
     runs.images = with_a_broken_image
     assert runs.train("skipping", "data.on_error=skip") == 0
     summary = runs.summary("skipping")
-    (name,) = summary["replaced_images"]
-    assert name.endswith("n0001/3.JPEG")
+    assert list(summary["replaced_images"]) == ["n0001/3.JPEG"]
+    last = checkpoint.load(runs.root / "skipping" / "checkpoints" / "last.pt")
+    assert str(runs.images) not in str(last["recorder"])
     assert summary["unreadable_validation_images"] == 1
     assert all(r["count"] == 15 for r in runs.metrics("skipping") if r["kind"] == "validation")

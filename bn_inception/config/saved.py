@@ -1,0 +1,117 @@
+"""Configurations that were saved in a run folder, perhaps by somebody else."""
+
+import io
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+
+from bn_inception.config.compose import Config, first_line, flatten
+from bn_inception.errors import UserError
+from bn_inception.record.environment import without_folders
+from bn_inception.record.run_folder import refuse_links
+
+MAX_BYTES = 1 << 18
+MAX_DEPTH = 16
+"""A composed configuration has 4 KB, and lists in sections in itself."""
+LARGEST = 1 << 63
+_NAMES = ("recipe.name", "scale.name", "data.kind")
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
+
+
+def saved_config(folder: Path) -> Config | None:
+    """The configuration that a run folder was made with; None where it has none.
+
+    Raises:
+        UserError: the folder has links that lead out of it, or `config.yaml` is refused, see
+            `read_yaml`, or does not say which recipe, scale and data it is of.
+    """
+    refuse_links(folder)
+    path = folder / "config.yaml"
+    if not path.is_file():
+        return None
+    config = read_yaml(path)
+    values = dict(flatten(config))
+    for key in _NAMES:
+        value = values.get(key)
+        if not isinstance(value, str) or not _NAME.fullmatch(value):
+            raise UserError(
+                f"{path}: {key} is {value!r}, not a name; restore the file from a copy, or leave "
+                "the run out"
+            )
+    return config
+
+
+def read_yaml(path: Path) -> Config:
+    """Read YAML as OmegaConf does (PyYAML alone takes 1e-4 for a text), and resolve nothing.
+
+    What training saves is resolved. An interpolation could read this machine's environment, and
+    aliases make gigabytes of a few lines: neither is read.
+
+    Raises:
+        UserError: the file is missing, is no YAML mapping, or holds an interpolation, an alias, a
+            number out of range, or more than a configuration can.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+        text = content.decode("utf-8")
+        reason = _forbidden(text) if len(content) <= MAX_BYTES else f"over {MAX_BYTES} bytes"
+        loaded = None if reason else OmegaConf.load(io.StringIO(text))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    except Exception as error:
+        # Damaged YAML raises yaml's errors, OmegaConf's, ValueError, RecursionError, ...
+        raise UserError(f"{path}: cannot be read as YAML ({first_line(error)})") from error
+    if reason:
+        raise UserError(f"{path}: {reason}, which no saved configuration has; restore it")
+    if not isinstance(loaded, DictConfig):
+        raise UserError(f"{path}: holds no configuration")
+    container = OmegaConf.to_container(loaded, resolve=False)
+    assert isinstance(container, dict)
+    config: Config = {str(key): value for key, value in container.items()}
+    refuse_numbers(config, f"{path}: ")
+    return config
+
+
+def refuse_numbers(config: Config, where: str = "") -> None:
+    """Raise UserError for a number that is infinite, not a number, or an integer over 64 bits."""
+    for key, value in flatten(config):
+        for number in value if isinstance(value, list) else [value]:
+            if isinstance(number, float) and not math.isfinite(number):
+                raise UserError(f"{where}{key}: {number} is out of range; give a finite number")
+            if isinstance(number, int) and not -LARGEST <= number < LARGEST:
+                raise UserError(f"{where}{key}: an integer over 64 bits; give a smaller number")
+
+
+def without_paths(config: Config) -> Config:
+    """A configuration to be shown to others: absolute paths are shortened to their last part."""
+
+    def shortened(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: shortened(entry) for key, entry in value.items()}
+        if isinstance(value, list):
+            return list(map(shortened, value))
+        return without_folders(value) if isinstance(value, str) else value
+
+    return {key: shortened(value) for key, value in config.items()}
+
+
+def _forbidden(text: str) -> str | None:
+    """What a saved configuration does not hold, seen before anything is built of it."""
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        if isinstance(event, yaml.AliasEvent):
+            return f"holds the alias *{event.anchor}"
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+            if depth > MAX_DEPTH:
+                return f"is nested more than {MAX_DEPTH} deep"
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        elif isinstance(event, yaml.ScalarEvent) and "${" in event.value:
+            return "holds an interpolation, ${...}"
+    return None

@@ -1,0 +1,49 @@
+"""Text of unknown origin (names of files, folders and runs) for terminals, tables and shells."""
+
+import re
+import shlex
+import unicodedata
+from collections.abc import Iterable
+
+_INVISIBLE = ("Cc", "Cf", "Zl", "Zp")
+"""Unicode's categories of what moves a cursor, breaks a line, or turns the direction of text."""
+
+
+def printable(text: str, keep: str = "") -> str:
+    r"""`text` with everything that a terminal would obey written as an escape, such as `\x1b`.
+
+    Args:
+        text: one line, or several where `keep` has the line break.
+        keep: characters that are let through.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(
+        character
+        if character in keep or unicodedata.category(character) not in _INVISIBLE
+        else character.encode("unicode_escape").decode()
+        for character in text
+    )
+
+
+def markdown_cell(text: str) -> str:
+    """`text` as one cell of a Markdown table, in which it stands as it is: no markup, no HTML."""
+    escaped = re.sub(r"([\\`*_{}\[\]<>()#|~!&])", r"\\\1", printable(text))
+    return escaped.strip()
+
+
+def shell_command(words: Iterable[str]) -> str:
+    """A command for copying: every word quoted where a shell would read it otherwise."""
+    return " ".join(map(_shell_word, words))
+
+
+def _shell_word(word: str) -> str:
+    if printable(word) == word:
+        # "key=value with space" reads better with the quotes round the value alone.
+        key, equals, value = word.partition("=")
+        if equals and shlex.quote(key) == key:
+            return f"{key}={shlex.quote(value)}" if value else word
+        return shlex.quote(word)
+    # $'...' is understood by bash, zsh and ksh; nothing in it reaches the terminal unescaped.
+    escaped = word.replace("\\", "\\\\").replace("'", "\\'")
+    return f"$'{printable(escaped)}'"

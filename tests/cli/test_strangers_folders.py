@@ -1,0 +1,240 @@
+"""Run folders from somebody else: nothing is resolved, fetched, followed or believed unread."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from small_runs import TINY, write_images
+
+from bn_inception import UserError
+from bn_inception.cli.main import dispatch, main
+from bn_inception.config import read_yaml
+from bn_inception.config.resume import identity
+from bn_inception.data import source
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A short run; tests copy it before they change it."""
+    folder = tmp_path_factory.mktemp("made")
+    images = write_images(folder / "our: images #1")
+    given = [f"data.root={images}", f"run.root={folder}", "run.name=run"]
+    assert dispatch(["train", "recipe=bn_x5", *TINY, "train.steps=4", *given]) == 0
+    return folder / "run"
+
+
+@pytest.fixture
+def sent(made: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(made, tmp_path / "sent" / "run")
+
+
+def edit(run: Path, before: str, after: str) -> None:
+    path = run / "config.yaml"
+    text = path.read_text()
+    assert before in text
+    path.write_text(text.replace(before, after))
+
+
+def commands(run: Path) -> list[list[str]]:
+    return [["compare", str(run)], ["claims", str(run)], ["evaluate", f"run={run}"]]
+
+
+def refused(run: Path, said: str) -> None:
+    for command in commands(run):
+        with pytest.raises(UserError, match=said) as caught:
+            dispatch(command)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("written", ["${oc.env:TOKEN}", '"\\x24{oc.env:TOKEN}"', "a-${run.seed}"])
+def test_an_interpolation_is_refused_and_not_resolved(
+    sent: Path, written: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TOKEN", "secret")
+    edit(sent, "on_error: fail", f"on_error: {written}")
+    refused(sent, r"config\.yaml: holds an interpolation")
+    assert "secret" not in "".join(capsys.readouterr())
+
+
+BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{name}: &{name} [{', '.join(9 * [f'*{before}'])}]\n"
+    for before, name in zip("abcdefghi", "bcdefghij", strict=True)
+)
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (BOMB, "holds the alias"),
+        ("a: " + 5000 * "[" + 5000 * "]", "nested more than"),
+        ("a: " + 300_000 * "x", "over 262144 bytes"),
+        ("seed: 1e999", "seed: inf is out of range"),
+        ("seed: " + 400 * "9", "seed: an integer over 64 bits"),
+        ("a: [", "cannot be read as YAML"),
+        ("- a", "holds no configuration"),
+        ("recipe: {name: 5}", r"recipe\.name is 5, not a name"),
+        ("recipe: {name: $x}", r"recipe\.name is '\$x', not a name"),
+        ("recipe: 5", r"recipe\.name is None, not a name"),
+    ],
+)
+def test_a_configuration_that_is_none_is_one_line(sent: Path, text: str, said: str) -> None:
+    (sent / "config.yaml").write_text(text)
+    refused(sent, said)
+
+
+@pytest.mark.parametrize("which", ["config.yaml", "summary.json", "metrics.jsonl", "evaluation"])
+def test_links_that_lead_out_are_not_followed(sent: Path, tmp_path: Path, which: str) -> None:
+    outside = tmp_path / "outside"
+    if which == "evaluation":
+        outside.mkdir()
+    else:
+        shutil.copy(sent / which, outside)
+        (sent / which).unlink()
+    (sent / which).symlink_to(outside)
+    refused(sent, f"{which}: a link that leads out of the run folder")
+    assert not outside.is_dir() or not list(outside.iterdir())
+
+
+def test_a_linked_checkpoint_is_not_read_and_a_linked_folder_not_written(
+    sent: Path, tmp_path: Path
+) -> None:
+    outside = shutil.move(sent / "checkpoints", tmp_path / "checkpoints")
+    (sent / "checkpoints").symlink_to(outside)
+    before = sorted(path.name for path in Path(outside).iterdir())
+    for command in (
+        ["evaluate", f"run={sent}"],
+        ["export", f"run={sent}", f"output={tmp_path / 'exported'}"],
+        ["train", f"run.root={sent.parent}", "run.name=run", "run.resume=true"],
+    ):
+        with pytest.raises(UserError, match="a link that leads out of the run folder"):
+            dispatch(command)
+    assert sorted(path.name for path in Path(outside).iterdir()) == before
+
+
+def test_a_folder_may_be_reached_by_a_link_and_hold_links_within(
+    sent: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "linked").symlink_to(sent)
+    (sent / "newest.pt").symlink_to("checkpoints/last.pt")
+    assert dispatch(["compare", str(tmp_path / "linked"), "baseline=bn_x5"]) == 0
+
+
+@pytest.mark.timeout(60)
+def test_a_pipe_is_not_waited_for(sent: Path) -> None:
+    (sent / "config.yaml").unlink()
+    os.mkfifo(sent / "config.yaml")
+    refused(sent, r"config\.yaml: neither a file nor a folder")
+
+
+def test_evaluate_opens_no_url_and_no_cache_because_a_run_names_it(
+    sent: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = []
+
+    class Stopped(Exception):
+        pass
+
+    def open_shards(config: source.DataConfig) -> None:
+        opened.append(config)
+        raise Stopped
+
+    monkeypatch.setattr(source, "_open_shards", open_shards)
+    text = (sent / "config.yaml").read_text()
+    lines = [
+        "  kind: shards" if line == "  kind: folder"
+        else "  root: http://127.0.0.1:9/token" if line.startswith("  root: ") and "images" in line
+        else f"  cache: {tmp_path / 'theirs'}" if line.startswith("  cache: ")
+        else line
+        for line in text.splitlines()
+    ]  # fmt: skip
+    (sent / "config.yaml").write_text("\n".join(lines))
+    assert read_yaml(sent / "config.yaml")["data"]["cache"] == str(tmp_path / "theirs")
+    with pytest.raises(UserError, match=r"data\.root: http://127\.0\.0\.1:9/token stands in"):
+        dispatch(["evaluate", f"run={sent}"])
+    assert opened == []
+    with pytest.raises(Stopped):
+        dispatch(["evaluate", f"run={sent}", "data.root=http://127.0.0.1:9/mine"])
+    assert opened[0].root == "http://127.0.0.1:9/mine"
+    assert opened[0].cache == "~/.cache/bn-inception"
+
+
+@pytest.mark.parametrize(
+    ("file", "before", "after", "said"),
+    [
+        ("summary.json", '"seed": 0', f'"seed": {400 * "9"}', "999 is out of range"),
+        ("summary.json", '"seed": 0', '"seed": 1e999', "1e999 is out of range"),
+        ("summary.json", '"seed": 0', f'"seed": {9000 * "["}', "nested too deep"),
+        ("metrics.jsonl", '"step": 4', '"step": 1e999', "1e999 is out of range"),
+        ("environment.json", '"gpus": []', f'"gpus": {9000 * "["}', "nested too deep"),
+    ],
+)
+def test_records_that_are_none_are_one_line(
+    sent: Path, file: str, before: str, after: str, said: str
+) -> None:
+    text = (sent / file).read_text()
+    assert before in text
+    (sent / file).write_text(text.replace(before, after, 1))
+    for command in commands(sent)[:2]:
+        with pytest.raises(UserError, match=said):
+            dispatch(command)
+
+
+def test_records_without_end_are_not_read(sent: Path) -> None:
+    whole = (sent / "summary.json").stat().st_size
+    with (sent / "summary.json").open("ab") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(UserError, match=r"summary\.json: over 64 MiB"):
+        dispatch(["compare", str(sent)])
+    with (sent / "summary.json").open("ab") as file:
+        file.truncate(whole)
+    with (sent / "metrics.jsonl").open("ab") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(UserError, match=r"metrics\.jsonl: over 1024 MiB"):
+        dispatch(["compare", str(sent)])
+
+
+def test_the_page_shows_no_path_of_this_machine(sent: Path, tmp_path: Path) -> None:
+    assert "our: images #1" in (sent / "config.yaml").read_text()
+    output = f"output={tmp_path / 'report'}"
+    assert dispatch(["compare", str(sent), "baseline=bn_x5", output]) == 0
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert ".../our: images #1" in page
+    assert str(sent.parents[2].name) not in page.replace("our: images #1", "")
+
+
+@pytest.fixture
+def raw_name(tmp_path: Path) -> str:
+    return f"{tmp_path}/no\x1b[31mred\x9b\u202esuch\x07"
+
+
+def test_no_control_character_of_a_name_reaches_the_terminal(
+    raw_name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for command in (["compare", raw_name], ["evaluate", f"checkpoint={raw_name}", "data=folder",
+                                            "data.root=x", "output=x.npz"]):  # fmt: skip
+        with pytest.raises(SystemExit):
+            main(command)
+        said = capsys.readouterr().err
+        assert "\\x1b" in said and "\\u202e" in said
+        assert not set("\x1b\x9b\u202e\x07") & set(said)
+
+
+def test_equal_configurations_have_one_identity() -> None:
+    config = {"optimizer": {"momentum": 1}, "train": {"steps": 3}, "milestones": [1]}
+    same = {"milestones": [1.0], "train": {"steps": 9}, "optimizer": {"momentum": 1.0}}
+    assert identity(config) == identity(same)
+    assert identity(config) != identity({**same, "milestones": [0.5]})
+
+
+@pytest.mark.parametrize("value", ["1e999", 400 * "9", "-1e999"])
+def test_numbers_out_of_range_are_refused_on_the_command_line(value: str) -> None:
+    with pytest.raises(UserError, match=r"optimizer\.momentum: .*(out of range|64 bits)"):
+        dispatch(["train", f"optimizer.momentum={value}"])
+
+
+@pytest.mark.parametrize("override", ["data.root=${oc.env:NO_SUCH_VARIABLE}", "scale=[1]"])
+def test_what_hydra_cannot_do_is_one_line(override: str) -> None:
+    with pytest.raises(UserError, match="configuration: "):
+        dispatch(["train", override])
