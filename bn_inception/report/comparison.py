@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from bn_inception.errors import UserError
-from bn_inception.paper.results import CONTROLS, FIGURE_3, MINI_BATCH, TARGET_TOP1
+from bn_inception.paper.results import CONTROLS, FIGURE_3, MINI_BATCH, TARGET_TOP1, RecipeResult
 from bn_inception.record.summary import RunStatus
 from bn_inception.report.claims import no_target
 from bn_inception.report.curves import SHARES, Curves, steps_to, target_of
@@ -20,23 +20,6 @@ from bn_inception.report.estimates import (
 )
 from bn_inception.report.runs import Run
 from bn_inception.report.settings import curves_of, distinct_seeds
-
-
-@dataclass(frozen=True)
-class PaperRow:
-    """What the paper reports of a recipe (Figure 3, section 4.2.2).
-
-    Attributes:
-        steps_to_target: steps of 32 images to 72.2 %; None where it was never reached.
-        ratio: those steps, relative to plain Inception's.
-        maximum_top1: a fraction; None where the text gives no number.
-        statement: what the text says in words of a recipe that is not in Figure 3.
-    """
-
-    steps_to_target: int | None
-    ratio: float | None
-    maximum_top1: float | None
-    statement: str | None = None
 
 
 @dataclass(frozen=True)
@@ -58,7 +41,8 @@ class Row:
         difference: of the plateau to the baseline's; None like `ratio`, and for the baseline.
         is_baseline: whether these runs set the target.
         outcome: what became of them, in words.
-        paper: None for a recipe that the paper does not report.
+        paper: its row of the paper's Figure 3; None where there is none.
+        paper_ratio: of the paper's steps; None where it gives none to this target.
     """
 
     title: str
@@ -73,7 +57,8 @@ class Row:
     difference: Estimate | None
     is_baseline: bool
     outcome: str
-    paper: PaperRow | None
+    paper: RecipeResult | None
+    paper_ratio: float | None
 
 
 @dataclass(frozen=True)
@@ -169,22 +154,18 @@ def _row(runs: list[Run], reference: list[Run], plain: Curves | None, shared: se
         difference=difference,
         is_baseline=runs is reference,
         outcome=_outcome(runs, runs is reference, None if plain is None else reached),
-        paper=_paper(recipe, reference[0].summary.recipe),
+        paper=result,
+        paper_ratio=_paper_ratio(recipe, reference[0].summary.recipe),
     )
 
 
-def _paper(recipe: str, baseline_recipe: str) -> PaperRow | None:
-    if recipe in CONTROLS:
-        return PaperRow(None, None, None, CONTROLS[recipe])
-    result = FIGURE_3.get(recipe)
-    if result is None:
-        return None
-    steps, plain = result.steps_to_72_2, FIGURE_3["inception"].steps_to_72_2
-    # The paper counts steps to plain Inception's maximum only.
-    known = baseline_recipe == "inception" and steps and plain
-    return PaperRow(
-        steps, steps / plain if known and steps and plain else None, result.maximum_top1
+def _paper_ratio(recipe: str, baseline_recipe: str) -> float | None:
+    """Its steps in the paper relative to plain Inception's: the only target of the paper."""
+    steps, plain = (
+        FIGURE_3[name].steps_to_72_2 if name in FIGURE_3 else None
+        for name in (recipe, baseline_recipe)
     )
+    return steps / plain if baseline_recipe == "inception" and steps and plain else None
 
 
 def _outcome(runs: Sequence[Run], is_baseline: bool, reached: int | None) -> str:
@@ -212,6 +193,8 @@ def _outcome(runs: Sequence[Run], is_baseline: bool, reached: int | None) -> str
             parts.append(f"{name}cut short: {summary.step:,} of {run.recipe_steps:,} steps")
         if run.unknown:
             parts.append(f"{name}not comparable: {'; '.join(run.unknown)}")
+    if runs[0].summary.recipe in CONTROLS:
+        parts.append(f'paper: "{CONTROLS[runs[0].summary.recipe]}"')
     return "; ".join(parts)
 
 

@@ -67,8 +67,8 @@ def target_of(plain: Array, share: float | None = None) -> Array:
         plain: accuracies of plain Inception.
         share: of the plateau, in place of less a point.
     """
-    level = plateau(plain).mean(-1)
-    return np.asarray(level - POINT if share is None else share * level, dtype=np.float64)
+    level: Array = np.asarray(plateau(plain).mean(-1))
+    return level - POINT if share is None else share * level
 
 
 def gain_of_last_third(top1: Array) -> Array:
@@ -110,7 +110,9 @@ def steps_to(steps: Array, top1: Array, target: Array, chance: float) -> tuple[A
     """
     x = np.concatenate([[0.0], steps])
     begin = np.full((*top1.shape[:-1], 1), chance)
-    over = np.concatenate([begin, top1], -1) - target[..., None]
+    # A target at chance is met at once, by an interval that has a logarithm.
+    level = np.maximum(target, chance * (1 + 1e-6))
+    over = np.concatenate([begin, top1], -1) - level[..., None]
     points = over.shape[-1]
     sums = np.concatenate([np.zeros_like(begin), over.cumsum(-1)], -1)
     # The last point below, of those where the sum is smallest the last.

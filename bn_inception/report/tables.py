@@ -160,14 +160,11 @@ def figure3(comparison: Figure3) -> Table:
 
 
 def _row(row: Row) -> Sequence[str]:
-    paper, outcome = row.paper, row.outcome
-    if paper is not None and paper.statement is not None:
-        outcome += f' (paper: "{paper.statement}")'
-    # "never" is the paper's result for sigmoid, "-" is no result at all.
-    in_figure_3 = paper is not None and paper.maximum_top1 is not None
-    paper_steps = "never" if in_figure_3 else NOTHING
-    if paper is not None and paper.steps_to_target is not None:
-        paper_steps = f"{paper.steps_to_target / 1e6:.1f}e6"
+    paper, paper_steps = row.paper, NOTHING
+    if paper is not None:
+        # "never" is the paper's result for sigmoid, "-" is no result at all.
+        steps = paper.steps_to_72_2
+        paper_steps = "never" if steps is None else f"{steps / 1e6:.1f}e6"
     ratio = "100 %" if row.is_baseline else NOTHING
     if row.ratio is not None:
         ratio = _with_interval(row.ratio) if math.isfinite(row.ratio.high) else NOTHING
@@ -180,9 +177,9 @@ def _row(row: Row) -> Sequence[str]:
         ratio,
         " / ".join(map(_percent, row.shares)) if any(row.shares) else NOTHING,
         paper_steps,
-        _percent(None if paper is None else paper.ratio),
+        _percent(row.paper_ratio),
         _percent(None if paper is None else paper.maximum_top1),
-        outcome,
+        row.outcome,
     )
 
 

@@ -68,7 +68,8 @@ def test_the_page_opens_without_a_network(browser, page, artifacts):
     assert width <= browser.execute_script("return window.innerWidth")
     verdicts = [verdict.text for verdict in browser.find_elements("class name", "verdict")]
     assert len(verdicts) == 9
-    assert {"holds", "does not hold", "not tested"} == set(verdicts)
+    # The runs have no config.yaml, so that nobody knows what was run.
+    assert {"holds", "not tested"} == set(verdicts)
 
 
 def test_a_narrow_window_does_not_cut_the_tables(browser, page):

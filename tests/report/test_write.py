@@ -107,7 +107,7 @@ def test_json_is_for_programs(figure3_runs):
     assert row["runs"][0]["name"] == "fast" and row["runs"][0]["status"] == "finished"
     assert row["steps"] == pytest.approx(140)
     assert row["ratio"]["low"] < row["ratio"]["value"] < row["ratio"]["high"]
-    assert row["paper"]["steps_to_target"] == 2_100_000
+    assert row["paper"]["steps_to_72_2"] == 2_100_000
     # Without an end: JSON has no infinity.
     sigmoid = next(row for row in values["rows"] if row["recipe"] == "bn_x5_sigmoid")
     assert sigmoid["ratio"]["high"] is None
