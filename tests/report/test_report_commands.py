@@ -92,7 +92,7 @@ def test_a_run_whose_settings_were_changed_on_the_way_is_labelled(make_run):
 def test_a_configuration_that_is_none(make_run):
     folder = make_run("plain", "inception", [0.1])
     (folder / "config.yaml").write_text("recipe: 1\n")
-    with pytest.raises(UserError, match=r"config\.yaml: not a configuration of a run"):
+    with pytest.raises(UserError, match=r"config\.yaml: recipe\.name is None, not a name"):
         read_run_arguments([str(folder)])
 
 
