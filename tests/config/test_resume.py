@@ -7,12 +7,14 @@ from bn_inception.config.resume import check_unchanged
 from bn_inception.errors import UserError
 
 
-def test_a_run_started_before_the_batch_had_groups_can_be_resumed() -> None:
-    now = compose("train", [])
-    before = compose("train", [])
-    for key in ("norm_group", "synchronized", "rate_factor"):
-        del before["batch"][key]
-    del before["optimizer"]["warmup"]
-    check_unchanged(before, now, "old")
+def test_a_key_that_makes_another_run_is_named_with_both_values() -> None:
+    before, now = compose("train", []), compose("train", ["batch.norm_group=16"])
     with pytest.raises(UserError, match=r"batch\.norm_group was 32, is 16"):
-        check_unchanged(before, compose("train", ["batch.norm_group=16"]), "old")
+        check_unchanged(before, now, "old")
+
+
+def test_a_configuration_that_lacks_a_key_is_another_one() -> None:
+    before = compose("train", [])
+    del before["batch"]["norm_group"]
+    with pytest.raises(UserError, match=r"batch\.norm_group was None, is 32"):
+        check_unchanged(before, compose("train", []), "old")
