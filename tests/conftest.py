@@ -1,5 +1,6 @@
 """Fixtures that every layer's tests share."""
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,9 @@ from small_runs import write_images
 # Hypothesis's 200 ms an example fail on a machine that is busy with other work, not on a fault.
 settings.register_profile("no-deadline", deadline=None)
 settings.load_profile("no-deadline")
+
+# Started under nohup, a process and all its children ignore what a lost terminal sends.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 

@@ -44,7 +44,7 @@ def test_head_ends_neither_a_run_nor_an_evaluation(tmp_path: Path, images: Path)
     evaluate = shlex.join([*COMMAND, "evaluate", f"run={tmp_path / 'run'}", "machine.threads=1"])
     said = shell(f"{evaluate} 2>&1 | head -1; echo status ${{PIPESTATUS[0]}}")
     assert said.stdout.splitlines()[1:] == ["status 0"]
-    assert len(read_predictions(tmp_path / "run" / "evaluation" / "single-running.npz")) == 15
+    assert len(read_predictions(tmp_path / "run" / "evaluation" / "single-population.npz")) == 15
 
 
 @pytest.mark.timeout(600)

@@ -11,7 +11,7 @@ from bn_inception import UserError
 from bn_inception.cli.main import dispatch, main
 from bn_inception.config import read_yaml
 from bn_inception.config.resume import identity
-from bn_inception.data import source
+from bn_inception.data import DataConfig, opening
 
 
 @pytest.fixture(scope="module")
@@ -136,11 +136,11 @@ def test_evaluate_opens_no_url_and_no_cache_because_a_run_names_it(
     class Stopped(Exception):
         pass
 
-    def open_shards(config: source.DataConfig) -> None:
+    def open_shards(config: DataConfig) -> None:
         opened.append(config)
         raise Stopped
 
-    monkeypatch.setattr(source, "_open_shards", open_shards)
+    monkeypatch.setattr(opening, "_open_shards", open_shards)
     text = (sent / "config.yaml").read_text()
     lines = [
         "  kind: shards" if line == "  kind: folder"

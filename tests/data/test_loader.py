@@ -192,7 +192,8 @@ def test_a_bad_file_is_replaced_and_reported(
         paths = [stands_in.get(int(index), [int(index)]) for index in indices]
         assert batch.labels.tolist() == [int(source.labels[path[-1]]) for path in paths]
         passed = [index for path in paths for index in path[:-1]]
-        assert [name for name, _ in batch.replaced] == [source.name(index) for index in passed]
+        expected = [source.identity(index) for index in passed]
+        assert [identity for identity, _ in batch.replaced] == expected
         for index, (_, reason) in zip(passed, batch.replaced, strict=True):
             assert reasons[index] in reason
 

@@ -323,7 +323,7 @@ def test_a_run_over_the_network_is_the_local_one_bit_for_bit(
     server.always.clear()
     assert runs.train("far", server.url, "run.resume=true", "data.workers=1") == 0
     runs.assert_equal("far", "local")
-    assert dispatch(["evaluate", f"run={tmp_path / 'far'}", "data.workers=0"]) == 0
+    assert dispatch(["evaluate", f"run={tmp_path / 'far'}", f"data.root={server.url}"]) == 0
 
 
 SLOW = {

@@ -205,7 +205,7 @@ def test_a_diverged_network_is_refused(source: FolderSource) -> None:
 def test_unknown_labels_are_never_correct(
     source: FolderSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(source, "_labels", np.full(len(source), -1, np.int64))
+    monkeypatch.setattr(source, "labels", np.full(len(source), -1, np.int64))
     result = run(small_network(), source, CropSetting.single)
     assert result.ranks.tolist() == [NEVER] * len(source)
     assert result.predicted.min() >= 0 and result.probabilities.any(axis=1).all()

@@ -178,7 +178,7 @@ def test_what_needs_arbitrary_unpickling_is_refused(
     Path("pickle.pth").write_bytes(pickle.dumps(_Malicious()))
     torch.save(torch.nn.Linear(2, 2), "module.pth")
     for name in ("zip.pth", "pickle.pth", "module.pth"):
-        with pytest.raises(UserError, match=r"refused, .*\bunpickling\b") as caught:
+        with pytest.raises(UserError, match=r"refused, .*could run any code") as caught:
             import_weights(name)
         assert name in str(caught.value) and "\n" not in str(caught.value)
         assert not Path("harmed").exists()

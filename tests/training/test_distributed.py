@@ -252,7 +252,7 @@ def test_an_image_of_the_population_that_one_rank_cannot_read_stops_all(
     given = ("train.steps=1", "train.evaluate_every=1", "train.population_batches=4",
              "data.on_error=skip")  # fmt: skip
     assert runs.train(2, "skipping", *given) == [0, 0]
-    assert list(runs.summary("skipping")["replaced_images"]) == [source.name(place)]
+    assert list(runs.summary("skipping")["replaced_images"]) == [source.identity(place)]
 
 
 def on_rank_one(update: Callable[..., Any], at: int, act: Callable[[], None]) -> Callable[..., Any]:
