@@ -1,5 +1,6 @@
 """Comparable runs, which of a statement's runs are missing, and the commands that make them."""
 
+import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -7,6 +8,7 @@ import numpy as np
 
 from bn_inception.paper.results import ENSEMBLE_MODELS
 from bn_inception.paper.statements import Need, Statement
+from bn_inception.quoting import shell_command
 from bn_inception.record.summary import RunStatus
 from bn_inception.report.curves import Curves
 from bn_inception.report.evaluations import Evaluation
@@ -62,8 +64,10 @@ class Setting:
             reasons.append("no evaluation of an ensemble of six networks with 144 crops was given")
             for need in statement.members:
                 self._add_missing(need, [], commands)
-            folders = " ".join(map(self.folder, statement.members))
-            commands.append(f"bn-inception ensemble {folders} output=ensemble.npz")
+            folders = map(self.folder, statement.members)
+            commands.append(
+                shell_command(["bn-inception", "ensemble", *folders, "output=ensemble.npz"])
+            )
         return reasons, commands
 
     def _add_missing(self, need: Need, reasons: list[str], commands: list[str]) -> None:
@@ -77,7 +81,7 @@ class Setting:
                 name = runs[0].name if runs else str(need)
                 crop = "a single crop" if crops == "single" else f"{crops} crops"
                 reasons.append(f"{name} has no evaluation with {crop}")
-                commands.append(f"bn-inception evaluate run={self.folder(need)} crops={crops}")
+                commands.append(_evaluate(self.folder(need), crops))
 
     def _why_none(self, need: Need) -> str:
         for run in self.all_of(need):
@@ -122,7 +126,7 @@ class Setting:
         commands = [self.train(need, seed) for need in statement.needs]
         for need in statement.needs:
             folder = self.folder(need, seed)
-            commands += [f"bn-inception evaluate run={folder} crops={kind}" for kind in need.crops]
+            commands += [_evaluate(folder, kind) for kind in need.crops]
         return commands
 
     def folder(self, need: Need, seed: int | None = None) -> str:
@@ -130,7 +134,7 @@ class Setting:
         runs = self.of(need)
         if runs and seed is None:
             return str(runs[0].path)
-        words = self.train(need, seed).split()
+        words = shlex.split(self.train(need, seed))
         at = dict(word.partition("=")[::2] for word in words if "=" in word)
         summary = self.runs[0].summary
         usual = f"{need.recipe}-{summary.scale}-{summary.data}-seed{at.get('run.seed', 0)}"
@@ -140,16 +144,25 @@ class Setting:
 def _command(
     run: Run, overrides: Iterable[str], options: Iterable[str], extra: Sequence[str]
 ) -> str:
-    """A training command; `extra` takes the place of overrides and options of the same key."""
+    """A training command; `extra` takes the place of overrides and options of the same key.
+
+    Overrides and options are quoted for the shell already, `extra` is not.
+    """
     summary = run.summary
     given = {word.partition("=")[0] for word in extra}
     words = [
         f"recipe={summary.recipe.replace('ensemble_', 'ensemble/')}",
         f"scale={summary.scale}",
         *([f"data={summary.data}"] if summary.data else []),
-        *(word for word in (*overrides, *options) if word.partition("=")[0] not in given),
     ]
-    return " ".join(["bn-inception train", *words, *extra])
+    kept = (word for word in (*overrides, *options) if word.partition("=")[0] not in given)
+    return " ".join(
+        [shell_command(["bn-inception", "train", *words]), *kept, shell_command(extra)]
+    ).strip()
+
+
+def _evaluate(folder: str, crops: str) -> str:
+    return shell_command(["bn-inception", "evaluate", f"run={folder}", f"crops={crops}"])
 
 
 def curves_of(runs: Sequence[Run]) -> Curves | None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, is_dataclass
 from typing import Any
 
 from bn_inception.paper.results import FIGURE_4, TARGET_TOP1
+from bn_inception.quoting import markdown_cell
 from bn_inception.report.comparison import Figure3, Row
 from bn_inception.report.estimates import Estimate, percent
 from bn_inception.report.evaluations import Evaluation
@@ -65,12 +66,12 @@ class Table:
         """A Markdown table, with the title as a heading."""
         rule = ["---:" if column in self.numbers else "---" for column in range(len(self.header))]
         table = [
-            "| " + " | ".join(cell.replace("|", r"\|") for cell in line) + " |"
+            "| " + " | ".join(map(markdown_cell, line)) + " |"
             for line in (self.header, rule, *self.rows)
         ]
-        above = [f"## {self.title}", ""] if self.title else []
-        above += [self.lead, ""] if self.lead else []
-        notes = ["", *(f"- {note}" for note in self.notes)] if self.notes else []
+        above = [f"## {markdown_cell(self.title)}", ""] if self.title else []
+        above += [markdown_cell(self.lead), ""] if self.lead else []
+        notes = ["", *(f"- {markdown_cell(note)}" for note in self.notes)] if self.notes else []
         return "\n".join([*above, *table, *notes])
 
 

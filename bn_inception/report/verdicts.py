@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bn_inception.errors import UserError
+from bn_inception.quoting import markdown_cell
 from bn_inception.record.environment import command_line
 from bn_inception.report.claims import Evidence, Verdict, by_statement, leading
 from bn_inception.report.judges import Decision
@@ -93,10 +94,11 @@ def claims_markdown(verdicts: Sequence[Verdict], folder: str | Path = ".") -> st
             f"- criterion: {statement.criterion}",
         ]
         for verdict in judged:
-            where = f" ({verdict.setting})" if verdict.setting else ""
-            lines.append(f"- {verdict.decision.value}{where}: {verdict.reason}")
+            where = f" ({markdown_cell(verdict.setting)})" if verdict.setting else ""
+            lines.append(f"- {verdict.decision.value}{where}: {markdown_cell(verdict.reason)}")
             lines += [
-                f"  - {_linked(entry, Path(folder))}: {entry.says}" for entry in verdict.evidence
+                f"  - {_linked(entry, Path(folder))}: {markdown_cell(entry.says)}"
+                for entry in verdict.evidence
             ]
         commands = [shared_command(command) for v in judged for command in v.commands]
         if commands:
@@ -107,8 +109,8 @@ def claims_markdown(verdicts: Sequence[Verdict], folder: str | Path = ".") -> st
 
 def _linked(entry: Evidence, folder: Path) -> str:
     if Path(entry.path).is_absolute() or folder.is_absolute():
-        return f"`{entry.name}`"
-    return f"[{entry.name}]({Path(os.path.relpath(entry.path, folder)).as_posix()})"
+        return f"**{markdown_cell(entry.name)}**"
+    return f"[{markdown_cell(entry.name)}]({Path(os.path.relpath(entry.path, folder)).as_posix()})"
 
 
 def claims_json(verdicts: Sequence[Verdict]) -> str:

@@ -1,12 +1,15 @@
 import json
 import re
+import subprocess
 from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 
 from bn_inception.record.environment import describe
 from bn_inception.report import (
+    claims_markdown,
     compare,
     judge,
     named_evaluations,
@@ -145,3 +148,23 @@ def test_an_ensemble_is_a_row(make_run, tmp_path):
     (entry,) = json.loads(data.read_text())["evaluations"]
     assert (entry["name"], entry["models"], entry["top5_error"]) == ("six", 6, 0.123)
     assert str(tmp_path) not in data.read_text()
+
+
+def test_sent_names_run_no_command_and_break_no_table(make_run):
+    (run,) = read_runs([make_run("plain", "inception", [0.1, 0.2])])
+    odd = "x; touch harmed\n| `a` <b> | [c](d)"
+    run = replace(run, name=odd, path=Path(odd), summary=replace(run.summary, scale=odd, data=odd))
+    verdicts = judge([run])
+    commands = [command for verdict in verdicts for command in verdict.commands]
+    trained = [command for command in commands if " train " in command]
+    assert trained and all("\n" not in command for command in commands)
+    for command in trained:
+        # The words of the command, as bash reads them.
+        script = f"set -- {command}; printf '%s\\0' \"$@\""
+        words = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
+        assert f"scale={odd}" in words.stdout.split("\0")
+    document = claims_markdown(verdicts)
+    table = [line for line in document.splitlines() if line.startswith("|")]
+    columns = len(re.findall(r"(?<!\\)\|", table[0]))
+    assert all(len(re.findall(r"(?<!\\)\|", line)) == columns for line in table)
+    assert "<b>" not in re.sub(r"```.*?```", "", document, flags=re.S).replace("\\<b>", "")
