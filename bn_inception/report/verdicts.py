@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from bn_inception.errors import UserError
 from bn_inception.quoting import markdown_cell
@@ -110,7 +111,7 @@ def claims_markdown(verdicts: Sequence[Verdict], folder: str | Path = ".") -> st
 def _linked(entry: Evidence, folder: Path) -> str:
     if Path(entry.path).is_absolute() or folder.is_absolute():
         return f"**{markdown_cell(entry.name)}**"
-    return f"[{markdown_cell(entry.name)}]({Path(os.path.relpath(entry.path, folder)).as_posix()})"
+    return f"[{markdown_cell(entry.name)}]({quote(Path(os.path.relpath(entry.path, folder)).as_posix())})"
 
 
 def claims_json(verdicts: Sequence[Verdict]) -> str:
