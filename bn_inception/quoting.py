@@ -27,9 +27,8 @@ def printable(text: str, keep: str = "") -> str:
 
 
 def markdown_cell(text: str) -> str:
-    """`text` as one cell of a Markdown table, in which it stands as it is: no markup, no HTML."""
-    escaped = re.sub(r"([\\`*_{}\[\]<>()#|~!&])", r"\\\1", printable(text))
-    return escaped.strip()
+    """`text` on one line of Markdown, in which it makes no cell, no link, no code and no HTML."""
+    return re.sub(r"([\\`*\[\]<|])", r"\\\1", printable(text)).strip()
 
 
 def shell_command(words: Iterable[str]) -> str:

@@ -111,7 +111,8 @@ def claims_markdown(verdicts: Sequence[Verdict], folder: str | Path = ".") -> st
 def _linked(entry: Evidence, folder: Path) -> str:
     if Path(entry.path).is_absolute() or folder.is_absolute():
         return f"**{markdown_cell(entry.name)}**"
-    return f"[{markdown_cell(entry.name)}]({quote(Path(os.path.relpath(entry.path, folder)).as_posix())})"
+    address = quote(Path(os.path.relpath(entry.path, folder)).as_posix())
+    return f"[{markdown_cell(entry.name)}]({address})"
 
 
 def claims_json(verdicts: Sequence[Verdict]) -> str:
