@@ -10,6 +10,7 @@ import bn_inception
 PACKAGE = Path(bn_inception.__file__).parent
 LAYERS = {
     "errors": 0,
+    "fields": 0,
     "files": 0,
     "quoting": 0,
     "paper": 0,
@@ -26,7 +27,7 @@ LAYERS = {
 # Of equal height, and strangers to each other.
 SEPARATE = ({"network", "data", "record"}, {"report", "benchmark"})
 TOP = {"__init__", "__main__"}
-WITHOUT_TORCH = {"errors", "files", "quoting", "paper", "record", "report"}
+WITHOUT_TORCH = {"errors", "fields", "files", "quoting", "paper", "record", "report"}
 
 
 def imports(path: Path) -> set[str]:

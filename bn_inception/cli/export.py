@@ -73,10 +73,10 @@ def checkpoint_file(run: str, which: Which) -> Path:
 
 
 def _export(config: ExportConfig) -> None:
+    from bn_inception.fields import read_object
     from bn_inception.network import export
     from bn_inception.network.checkpoint import load_network
     from bn_inception.record.atomic import write_bytes, write_json
-    from bn_inception.record.fields import read_object
 
     if config.format is Format.onnx:
         export.require_onnx()

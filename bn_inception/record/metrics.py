@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from bn_inception.errors import UserError
+from bn_inception.fields import Fields, parse_object
 from bn_inception.record.atomic import write_bytes
-from bn_inception.record.fields import Fields, parse_object
 
 MAX_BYTES = 1 << 30
 """The paper's longest run logs 200 MB."""

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bn_inception.errors import UserError
+from bn_inception.fields import parse_object
 from bn_inception.record.atomic import write_bytes
-from bn_inception.record.fields import parse_object
 
 FORMAT = 1
 UNLABELLED = -1

@@ -11,8 +11,8 @@ from types import TracebackType
 from typing import Any
 
 from bn_inception.errors import UserError
+from bn_inception.fields import read_object
 from bn_inception.record.atomic import is_left_over, write_json, write_text
-from bn_inception.record.fields import read_object
 
 _logger = logging.getLogger(__name__)
 

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from bn_inception.errors import UserError
+from bn_inception.fields import Fields, read_object
 from bn_inception.paper.results import MINI_BATCH
 from bn_inception.record.atomic import write_json
-from bn_inception.record.fields import Fields, read_object
 from bn_inception.record.milestones import Milestone
 
 

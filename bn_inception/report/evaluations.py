@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bn_inception.errors import UserError
-from bn_inception.record.fields import Fields, read_object
+from bn_inception.fields import Fields, read_object
 
 _REMEDY = "give what bn-inception evaluate or ensemble has written"
 _CROPS = {"single": 1, "10": 10, "144": 144}

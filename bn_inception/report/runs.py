@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from bn_inception.errors import UserError
+from bn_inception.fields import read_object
 from bn_inception.paper.results import MINI_BATCH
-from bn_inception.record.fields import read_object
 from bn_inception.record.metrics import TrainRecord, ValidationRecord, read_metrics
 from bn_inception.record.run_folder import refuse_links
 from bn_inception.record.summary import RunStatus, Summary, read_summary
