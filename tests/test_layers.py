@@ -21,11 +21,12 @@ LAYERS = {
     "training": 3,
     "report": 4,
     "benchmark": 4,
+    "mnist": 4,
     "config": 5,
     "cli": 6,
 }
 # Of equal height, and strangers to each other.
-SEPARATE = ({"network", "data", "record"}, {"report", "benchmark"})
+SEPARATE = ({"network", "data", "record"}, {"report", "benchmark", "mnist"})
 TOP = {"__init__", "__main__"}
 WITHOUT_TORCH = {"errors", "fields", "files", "quoting", "paper", "record", "report"}
 

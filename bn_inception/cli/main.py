@@ -210,6 +210,23 @@ examples:
   bn-inception benchmark input data=imagenet data.root=/data/imagenet output=input.json
   bn-inception benchmark step output=step.json""",
     ),
+    "mnist": Command(
+        "bn_inception.cli.mnist",
+        "BN Figure 1 at its own size: a sigmoid network on MNIST, without and with BN",
+        """\
+usage: bn-inception mnist [root=FOLDER] [key=value ...]
+
+  root=         folder with MNIST's four files   (default ~/.cache/bn-inception, downloaded there)
+  output=       folder for figure1.png, figure1.svg and figure1.json (default outputs/mnist)
+  seeds=[0]     one training of each network a seed, about a minute each
+  steps=50000 evaluate_every=500 threads=1
+  learning_rate.plain= learning_rate.bn= deviation.plain= deviation.bn=   (docs/mnist.md)
+
+  --cfg job   print the resolved configuration and stop
+
+example:
+  bn-inception mnist seeds=[0,1,2,3,4]""",
+    ),
     "compare": Command(
         "bn_inception.cli.compare",
         "the paper's Figures 2, 3 and 4 for the runs you have made",

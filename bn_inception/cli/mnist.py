@@ -1,0 +1,97 @@
+"""`bn-inception mnist`: BN section 4.1 and Figure 1 at their own size."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from bn_inception.cli.arguments import split_positional, take_print_config
+from bn_inception.config import compose, write_yaml
+from bn_inception.errors import UserError
+
+
+@dataclass
+class OfEach:
+    """A value of each network."""
+
+    plain: float = 0.0
+    bn: float = 0.0
+
+
+@dataclass
+class MnistConfig:
+    """The keys of `configs/mnist.yaml`."""
+
+    root: str = ""
+    output: str = ""
+    seeds: list[int] = field(default_factory=list)
+    steps: int = 0
+    evaluate_every: int = 0
+    learning_rate: OfEach = field(default_factory=OfEach)
+    deviation: OfEach = field(default_factory=OfEach)
+    threads: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "evaluate_every", "threads"):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name}: {getattr(self, name)}; give 1 or more")
+        if not self.seeds or min(self.seeds) < 0 or len(set(self.seeds)) < len(self.seeds):
+            raise UserError(f"seeds: {self.seeds}; give different ones, 0 or more, as [0,1,2]")
+        for name in ("learning_rate", "deviation"):
+            for network, value in vars(getattr(self, name)).items():
+                if not 0 < value < float("inf"):
+                    raise UserError(f"{name}.{network}: {value}; give a number above 0")
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Train both networks, write Figure 1 and its numbers; return 0."""
+    arguments, print_config = take_print_config(arguments)
+    plain, overrides = split_positional(arguments)
+    if plain:
+        raise UserError(f"{plain[0]}: mnist takes key=value only; see bn-inception mnist --help")
+    composed = compose("mnist", overrides)
+    if print_config:
+        print(write_yaml(composed), end="")
+        return 0
+    import torch
+
+    from bn_inception.config.convert import checked
+    from bn_inception.files import first_line, write_json
+    from bn_inception.mnist import NETWORKS, Curve, Evaluation, MnistSettings, read_digits, train
+    from bn_inception.mnist.figure import figure1
+    from bn_inception.record import describe
+
+    config = checked(composed, MnistConfig)
+    digits = read_digits(Path(config.root).expanduser())
+    folder = Path(config.output).expanduser()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"output: {folder} cannot be made ({first_line(error)})") from error
+    torch.set_num_threads(config.threads)
+    curves: list[Curve] = []
+    for seed in config.seeds:
+        for network in NETWORKS:
+            settings = MnistSettings(
+                learning_rate=getattr(config.learning_rate, network.value),
+                deviation=getattr(config.deviation, network.value),
+                seed=seed,
+                steps=config.steps,
+                evaluate_every=config.evaluate_every,
+            )
+            name = f"{network.value}, seed {seed}"
+
+            def show(evaluation: Evaluation, name: str = name) -> None:
+                if evaluation.step % (10 * config.evaluate_every) == 0:
+                    print(
+                        f"{name}  step {evaluation.step:,}/{config.steps:,}  "
+                        f"test accuracy {evaluation.test_accuracy:.2%}",
+                        flush=True,
+                    )
+
+            curves.append(train(network, settings, digits, show))
+    rows = [{**asdict(curve), "network": curve.network.value} for curve in curves]
+    numbers = folder / "figure1.json"
+    write_json(numbers, {"kind": "mnist", "curves": rows, "environment": describe("mnist")})
+    for path in (*figure1(curves, folder), numbers):
+        print(path)
+    return 0

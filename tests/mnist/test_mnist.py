@@ -1,0 +1,145 @@
+"""BN Figure 1: the network of section 4.1, its training, its figure and its command."""
+
+import gzip
+import json
+import struct
+import urllib.error
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from bn_inception.cli.main import dispatch
+from bn_inception.errors import UserError
+from bn_inception.mnist import (
+    NETWORKS,
+    Digits,
+    MnistSettings,
+    Normalization,
+    read_digits,
+    sigmoid_network,
+    train,
+)
+from bn_inception.mnist.figure import figure1
+
+SETTINGS = MnistSettings(
+    learning_rate=0.5, deviation=0.1, steps=40, evaluate_every=10, population_batches=3
+)
+
+
+@pytest.fixture(scope="module")
+def digits() -> tuple[Digits, Digits, Digits]:
+    """Ten classes that a row of ones tells apart, with noise."""
+    generator = torch.Generator().manual_seed(0)
+
+    def some(count: int) -> Digits:
+        labels = torch.randint(10, (count,), generator=generator)
+        images = (torch.rand(count, 28, 28, generator=generator) < 0.1).float()
+        images[torch.arange(count), 2 * labels + 3] = 1
+        return Digits(images.flatten(1), labels)
+
+    return some(600), some(100), some(200)
+
+
+def write_idx(path: Path, values: NDArray[np.uint8]) -> None:
+    header = struct.pack(f">HBB{values.ndim}I", 0, 8, values.ndim, *values.shape)
+    with gzip.open(path, "wb", compresslevel=1) as file:
+        file.write(header + values.tobytes())
+
+
+@pytest.fixture(scope="module")
+def mnist_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four files of MNIST's form and counts; a digit's label is the number of its grey rows."""
+    folder = tmp_path_factory.mktemp("mnist")
+    for part, count in (("train", 60_000), ("t10k", 10_000)):
+        labels = (np.arange(count) % 10).astype(np.uint8)
+        images = np.zeros((count, 28, 28), np.uint8)
+        images[np.arange(28)[None] < labels[:, None]] = 128
+        write_idx(folder / f"{part}-images-idx3-ubyte.gz", images)
+        write_idx(folder / f"{part}-labels-idx1-ubyte.gz", labels)
+    return folder
+
+
+def test_the_network_is_section_4_1s() -> None:
+    """Three hidden layers of 100 sigmoids; BN has gamma and beta where the other has a bias."""
+    plain, bn = (sigmoid_network(n, 0.1, torch.Generator().manual_seed(3)) for n in NETWORKS)
+    weights = [784 * 100, 100 * 100, 100 * 100, 100 * 10 + 10]
+    assert sum(p.numel() for p in plain.parameters()) == sum(weights) + 3 * 100
+    assert sum(p.numel() for p in bn.parameters()) == sum(weights) + 3 * 200
+    assert sum(isinstance(layer, torch.nn.Sigmoid) for layer in bn) == 3
+    # The same start: what differs later is normalization's doing.
+    one, other = ([m.weight for m in n if isinstance(m, torch.nn.Linear)] for n in (plain, bn))
+    assert all(torch.equal(*pair) for pair in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_it_learns_and_a_seed_repeats_it(
+    network: Normalization, digits: tuple[Digits, Digits, Digits]
+) -> None:
+    curve = train(network, SETTINGS, digits)
+    assert [evaluation.step for evaluation in curve.evaluations] == [0, 10, 20, 30, 40]
+    assert train(network, SETTINGS, digits) == curve
+    assert curve.plateau() == curve.evaluations[-1].validation_accuracy
+    if network is Normalization.bn:
+        assert curve.evaluations[-1].test_accuracy > 0.3
+
+
+def test_percentiles_are_of_the_normalized_input(digits: tuple[Digits, Digits, Digits]) -> None:
+    """At the start gamma is 1 and beta 0: BN's output has about unit deviation, the plain not."""
+    plain, bn = (train(n, SETTINGS, digits).evaluations[0].percentiles for n in NETWORKS)
+    assert bn[2] - bn[0] == pytest.approx(2.07, abs=0.5)  # of a Gaussian: 2 * 1.036
+    assert plain[2] - plain[0] < 0.2
+    assert list(bn) == sorted(bn)
+
+
+def test_the_figure_is_the_same_bytes_again(
+    tmp_path: Path, digits: tuple[Digits, Digits, Digits]
+) -> None:
+    curves = [train(network, SETTINGS, digits) for network in NETWORKS]
+    before = [path.read_bytes() for path in figure1(curves, tmp_path)]
+    assert [path.read_bytes() for path in figure1(curves, tmp_path)] == before
+
+
+def test_the_command_writes_figure_and_numbers(
+    tmp_path: Path, mnist_files: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["steps=20", "evaluate_every=10", "seeds=[0,1]", f"output={tmp_path}"]
+    assert dispatch(["mnist", f"root={mnist_files}", *arguments]) == 0
+    numbers = json.loads((tmp_path / "figure1.json").read_text())
+    assert [(row["network"], row["settings"]["seed"]) for row in numbers["curves"]] == [
+        ("plain", 0), ("bn", 0), ("plain", 1), ("bn", 1),
+    ]  # fmt: skip
+    assert (tmp_path / "figure1.svg").stat().st_size and (tmp_path / "figure1.png").stat().st_size
+    assert "bn, seed 1  step 0/20" in capsys.readouterr().out
+    # Nothing was written beside the files given.
+    assert sorted(path.suffix for path in mnist_files.iterdir()) == [".gz"] * 4
+
+
+def test_without_network_it_says_what_to_give(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_network(*_: object, **__: object) -> None:
+        raise urllib.error.URLError("no network")
+
+    monkeypatch.setattr("urllib.request.urlopen", no_network)
+    with pytest.raises(UserError, match=r"root: MNIST cannot .* give root=FOLDER that holds train"):
+        read_digits(tmp_path)
+
+
+def test_damaged_files_are_one_line(tmp_path: Path, mnist_files: Path) -> None:
+    for path in mnist_files.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    damaged = tmp_path / "train-images-idx3-ubyte.gz"
+    damaged.write_bytes(damaged.read_bytes()[:1000])
+    with pytest.raises(UserError, match="root: MNIST cannot be read"):
+        read_digits(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "given", ["seeds=[]", "seeds=[1,1]", "steps=0", "deviation.bn=-1", "learning_rate.plain=.inf"]
+)
+def test_impossible_values_are_refused(given: str) -> None:
+    with pytest.raises(UserError, match=given.partition("=")[0]):
+        dispatch(["mnist", given])
