@@ -16,12 +16,12 @@ from pathlib import Path
 
 import numpy as np
 
-from bn_inception.paper.statements import STATEMENTS
 from bn_inception.record import RunStatus, Summary
 from bn_inception.report.evaluations import Evaluation
-from bn_inception.report.judges import MEASURES, together
+from bn_inception.report.measures import together
 from bn_inception.report.runs import Run
 from bn_inception.report.settings import Setting
+from bn_inception.report.statements import STATEMENTS
 
 CLASSES = 100
 CHANCE = 1 / CLASSES
@@ -187,7 +187,8 @@ def verdicts(number, truth, seeds, images, studies):
     draws = np.random.default_rng([number, seeds, images, abs(hash(truth)) % 1000])
     counts = Counter()
     for _ in range(studies):
-        parts = MEASURES[number](study(number, truth, seeds, images, draws))
+        setting = study(number, truth, seeds, images, draws)
+        parts = STATEMENTS[number - 1].parts(setting)
         counts[together([part.decision for part in parts]).value] += 1
     return counts
 

@@ -3,7 +3,7 @@
 from bn_inception.report.claims import Verdict, judge
 from bn_inception.report.comparison import Figure3, compare
 from bn_inception.report.evaluations import Evaluation, StabilityEdge, read_saved
-from bn_inception.report.judges import Decision
+from bn_inception.report.measures import Decision
 from bn_inception.report.page import report_page
 from bn_inception.report.runs import Run, read_run, read_runs
 from bn_inception.report.tables import as_json, as_markdown, as_text, figure4, named_evaluations

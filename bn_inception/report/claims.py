@@ -1,4 +1,4 @@
-"""The statements of `bn_inception.paper.statements`, judged by runs; rules: docs/statements.md.
+"""The statements, judged by runs; rules: docs/statements.md.
 
 Only whole runs are evidence. Runs are compared where they differ in recipe and seed alone, and each
 such setting is judged by itself.
@@ -7,16 +7,13 @@ such setting is judged by itself.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from bn_inception.paper.statements import STATEMENTS, Statement
-from bn_inception.record.summary import RunStatus
-from bn_inception.report.curves import learned_limit, steps_to, still_climbs, target_of
 from bn_inception.report.estimates import percent
 from bn_inception.report.evaluations import Evaluation, StabilityEdge
-from bn_inception.report.judges import MEASURES, PLAIN, Decision, Part, invariance, together
+from bn_inception.report.measures import Decision, Part, together
 from bn_inception.report.runs import Run
-from bn_inception.report.settings import Setting, curves_of, find_settings
+from bn_inception.report.settings import PLAIN, Setting, find_settings
+from bn_inception.report.statements import STATEMENTS, Statement
+from bn_inception.report.target import Target, curves_of
 
 
 @dataclass(frozen=True)
@@ -75,100 +72,69 @@ def judge(
         By statement, and within one by setting, the nearest to the paper first. A setting that
         tests no statement is left out, unless none does.
     """
-    settings = find_settings(runs, ensembles)
     judged = [
-        [_judge_in(setting, s, edges) for s in STATEMENTS if s.number != 7] for setting in settings
-    ]
-    telling = [
-        verdicts
-        for verdicts in judged
-        if any(verdict.decision is not Decision.not_tested for verdict in verdicts)
+        [_judge(setting, statement) for statement in STATEMENTS if statement.needs]
+        for setting in find_settings(runs, ensembles, edges)
     ]
     nearest = max(judged, key=lambda verdicts: sum(len(v.evidence) for v in verdicts))
+    telling = [
+        verdicts for verdicts in judged if {v.decision for v in verdicts} - {Decision.not_tested}
+    ]
     found = [verdict for verdicts in telling or [nearest] for verdict in verdicts]
-    seventh = next(statement for statement in STATEMENTS if statement.number == 7)
-    part = invariance(differences)
-    found.append(Verdict(seventh, "", part.decision, part.reason))
+    computed = Setting("", (), (), differences=differences)
+    found += [_judge(computed, statement) for statement in STATEMENTS if not statement.needs]
     return sorted(found, key=lambda verdict: verdict.statement.number)
 
 
-def _judge_in(setting: Setting, statement: Statement, edges: Sequence[StabilityEdge]) -> Verdict:
-    def verdict(parts: Sequence[Part], commands: Sequence[str]) -> Verdict:
-        return Verdict(
-            statement,
-            setting.name,
-            together([part.decision for part in parts]),
-            "; ".join(dict.fromkeys(part.reason for part in parts)),
-            tuple(_evidence(setting, statement, edges)),
-            tuple(dict.fromkeys(commands)),
-        )
+def _judge(setting: Setting, statement: Statement) -> Verdict:
+    parts, commands = _decided(setting, statement)
+    return Verdict(
+        statement,
+        setting.name,
+        together([part.decision for part in parts]),
+        "; ".join(dict.fromkeys(part.reason for part in parts)),
+        tuple(_evidence(setting, statement)),
+        tuple(dict.fromkeys(commands)),
+    )
 
-    if setting.runs[0].unknown:
-        reason = f"what was run is not known: {'; '.join(setting.runs[0].unknown)}"
-        return verdict([Part(Decision.not_tested, reason)], ())
-    reasons, commands = setting.missing(statement)
+
+def _decided(setting: Setting, statement: Statement) -> tuple[list[Part], list[str]]:
+    """What its parts come to, and the commands that would help."""
+    if setting.unknown:
+        reason = f"what was run is not known: {'; '.join(setting.unknown)}"
+        return [Part(Decision.not_tested, reason)], []
+    reasons, commands = statement.missing(setting)
     if reasons:
-        return verdict([Part(Decision.not_tested, "; ".join(reasons))], commands)
-    if statement.baseline and (fault := no_target(setting.of(PLAIN))):
-        return verdict([Part(Decision.not_tested, fault)], ())
-    parts = MEASURES[statement.number](setting)
-    decision = together([part.decision for part in parts])
-    decided = decision in (Decision.holds, Decision.does_not_hold)
-    return verdict(parts, () if decided else setting.another_seed(statement))
+        return [Part(Decision.not_tested, "; ".join(reasons))], commands
+    if PLAIN in statement.needs and setting.target.fault:
+        return [Part(Decision.not_tested, setting.target.fault)], []
+    parts = statement.parts(setting)
+    is_open = together([p.decision for p in parts]) in (Decision.undecided, Decision.not_tested)
+    return parts, statement.another_seed(setting) if is_open and statement.needs else []
 
 
-def no_target(plain: Sequence[Run]) -> str | None:
-    """Why runs of the plain network set no target; None where they do."""
-    for run in plain:
-        if run.summary.status is RunStatus.diverged:
-            return f"the plain network {run.name} diverged and sets no target"
-    curves = curves_of(plain)
-    if curves is None:
-        return "the plain network has no evaluation"
-    target, limit = float(target_of(curves.top1)), learned_limit(curves.chance)
-    if target <= limit:
-        return f"the target {percent(target)} is at chance (not above {percent(limit)})"
-    if still_climbs(curves):
-        return (
-            "the plain network still climbs: its last third gains more than 2 points, or than a "
-            "fifth of its plateau; a smaller scale.compression trains longer"
-        )
-    return None
-
-
-def _evidence(
-    setting: Setting, statement: Statement, edges: Sequence[StabilityEdge]
-) -> list[Evidence]:
+def _evidence(setting: Setting, statement: Statement) -> list[Evidence]:
     """The runs that count, with what each says, and the files."""
-    curves = setting.curves(PLAIN) if statement.baseline else None
-    target = None if curves is None else float(target_of(curves.top1))
-    found = [
-        Evidence(run.name, str(run.path), _says(run, target))
-        for need in statement.needs
-        for run in setting.of(need)
-    ]
-    if statement.members:
-        evaluations = [e for run in setting.of(statement.needs[0]) for e in run.own_evaluations]
-        found += [
-            Evidence(e.path.name, str(e.path), e.in_words())
-            for e in (*evaluations, *setting.ensembles)
-        ]
-    if statement.number == 5:
-        scale = setting.runs[0].summary.scale
-        found += [Evidence(e.path.name, str(e.path), e.says) for e in edges if e.scale == scale]
-    return found
+    target = setting.target if PLAIN in statement.needs else None
+    runs = [(need, run) for need in statement.needs for run in setting.of(need)]
+    found = [Evidence(run.name, str(run.path), _says(run, target)) for _, run in runs]
+    files: list[Evaluation | StabilityEdge] = []
+    files += [entry for need, run in runs if need.crops for entry in run.own_evaluations]
+    files += setting.ensembles if statement.ensemble else ()
+    files += setting.edges if any(need.edge for need in statement.needs) else ()
+    return [*found, *(Evidence(file.path.name, str(file.path), file.in_words()) for file in files)]
 
 
-def _says(run: Run, target: float | None) -> str:
+def _says(run: Run, target: Target | None) -> str:
     """A run's plateau, its steps to the target, and how it ended where not by finishing."""
     parts = []
     if run.plateau is not None:
         parts.append(f"plateau {percent(run.plateau)}")
     own = curves_of([run])
-    if target is not None and own is not None and target > own.chance:
-        (at,), (reached,) = steps_to(own.steps, own.top1, np.array([target]), own.chance)
+    if target is not None and target.level is not None and own and target.level > own.chance:
+        (at,), (reached,) = target.steps(own)
         when = f"at step {at:,.0f}" if reached else f"never, in {at:,.0f} steps"
-        parts.append(f"{percent(target)} {when}")
+        parts.append(f"{percent(target.level)} {when}")
     if run.summary.diverged is not None:
         where = run.summary.diverged
         parts.append(f"diverged at step {where.step:,} in {where.layer}")

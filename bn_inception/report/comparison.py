@@ -9,8 +9,7 @@ import numpy as np
 from bn_inception.errors import UserError
 from bn_inception.paper.results import CONTROLS, FIGURE_3, MINI_BATCH, TARGET_TOP1, RecipeResult
 from bn_inception.record.summary import RunStatus
-from bn_inception.report.claims import no_target
-from bn_inception.report.curves import SHARES, Curves, steps_to, target_of
+from bn_inception.report.curves import SHARES
 from bn_inception.report.estimates import (
     Estimate,
     mean_plateau,
@@ -19,7 +18,8 @@ from bn_inception.report.estimates import (
     steps_ratio,
 )
 from bn_inception.report.runs import Run
-from bn_inception.report.settings import curves_of, distinct_seeds
+from bn_inception.report.settings import distinct_seeds
+from bn_inception.report.target import Target, curves_of, target_by
 
 
 @dataclass(frozen=True)
@@ -98,16 +98,16 @@ def compare(runs: Sequence[Run], baseline: str = "inception") -> Figure3:
         for group in members.values()
     ]
     reference = max(_candidates(runs, groups, baseline), key=len)
-    plain = curves_of(reference)
+    target = target_by(reference)
     shared = set.intersection(*(set(run.overrides) for run in runs))
-    rows = [_row(group, reference, plain, shared) for group in groups]
+    rows = [_row(group, reference, target, shared) for group in groups]
     order = {recipe: position for position, recipe in enumerate([*FIGURE_3, *CONTROLS])}
     rows.sort(key=lambda row: (order.get(row.recipe, len(order)), row.recipe, row.title))
     return Figure3(
         baseline=next(row.title for row in rows if row.is_baseline),
-        target=None if plain is None else float(target_of(plain.top1)),
+        target=target.level,
         rows=tuple(rows),
-        notes=tuple(_notes(runs, reference)),
+        notes=tuple(_notes(runs, reference, target)),
     )
 
 
@@ -123,16 +123,15 @@ def _candidates(runs: Sequence[Run], groups: Sequence[list[Run]], baseline: str)
     return found
 
 
-def _row(runs: list[Run], reference: list[Run], plain: Curves | None, shared: set[str]) -> Row:
-    own, recipe = curves_of(runs), runs[0].summary.recipe
+def _row(runs: list[Run], reference: list[Run], target: Target, shared: set[str]) -> Row:
+    own, plain, recipe = curves_of(runs), target.plain, runs[0].summary.recipe
     result = FIGURE_3.get(recipe)
     title = recipe if result is None else result.title
     steps, reached = None, 0
     ratio = difference = None
     shares: tuple[float | None, ...] = (None,) * len(SHARES)
     if own is not None and plain is not None:
-        target = np.full(len(own.seeds), float(target_of(plain.top1)))
-        at, arrived = steps_to(own.steps, own.top1, target, own.chance)
+        at, arrived = target.steps(own)
         reached = int(arrived.sum())
         steps = math.exp(float(np.log(at).mean())) if arrived.all() else None
         seeds = tuple(seed for seed in own.seeds if seed in plain.seeds)
@@ -198,11 +197,10 @@ def _outcome(runs: Sequence[Run], is_baseline: bool, reached: int | None) -> str
     return "; ".join(parts)
 
 
-def _notes(runs: Sequence[Run], reference: Sequence[Run]) -> list[str]:
+def _notes(runs: Sequence[Run], reference: Sequence[Run], target: Target) -> list[str]:
     notes = []
-    fault = no_target(reference)
-    if fault is not None:
-        notes.append(f"Steps to this target show nothing: {fault}.")
+    if target.fault is not None:
+        notes.append(f"Steps to this target show nothing: {target.fault}.")
     if not reference[0].ended:
         status = reference[0].summary.status.value
         notes.append(f"The baseline is not a finished run ({status}): the target may be too low.")

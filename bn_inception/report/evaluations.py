@@ -74,6 +74,10 @@ class StabilityEdge:
     scale: str
     says: str
 
+    def in_words(self) -> str:
+        """What it says."""
+        return self.says
+
 
 def read_saved(path: str | Path) -> Evaluation | StabilityEdge:
     """Read an evaluation, of a network or of an ensemble, or a stability edge.

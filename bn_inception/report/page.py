@@ -11,7 +11,7 @@ from bn_inception.report.claims import Evidence, Verdict, by_statement
 from bn_inception.report.comparison import Figure3
 from bn_inception.report.evaluations import Evaluation
 from bn_inception.report.figures import accuracy_by_crops_svg, figure2_svg
-from bn_inception.report.judges import Decision
+from bn_inception.report.measures import Decision
 from bn_inception.report.runs import Run
 from bn_inception.report.tables import Table, figure3, figure4
 from bn_inception.report.verdicts import claims_table, shared_command, shared_path

@@ -81,6 +81,11 @@ class Run:
         return self.summary.status in (RunStatus.finished, RunStatus.diverged)
 
     @property
+    def evaluated(self) -> tuple[bool, int]:
+        """Orders runs of one seed: the one to keep is over and has most evaluations."""
+        return self.ended, len(self.steps)
+
+    @property
     def cut_short(self) -> bool:
         """Whether it was planned shorter than its recipe is at its scale."""
         planned = self.summary.planned_steps or self.summary.step

@@ -13,7 +13,7 @@ from bn_inception.errors import UserError
 from bn_inception.quoting import markdown_cell
 from bn_inception.record.environment import command_line
 from bn_inception.report.claims import Evidence, Verdict, by_statement, leading
-from bn_inception.report.judges import Decision
+from bn_inception.report.measures import Decision
 from bn_inception.report.tables import Table
 
 _WIDTH = 100

@@ -7,7 +7,6 @@ import pytest
 from report.conftest import evaluation_json
 
 from bn_inception.errors import UserError
-from bn_inception.paper.statements import STATEMENTS
 from bn_inception.record import Divergence, Predictions, RunStatus, write_predictions
 from bn_inception.report import (
     Decision,
@@ -20,6 +19,7 @@ from bn_inception.report import (
     required_numbers,
     write_claims,
 )
+from bn_inception.report.statements import STATEMENTS
 
 HOLDS, DOES_NOT = Decision.holds, Decision.does_not_hold
 UNDECIDED, NOT_TESTED = Decision.undecided, Decision.not_tested

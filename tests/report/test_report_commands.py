@@ -11,7 +11,7 @@ from bn_inception.cli.runs import read_run_arguments, settings_of
 from bn_inception.config import compose, write_yaml
 from bn_inception.errors import UserError
 from bn_inception.network.invariance import scale_invariance
-from bn_inception.paper.statements import INVARIANCE_TOLERANCE
+from bn_inception.report.statements import INVARIANCE_TOLERANCE
 
 
 def configured(folder: Path, *overrides: str) -> Path:

@@ -1,12 +1,29 @@
-"""What BN (Ioffe and Szegedy 2015, arXiv 1502.03167) states, and how a run can check it.
+"""The nine statements of BN (Ioffe and Szegedy 2015, arXiv 1502.03167) that runs can check.
 
-The paper's numbers are those of `results`. Where a criterion has a tolerance, it is this project's
-choice, made before any run was judged by it. docs/statements.md has the rules.
+The paper's numbers are those of `bn_inception.paper.results`. Where a criterion has a tolerance, it
+is this project's choice, made before any run was judged by it. docs/statements.md has the rules.
 """
 
 from dataclasses import dataclass
 
-from bn_inception.paper.results import ENSEMBLE_MODELS, FIGURE_3
+from bn_inception.paper.results import FIGURE_3, FIGURE_4
+from bn_inception.report.commands import another_seed, missing, missing_ensemble
+from bn_inception.report.measures import (
+    Measure,
+    Part,
+    crops_better,
+    diverges,
+    ensemble_better,
+    ensemble_error,
+    higher,
+    invariant,
+    learns,
+    narrower_gap,
+    slower_start,
+    stays_at_chance,
+    steps_share,
+)
+from bn_inception.report.settings import PLAIN, Need, Setting
 
 STEPS_SHARE_BN_BASELINE = 0.5
 """Statement 1: the share of plain Inception's steps below which "half" is kept."""
@@ -26,26 +43,8 @@ INVARIANCE_TOLERANCE = 1e-9
 
 
 @dataclass(frozen=True)
-class Need:
-    """Runs that a statement needs, of at least one seed.
-
-    Attributes:
-        recipe: their recipe.
-        change: `key=value` set otherwise than in the recipe; empty for none.
-        crops: evaluations that must lie in the run's folder, as `crops=` names them.
-    """
-
-    recipe: str
-    change: str = ""
-    crops: tuple[str, ...] = ()
-
-    def __str__(self) -> str:
-        return f"{self.recipe} with {self.change}" if self.change else self.recipe
-
-
-@dataclass(frozen=True)
 class Statement:
-    """One statement.
+    """One statement: in words, and what of it is measured.
 
     Attributes:
         number: by which it is asked for, from 1.
@@ -55,9 +54,8 @@ class Statement:
         paper: the paper's own numbers.
         measured: how a run's number is got.
         criterion: when it holds, with its tolerance, and when it does not.
-        needs: the runs.
-        baseline: whether the plain network's plateau is part of it, so that it must have one.
-        members: of the ensemble that it needs, where no evaluation of one is given.
+        measures: all must hold.
+        ensemble: whether an evaluation of six networks must be given.
     """
 
     number: int
@@ -67,10 +65,32 @@ class Statement:
     paper: str
     measured: str
     criterion: str
-    needs: tuple[Need, ...] = ()
-    baseline: bool = False
-    members: tuple[Need, ...] = ()
+    measures: tuple[Measure, ...]
+    ensemble: bool = False
 
+    @property
+    def needs(self) -> tuple[Need, ...]:
+        """The runs that its measures need, each once."""
+        return tuple(dict.fromkeys(need for measure in self.measures for need in measure.needs))
+
+    def missing(self, setting: Setting) -> tuple[list[str], list[str]]:
+        """What it lacks in a setting: reasons, and the commands that would make it."""
+        found = [missing(setting, need) for need in self.needs]
+        found += [missing_ensemble(setting)] if self.ensemble else []
+        reasons = [reason for some, _ in found for reason in some]
+        return reasons, [command for _, some in found for command in some]
+
+    def another_seed(self, setting: Setting) -> list[str]:
+        """The commands of one more seed of all its runs."""
+        return another_seed(setting, self.needs)
+
+    def parts(self, setting: Setting) -> list[Part]:
+        """What it comes to where nothing is missing."""
+        return [measure.decide(setting) for measure in self.measures]
+
+
+BN_X5, BN_X30 = Need("bn_x5"), Need("bn_x30")
+CROPPED = Need("bn_x30", crops=("single", "144"))
 
 _STEPS = (
     "steps of 32 images at which the isotonic regression of the accuracies crosses the target, the "
@@ -89,8 +109,7 @@ STATEMENTS: tuple[Statement, ...] = (
         "13.3e6 / 31.0e6 steps = 42.9 %",
         _STEPS,
         "holds if the ratio's interval lies below 50 %; does not hold if it lies above",
-        (Need("inception"), Need("bn_baseline")),
-        baseline=True,
+        (Measure(steps_share, (PLAIN, Need("bn_baseline")), STEPS_SHARE_BN_BASELINE),),
     ),
     Statement(
         2,
@@ -101,8 +120,7 @@ STATEMENTS: tuple[Statement, ...] = (
         _STEPS,
         "holds if the ratio's interval lies below 8.75 % (7 % and a quarter of it); does not hold "
         "if it lies above",
-        (Need("inception"), Need("bn_x5")),
-        baseline=True,
+        (Measure(steps_share, (PLAIN, BN_X5), STEPS_SHARE_BN_X5),),
     ),
     Statement(
         3,
@@ -114,8 +132,10 @@ STATEMENTS: tuple[Statement, ...] = (
         f"Higher: {_PLATEAU}",
         "holds if the interval of the ratio of steps lies above 1 and that of the difference of "
         "plateaus above 0; does not hold if either lies on the other side",
-        (Need("inception"), Need("bn_x5"), Need("bn_x30")),
-        baseline=True,
+        (
+            Measure(slower_start, (PLAIN, BN_X5, BN_X30), START_SHARE),
+            Measure(higher, (BN_X5, BN_X30)),
+        ),
     ),
     Statement(
         4,
@@ -127,8 +147,7 @@ STATEMENTS: tuple[Statement, ...] = (
         _PLATEAU,
         "holds if the difference's interval lies above 1.3 points (half the paper's); does not "
         "hold if it lies below",
-        (Need("inception"), Need("bn_x30")),
-        baseline=True,
+        (Measure(higher, (PLAIN, BN_X30), SUBSTANTIAL_MARGIN),),
     ),
     Statement(
         5,
@@ -141,7 +160,10 @@ STATEMENTS: tuple[Statement, ...] = (
         "holds if every run of the plain network diverged and the interval of BN-x5's plateau lies "
         "above twice chance, and every seed's; does not hold if no plain network diverged, or that "
         "interval lies below",
-        (Need("inception_x5"), Need("bn_x5")),
+        (
+            Measure(diverges, (Need("inception_x5", edge=True),)),
+            Measure(learns, (BN_X5,)),
+        ),
     ),
     Statement(
         6,
@@ -153,7 +175,10 @@ STATEMENTS: tuple[Statement, ...] = (
         _LEARNED,
         "holds if the interval of BN-x5-Sigmoid's plateau lies above twice chance and that of the "
         "plain network's below, and every seed's; does not hold if either lies on the other side",
-        (Need("bn_x5_sigmoid"), Need("inception_sigmoid")),
+        (
+            Measure(learns, (Need("bn_x5_sigmoid"),)),
+            Measure(stays_at_chance, (Need("inception_sigmoid"),)),
+        ),
     ),
     Statement(
         7,
@@ -164,6 +189,7 @@ STATEMENTS: tuple[Statement, ...] = (
         "BN((aW)u) = BN(Wu); dBN((aW)u)/d(aW) = 1/a dBN(Wu)/dW",
         "computed on the spot in float64, for each kind of normalization here and a = 0.1, 3, 100",
         "holds if the largest relative difference is at most 1e-9",
+        (Measure(invariant, limit=INVARIANCE_TOLERANCE),),
     ),
     Statement(
         8,
@@ -178,7 +204,7 @@ STATEMENTS: tuple[Statement, ...] = (
         "holds if the interval of the gap's difference (without - with dropout) lies below 1 "
         "point; does not hold if it lies above 1 point and the plateau without dropout is lower, "
         "with its whole interval",
-        (Need("bn_x5"), Need("bn_x5", "network.dropout=0.4")),
+        (Measure(narrower_gap, (BN_X5, Need("bn_x5", "network.dropout=0.4")), GAP_TOLERANCE),),
     ),
     Statement(
         9,
@@ -193,10 +219,12 @@ STATEMENTS: tuple[Statement, ...] = (
         "holds if both differences lie above 0 with their whole interval and, for scale=paper on "
         "ImageNet, the ensemble's error lies below 5.2 % with its interval; does not hold if one "
         "lies on the other side. Other scales test the order alone",
-        (Need("bn_x30", crops=("single", "144")),),
-        members=tuple(
-            Need(f"ensemble_{member}", crops=("144",)) for member in range(1, ENSEMBLE_MODELS + 1)
+        (
+            Measure(crops_better, (CROPPED,)),
+            Measure(ensemble_better, (CROPPED,)),
+            Measure(ensemble_error, (CROPPED,), FIGURE_4[-1].top5_error + TOP5_ERROR_TOLERANCE),
         ),
+        ensemble=True,
     ),
 )
 """The statements, by number."""
