@@ -15,6 +15,15 @@ MAX_JSON_BYTES = 1 << 28
 """The largest JSON file that is read; what describes ImageNet's shards has a third of a MB."""
 
 
+def configs_folder() -> Path:
+    """Return `configs/`: inside the package in a wheel, beside it in a checkout."""
+    package = Path(__file__).resolve().parent
+    for folder in (package / "configs", package.parent / "configs"):
+        if (folder / "train.yaml").is_file():
+            return folder
+    raise UserError(f"configs: not found beside or inside {package}; install the package again")
+
+
 def first_line(error: BaseException) -> str:
     """What went wrong, in one line: an OSError's reason, or the first line of the message."""
     if isinstance(error, OSError) and error.strerror:

@@ -38,7 +38,7 @@ class ShortTraining:
         self._images = len(sources.train)
         order = TrainingOrder(
             self._images,
-            config.batch.global_size,
+            config.batch.images,
             config.run.seed,
             config.order.within_shard_shuffling,
             config.order.shard_size,

@@ -23,7 +23,7 @@ until=$(($(date +%s) + minutes * 60))
 images=(data=tiny_imagenet "data.root=$data")
 if [ -n "${REHEARSAL:-}" ]; then
     machine=(machine=cpu)
-    verified=(scale=demo scale.image_size=16 scale.width=0.0625 batch.global=8)
+    verified=(scale=demo scale.image_size=16 scale.width=0.0625 batch.images=8)
     scale=(scale=demo scale.image_size=16 scale.width=0.0625 data.first_classes=4)
     scale+=(train.steps=6 train.evaluate_every=3 train.log_every=1)
     step=(scale=demo scale.image_size=16 'benchmark.batches=[4]' benchmark.steps=1 benchmark.rounds=2)

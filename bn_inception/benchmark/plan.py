@@ -139,7 +139,7 @@ def forecast_runs(
 
 def _worker_images_per_second(config: RunConfig, sources: Sources, batches: int) -> float:
     """Images that one process decodes, cuts and packs, on the configured data."""
-    batch, photometric = config.batch.global_size, config.augmentation.photometric
+    batch, photometric = config.batch.images, config.augmentation.photometric
     how: dict[str, Any] = {"image_size": config.network.image_size, "workers": 0, "batch": batch}
     how |= {"backend": config.data.backend, "on_error": config.data.on_error}
     way = Way("", lambda: loaded(sources.train, photometric, seed=config.run.seed, **how))
@@ -253,7 +253,7 @@ def _work(config: RunConfig, sources: Sources | None, classes: int) -> dict[str,
     durations = durations_of(config, images)
     network = _shape(config.network, classes)
     normalizations = len(running_statistics(network)) // 2  # a mean and a variance each
-    population = config.train.population_batches * config.batch.global_size if normalizations else 0
+    population = config.train.population_batches * config.batch.images if normalizations else 0
     return {
         "updates": durations.steps,
         "evaluations": -(-durations.steps // durations.evaluate_every),

@@ -107,9 +107,9 @@ def benchmark_step(
     for images in settings.batches or ([32, 256] if cuda else [32]):
         say(f"{images} images an update")
         # One BN group, as in the plain loop: the same network, and the same work.
-        batch = replace(config.batch, global_size=images, norm_group=images)
+        batch = replace(config.batch, images=images, norm_group=images)
         with tempfile.TemporaryDirectory(prefix="benchmark-step-") as folder:
-            run = replace(config.run, root=folder, resume=Resume.false)
+            run = replace(config.run, root=folder, resume=Resume.never)
             here = replace(config, batch=batch, run=run, train=endless)
             session = open_session(here, "", resume=False, say=say)
             with session.folder:
@@ -281,7 +281,7 @@ def _network(config: RunConfig, classes: int, machine: Machine, device: torch.de
 
 def _prepared(session: Session) -> list[TrainingBatch]:
     """Batches of noise, as the loader would make them."""
-    size, images = session.config.network.image_size, session.config.batch.global_size
+    size, images = session.config.network.image_size, session.config.batch.images
     photometric, classes = session.config.augmentation.photometric, session.network.num_classes
     draw = np.random.default_rng(0)
     return [

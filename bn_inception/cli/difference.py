@@ -1,11 +1,10 @@
 """`bn-inception difference`: two predictions of the same images, compared image by image."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from bn_inception.cli.arguments import output_file, split_positional, take_print_config
-from bn_inception.config import compose, write_yaml
+from bn_inception.cli.command import Call, Command
+from bn_inception.cli.output import output_file
 from bn_inception.errors import UserError
 
 if TYPE_CHECKING:
@@ -30,23 +29,15 @@ class DifferenceConfig:
             )
 
 
-def run(arguments: Sequence[str]) -> int:
-    """Compare two predictions; return the exit status."""
-    arguments, print_config = take_print_config(arguments)
-    plain, overrides = split_positional(arguments)
-    composed = compose("difference", overrides)
-    composed["predictions"] = [*composed["predictions"], *plain]
-    if print_config:
-        print(write_yaml(composed), end="")
-        return 0
+def run(call: Call[DifferenceConfig]) -> int:
+    """Compare two predictions; return 0."""
     from bn_inception.cli.ensemble import member_names
-    from bn_inception.config.convert import checked
     from bn_inception.evaluation.ensemble import prediction_file
     from bn_inception.evaluation.paired import compare_predictions
     from bn_inception.record import read_predictions
     from bn_inception.record.atomic import write_json
 
-    config = checked(composed, DifferenceConfig)
+    config = call.config
     output = output_file(config.output)
     files = [prediction_file(path, config.crops, config.statistics) for path in config.predictions]
     first, second = (read_predictions(path) for path in files)
@@ -73,3 +64,6 @@ def as_text(comparison: "Comparison", first: str, second: str) -> str:
             f"{measured.only_second:,}; McNemar's exact test: p = {measured.p_value:.3g}",
         ]
     return "\n".join(lines)
+
+
+COMMAND = Command("difference", DifferenceConfig, run, plain="predictions")

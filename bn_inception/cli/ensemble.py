@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bn_inception.cli.arguments import output_file, split_positional, take_print_config
-from bn_inception.config import compose, write_yaml
+from bn_inception.cli.command import Call, Command
+from bn_inception.cli.output import output_file
 from bn_inception.errors import UserError
 from bn_inception.record.interval import wilson_interval
 
@@ -28,21 +28,13 @@ class EnsembleConfig:
             raise UserError(f"output: {self.output}; give the name of an .npz file")
 
 
-def run(arguments: Sequence[str]) -> int:
-    """Average predictions; return the exit status."""
-    arguments, print_config = take_print_config(arguments)
-    members, overrides = split_positional(arguments)
-    composed = compose("ensemble", overrides)
-    composed["members"] = [*composed["members"], *members]
-    if print_config:
-        print(write_yaml(composed), end="")
-        return 0
-    from bn_inception.config.convert import checked
+def run(call: Call[EnsembleConfig]) -> int:
+    """Average predictions; return 0."""
     from bn_inception.evaluation.ensemble import ensemble, prediction_file
     from bn_inception.record import write_predictions
     from bn_inception.record.atomic import write_json
 
-    config = checked(composed, EnsembleConfig)
+    config = call.config
     output = output_file(config.output)
     files = [prediction_file(path, config.crops, config.statistics) for path in config.members]
     result = ensemble(files, member_names(config.members))
@@ -87,3 +79,6 @@ def as_text(result: "Ensemble") -> str:
             f"{' '.join(best['members'])}"
         )
     return "\n".join(lines)
+
+
+COMMAND = Command("ensemble", EnsembleConfig, run, plain="members")

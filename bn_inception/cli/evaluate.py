@@ -11,8 +11,9 @@ from typing import Any
 
 import torch
 
-from bn_inception.cli.arguments import output_file, split_positional, take_print_config
+from bn_inception.cli.command import Call, Command
 from bn_inception.cli.export import Which, checkpoint_file
+from bn_inception.cli.output import output_file
 from bn_inception.cli.progress import ProgressBar
 from bn_inception.cli.statistics import (
     Reported,
@@ -21,8 +22,7 @@ from bn_inception.cli.statistics import (
     statistics_wanted,
     with_population,
 )
-from bn_inception.config import compose, run_config, write_yaml
-from bn_inception.config.convert import checked
+from bn_inception.config import run_config
 from bn_inception.config.saved import saved_config
 from bn_inception.data import (
     Backend,
@@ -108,24 +108,16 @@ class _Run:
     config: RunConfig | None
 
 
-def run(arguments: Sequence[str]) -> int:
-    """Evaluate; return the exit status."""
-    arguments, print_config = take_print_config(arguments)
-    plain, overrides = split_positional(arguments)
-    if plain:
-        raise UserError(
-            f"{plain[0]}: evaluate takes key=value only, such as run={plain[0]}; see bn-inception "
-            "evaluate --help"
-        )
-    composed = compose("evaluate", overrides)
+def complete(composed: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """The configuration with the data of the run, where no others are given."""
     given = [override.lstrip("+~").partition("=")[0] for override in overrides]
     trained = _read_run(composed["run"], composed["checkpoint"])
-    composed["data"] = _data(composed["data"], trained.composed, given)
-    config = checked(composed, EvaluateConfig)
-    if print_config:
-        print(write_yaml(composed), end="")
-        return 0
-    _evaluate(config, trained.config)
+    return {**composed, "data": _data(composed["data"], trained.composed, given)}
+
+
+def run(call: Call[EvaluateConfig]) -> int:
+    """Evaluate; return 0."""
+    _evaluate(call.config, _read_run(call.config.run, call.config.checkpoint).config)
     return 0
 
 
@@ -365,3 +357,6 @@ def _advance(bar: ProgressBar, count: int, done: int) -> None:
 
 def _say(line: str) -> None:
     print(printable(line), file=sys.stderr, flush=True)
+
+
+COMMAND = Command("evaluate", EvaluateConfig, run, plain="run", complete=complete)

@@ -1,12 +1,10 @@
 """`bn-inception export`: a trained network for other programs."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from bn_inception.cli.arguments import split_positional, take_print_config
-from bn_inception.config import compose, write_yaml
+from bn_inception.cli.command import Call, Command
 from bn_inception.errors import UserError
 from bn_inception.record.run_folder import refuse_links
 
@@ -40,22 +38,6 @@ class ExportConfig:
             raise UserError("export: give one of run=FOLDER and checkpoint=FILE")
 
 
-def run(arguments: Sequence[str]) -> int:
-    """Export; return the exit status."""
-    arguments, print_config = take_print_config(arguments)
-    plain, overrides = split_positional(arguments)
-    if plain:
-        raise UserError(f"{plain[0]}: export takes key=value only; see bn-inception export --help")
-    composed = compose("export", overrides)
-    if print_config:
-        print(write_yaml(composed), end="")
-        return 0
-    from bn_inception.config.convert import checked
-
-    _export(checked(composed, ExportConfig))
-    return 0
-
-
 def checkpoint_file(run: str, which: Which) -> Path:
     """The checkpoint of a run folder.
 
@@ -72,12 +54,14 @@ def checkpoint_file(run: str, which: Which) -> Path:
     return file
 
 
-def _export(config: ExportConfig) -> None:
+def run(call: Call[ExportConfig]) -> int:
+    """Export; return 0."""
     from bn_inception.fields import read_object
     from bn_inception.network import export
     from bn_inception.network.checkpoint import load_network
     from bn_inception.record.atomic import write_bytes, write_json
 
+    config = call.config
     if config.format is Format.onnx:
         export.require_onnx()
     if config.checkpoint is not None:
@@ -110,3 +94,7 @@ def _export(config: ExportConfig) -> None:
     write_json(described, export.description(loaded))
     print(folder / name)
     print(described)
+    return 0
+
+
+COMMAND = Command("export", ExportConfig, run)

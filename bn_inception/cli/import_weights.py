@@ -1,11 +1,10 @@
 """`bn-inception import-weights`: published weights into a run folder that `evaluate` takes."""
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bn_inception.cli.arguments import split_positional, take_print_config
+from bn_inception.cli.command import Call, Command
 from bn_inception.config import compose, write_yaml
 from bn_inception.errors import UserError
 
@@ -15,39 +14,21 @@ RECIPE = "published"
 
 @dataclass
 class ImportConfig:
-    """The keys of `configs/import-weights.yaml`."""
+    """The keys of `configs/import_weights.yaml`."""
 
     file: str
     output: str | None
     classes: str | None
 
 
-def run(arguments: Sequence[str]) -> int:
-    """Import; return the exit status."""
-    arguments, print_config = take_print_config(arguments)
-    plain, overrides = split_positional(arguments)
-    if len(plain) > 1:
-        raise UserError(f"{plain[1]}: import-weights takes one file")
-    composed = compose("import-weights", overrides)
-    if plain:
-        composed["file"] = plain[0]
-    if composed["file"] is None:
-        raise UserError("import-weights: no file given; give one, such as weights.safetensors")
-    if print_config:
-        print(write_yaml(composed), end="")
-        return 0
-    from bn_inception.config.convert import checked
-
-    _import(checked(composed, ImportConfig))
-    return 0
-
-
-def _import(config: ImportConfig) -> None:
+def run(call: Call[ImportConfig]) -> int:
+    """Import; return 0."""
     from bn_inception.network import checkpoint
     from bn_inception.network.pretrained import import_weights
     from bn_inception.record import RunFolder, RunStatus, Summary, describe
     from bn_inception.record.atomic import write_text
 
+    config = call.config
     file = Path(config.file)
     output = Path("outputs") / file.stem if config.output is None else Path(config.output)
     imported = import_weights(file)
@@ -117,6 +98,7 @@ def _import(config: ImportConfig) -> None:
             "classes are not named: outputs are taken to be in the order of the data set's classes"
         )
     print(folder.path)
+    return 0
 
 
 def class_names(path: str, count: int) -> list[str]:
@@ -146,3 +128,6 @@ def class_names(path: str, count: int) -> list[str]:
             f"network has {count} outputs"
         )
     return names
+
+
+COMMAND = Command("import-weights", ImportConfig, run, plain="file")

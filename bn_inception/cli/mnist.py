@@ -1,11 +1,9 @@
 """`bn-inception mnist`: BN section 4.1 and Figure 1 at their own size."""
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from bn_inception.cli.arguments import split_positional, take_print_config
-from bn_inception.config import compose, write_yaml
+from bn_inception.cli.command import Call, Command
 from bn_inception.errors import UserError
 
 
@@ -42,25 +40,16 @@ class MnistConfig:
                     raise UserError(f"{name}.{network}: {value}; give a number above 0")
 
 
-def run(arguments: Sequence[str]) -> int:
+def run(call: Call[MnistConfig]) -> int:
     """Train both networks, write Figure 1 and its numbers; return 0."""
-    arguments, print_config = take_print_config(arguments)
-    plain, overrides = split_positional(arguments)
-    if plain:
-        raise UserError(f"{plain[0]}: mnist takes key=value only; see bn-inception mnist --help")
-    composed = compose("mnist", overrides)
-    if print_config:
-        print(write_yaml(composed), end="")
-        return 0
     import torch
 
-    from bn_inception.config.convert import checked
     from bn_inception.files import first_line, write_json
     from bn_inception.mnist import NETWORKS, Curve, Evaluation, MnistSettings, read_digits, train
     from bn_inception.mnist.figure import figure1
     from bn_inception.record import describe
 
-    config = checked(composed, MnistConfig)
+    config = call.config
     digits = read_digits(Path(config.root).expanduser())
     folder = Path(config.output).expanduser()
     try:
@@ -95,3 +84,6 @@ def run(arguments: Sequence[str]) -> int:
     for path in (*figure1(curves, folder), numbers):
         print(path)
     return 0
+
+
+COMMAND = Command("mnist", MnistConfig, run)

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bn_inception.config import compose, write_yaml
-from bn_inception.config.compose import Config, configs_folder, flatten
+from bn_inception.config.compose import Config, flatten
 from bn_inception.config.saved import saved_config, without_paths
 from bn_inception.errors import UserError
+from bn_inception.files import configs_folder
 
 if TYPE_CHECKING:
     from bn_inception.report import Evaluation, Run, StabilityEdge

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bn_inception.cli.arguments import output_file, split_positional, take_print_config
+from bn_inception.cli.command import Call, Command
 from bn_inception.cli.export import Which, checkpoint_file
-from bn_inception.config import compose, write_yaml
-from bn_inception.config.convert import checked
+from bn_inception.cli.output import output_file
 from bn_inception.errors import UserError
 from bn_inception.quoting import printable
 from bn_inception.training.settings import ProcessorConfig
@@ -55,20 +54,8 @@ class SubmissionConfig:
         return alone + [checkpoint_file(folder, self.which) for folder in self.folders]
 
 
-def run(arguments: Sequence[str]) -> int:
-    """Write a submission; return the exit status."""
-    arguments, print_config = take_print_config(arguments)
-    plain, overrides = split_positional(arguments)
-    composed = compose("submission", overrides)
-    composed["runs"] = [*composed["runs"], *plain]
-    if print_config:
-        print(write_yaml(composed), end="")
-        return 0
-    _submit(checked(composed, SubmissionConfig))
-    return 0
-
-
-def _submit(config: SubmissionConfig) -> None:
+def run(call: Call[SubmissionConfig]) -> int:
+    """Write a submission; return 0."""
     import numpy as np
     import torch
 
@@ -81,6 +68,7 @@ def _submit(config: SubmissionConfig) -> None:
     from bn_inception.record.atomic import write_text
     from bn_inception.training.session import choose_device
 
+    config = call.config
     # Everything that can be refused is, before hours of work.
     output = output_file(config.output)
     assert output is not None
@@ -122,6 +110,7 @@ def _submit(config: SubmissionConfig) -> None:
         f"{len(source):,} images, {models}crops={config.crops}; five class ids of 1 to "
         f"{len(devkit)} a line, checked\n{output}"
     )
+    return 0
 
 
 def _common_classes(files: Sequence[Path]) -> tuple[str, ...]:
@@ -156,3 +145,6 @@ def _progress(file: Path, images: int) -> Any:
             bar.close()
 
     return update
+
+
+COMMAND = Command("submission", SubmissionConfig, run, plain="runs")

@@ -2,14 +2,12 @@
 
 import os
 import sys
-from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from bn_inception.cli.arguments import split_positional, take_print_config
-from bn_inception.config import compose, run_config, write_yaml
+from bn_inception.cli.command import Call, Command
+from bn_inception.config import write_yaml
 from bn_inception.config.compose import Config
-from bn_inception.errors import AgreedError, UserError
 from bn_inception.quoting import printable
 from bn_inception.record import RunFolder, RunStatus, Summary
 from bn_inception.training.settings import RunConfig
@@ -18,33 +16,20 @@ if TYPE_CHECKING:
     from bn_inception.training.distributed import World
 
 
-def run(arguments: Sequence[str]) -> int:
+def run(call: Call[RunConfig]) -> int:
     """Train; return 0 for a run that finished or diverged, 128 + signal for a stopped one.
 
     Under torchrun this is one process of several; every one returns the same.
     """
-    arguments, print_config = take_print_config(arguments)
-    plain, overrides = split_positional(arguments)
-    if plain:
-        raise UserError(f"{plain[0]}: train takes key=value only; see bn-inception train --help")
-    try:
-        composed = compose("train", overrides)
-        config = run_config(composed)
-    except UserError as error:
-        raise AgreedError(str(error)) from error  # every process is given the same
-    if print_config:
-        print(write_yaml(composed), end="")
-        return 0
-
     from bn_inception.training import world_from_environment
 
     world = world_from_environment()
     if world.size == 1:
-        return _train(config, composed, world)
+        return _train(call.config, call.composed, world)
     from torch.distributed.elastic.multiprocessing.errors import record
 
     # Writes an exception where torchrun looks for it, so that it names the first cause.
-    return record(_train)(config, composed, world) or 0
+    return record(_train)(call.config, call.composed, world) or 0
 
 
 def _train(config: RunConfig, composed: Config, world: "World") -> int:
@@ -99,5 +84,8 @@ def _last_words(folder: RunFolder, summary: Summary) -> str:
     if summary.diverged is not None:
         ended = f"diverged at step {summary.diverged.step} in layer {summary.diverged.layer}"
     if summary.status is RunStatus.interrupted:
-        ended = f"interrupted at step {summary.step} (continue with run.resume=true)"
+        ended = f"interrupted at step {summary.step} (continue with run.resume=must)"
     return f"{folder.name}: {ended}{accuracy}; {folder.path}"
+
+
+COMMAND = Command("train", RunConfig, run)

@@ -14,15 +14,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bn_inception.cli.arguments import split_positional, take_print_config
-from bn_inception.config import compose, run_config, write_yaml
+from bn_inception.cli.command import Call, Command
 from bn_inception.errors import UserError
 from bn_inception.training.settings import RunConfig
 
-STEPS, KILL_AFTER = 24, 9
-"""Steps of each run, and the logged step after which the second one is killed."""
-SHORT = [f"train.steps={STEPS}", "train.evaluate_every=8", "train.checkpoint_every=5",
-         "train.log_every=1"]  # fmt: skip
+KILL_AFTER = 9
+"""The logged step after which the second run is killed."""
 WHOLE, KILLED, DIVIDED = "whole", "killed", "divided"
 TOLERANCE = 1e-4
 """Of the first loss of a run that another number of processes took up: that of the restored state
@@ -31,7 +28,7 @@ networks with BN multiply a difference in the weights so fast that two correct r
 apart after three updates."""
 
 
-def run(arguments: Sequence[str]) -> int:
+def run(call: Call[RunConfig]) -> int:
     """Train undisturbed, and again killed and resumed; return 0 if the runs agree, else 1.
 
     The undisturbed run reads images in this process, the killed one in one worker, and in two
@@ -39,19 +36,12 @@ def run(arguments: Sequence[str]) -> int:
     the killed run is also resumed by two processes. Their sums of floats are ordered otherwise, so
     its first loss must be equal within `TOLERANCE`.
     """
-    arguments, print_config = take_print_config(arguments)
-    plain, given = split_positional(arguments)
-    if plain:
-        raise UserError(f"{plain[0]}: verify-resume takes key=value only, as train does")
-    overrides = [*SHORT, *given]
-    composed = compose("train", overrides)
-    config = run_config(composed)
-    if print_config:
-        print(write_yaml(composed), end="")
-        return 0
     from bn_inception.network.checkpoint import LAST, load, weights_hash
 
-    undivided = _cannot_divide(config)
+    lengths = ("steps", "evaluate_every", "checkpoint_every", "log_every")
+    short = [f"train.{key}={call.composed['train'][key]}" for key in lengths]
+    overrides = [*short, *call.overrides]
+    undivided = _cannot_divide(call.config)
     runs = 2 if undivided else 3
     with tempfile.TemporaryDirectory(prefix="verify-resume-") as name:
         root, divided = Path(name), Path(name) / DIVIDED
@@ -61,7 +51,7 @@ def run(arguments: Sequence[str]) -> int:
         _kill_after(_start(root, KILLED, overrides, "data.workers=1"), root / KILLED)
         if not undivided:
             shutil.copytree(root / KILLED, divided / KILLED)
-        _finish(_start(root, KILLED, overrides, "data.workers=2", "run.resume=true"))
+        _finish(_start(root, KILLED, overrides, "data.workers=2", "run.resume=must"))
         records = _records(root / WHOLE)
         step = first_difference(records, _records(root / KILLED))
         whole, killed = (
@@ -71,7 +61,7 @@ def run(arguments: Sequence[str]) -> int:
         apart = 0.0
         if not undivided:
             print(f"3 of {runs}: killed, then resumed by two processes", flush=True)
-            more = ("data.workers=0", "run.resume=true")
+            more = ("data.workers=0", "run.resume=must")
             _finish(_start(divided, KILLED, overrides, *more, processes=2))
             apart = difference_after_resuming(records, _records(divided / KILLED))
     if step is None and whole == killed:
@@ -188,3 +178,6 @@ def _records(folder: Path) -> list[dict[str, Any]]:
     except FileNotFoundError:
         return []
     return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+COMMAND = Command("verify-resume", RunConfig, run)

@@ -4,7 +4,6 @@ import difflib
 import math
 import re
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from hydra import compose as hydra_compose
@@ -16,19 +15,10 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from bn_inception.errors import UserError
+from bn_inception.files import configs_folder
 from bn_inception.paper.results import MINI_BATCH
 
-_PACKAGE = Path(__file__).resolve().parents[1]
-
 Config = dict[str, Any]
-
-
-def configs_folder() -> Path:
-    """Return `configs/`: inside the package in a wheel, beside it in a checkout."""
-    for folder in (_PACKAGE / "configs", _PACKAGE.parent / "configs"):
-        if (folder / "train.yaml").is_file():
-            return folder
-    raise UserError(f"configs: not found beside or inside {_PACKAGE}; install the package again")
 
 
 def _compressed(duration: float, compression: float, batch: int) -> float | int:

@@ -1,6 +1,5 @@
 """A composed configuration, checked against its dataclasses and turned into them."""
 
-import copy
 import dataclasses
 import re
 import typing
@@ -23,12 +22,6 @@ def run_config(config: Config) -> RunConfig:
     Raises:
         UserError: an unknown key, a wrong type, a missing or impossible value.
     """
-    config = copy.deepcopy(config)
-    if isinstance(config.get("batch"), dict) and "global" in config["batch"]:
-        # `global` is a keyword of Python: the dataclass calls it `global_size`.
-        config["batch"]["global_size"] = config["batch"].pop("global")
-    if isinstance(config.get("run"), dict) and isinstance(config["run"].get("resume"), bool):
-        config["run"]["resume"] = str(config["run"]["resume"]).lower()
     return checked(config, RunConfig)
 
 
@@ -43,7 +36,7 @@ def checked(config: Config, schema: type[Schema]) -> Schema:
         merged = OmegaConf.merge(OmegaConf.structured(schema), config)
         missing = sorted(OmegaConf.missing_keys(merged))
         if missing:
-            raise UserError(f"{missing[0]}: not set; give {_spelling(missing[0])}=VALUE")
+            raise UserError(f"{missing[0]}: not set; give {missing[0]}=VALUE")
         built = OmegaConf.to_object(merged)
     except UserError:
         raise
@@ -53,23 +46,21 @@ def checked(config: Config, schema: type[Schema]) -> Schema:
     return built
 
 
-def _spelling(key: str) -> str:
-    return key.replace("batch.global_size", "batch.global")
-
-
 def _explain(error: OmegaConfBaseException, config: Config, schema: type[Any]) -> str:
-    key = _spelling(error.full_key or error.key or "configuration")
+    key = error.full_key or error.key or "configuration"
     if isinstance(error, ConfigKeyError):
-        known = [_spelling(name) for name in schema_keys(schema)]
-        return f"{key}: there is no such key{close_matches(key, known)}"
+        return f"{key}: there is no such key{close_matches(key, schema_keys(schema))}"
     if isinstance(error, MissingMandatoryValue):
         return f"{key}: not set; give {key}=VALUE"
-    values = {_spelling(name): value for name, value in flatten(config)}
+    key = re.sub(r"\[\d+\]$", "", key)
+    value = dict(flatten(config)).get(key)
     reason = (error.msg or str(error)).strip().splitlines()[0]
     allowed = re.search(r"must be one of (\[[^\]]*\])|expected one of (\[[^\]]*\])", reason)
     if allowed:
         reason = f"choose from {(allowed[1] or allowed[2]).strip('[]')}"
-    return f"{key}: {values.get(key)!r} does not fit; {reason}"
+    if "is not a ListConfig" in reason:
+        reason = f"write a list, {key}=[{value}]"
+    return f"{key}: {value!r} does not fit; {reason}"
 
 
 def schema_keys(schema: type[Any], prefix: str = "") -> list[str]:

@@ -88,7 +88,7 @@ def continuation(config: RunConfig, composed: Config) -> Changes | None:
     """
     folder = RunFolder(config.run.root, config.run.name)
     wanted = config.run.resume
-    if wanted is Resume.false or (wanted is Resume.auto and not folder.has_run()):
+    if wanted is Resume.never or (wanted is Resume.auto and not folder.has_run()):
         return None
     if not folder.has_run():
         return {}  # opening the folder says what is wrong

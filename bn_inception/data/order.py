@@ -103,7 +103,7 @@ class TrainingOrder:
         if images < 1:
             raise UserError(f"training images: {images} is not 1 or more")
         if batch < 1:
-            raise UserError(f"batch.global: {batch} is not 1 or more images")
+            raise UserError(f"batch.images: {batch} is not 1 or more images")
         if not 0 <= seed <= _MASK:
             raise UserError(f"run.seed: {seed} is not between 0 and 2^64 - 1")
         self.images = images

@@ -121,7 +121,7 @@ def _fetch(url: str, path: Path, size: int | None, sha256: str) -> None:
         except FileNotFoundError as error:
             raise UserError(
                 f"data.root: {url} does not exist; copy all files of the split there, then go on "
-                "with run.resume=true"
+                "with run.resume=must"
             ) from error
         finally:
             Path(part).unlink(missing_ok=True)  # the lock's holder alone has written it
@@ -177,7 +177,7 @@ def _download(
                 tried = "" if final else f" after {len(pauses) + 1} tries"
                 raise UserError(
                     f"data.root: {url} cannot be read{tried} ({_reason(error)}); check the "
-                    "address, the network and your rights there, then go on with run.resume=true"
+                    "address, the network and your rights there, then go on with run.resume=must"
                 ) from error
             time.sleep(pause)
 

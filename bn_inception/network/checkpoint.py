@@ -68,7 +68,7 @@ def save(state: dict[str, Any], folder: Path, name: str = LAST) -> None:
             temporary.unlink(missing_ok=True)
         raise UserError(
             f"checkpoint {target}: could not be written ({error}); the earlier checkpoints are "
-            "kept: free some space or check permissions, then continue with run.resume=true"
+            "kept: free some space or check permissions, then continue with run.resume=must"
         ) from error
 
 

@@ -164,7 +164,7 @@ class MetricsLog:
     def _cannot_write(self, error: OSError) -> UserError:
         return UserError(
             f"{self._path}: cannot be written ({error.strerror}); "
-            "make room, then continue with run.resume=true"
+            "make room, then continue with run.resume=must"
         )
 
 

@@ -150,7 +150,7 @@ class RunFolder:
         if not self.has_run():
             raise UserError(
                 f"{self.path}: no run to resume here; check run.root and run.name, "
-                "or start one with run.resume=false"
+                "or start one with run.resume=never"
             )
         refuse_links(self.path)
         try:
@@ -237,7 +237,7 @@ class RunFolder:
             self._take_lock(create=False)
             self.close()
         raise UserError(
-            f"{self.path}: holds a run already; continue it with run.resume=true, "
+            f"{self.path}: holds a run already; continue it with run.resume=must, "
             "choose another run.name, or delete the folder"
         )
 

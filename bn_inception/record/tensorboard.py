@@ -112,7 +112,7 @@ class EventFile:
         except OSError as error:
             raise UserError(
                 f"TensorBoard events cannot be written ({error.strerror}); "
-                "make room, then continue with run.resume=true"
+                "make room, then continue with run.resume=must"
             ) from error
 
 

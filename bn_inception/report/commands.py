@@ -52,7 +52,7 @@ def train(setting: Setting, need: Need, seed: int | None = None) -> str:
     """The command that makes, or finishes, a run."""
     for run in setting.all_of(need):
         if not run.ended and seed is None:
-            return _train(run, run.overrides, run.options, ["run.resume=true"])
+            return _train(run, run.overrides, run.options, ["run.resume=must"])
     # Its data and options are those of a run that is there.
     model = setting.runs[0]
     # The members of the ensemble have a seed each, so that their images differ in order too.

@@ -39,10 +39,10 @@ def split(batch: BatchConfig, processes: int, *, normalized: bool) -> Split:
     Raises:
         UserError: images or groups cannot be divided so; all numbers are named.
     """
-    total = batch.global_size
+    total = batch.images
     if total % processes:
         raise UserError(
-            f"batch.global: {total} images cannot be divided among {processes} processes; "
+            f"batch.images: {total} images cannot be divided among {processes} processes; "
             "choose a multiple of their number"
         )
     images = total // processes
@@ -52,7 +52,7 @@ def split(batch: BatchConfig, processes: int, *, normalized: bool) -> Split:
     if total % group:
         raise UserError(
             f"batch.norm_group: {total} images are no whole number of groups of {group}; choose "
-            "batch.global as a multiple of it, or another batch.norm_group"
+            "batch.images as a multiple of it, or another batch.norm_group"
         )
     if images % group == 0:
         return Split(images, group, images // group, 1)
@@ -83,7 +83,7 @@ def statement(batch: BatchConfig, split: Split, processes: int, *, rate: float) 
     """
     if processes == 1 and split.groups == 1 and batch.rate_factor == 1:
         return None
-    parts = [f"{batch.global_size} images an update"]
+    parts = [f"{batch.images} images an update"]
     if processes > 1:
         parts[0] += f" on {processes} processes, {split.images} each"
     if split.group is not None:
@@ -93,5 +93,5 @@ def statement(batch: BatchConfig, split: Split, processes: int, *, rate: float) 
         parts.append(f"BN statistics over {split.group}{short}{where}")
     if batch.rate_factor != 1:
         parts.append(f"rate {rate:g} (batch.rate_factor {batch.rate_factor:g})")
-    parts.append(f"one step is {batch.global_size / MINI_BATCH:g} of the paper's {MINI_BATCH}")
+    parts.append(f"one step is {batch.images / MINI_BATCH:g} of the paper's {MINI_BATCH}")
     return "; ".join(parts)

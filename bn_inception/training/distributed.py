@@ -220,7 +220,7 @@ def joined(world: World, device: torch.device, timeout: float) -> Generator[None
             raise UserError(
                 watch.cause()
                 or f"process {world.rank} of {world.size}: lost the others ({text}); one of them "
-                "died, or the network did; continue with run.resume=true"
+                "died, or the network did; continue with run.resume=must"
             ) from error
         watch.tell(f"process {world.rank} of {world.size}: {text}")
         raise
@@ -331,7 +331,7 @@ class _Watch:
                     with self._lock:
                         found = others.missing(self._store, lost=self._lost.is_set())
                 except RuntimeError:
-                    said = "process 0 or torchrun, which has gone; continue with run.resume=true"
+                    said = "process 0 or torchrun, which has gone; continue with run.resume=must"
                 else:
                     if found is not None:
                         self._tell(found)
@@ -390,7 +390,7 @@ class _Others:
 
 
 def _failed(rank: int, size: int, what: str) -> str:
-    return f"process {rank} of {size} {what}; continue with run.resume=true"
+    return f"process {rank} of {size} {what}; continue with run.resume=must"
 
 
 def _is_exchange(error: RuntimeError) -> bool:

@@ -72,7 +72,7 @@ def train(session: Session, console: Console, stop: StopRequest) -> Summary:
 def _loop(session: Session, console: Console, stop: StopRequest) -> bool:
     """Return whether the run is finished; False if it was stopped and saved."""
     plan, interval = session.plan, session.interval
-    images_per_step = session.config.batch.global_size
+    images_per_step = session.config.batch.images
     resumed_before_evaluation = _evaluation_is_due(session)
     if not _evaluate_if_due(session, console, stop):
         return False

@@ -74,7 +74,7 @@ class Plan:
 
 def plan(config: RunConfig, images: int) -> Plan:
     """Turn the configured durations into steps, for a training set of `images`."""
-    batch, train = config.batch.global_size, config.train
+    batch, train = config.batch.images, config.train
 
     def whole(key: str) -> int:
         return whole_steps(getattr(train, key), batch=batch, images=images, key=f"train.{key}")
@@ -288,7 +288,7 @@ class Session:
                 parameters=sum(parameter.numel() for parameter in network.parameters()),
                 planned_steps=self.plan.steps,
             ),
-            batch=config.batch.global_size,
+            batch=config.batch.images,
             targets=config.milestones,
             hyperparameters=_hyperparameters(config),
         )
@@ -330,7 +330,7 @@ class Session:
         config = self.config
         order = TrainingOrder(
             len(self.sources.train),
-            config.batch.global_size,
+            config.batch.images,
             config.run.seed,
             config.order.within_shard_shuffling,
             config.order.shard_size,
@@ -659,7 +659,7 @@ def _hyperparameters(config: RunConfig) -> dict[str, bool | int | float | str]:
         "seed": config.run.seed,
         "learning_rate": optimizer.learning_rate,
         "weight_decay": optimizer.weight_decay,
-        "batch": config.batch.global_size,
+        "batch": config.batch.images,
         "normalization": network.normalization.value,
         "nonlinearity": network.nonlinearity.value,
         "dropout": network.dropout,

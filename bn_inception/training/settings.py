@@ -12,10 +12,10 @@ from bn_inception.training.optimizer import OptimizerConfig
 
 
 class Resume(Enum):
-    """Whether a run starts, continues, or continues if there is something to continue."""
+    """Whether a run continues an earlier one; `auto` does where there is one."""
 
-    false = "false"
-    true = "true"
+    never = "never"
+    must = "must"
     auto = "auto"
 
 
@@ -87,26 +87,25 @@ class BatchConfig:
     """The images of one update, and the mini-batch of Batch Normalization in them.
 
     Attributes:
-        global_size: `batch.global`, images in one update, over all processes (the paper: 32).
+        images: in one update, over all processes (the paper: 32).
         norm_group: images over which BN takes its statistics, however many a process holds; a
-            smaller `batch.global` is one group. 32 is the paper's mini-batch, and CNTK's BN
+            smaller `batch.images` is one group. 32 is the paper's mini-batch, and CNTK's BN
             statistics when it trained at 256.
         synchronized: where a process holds less than a group, share the statistics with those that
             hold the rest; otherwise each process's images are a group.
-        rate_factor: multiplies `recipe.learning_rate`; batch.global / 32 is linear scaling
+        rate_factor: multiplies `recipe.learning_rate`; batch.images / 32 is linear scaling
             (CNTK's BN-Inception; Goyal et al. 2017, arXiv 1706.02677).
     """
 
-    # `global` is a keyword of Python, hence the suffix on this side of the YAML.
-    global_size: int
+    images: int
     norm_group: int = 32
     synchronized: bool = True
     rate_factor: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.global_size < 2:
+        if self.images < 2:
             raise UserError(
-                f"batch.global: {self.global_size} is too small; Batch Normalization needs at "
+                f"batch.images: {self.images} is too small; Batch Normalization needs at "
                 "least 2 images (the paper: 32)"
             )
         if self.norm_group < 2:
@@ -120,7 +119,7 @@ class BatchConfig:
     @property
     def mini_batch(self) -> int:
         """Images over which BN takes its statistics: a smaller batch is one group."""
-        return min(self.norm_group, self.global_size)
+        return min(self.norm_group, self.images)
 
 
 @dataclass

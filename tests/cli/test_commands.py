@@ -1,5 +1,6 @@
 """The command line as a person meets it: one line for a mistake, status 2, nothing written."""
 
+import importlib
 import os
 import subprocess
 import sys
@@ -10,8 +11,10 @@ import pytest
 from small_runs import TINY
 
 from bn_inception import UserError
-from bn_inception.cli.main import COMMANDS, dispatch, main
+from bn_inception.cli.help import NAMES, command_help, file_name, keys_of
+from bn_inception.cli.main import dispatch, main
 from bn_inception.config import compose, read_yaml, run_config
+from bn_inception.config.convert import schema_keys
 from bn_inception.data import DataConfig
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -32,7 +35,7 @@ def bad(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     ("override", "named"),
     [
         ("optimizer.lr=0.1", ["optimizer.lr", "optimizer.learning_rate"]),
-        ("batch.globl=32", ["batch.globl", "batch.global"]),
+        ("batch.imges=32", ["batch.imges", "batch.images"]),
         ("steps=100", ["steps", "train.steps"]),
         ("recipe=bn_x50", ["recipe=bn_x50", "bn_x5", "bn_x30", "inception_sigmoid"]),
         ("scale=cpuu", ["scale=cpuu", "cpu, demo, paper, small"]),
@@ -43,10 +46,10 @@ def bad(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         ("network.pool_projection=64", ["pool_projection", "64", "96", "128"]),
         ("train.steps=8 weeks", ["train.steps", "8 weeks", "8 epochs"]),
         ("train.steps=0", ["train.steps", "0"]),
-        ("batch.global=1", ["batch.global", "1"]),
-        ("batch.global=0", ["batch.global", "0"]),
+        ("batch.images=1", ["batch.images", "1"]),
+        ("batch.images=0", ["batch.images", "0"]),
         ("scale.compression=0", ["scale.compression", "0"]),
-        ("run.resume=perhaps", ["run.resume", "perhaps", "false, true, auto"]),
+        ("run.resume=perhaps", ["run.resume", "perhaps", "never, must, auto"]),
         ("run.seed=-1", ["run.seed", "-1"]),
         ("run.name=a/b", ["run.name", "a/b"]),
         ("milestones=[72.2]", ["milestones", "72.2", "0.722"]),
@@ -122,7 +125,7 @@ def test_cfg_job_prints_what_would_run(
 
 @pytest.mark.parametrize("command", ["audit", "benchmark input"])
 def test_help_lists_the_data_settings_that_are_read(command: str, tmp_path: Path) -> None:
-    usage = COMMANDS[command.split()[0]].usage.partition("\nstep:")[0]
+    usage = command_help(command)
     other: dict[str, object] = {
         "root": str(tmp_path / "nowhere"), "cache": "x", "first_classes": 3,
         "workers": 1, "on_error": "skip", "backend": "pillow",
@@ -135,10 +138,29 @@ def test_help_lists_the_data_settings_that_are_read(command: str, tmp_path: Path
         assert (f"data.{key}=" in usage) != refused, key
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert dispatch([command, "--help"]) == 0
-    assert capsys.readouterr().out.startswith(f"usage: bn-inception {command}")
+@pytest.mark.parametrize("command", NAMES)
+def test_help_fits_a_terminal_and_says_what_every_key_is(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert dispatch([*command.split(), "--help"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith(f"usage: bn-inception {command}")
+    assert [line for line in printed.splitlines() if len(line) > 80] == []
+    assert [key.name for key in keys_of(command) if not key.comment] == []
+
+
+@pytest.mark.parametrize("command", NAMES)
+def test_the_keys_of_the_help_are_those_of_the_schema(command: str) -> None:
+    schema = importlib.import_module(f"bn_inception.cli.{file_name(command)}").COMMAND.schema
+    inner = {"network.caffe_padding"}  # set by import-weights alone
+    assert {key.name for key in keys_of(command)} == set(schema_keys(schema)) - inner
+
+
+def test_the_overview_fits_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    assert dispatch(["--help"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert all(any(line.startswith(f"  {name}") for line in lines) for name in NAMES)
 
 
 def run(command: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:

@@ -106,7 +106,7 @@ def test_a_linked_checkpoint_is_not_read_and_a_linked_folder_not_written(
     for command in (
         ["evaluate", f"run={sent}"],
         ["export", f"run={sent}", f"output={tmp_path / 'exported'}"],
-        ["train", f"run.root={sent.parent}", "run.name=run", "run.resume=true"],
+        ["train", f"run.root={sent.parent}", "run.name=run", "run.resume=must"],
     ):
         with pytest.raises(UserError, match="a link that leads out of the run folder"):
             dispatch(command)

@@ -50,8 +50,8 @@ def test_the_first_loss_of_another_number_of_processes_is_compared() -> None:
 
 
 def test_what_cannot_be_divided_is_said(images: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    odd = ["batch.global=9", "train.steps=10", "train.log_every=1", "train.evaluate_every=5"]
+    odd = ["batch.images=9", "train.steps=10", "train.log_every=1", "train.evaluate_every=5"]
     arguments = [*TINY, *odd, f"data.root={images}"]
     assert dispatch(["verify-resume", "recipe=inception", *arguments]) == 0
     printed = capsys.readouterr().out
-    assert "by two processes: not tried, batch.global: 9 images cannot be divided" in printed
+    assert "by two processes: not tried, batch.images: 9 images cannot be divided" in printed

@@ -4,7 +4,8 @@ import pytest
 
 from bn_inception import UserError
 from bn_inception.config import compose, run_config
-from bn_inception.config.compose import configs_folder, flatten
+from bn_inception.config.compose import flatten
+from bn_inception.files import configs_folder
 from bn_inception.paper.results import ENSEMBLE_DROPOUTS, ENSEMBLE_MODELS, ENSEMBLE_STEPS
 
 MEMBERS = [f"ensemble/{number}" for number in range(1, ENSEMBLE_MODELS + 1)]

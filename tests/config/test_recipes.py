@@ -54,7 +54,7 @@ def test_a_recipe_at_paper_scale_is_the_papers(recipe: str) -> None:
     assert c.network.nonlinearity is Nonlinearity[nonlinearity]
     assert c.order.within_shard_shuffling is within
     assert c.augmentation.photometric is Photometric[photometric]
-    assert c.batch.global_size == 32
+    assert c.batch.images == 32
     assert (c.network.width, c.network.image_size) == (1.0, 224)
     assert c.network.auxiliary_head and c.network.pool_projection == 96
 
@@ -92,7 +92,7 @@ def test_a_scale_divides_every_duration_of_every_recipe_by_one_factor(scale: str
 
 
 def test_a_larger_batch_sees_the_same_images() -> None:
-    c = config("recipe=bn_x30", "scale=paper", "batch.global=256")
+    c = config("recipe=bn_x30", "scale=paper", "batch.images=256")
     assert (c.train.steps, c.optimizer.decay_every) == (750_000, 53_382 / 8)
 
 

@@ -175,7 +175,7 @@ def test_a_broken_connection_is_named(server: ShardServer, tmp_path: Path, fault
     assert re.match(
         rf"data\.root: {server.url}/val-00000\d\.tar cannot be read after 4 tries", said
     )
-    assert "run.resume=true" in said
+    assert "run.resume=must" in said
     if fault == "503":
         assert "503" in said
     if fault == "wrong":
@@ -316,12 +316,12 @@ def test_a_run_over_the_network_is_the_local_one_bit_for_bit(
                 server.always[f"train-{number:06d}.tar"] = "503"
 
     server.before = breaks
-    with pytest.raises(UserError, match=rf"{server.url}/train-.*503.*run\.resume=true"):
+    with pytest.raises(UserError, match=rf"{server.url}/train-.*503.*run\.resume=must"):
         runs.train("far", server.url)
     assert 0 < runs.state("far")["step"] < 12
     server.before = lambda name: None
     server.always.clear()
-    assert runs.train("far", server.url, "run.resume=true", "data.workers=1") == 0
+    assert runs.train("far", server.url, "run.resume=must", "data.workers=1") == 0
     runs.assert_equal("far", "local")
     assert dispatch(["evaluate", f"run={tmp_path / 'far'}", f"data.root={server.url}"]) == 0
 

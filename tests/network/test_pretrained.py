@@ -253,7 +253,7 @@ def test_the_command_makes_a_run_folder_that_evaluate_takes(
     for arguments, words in (
         (["published.safetensors"], "holds a run already"),
         (["published.safetensors", f"classes={names}", "output=other"], "2 names, 2 of them"),
-        ([], "no file given"),
+        ([], "file: not set"),
         (["a", "b"], "takes one file"),
         (["nowhere.pth", "output=other"], "no such file"),
     ):

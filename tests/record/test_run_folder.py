@@ -47,7 +47,7 @@ def test_an_existing_run_is_refused_untouched_and_the_remedies_named(tmp_path):
     before = contents(tmp_path)
     with pytest.raises(UserError) as error:
         RunFolder(tmp_path, "a").create()
-    for words in (str(tmp_path / "a"), "run.resume=true", "run.name", "delete"):
+    for words in (str(tmp_path / "a"), "run.resume=must", "run.name", "delete"):
         assert words in str(error.value)
     assert contents(tmp_path) == before
 
@@ -69,7 +69,7 @@ def test_empty_folders_of_a_run_that_never_began_are_no_run(tmp_path):
 
 
 def test_resuming_a_missing_run_is_an_error(tmp_path):
-    with pytest.raises(UserError, match=r"no run to resume.*run\.resume=false"):
+    with pytest.raises(UserError, match=r"no run to resume.*run\.resume=never"):
         RunFolder(tmp_path, "a").open_for_resume()
     assert list(tmp_path.iterdir()) == []
 

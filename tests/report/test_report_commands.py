@@ -32,7 +32,7 @@ def test_a_run_as_committed_has_no_overrides():
     [
         # What is computed from another key does not count twice.
         (["scale.compression=500"], ("scale.compression=500",), ()),
-        (["batch.global=64"], ("batch.global=64",), ()),
+        (["batch.images=64"], ("batch.images=64",), ()),
         (["network.dropout=0.4", "run.seed=2"], ("network.dropout=0.4",), ("run.seed=2",)),
         (["train.steps=12", "train.log_every=2"], ("train.steps=12",), ("train.log_every=2",)),
         (["network.per_activation=[5a,5b]"], ("network.per_activation='[5a,5b]'",), ()),
@@ -62,7 +62,7 @@ def test_what_a_configuration_lacks_makes_the_run_unknown():
 
 
 def test_a_command_brings_back_the_same_overrides():
-    given = ["recipe=bn_x5", "scale=cpu", "batch.global=64", "network.per_activation=[5b]"]
+    given = ["recipe=bn_x5", "scale=cpu", "batch.images=64", "network.per_activation=[5b]"]
     overrides = settings_of(compose("train", given)).overrides
     again = [word.replace("'", "") for word in overrides]
     assert settings_of(compose("train", [*given[:2], *again])).overrides == overrides
@@ -79,7 +79,7 @@ def test_somebodys_own_recipe_is_compared_with_nothing():
 def test_a_run_whose_settings_were_changed_on_the_way_is_labelled(make_run):
     folder = configured(make_run("plain", "inception", [0.1] * 4), "recipe=inception", "scale=cpu")
     changes = [
-        {"step": 50, "changed": {"machine.threads": [None, 2], "run.resume": ["false", "auto"]}},
+        {"step": 50, "changed": {"machine.threads": [None, 2], "run.resume": ["never", "auto"]}},
         {"step": 60, "changed": {"train.steps": [1000, 120]}},
         "broken",
     ]
@@ -130,8 +130,8 @@ def test_a_required_statement_that_is_not_tested(outputs, capsys):
     ("word", "message"),
     [
         ("require=[10]", "require: there is no statement 10"),
-        ("require=2", "require: 2 is not a list of numbers"),
-        ("require=[a]", "is not a list of numbers"),
+        ("require=2", "require: 2 does not fit; write a list, require=[2]"),
+        ("require=[a]", "require: ['a'] does not fit"),
         ("requires=[1]", "there is no key requires; close: require"),
         ("nothing", "nothing: no such folder"),
     ],

@@ -166,8 +166,8 @@ def test_batch_x8_is_an_eighth_of_the_steps_at_eight_times_the_rate() -> None:
         run_config(compose("train", ["recipe=bn_x30", "scale=paper", f"batch={name}"]))
         for name in ("x1", "x8")
     )
-    assert (eight.batch.global_size, eight.batch.norm_group) == (256, 32)
-    assert eight.batch.rate_factor == eight.batch.global_size / one.batch.global_size
+    assert (eight.batch.images, eight.batch.norm_group) == (256, 32)
+    assert eight.batch.rate_factor == eight.batch.images / one.batch.images
     assert isinstance(one.train.steps, int)
     assert eight.train.steps == one.train.steps / 8
     changed = {"decay_every": eight.optimizer.decay_every, "learning_rate": 0.36}

@@ -205,7 +205,7 @@ def test_what_two_ranks_leave(whole: Runs, images: Path) -> None:
 @pytest.mark.parametrize("ranks", [2, 3])
 def test_population_statistics_are_those_of_one_process(images: Path, ranks: int) -> None:
     """Of 5 mini-batches ranks have 3 and 2, or 2, 2 and 1; BN that is synchronized stays out."""
-    overrides = [*TINY, f"data.root={images}", "train.population_batches=5", "batch.global=6"]
+    overrides = [*TINY, f"data.root={images}", "train.population_batches=5", "batch.images=6"]
     config = run_config(compose("train", ["recipe=bn_baseline", *overrides]))
     source = open_sources(config.data).train
     batches = PopulationBatches(config, source, config.data, 0, 5)
@@ -284,7 +284,7 @@ def test_a_signal_to_any_rank_stops_all_at_one_step_and_nothing_is_lost(
     # Refused now, by every rank and for the same reason; and the run is as it was.
     refused = twin.train(2, "stopped", *PER_RANK)
     assert len(set(refused)) == 1
-    assert "AgreedError" in refused[0] and "run.resume=true" in refused[0]
+    assert "AgreedError" in refused[0] and "run.resume=must" in refused[0]
     twin.assert_equal("stopped", "whole")
 
 

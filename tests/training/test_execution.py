@@ -380,7 +380,7 @@ def test_the_record_holds_the_choice_and_a_run_goes_on_in_its_number_format(
     }  # fmt: skip
     keys = torch.load(tmp_path / "run" / "checkpoints" / "last.pt", weights_only=True)["network"]
     assert not [name for name in keys if "_orig_mod" in name or name.startswith("module")]
-    longer = [*given, "train.steps=8", "run.resume=true"]
+    longer = [*given, "train.steps=8", "run.resume=must"]
     with pytest.raises(UserError, match=r"started in bf16 and would go on in fp32"):
         dispatch([*longer, "machine.precision=fp32"])
     # The other pieces may change, and what was saved does not bring them back.
@@ -398,7 +398,7 @@ def test_a_run_goes_on_in_another_memory_format(images: Path, tmp_path: Path) ->
         begun = [*given, f"run.name={name}"]
         assert dispatch([*begun, "train.steps=6"]) == 0
         other = ["machine.channels_last=false"] if name == "changed" else []
-        assert dispatch([*begun, "run.resume=true", *other]) == 0
+        assert dispatch([*begun, "run.resume=must", *other]) == 0
     losses = [
         [record["loss"] for record in map(json.loads, lines) if record["kind"] == "train"]
         for lines in (
@@ -413,7 +413,7 @@ def test_a_run_goes_on_in_another_memory_format(images: Path, tmp_path: Path) ->
 def test_a_run_goes_on_in_the_number_format_it_was_started_in(images: Path, tmp_path: Path) -> None:
     given = ["train", *TINY, "train.steps=4", f"data.root={images}", f"run.root={tmp_path}"]
     assert dispatch([*given, "run.name=old"]) == 0
-    longer = [*given, "run.name=old", "train.steps=8", "run.resume=true"]
+    longer = [*given, "run.name=old", "train.steps=8", "run.resume=must"]
     with pytest.raises(UserError, match="was started in fp32"):
         dispatch([*longer, "machine.precision=bf16"])
     assert dispatch(longer) == 0

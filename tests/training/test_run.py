@@ -170,7 +170,7 @@ def test_a_crash_loses_only_what_follows_the_checkpoint(
         twin.train("crashed", TWIN, recipe="bn_baseline")
     monkeypatch.undo()
     assert twin.summary("crashed")["status"] == "interrupted"
-    assert twin.train("crashed", TWIN, "run.resume=true", recipe="bn_baseline") == 0
+    assert twin.train("crashed", TWIN, "run.resume=must", recipe="bn_baseline") == 0
     twin.assert_equal("crashed", "whole")
 
 
@@ -230,7 +230,7 @@ def test_a_signal_at_the_last_step_leaves_the_last_evaluation_to_the_resumed_run
     assert twin.train("ended", TWIN, recipe="bn_baseline") == 128 + signal.SIGTERM
     monkeypatch.undo()
     assert checkpoint.load(twin.root / "ended" / "checkpoints" / "last.pt")["step"] == 12
-    assert twin.train("ended", TWIN, "run.resume=true", recipe="bn_baseline") == 0
+    assert twin.train("ended", TWIN, "run.resume=must", recipe="bn_baseline") == 0
     twin.assert_equal("ended", "whole")
 
 
@@ -304,7 +304,7 @@ def test_checkpoints_by_the_clock_change_nothing(
     monkeypatch.undo()
     saved = checkpoint.load(twin.root / "clocked" / "checkpoints" / "last.pt")["step"]
     assert saved == (3 if minutes == "null" else 5)
-    assert twin.train("clocked", TWIN, clock, "run.resume=true", recipe="bn_baseline") == 0
+    assert twin.train("clocked", TWIN, clock, "run.resume=must", recipe="bn_baseline") == 0
     twin.assert_equal("clocked", "whole")
 
 
@@ -325,29 +325,29 @@ def test_the_same_run_again_is_the_same(twin: Runs) -> None:
 
 def test_a_finished_run_resumes_to_itself_and_can_be_made_longer(twin: Runs) -> None:
     assert twin.train("longer", TWIN, "train.steps=8", recipe="bn_baseline") == 0
-    assert twin.train("longer", TWIN, "train.steps=8", "run.resume=true", recipe="bn_baseline") == 0
+    assert twin.train("longer", TWIN, "train.steps=8", "run.resume=must", recipe="bn_baseline") == 0
     assert twin.summary("longer")["step"] == 8
-    assert twin.train("longer", TWIN, "run.resume=true", recipe="bn_baseline") == 0
+    assert twin.train("longer", TWIN, "run.resume=must", recipe="bn_baseline") == 0
     twin.assert_equal("longer", "whole")
 
 
 def test_an_existing_folder_is_refused_and_left_alone(undisturbed: Runs) -> None:
     before = undisturbed.summary("whole")
-    with pytest.raises(UserError, match=r"run\.resume=true"):
+    with pytest.raises(UserError, match=r"run\.resume=must"):
         undisturbed.train("whole", TWIN, recipe="bn_baseline")
     assert undisturbed.summary("whole") == before
 
 
 def test_resuming_what_is_not_there_is_refused(runs: Runs) -> None:
     with pytest.raises(UserError, match="no run to resume"):
-        runs.train("absent", "run.resume=true")
+        runs.train("absent", "run.resume=must")
     assert not runs.root.exists()
 
 
 def test_resuming_with_another_configuration_names_every_key(undisturbed: Runs) -> None:
     with pytest.raises(UserError) as caught:
         undisturbed.train(
-            "whole", TWIN, "run.resume=true", "optimizer.momentum=0.5", "network.dropout=0.1",
+            "whole", TWIN, "run.resume=must", "optimizer.momentum=0.5", "network.dropout=0.1",
             recipe="bn_baseline",
         )  # fmt: skip
     text = str(caught.value)
@@ -359,7 +359,7 @@ def test_resuming_on_other_images_is_refused(twin: Runs, tmp_path: Path) -> None
     assert twin.train("moved", "train.steps=4") == 0
     twin.images = write_images(tmp_path / "others", train=15)
     with pytest.raises(UserError, match=r"data\.root: the images differ"):
-        twin.train("moved", "run.resume=true")
+        twin.train("moved", "run.resume=must")
 
 
 def test_missing_checkpoints_are_no_reason_to_start_from_scratch(runs: Runs) -> None:
@@ -368,7 +368,7 @@ def test_missing_checkpoints_are_no_reason_to_start_from_scratch(runs: Runs) -> 
     for path in (runs.root / "emptied" / "checkpoints").iterdir():
         path.unlink()
     with pytest.raises(UserError, match=r"holds no last\.pt"):
-        runs.train("emptied", "run.resume=true", "train.steps=8")
+        runs.train("emptied", "run.resume=must", "train.steps=8")
     assert runs.metrics("emptied") == before
 
 
@@ -405,7 +405,7 @@ def test_another_runs_checkpoint_is_refused(
     shutil.copy(runs.root / "other" / "checkpoints" / "last.pt", folder / "checkpoints")
     before = content(folder)
     with pytest.raises(UserError, match=r"checkpoint is of another run \(bn_baseline, seed [01];"):
-        runs.train("whole", TWIN, "run.resume=true", recipe="bn_baseline")
+        runs.train("whole", TWIN, "run.resume=must", recipe="bn_baseline")
     assert content(folder) == before
 
 
@@ -414,7 +414,7 @@ def test_lost_and_exchanged_checkpoints_are_said(
 ) -> None:
     folder = copied(undisturbed, runs) / "checkpoints"
     (folder / "best.pt").rename(folder / "last.pt")
-    assert runs.train("whole", TWIN, "run.resume=true", recipe="bn_baseline") == 0
+    assert runs.train("whole", TWIN, "run.resume=must", recipe="bn_baseline") == 0
     said = capsys.readouterr().err
     assert re.search(r"last\.pt: holds no optimizer.*continuing from previous\.pt at step 9", said)
     assert re.search(r"best\.pt is missing: the network of step \d+, the best so far", said)
@@ -423,14 +423,14 @@ def test_lost_and_exchanged_checkpoints_are_said(
     shutil.copy(undisturbed.root / "whole" / "checkpoints" / "best.pt", folder)
     (folder.parent / "metrics.jsonl").unlink()
     with pytest.raises(UserError, match=r"holds no last\.pt or previous\.pt"):
-        runs.train("whole", TWIN, "run.resume=true", recipe="bn_baseline")
+        runs.train("whole", TWIN, "run.resume=must", recipe="bn_baseline")
 
 
 def test_other_durations_are_said_and_written_down(
     runs: Runs, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert runs.train("longer", "train.steps=4") == 0
-    assert runs.train("longer", "train.steps=6", "train.log_every=1", "run.resume=true") == 0
+    assert runs.train("longer", "train.steps=6", "train.log_every=1", "run.resume=must") == 0
     said = capsys.readouterr().err
     assert "train.steps was 4, is 6 from step 4 on" in said
     assert "train.log_every was 2, is 1 from step 4 on" in said
@@ -439,7 +439,7 @@ def test_other_durations_are_said_and_written_down(
     environment = json.loads((folder / "environment.json").read_text())
     changed = {"train.log_every": [2, 1], "train.steps": [4, 6]}
     assert environment["changes"] == [{"step": 4, "changed": changed}]
-    assert runs.train("longer", "train.steps=6", "train.log_every=1", "run.resume=true") == 0
+    assert runs.train("longer", "train.steps=6", "train.log_every=1", "run.resume=must") == 0
     assert "from step" not in capsys.readouterr().err
     assert json.loads((folder / "environment.json").read_text())["changes"] == [
         {"step": 4, "changed": changed}
@@ -454,7 +454,7 @@ def test_a_checkpoint_that_does_not_fit_is_one_line(
     state = checkpoint.load(folder / "last.pt")
     checkpoint.save({**state, key: {"nothing": 1}}, folder)
     with pytest.raises(UserError, match="the checkpoint does not fit this run"):
-        runs.train("whole", TWIN, "run.resume=true", recipe="bn_baseline")
+        runs.train("whole", TWIN, "run.resume=must", recipe="bn_baseline")
 
 
 def test_divergence_is_a_result(runs: Runs, capsys: pytest.CaptureFixture[str]) -> None:
