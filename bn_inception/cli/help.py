@@ -167,7 +167,8 @@ def _comments(path: Path, prefix: str) -> Iterator[tuple[str, str]]:
     lines = text.splitlines()
 
     def beside(mark: yaml.Mark) -> str:
-        return lines[mark.line][mark.column :].lstrip(": ").removeprefix("#").strip()
+        rest: str = lines[mark.line][mark.column :]
+        return rest.lstrip(": ").removeprefix("#").strip()
 
     def walk(node: Any, prefix: str, section: str) -> Iterator[tuple[str, str]]:
         for key, value in node.value:
