@@ -12,6 +12,7 @@ from typing import Any
 
 from bn_inception.errors import UserError
 from bn_inception.fields import read_object
+from bn_inception.files import sync_folder
 from bn_inception.record.atomic import is_left_over, write_json, write_text
 
 _logger = logging.getLogger(__name__)
@@ -127,7 +128,10 @@ class RunFolder:
         if self.has_run():
             self._refuse_existing()
         try:
+            made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
             self.path.mkdir(parents=True, exist_ok=True)
+            for folder in made:
+                sync_folder(folder.parent)  # or a power cut takes the run, with all it has synced
             self._take_lock(create=True)
             # Another process may have made a whole run between the look and the lock.
             if self.has_run():
