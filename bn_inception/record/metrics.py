@@ -6,6 +6,7 @@ A value that is not finite (the loss of a diverging run) is written as null: JSO
 import json
 import math
 import os
+import zlib
 from dataclasses import asdict, dataclass
 from io import FileIO
 from pathlib import Path
@@ -87,6 +88,7 @@ class MetricsLog:
         if whole != content:
             write_bytes(path, whole)
         self._lines = whole.count(b"\n")
+        self._checksum = zlib.crc32(whole)
         self._file = self._open()
 
     @property
@@ -94,21 +96,29 @@ class MetricsLog:
         """Lines in the file."""
         return self._lines
 
+    @property
+    def checksum(self) -> int:
+        """CRC-32 of the file."""
+        return self._checksum
+
     def append(self, record: Record) -> None:
         """Write one line."""
         values: dict[str, Any] = {"kind": record.kind}
         for name, value in asdict(record).items():
             not_finite = isinstance(value, float) and not math.isfinite(value)
             values[name] = None if not_finite else value
+        line = rest = json.dumps(values, allow_nan=False).encode() + b"\n"
         try:
-            rest = json.dumps(values, allow_nan=False).encode() + b"\n"
             while rest:
                 rest = rest[self._file.write(rest) :]
         except OSError as error:
             raise self._cannot_write(error) from error
         self._lines += 1
+        self._checksum = zlib.crc32(line, self._checksum)
 
-    def truncate(self, step: int, lines: int | None = None) -> list[Record]:
+    def truncate(
+        self, step: int, lines: int | None = None, checksum: int | None = None
+    ) -> list[Record]:
         """Go back to the state at `step`: drop every record of a later step.
 
         Args:
@@ -116,12 +126,14 @@ class MetricsLog:
             lines: the number of lines when the checkpoint was made; what follows them is
                 dropped too, unread. It settles what belongs to a checkpoint made between the
                 update and the evaluation of one and the same step.
+            checksum: CRC-32 of those lines when the checkpoint was made.
 
         Returns:
             The records kept, in order.
 
         Raises:
-            UserError: the file has fewer than `lines` lines, or a line to keep is broken.
+            UserError: the file has fewer than `lines` lines, others than the checkpoint was made
+                with, or a line to keep is broken.
         """
         raw = self._path.read_bytes().splitlines(keepends=True)
         if lines is not None and len(raw) < lines:
@@ -136,11 +148,17 @@ class MetricsLog:
             if record.step <= step:
                 kept.append(record)
                 content.append(line)
+        if checksum not in (None, zlib.crc32(b"".join(raw[:lines]))):
+            raise UserError(
+                f"{self._path}: other lines than those with which the checkpoint at step {step} "
+                "was made; restore the file, or start a new run under another run.name"
+            )
         if content != raw:
             self._file.close()
             write_bytes(self._path, b"".join(content))
             self._file = self._open()
         self._lines = len(content)
+        self._checksum = zlib.crc32(b"".join(content))
         return kept
 
     def sync(self) -> None:

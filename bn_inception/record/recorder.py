@@ -88,8 +88,8 @@ class Recorder:
             step: the checkpoint's step.
 
         Raises:
-            UserError: other milestones than the run was started with, or `metrics.jsonl` holds
-                less than it did at the checkpoint.
+            UserError: other milestones than the run was started with, or `metrics.jsonl` does
+                not hold what it did at the checkpoint.
         """
         milestones = Milestones.from_state(state["milestones"])
         if milestones.targets != self._milestones.targets:
@@ -99,7 +99,7 @@ class Recorder:
                 "resume with the same ones"
             )
         self._metrics = self._open_log()
-        kept = self._metrics.truncate(step, state["metrics_lines"])
+        kept = self._metrics.truncate(step, state["metrics_lines"], state["metrics_checksum"])
         self._milestones = milestones
         self.last_train_step = state["last_train_step"]
         self.last_validation_step = state["last_validation_step"]
@@ -248,6 +248,7 @@ class Recorder:
             "last_train_step": self.last_train_step,
             "last_validation_step": self.last_validation_step,
             "metrics_lines": self._metrics.lines,
+            "metrics_checksum": self._metrics.checksum,
             "training_images": self._training_images,
             "training_seconds": self._training_seconds,
             "wall_seconds": self._wall_seconds(),

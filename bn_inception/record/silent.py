@@ -25,12 +25,14 @@ class SilentRecorder(Recorder):
 
 class _NoLog(MetricsLog):
     def __init__(self) -> None:
-        self._lines = 0
+        self._lines = self._checksum = 0
 
     def append(self, record: Record) -> None:
         pass
 
-    def truncate(self, step: int, lines: int | None = None) -> list[Record]:
+    def truncate(
+        self, step: int, lines: int | None = None, checksum: int | None = None
+    ) -> list[Record]:
         return []
 
     def sync(self) -> None:

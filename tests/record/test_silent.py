@@ -21,7 +21,8 @@ def test_it_knows_what_the_writing_one_knows_and_writes_nothing(tmp_path: Path) 
     assert silent.best == writes.best
     assert silent.milestones.as_list() == writes.milestones.as_list()
     state = writes.state()
-    assert {**silent.state(), "metrics_lines": 3, "wall_seconds": 0} == {**state, "wall_seconds": 0}
+    of_the_writing_one = ("metrics_lines", "metrics_checksum", "wall_seconds")
+    assert silent.state() | {key: state[key] for key in of_the_writing_one} == state
     silent.restore(state, 2)
     assert silent.best == writes.best
     assert silent.finish(RunStatus.finished, step=2).step == 2
