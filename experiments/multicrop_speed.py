@@ -4,7 +4,7 @@
 
 An untrained full-width network of 1000 classes evaluates the first IMAGES of a folder, image by
 image in turns: every crop cut, resized and mirrored by Pillow and through the network by itself;
-then `evaluate_crops` with the network folded and channels_last, in float32 and in bfloat16.
+then `evaluate_source` with the network folded and channels_last, in float32 and in bfloat16.
 """
 
 import sys
@@ -21,12 +21,12 @@ from bn_inception import build_network
 from bn_inception.data.pixels.decode import decode
 from bn_inception.data.pixels.photometric import to_input
 from bn_inception.data.source import SUFFIXES
-from bn_inception.evaluation.crops import CropSetting, crops
-from bn_inception.evaluation.multicrop import evaluate_crops
+from bn_inception.evaluation.crops import crop_rule
+from bn_inception.evaluation.evaluate import evaluate_source
 from bn_inception.network import Precision, computing
 from bn_inception.network.folding import fold
 
-SETTING, SIZE, CLASSES, CPU = CropSetting.gn144, 224, 1000, torch.device("cpu")
+RULE, SIZE, CLASSES, CPU = crop_rule("144"), 224, 1000, torch.device("cpu")
 
 
 class OneImage:
@@ -49,19 +49,18 @@ def straightforward(network: Any, source: Any) -> np.ndarray:
     image = decode(source.read(0), source.name(0))
     total = np.zeros(CLASSES)
     with torch.inference_mode():
-        for crop in crops(SETTING, *image.size, SIZE):
-            part = image.resize((SIZE, SIZE), Image.Resampling.BILINEAR, box=crop.box)
-            if crop.mirrored:
-                part = ImageOps.mirror(part)
-            pixels = torch.from_numpy(np.array(part).transpose(2, 0, 1)[None].copy())
-            total += network(to_input(pixels)).softmax(1)[0].double().numpy()
-    return total / SETTING.count
+        for box in RULE.boxes(*image.size, SIZE):
+            part = image.resize((SIZE, SIZE), Image.Resampling.BILINEAR, box=box)
+            for view in (part, ImageOps.mirror(part)):
+                pixels = torch.from_numpy(np.array(view).transpose(2, 0, 1)[None].copy())
+                total += network(to_input(pixels)).softmax(1)[0].double().numpy()
+    return total / RULE.crops
 
 
 def ours(network: Any, source: Any, precision: Precision) -> np.ndarray:
     with computing(precision, CPU):
-        found = evaluate_crops(
-            network, source, setting=SETTING, image_size=SIZE, batch=32, workers=0, device=CPU
+        found = evaluate_source(
+            network, source, RULE, image_size=SIZE, batch_size=32, workers=0, device=CPU
         )
     return found.probabilities[0].astype(np.float64)
 

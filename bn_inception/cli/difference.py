@@ -32,7 +32,7 @@ class DifferenceConfig:
 def run(call: Call[DifferenceConfig]) -> int:
     """Compare two predictions; return 0."""
     from bn_inception.cli.ensemble import member_names
-    from bn_inception.evaluation.ensemble import prediction_file
+    from bn_inception.evaluation.members import prediction_file
     from bn_inception.evaluation.paired import compare_predictions
     from bn_inception.record import read_predictions
     from bn_inception.record.atomic import write_json

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from bn_inception.cli.command import Call, Command
 from bn_inception.cli.output import output_file
 from bn_inception.errors import UserError
-from bn_inception.record.interval import wilson_interval
 
 if TYPE_CHECKING:
     from bn_inception.evaluation.ensemble import Ensemble
@@ -30,7 +29,8 @@ class EnsembleConfig:
 
 def run(call: Call[EnsembleConfig]) -> int:
     """Average predictions; return 0."""
-    from bn_inception.evaluation.ensemble import ensemble, prediction_file
+    from bn_inception.evaluation.ensemble import ensemble
+    from bn_inception.evaluation.members import prediction_file
     from bn_inception.record import write_predictions
     from bn_inception.record.atomic import write_json
 
@@ -62,12 +62,7 @@ def as_text(result: "Ensemble") -> str:
     errors, models = result.errors, len(result.names)
     crops = result.predictions.meta.get("crops")
     lines = [f"{models} models, {errors.count:,} images, crops={crops}"]
-    for name, wrong in (("top-1", errors.wrong), ("top-5", errors.wrong_top5)):
-        low, high = wilson_interval(wrong / errors.count, errors.count)
-        lines.append(
-            f"{name} error {wrong / errors.count:7.2%}  (95 %: {low:.2%} to {high:.2%}; "
-            f"{wrong:,} images)"
-        )
+    lines += errors.lines()
     lines.append("")
     lines.append("models  subsets   top-1 best    mean   worst   top-5 of them  best subset")
     for size in result.as_dict()["subsets"]:

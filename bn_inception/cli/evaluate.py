@@ -1,6 +1,5 @@
 """`bn-inception evaluate`: errors of a checkpoint on held-out images, and its predictions."""
 
-import functools
 import os
 import sys
 from collections.abc import Sequence
@@ -10,39 +9,26 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from bn_inception.cli.command import Call, Command
 from bn_inception.cli.export import Which, checkpoint_file
 from bn_inception.cli.output import output_file
 from bn_inception.cli.progress import ProgressBar
-from bn_inception.cli.statistics import (
-    Reported,
-    in_words,
-    mini_batches,
-    statistics_wanted,
-    with_population,
-)
+from bn_inception.cli.statistics import Reported, Way, statistics_wanted
 from bn_inception.config import run_config
 from bn_inception.config.saved import saved_config
-from bn_inception.data import (
-    Backend,
-    DataConfig,
-    Sources,
-    open_sources,
-    preprocessing,
-)
+from bn_inception.data import Backend, DataConfig, ImageSource, open_sources, preprocessing
 from bn_inception.errors import UserError
 from bn_inception.evaluation import saved
-from bn_inception.evaluation.crops import CropSetting
-from bn_inception.evaluation.inference import Folding, Statistics, fold_checked
-from bn_inception.evaluation.multicrop import MultiCropResult, evaluate_crops
+from bn_inception.evaluation.crops import crop_rule
+from bn_inception.evaluation.evaluate import SourceResult, evaluate_source
+from bn_inception.evaluation.inference import Folding, fold_checked
 from bn_inception.network import Precision, computing, set_precision
 from bn_inception.network.checkpoint import LoadedNetwork, load_network
 from bn_inception.quoting import printable
-from bn_inception.record.interval import wilson_interval
-from bn_inception.training.population import PopulationBatches
 from bn_inception.training.session import choose_device
-from bn_inception.training.settings import ProcessorConfig, RunConfig
+from bn_inception.training.settings import ProcessorConfig
 
 SHOWN_UNREADABLE = 5
 SHOWN_CONFUSED = 5
@@ -51,44 +37,82 @@ HERE = ("cache",)
 
 
 @dataclass
-class EvaluateSettings:
-    """`evaluate.*`: crops that the network sees at a time, folding, Algorithm 2's mini-batches.
+class EvaluationMachine(ProcessorConfig):
+    """`machine.*`: crops go through the network in `precision`, folding is checked in float32."""
 
-    `population_batches` None takes the statistics that the checkpoint carries; where it carries
-    none, over as many mini-batches as the run's evaluations. `precision` is the number format in
-    which the crops go through the network; statistics, folding and its check are in float32.
-    """
-
-    batch: int
-    fold: bool
-    population_batches: int | None
     precision: Precision
 
-    def __post_init__(self) -> None:
-        for name in ("batch", "population_batches"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UserError(f"evaluate.{name}: {value} is not 1 or more")
+    def prepare(self) -> torch.device:
+        """The device, with threads and number format set."""
+        device = choose_device(self.device)
+        if self.threads is not None:
+            torch.set_num_threads(self.threads)
+        remark = set_precision(self.precision, device, key="machine.precision")
+        if remark is not None:
+            say(f"warning: {remark}")
+        return device
 
 
 @dataclass
-class EvaluateConfig:
-    """The keys of `configs/evaluate.yaml`."""
+class InferenceConfig:
+    """How networks are put to images; the same keys in `evaluate` and `submission`."""
 
     run: str | None
     checkpoint: str | None
     which: Which
     crops: str
-    statistics: Reported | None
-    output: str | None
-    evaluate: EvaluateSettings
-    data: DataConfig
-    machine: ProcessorConfig
+    batch_size: int
+    machine: EvaluationMachine
 
     def __post_init__(self) -> None:
-        settings = [setting.value for setting in CropSetting]
-        if self.crops not in settings:
-            raise UserError(f"crops: {self.crops!r}; choose from {', '.join(settings)}")
+        crop_rule(self.crops)
+        if self.batch_size < 1:
+            raise UserError(f"batch_size: {self.batch_size} is not 1 or more")
+
+    def evaluated(
+        self,
+        network: nn.Module,
+        source: ImageSource,
+        image_size: int,
+        device: torch.device,
+        workers: int | None,
+        backend: Backend,
+    ) -> SourceResult:
+        """Evaluate every image of `source`, with a bar on the terminal."""
+        rule, count = crop_rule(self.crops), len(source)
+        with closing(ProgressBar(sys.stderr)) as bar, computing(self.machine.precision, device):
+            bar("images", 0, count)
+            return evaluate_source(
+                network,
+                source,
+                rule,
+                image_size=image_size,
+                batch_size=self.batch_size,
+                workers=workers,
+                device=device,
+                backend=backend,
+                progress=lambda done: bar("images", done, count),
+            )
+
+
+@dataclass
+class EvaluateConfig(InferenceConfig):
+    """The keys of `configs/evaluate.yaml`.
+
+    `population_batches` None takes the statistics that the checkpoint carries; where it carries
+    none, over as many mini-batches as the run's evaluations.
+    """
+
+    statistics: Reported | None
+    population_batches: int | None
+    fold: bool
+    output: str | None
+    data: DataConfig
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.population_batches is not None and self.population_batches < 1:
+            raise UserError(f"population_batches: {self.population_batches} is not 1 or more")
         if self.output is not None and not self.output.endswith(".npz"):
             raise UserError(f"output: {self.output}; give the name of an .npz file")
         if self.output is not None and self.statistics is Reported.both:
@@ -100,38 +124,22 @@ class EvaluateConfig:
             raise UserError("output: not given; without run= give output=FILE.npz")
 
 
-@dataclass(frozen=True)
-class _Run:
-    """A run folder: its configuration as composed and as checked, None where it has none."""
-
-    composed: dict[str, Any] | None
-    config: RunConfig | None
-
-
 def complete(composed: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
     """The configuration with the data of the run, where no others are given."""
     given = [override.lstrip("+~").partition("=")[0] for override in overrides]
-    trained = _read_run(composed["run"], composed["checkpoint"])
-    return {**composed, "data": _data(composed["data"], trained.composed, given)}
+    of_run = _read_run(composed["run"], composed["checkpoint"])
+    return {**composed, "data": _data(composed["data"], of_run, given)}
 
 
-def run(call: Call[EvaluateConfig]) -> int:
-    """Evaluate; return 0."""
-    _evaluate(call.config, _read_run(call.config.run, call.config.checkpoint).config)
-    return 0
-
-
-def _read_run(folder: str | None, checkpoint: str | None) -> _Run:
+def _read_run(folder: str | None, checkpoint: str | None) -> dict[str, Any] | None:
+    """The run's configuration, None where there is none."""
     if folder is None:
         if checkpoint is None:
             raise UserError("evaluate: nothing to evaluate; give run=FOLDER or checkpoint=FILE")
-        return _Run(None, None)
+        return None
     if not Path(folder).is_dir():
         raise UserError(f"run: {folder}: no such folder; give one such as outputs/<run.name>")
-    composed = saved_config(Path(folder))
-    if composed is None:
-        return _Run(None, None)  # imported weights have no training behind them
-    return _Run(composed, run_config(composed))
+    return saved_config(Path(folder))
 
 
 def _data(
@@ -160,81 +168,60 @@ def _data(
     return {**{key: composed[key] for key in HERE}, **own, **{key: composed[key] for key in keys}}
 
 
-def _evaluate(config: EvaluateConfig, trained: RunConfig | None) -> None:
-    device = choose_device(config.machine.device)
-    if config.machine.threads is not None:
-        torch.set_num_threads(config.machine.threads)
-    precision = config.evaluate.precision
-    remark = set_precision(precision, device, key="evaluate.precision")
-    if remark is not None:
-        _say(f"warning: {remark}")
-    file = _checkpoint(config)
+def run(call: Call[EvaluateConfig]) -> int:
+    """Evaluate; return 0."""
+    config = call.config
+    of_run = _read_run(config.run, config.checkpoint)
+    trained = None if of_run is None else run_config(of_run)
+    if trained is not None and trained.train.steps == 0:
+        trained = None  # imported weights: there is no training behind them
+    device = config.machine.prepare()
+    if config.checkpoint is not None:
+        file = Path(config.checkpoint)
+    else:
+        assert config.run is not None
+        file = checkpoint_file(config.run, config.which)
     loaded = load_network(file)
-    given = config.evaluate.population_batches
-    wanted = statistics_wanted(config.statistics, given, trained, loaded, file)
-    outputs = {statistics: _output(config, statistics) for statistics in wanted}
+    ways = statistics_wanted(config.statistics, config.population_batches, trained, loaded, file)
+    outputs = [_output(config, way) for way in ways]
     sources = open_sources(config.data)
-    for warning in [*sources.warnings, *_warnings(loaded, config.data.backend)]:
-        _say(f"warning: {warning}")
-    _require_same_classes(file, loaded, sources)
-    setting = CropSetting(config.crops)
-    network = loaded.network.to(device)
+    for warning in [*sources.warnings, *_warnings(loaded, config.data)]:
+        say(f"warning: {warning}")
+    source, size = sources.validation, loaded.config.image_size
+    _require_same_classes(file, loaded, source.classes)
     print(
-        f"{file}: {loaded.recipe or 'network'}, step {loaded.step}, {network.num_classes} classes; "
-        f"{len(sources.validation):,} images, crops={setting.value} of {loaded.config.image_size}"
+        f"{file}: {loaded.recipe or 'network'}, step {loaded.step}, {len(source.classes)} classes; "
+        f"{len(source):,} images, crops={config.crops} of {size}"
     )
-    for statistics in wanted:
-        batches = None
-        if statistics is Statistics.population:
-            batches = mini_batches(given, trained, loaded)
-        evaluated, folding = network, None
-        if statistics is Statistics.running:
-            evaluated.load_state_dict(loaded.running_statistics, strict=False)
-        elif batches != loaded.population_batches:
-            assert trained is not None and batches is not None
-            data = config.data
-            images = PopulationBatches(trained, sources.train, data, data.workers, batches)
-            evaluated = with_population(network, images, device)
-        print(f"\n{in_words(statistics, batches, trained)}")
-        if config.evaluate.fold:
-            folding = fold_checked(evaluated, sources.validation, device)
+    for way, output in zip(ways, outputs, strict=True):
+        unfolded = way.network(loaded, trained, config.data, sources, device)
+        print(f"\n{way.in_words(trained)}")
+        folding = fold_checked(unfolded, source, device) if config.fold else None
+        if folding is not None:
             _print_folding(folding)
-        count = len(sources.validation)
-        with closing(ProgressBar(sys.stderr)) as bar, computing(precision, device):
-            bar("images", 0, count)
-            result = evaluate_crops(
-                evaluated if folding is None else folding.network,
-                sources.validation,
-                setting=setting,
-                image_size=loaded.config.image_size,
-                batch=config.evaluate.batch,
-                workers=config.data.workers,
-                device=device,
-                backend=config.data.backend,
-                progress=functools.partial(_advance, bar, count),
-            )
-        _report(config, outputs[statistics], loaded, sources, setting, statistics, batches, result,
-                folding)  # fmt: skip
+        network = unfolded if folding is None else folding.network
+        result = config.evaluated(
+            network, source, size, device, config.data.workers, config.data.backend
+        )
+        _report(config, output, loaded, source, way, result, folding)
+    return 0
 
 
 def _report(
     config: EvaluateConfig,
     output: Path,
     loaded: LoadedNetwork,
-    sources: Sources,
-    setting: CropSetting,
-    statistics: Statistics | None,
-    batches: int | None,
-    result: MultiCropResult,
+    source: ImageSource,
+    way: Way,
+    result: SourceResult,
     folding: Folding | None,
 ) -> None:
     """Print what an evaluation came to and write its files."""
-    source = sources.validation
     meta: dict[str, Any] = {
-        "crops": setting.value,
+        "crops": config.crops,
         "image_size": loaded.config.image_size,
-        "statistics": None if statistics is None else statistics.value,
-        "precision": config.evaluate.precision.value,
+        "statistics": None if way.statistics is None else way.statistics.value,
+        "precision": config.machine.precision.value,
         "checkpoint": {"sha256": loaded.sha256, "recipe": loaded.recipe, "step": loaded.step},
         "preprocessing": preprocessing.describe(config.data.backend),
         "data": {
@@ -243,56 +230,54 @@ def _report(
             "fingerprint": source.fingerprint(),
         },
     }
-    if batches is not None:
-        meta["population_batches"] = batches
+    if way.batches is not None:
+        meta["population_batches"] = way.batches
     settings = {
         "folded": folding is not None and folding.accepted,
         "folding_difference": None if folding is None else folding.difference,
-        "batch": config.evaluate.batch,
+        "batch_size": config.batch_size,
     }
     made = saved.predictions(result, source, meta)
-    described = saved.summary(result, made, setting, settings)
-
-    for name, wrong in (("top-1", result.wrong), ("top-5", result.wrong_top5)):
-        low, high = wilson_interval(wrong / result.count, result.count)
-        print(
-            f"{name} error {wrong / result.count:7.2%}  (95 %: {low:.2%} to {high:.2%}; "
-            f"{wrong:,} of {result.count:,} images)"
-        )
+    described = saved.summary(result, made, crop_rule(config.crops), settings)
+    print(*result.counts.errors.lines(), sep="\n")
     print(
         f"{described['images_per_second']:.1f} images/s, "
         f"{described['crops_per_second']:.0f} crops/s"
     )
-    if described["confused"]:
-        pairs = described["confused"][:SHOWN_CONFUSED]
-        print(
-            "most confused: "
-            + ", ".join(f"{p['label']} as {p['predicted']} ({p['images']})" for p in pairs)
-        )
+    pairs = described["confused"][:SHOWN_CONFUSED]
+    if pairs:
+        named = (f"{pair['label']} as {pair['predicted']} ({pair['images']})" for pair in pairs)
+        print(f"most confused: {', '.join(named)}")
     unreadable = list(result.unreadable.items())
     if unreadable:
-        _say(f"warning: {len(unreadable)} images cannot be read; each counts as an error")
+        say(f"warning: {len(unreadable)} images cannot be read; each counts as an error")
         for index, reason in unreadable[:SHOWN_UNREADABLE]:
-            _say(f"  {source.name(index)}: {reason}")
+            say(f"  {source.name(index)}: {reason}")
         if len(unreadable) > SHOWN_UNREADABLE:
-            _say(f"  all are in {output.with_suffix('.json')}")
-    _make_folder(output)
+            say(f"  all are in {output.with_suffix('.json')}")
+    try:
+        output.parent.mkdir(exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{output.parent}: cannot be created ({error.strerror})") from error
     for path in saved.write_evaluation(output, result, made, described):
         print(path)
 
 
-def _output(config: EvaluateConfig, statistics: Statistics | None) -> Path:
+def _output(config: EvaluateConfig, way: Way) -> Path:
     """Where the predictions go; refused before the work if it cannot be written there."""
     given = output_file(config.output)
     if given is not None:
         return given
     assert config.run is not None
-    last = "-last" if config.checkpoint is None and config.which is Which.last else ""
+    parts = [config.crops]
+    if way.statistics is not None:
+        parts.append(way.statistics.value)
+    if config.checkpoint is None and config.which is Which.last:
+        parts.append("last")
+    if config.machine.precision is not Precision.fp32:
+        parts.append(config.machine.precision.value)
     folder = Path(config.run)
-    precision = config.evaluate.precision
-    format_ = "" if precision is Precision.fp32 else f"-{precision.value}"
-    kind = "" if statistics is None else f"-{statistics.value}"
-    path = folder / "evaluation" / f"{config.crops}{kind}{last}{format_}.npz"
+    path = folder / "evaluation" / f"{'-'.join(parts)}.npz"
     if path.is_dir():
         raise UserError(f"output: {path} is a folder; give the name of a file")
     if not os.access(path.parent if path.parent.is_dir() else folder, os.W_OK):
@@ -300,37 +285,21 @@ def _output(config: EvaluateConfig, statistics: Statistics | None) -> Path:
     return path
 
 
-def _make_folder(output: Path) -> None:
-    try:
-        output.parent.mkdir(exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{output.parent}: cannot be created ({error.strerror})") from error
+def _warnings(loaded: LoadedNetwork, data: DataConfig) -> list[str]:
+    now = preprocessing.describe(data.backend)
+    found = preprocessing.differences(loaded.preprocessing or now, now)
+    told = f"images are not read as in training, accuracy may differ: {'; '.join(found)}"
+    return [told] if found else []
 
 
-def _checkpoint(config: EvaluateConfig) -> Path:
-    if config.checkpoint is not None:
-        return Path(config.checkpoint)
-    assert config.run is not None
-    return checkpoint_file(config.run, config.which)
-
-
-def _warnings(loaded: LoadedNetwork, backend: Backend) -> list[str]:
-    if loaded.preprocessing is None:
-        return []
-    found = preprocessing.differences(loaded.preprocessing, preprocessing.describe(backend))
-    if not found:
-        return []
-    return [f"images are not read as in training, accuracy may differ: {'; '.join(found)}"]
-
-
-def _require_same_classes(file: Path, loaded: LoadedNetwork, sources: Sources) -> None:
-    classes, here = loaded.classes, sources.validation.classes
-    if loaded.network.num_classes != len(here):
+def _require_same_classes(file: Path, loaded: LoadedNetwork, here: Sequence[str]) -> None:
+    trained = loaded.network.num_classes
+    if trained != len(here):
         raise UserError(
-            f"checkpoint {file}: trained on {loaded.network.num_classes} classes, the data has "
-            f"{len(here)}; give the data set it was trained on"
+            f"checkpoint {file}: trained on {trained} classes, the data has {len(here)}; give the "
+            "data set it was trained on"
         )
-    for label, (name, found) in enumerate(zip(classes or here, here, strict=True)):
+    for label, (name, found) in enumerate(zip(loaded.classes or here, here, strict=True)):
         if name != found:
             raise UserError(
                 f"checkpoint {file}: class {label} is {name} in training and {found} in the data; "
@@ -348,14 +317,11 @@ def _print_folding(folding: Folding) -> None:
     if folding.accepted:
         print(line)
     else:
-        _say(f"warning: {line}; evaluated unfolded")
+        say(f"warning: {line}; evaluated unfolded")
 
 
-def _advance(bar: ProgressBar, count: int, done: int) -> None:
-    bar("images", done, count)
-
-
-def _say(line: str) -> None:
+def say(line: str) -> None:
+    """Tell the user something beside the results."""
     print(printable(line), file=sys.stderr, flush=True)
 
 

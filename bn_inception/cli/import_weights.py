@@ -31,10 +31,9 @@ def run(call: Call[ImportConfig]) -> int:
     config = call.config
     file = Path(config.file)
     output = Path("outputs") / file.stem if config.output is None else Path(config.output)
-    imported = import_weights(file)
-    network = imported.network
+    network = import_weights(file)
     classes = None if config.classes is None else class_names(config.classes, network.num_classes)
-    settings = checkpoint.plain(imported.config)
+    settings = checkpoint.plain(network.config)
     composed = compose(
         "train",
         [

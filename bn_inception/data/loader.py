@@ -21,7 +21,7 @@ from bn_inception.data.config import OnError
 from bn_inception.data.order import Draws, TrainingOrder
 from bn_inception.data.parallel import Failed, produced
 from bn_inception.data.pixels.backend import Backend, open_picture
-from bn_inception.data.pixels.crops import Picture, cut_single, cut_training
+from bn_inception.data.pixels.crops import Boxes, Picture, cut_crops, cut_training, single_crops
 from bn_inception.data.pixels.decode import UnreadableImage
 from bn_inception.data.pixels.photometric import AugmentationConfig, Photometric, draw_factors
 from bn_inception.data.source import ImageSource
@@ -50,10 +50,12 @@ class TrainingBatch(NamedTuple):
 class ValidationBatch(NamedTuple):
     """Consecutive held-out images; the last batch may be smaller."""
 
-    images: Tensor  # uint8 (N, 3, S, S), in channels_last memory; zeros where unreadable
+    # uint8 (U, 3, S, S), in channels_last memory: distinct crops; zeros for an unreadable image
+    images: Tensor
     labels: Tensor  # int64 (N,)
     readable: Tensor  # bool (N,); an unreadable image stays in the batch, to be counted as an error
     unreadable: list[tuple[str, str]]  # (name, reason) of each that is not readable
+    rows: Tensor  # int64 (N, K): of each image's crops the places among `images`
 
 
 def training_batches(
@@ -104,23 +106,26 @@ def validation_batches(
     on_error: OnError,
     backend: Backend = Backend.pillow,
     share: tuple[int, int] = (0, 1),
+    boxes: Boxes = single_crops,
 ) -> Generator[ValidationBatch, None, None]:
     """Every image of `source` exactly once, in its order, `batch` at a time, the tail included.
 
     Args:
-        image_size: S in pixels of the single centre crop.
+        image_size: S in pixels.
         workers: as in `training_batches`.
         on_error: `skip` leaves an unreadable image in the batch, marked.
         share: (rank, size) of the process: it reads its part of the images, see `shared_ranges`.
+        boxes: the crops of an image; by default the single centre crop.
 
     Raises:
         UserError: an image cannot be read and `on_error` is fail; a worker died; fewer images
             than processes.
     """
     ranges = iter(shared_ranges(len(source), batch, *share))
-    images = _ValidationImages(source, image_size, on_error, backend)
+    images = _ValidationImages(source, image_size, on_error, backend, boxes)
     # One more image than `batch` may be in a part's last one.
-    return produced(images, ranges, workers, shared_memory.batch_bytes(batch + 1, image_size))
+    most = (batch + 1) * len(boxes(image_size, image_size, image_size))
+    return produced(images, ranges, workers, shared_memory.batch_bytes(most, image_size))
 
 
 def _request(order: TrainingOrder, step: int, places: slice) -> TrainingRequest:
@@ -219,27 +224,35 @@ class _ValidationImages:
     image_size: int
     on_error: OnError
     backend: Backend
+    boxes: Boxes
 
     def __call__(self, request: range) -> ValidationBatch | Failed:
-        count = len(request)
-        pixels = np.zeros((count, self.image_size, self.image_size, 3), np.uint8)
-        images = pixels.transpose(0, 3, 1, 2)
-        readable = np.ones(count, np.bool_)
+        size = self.image_size
+        nothing = np.zeros((1, size, size, 3), np.uint8)
+        pixels: list[NDArray[np.uint8]] = []
+        rows = np.zeros((len(request), len(self.boxes(size, size, size))), np.int64)
+        readable = np.ones(len(request), np.bool_)
         unreadable: list[tuple[str, str]] = []
+        start = 0
         for place, index in enumerate(request):
             try:
                 picture = read_image(self.source, index, self.backend)
-                images[place] = cut_single(picture, self.image_size)
+                cut, places = cut_crops(picture, self.boxes, size)
             except UnreadableImage as error:
                 if self.on_error is OnError.fail:
                     return _failure(error)
                 readable[place] = False
                 unreadable.append((error.name, error.reason))
+                cut, places = nothing, [0]
+            pixels.append(cut)
+            rows[place] = start + np.array(places)
+            start += len(cut)
         return ValidationBatch(
-            torch.from_numpy(images),
+            torch.from_numpy(np.concatenate(pixels).transpose(0, 3, 1, 2)),
             torch.from_numpy(self.source.labels[request.start : request.stop].copy()),
             torch.from_numpy(readable),
             unreadable,
+            torch.from_numpy(rows),
         )
 
 

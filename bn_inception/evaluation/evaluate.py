@@ -1,15 +1,37 @@
-"""Top-1 and top-5 accuracy over every held-out image, counted exactly."""
+"""A network on held-out images: every image exactly once, counted exactly.
 
+Loader workers decode each image once and cut its distinct crops; mirrors are made on the device.
+The network sees at most `batch_size` crops at a time. A worker hands over as many images as fill
+about one batch, at least one: beside the network's own memory that is at most
+max(batch_size, 72) x 3 x S^2 bytes (11 MB at 224), times the loader's prefetching, whatever the
+size of the data set. What grows with it are the predictions, two bytes an image and class.
+"""
+
+import math
+import time
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from dataclasses import dataclass
+from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from bn_inception.data import ValidationBatch, to_input
-
-TOP = 5
+from bn_inception.data import (
+    Backend,
+    ImageSource,
+    OnError,
+    ValidationBatch,
+    to_input,
+    validation_batches,
+)
+from bn_inception.errors import UserError
+from bn_inception.evaluation.crops import SINGLE, CropRule
+from bn_inception.evaluation.errors import TOP, Errors
+from bn_inception.record.predictions import NEVER
 
 
 @dataclass(frozen=True)
@@ -17,18 +39,34 @@ class EvaluationResult:
     """Counts over `count` images; an unreadable image is in `count` and never correct.
 
     Attributes:
-        loss: mean cross-entropy over the readable images, NaN if there is none.
-        correct: images whose highest logit is their label.
-        correct_top5: images whose label is among the five highest logits.
+        loss: mean cross-entropy of the first crop over the readable images with a label, NaN if
+            there is none.
+        correct_by_crops: int64 (K, 2): images whose label is the likeliest class, and among the
+            five likeliest, when the first 1 to K crops are averaged. Of equal probabilities the
+            lower class number comes first.
         count: images, readable or not.
         unreadable: images that could not be read.
     """
 
     loss: float
-    correct: int
-    correct_top5: int
+    correct_by_crops: NDArray[np.int64]
     count: int
     unreadable: int
+
+    @property
+    def correct(self) -> int:
+        """Images whose likeliest class is their label, all crops averaged."""
+        return int(self.correct_by_crops[-1, 0])
+
+    @property
+    def correct_top5(self) -> int:
+        """Images whose label is among the five likeliest classes."""
+        return int(self.correct_by_crops[-1, 1])
+
+    @property
+    def errors(self) -> Errors:
+        """The images that are not correct."""
+        return Errors(self.count - self.correct, self.count - self.correct_top5, self.count)
 
     @property
     def top1(self) -> float:
@@ -41,57 +79,206 @@ class EvaluationResult:
         return self.correct_top5 / self.count
 
 
+class Judged(NamedTuple):
+    """What a batch of n images came to, on the device.
+
+    Attributes:
+        logits: (U, C) of the distinct crops, the mirrored ones last.
+        mean: float64 (n, C), the softmax averaged over the crops (GN section 7).
+        ranks: int64 (n, K), classes likelier than the label over the first 1 to K crops: 0 is
+            correct, below 5 is correct in the top-5 sense; `NEVER` for an unreadable image, for one
+            without a label, and where an output is not a number.
+    """
+
+    logits: Tensor
+    mean: Tensor
+    ranks: Tensor
+
+
 def evaluate(
     network: nn.Module,
     batches: Iterable[ValidationBatch],
     device: torch.device,
     stopped: Callable[[], bool] = lambda: False,
     total: Callable[[Tensor], Tensor] = lambda values: values,
+    *,
+    rule: CropRule = SINGLE,
+    batch_size: int | None = None,
+    each: Callable[[ValidationBatch, Judged], None] = lambda batch, judged: None,
 ) -> EvaluationResult | None:
-    """Evaluate `network` on `batches` with its running statistics; single crop.
+    """Evaluate `network` on `batches` with its running statistics.
+
+    Softmax and mean are computed in float64.
 
     Args:
         network: put into evaluation mode, and back into the mode it was in.
-        batches: uint8 images (N, 3, S, S); the last may be smaller.
+        batches: of `validation_batches` with the rule's boxes; the last may be smaller.
         device: where the network lies.
         stopped: polled after every batch.
         total: sums a tensor over the processes that share the images, each with batches of its own;
             counts are summed, never percentages averaged.
+        rule: the crops.
+        batch_size: crops that the network sees at a time; None is all of a batch.
+        each: told every batch, and what became of it.
 
     Returns:
         Exact counts, or None if `stopped` said so: half an evaluation counts for nothing.
     """
     was_training = network.training
     network.eval()
-    counts = torch.zeros(2, dtype=torch.int64, device=device)
+    correct = torch.zeros(rule.crops, 2, dtype=torch.int64, device=device)
     loss = torch.zeros((), dtype=torch.float64, device=device)
-    count = unreadable = 0
+    count = unreadable = unlabelled = 0
     try:
         with torch.inference_mode():
             for batch in batches:
-                images = to_input(batch.images.to(device)).contiguous(
-                    memory_format=torch.channels_last
-                )
-                labels, readable = batch.labels.to(device), batch.readable.to(device)
-                logits = network(images)
-                losses = F.cross_entropy(logits, labels, reduction="none")
-                loss += losses[readable].double().sum()
-                top = logits.topk(min(TOP, logits.shape[1]), dim=1).indices
-                hits = (top == labels[:, None]) & readable[:, None]
-                counts += torch.stack([hits[:, 0].sum(), hits.sum()])
+                logits = _logits(network, batch.images.to(device), rule.mirrored, batch_size)
+                rows, labels = batch.rows.to(device), batch.labels.to(device)
+                known = batch.readable.to(device) & (labels >= 0)
+                losses = F.cross_entropy(logits[rows[:, 0]], labels.clamp(min=0), reduction="none")
+                loss += losses[known].double().sum()
+                if rule.mirrored:
+                    rows = torch.stack([rows, rows + len(batch.images)], 2).flatten(1)
+                sums = logits.double().softmax(1)[rows].cumsum(1)  # (n, K, C)
+                ranks = torch.where(known[:, None], _ranks(sums, labels), NEVER)
+                correct += torch.stack([(ranks == 0).sum(0), (ranks < TOP).sum(0)], 1)
                 count += len(labels)
                 unreadable += int((~batch.readable).sum())
+                unlabelled += int((batch.readable & (batch.labels < 0)).sum())
+                each(batch, Judged(logits, sums[:, -1] / rows.shape[1], ranks))
                 if stopped():
                     return None
     finally:
         network.train(was_training)
-    images_seen = torch.tensor([count, unreadable], device=device)
-    correct, correct_top5, count, unreadable = total(torch.cat([counts, images_seen])).tolist()
-    readable_count = count - unreadable
+    counts = torch.tensor([count, unreadable, unlabelled], device=device)
+    *places, count, unreadable, unlabelled = total(torch.cat([correct.flatten(), counts])).tolist()
+    judged = count - unreadable - unlabelled
     return EvaluationResult(
-        loss=total(loss).item() / readable_count if readable_count else float("nan"),
-        correct=correct,
-        correct_top5=correct_top5,
+        loss=total(loss).item() / judged if judged else math.nan,
+        correct_by_crops=np.array(places, np.int64).reshape(-1, 2),
         count=count,
         unreadable=unreadable,
     )
+
+
+def _logits(network: nn.Module, crops: Tensor, mirrored: bool, batch_size: int | None) -> Tensor:
+    """Logits of uint8 crops (U, 3, S, S), and then of their mirrors if `mirrored`."""
+    views = [crops, crops.flip(3)] if mirrored else [crops]
+    return torch.cat(
+        [
+            network(to_input(part).contiguous(memory_format=torch.channels_last))
+            for view in views
+            for part in torch.split(view, batch_size or len(view))
+        ]
+    )
+
+
+def _ranks(scores: Tensor, labels: Tensor) -> Tensor:
+    """Place of the label among the classes, (n, K) from (n, K, C) and (n,)."""
+    at = labels.clamp(min=0)[:, None, None].expand(-1, scores.shape[1], 1)
+    own = scores.gather(2, at)
+    lower = torch.arange(scores.shape[2], device=scores.device) < at
+    places = (scores > own).sum(2) + ((scores == own) & lower).sum(2)
+    return torch.where(own[:, :, 0].isnan(), NEVER, places)
+
+
+@dataclass(frozen=True)
+class SourceResult:
+    """What came of a source of N images of C classes.
+
+    Attributes:
+        counts: see there.
+        probabilities: float16 (N, C), the mean softmax; zeros for an unreadable image.
+        ranks: int64 (N,), of `Judged`, over all crops.
+        predicted: int64 (N,), the likeliest class, -1 for an unreadable image.
+        unreadable: index -> reason of each image that could not be read.
+        crops: crops computed, mirrors included; repetitions are not.
+        seconds: from the start of reading to the last image.
+    """
+
+    counts: EvaluationResult
+    probabilities: NDArray[np.float16]
+    ranks: NDArray[np.int64]
+    predicted: NDArray[np.int64]
+    unreadable: dict[int, str]
+    crops: int
+    seconds: float
+
+
+def evaluate_source(
+    network: nn.Module,
+    source: ImageSource,
+    rule: CropRule,
+    *,
+    image_size: int,
+    batch_size: int,
+    workers: int | None,
+    device: torch.device,
+    backend: Backend = Backend.pillow,
+    progress: Callable[[int], None] = lambda images: None,
+) -> SourceResult:
+    """Evaluate `network` on every image of `source`, and keep what became of each.
+
+    The result does not depend on `workers`, and on `batch_size` only as far as the network's own
+    rounding does.
+
+    Args:
+        network: on `device`, channels_last; put into evaluation mode, and back.
+        source: held-out images; a label of -1 is an unknown one.
+        rule: the crops.
+        image_size: S in pixels.
+        batch_size: crops that the network sees at a time, at least 1.
+        workers: processes that read and cut; 0 does it in this one, None chooses by the cores.
+        device: where the network lies.
+        backend: who decodes and resizes.
+        progress: told the number of images done after every batch.
+
+    Raises:
+        UserError: no image could be read, or the network's outputs are not finite.
+    """
+    probabilities = np.zeros((len(source), len(source.classes)), np.float16)
+    ranks = np.full(len(source), NEVER, np.int64)
+    predicted = np.full(len(source), -1, np.int64)
+    unreadable: dict[int, str] = {}
+    done = crops = 0
+
+    def keep(batch: ValidationBatch, judged: Judged) -> None:
+        nonlocal done, crops
+        if not bool(judged.logits.isfinite().all()):
+            raise UserError(
+                "the network's outputs are not finite: the checkpoint is of a diverged run; "
+                "choose an earlier one"
+            )
+        readable = batch.readable.numpy()
+        at = done + np.flatnonzero(readable)
+        reasons = (reason for _, reason in batch.unreadable)
+        unreadable.update(zip((done + np.flatnonzero(~readable)).tolist(), reasons, strict=True))
+        mean = judged.mean.cpu()[batch.readable]
+        # float64 to float16 is torch's: NumPy's takes 10 times as long on small numbers.
+        probabilities[at] = mean.half().numpy()
+        # NumPy's argmax takes the first of equal ones, as the ranks do; torch's takes any.
+        predicted[at] = mean.numpy().argmax(1)
+        ranks[at] = judged.ranks[:, -1].cpu().numpy()[readable]
+        done, crops = done + len(readable), crops + len(judged.logits)
+        progress(done)
+
+    start = time.perf_counter()
+    batches = validation_batches(
+        source,
+        image_size=image_size,
+        batch=max(1, batch_size // rule.crops),
+        workers=workers,
+        on_error=OnError.skip,
+        backend=backend,
+        boxes=rule.boxes,
+    )
+    with closing(batches):
+        counts = evaluate(network, batches, device, rule=rule, batch_size=batch_size, each=keep)
+    assert counts is not None
+    if len(unreadable) == len(source):
+        raise UserError(
+            f"none of {len(source):,} images can be read, the first is {source.name(0)}: "
+            f"{unreadable[0]}; check the disk or the data set"
+        )
+    seconds = time.perf_counter() - start
+    return SourceResult(counts, probabilities, ranks, predicted, unreadable, crops, seconds)

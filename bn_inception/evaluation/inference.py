@@ -1,15 +1,13 @@
 """From a trained network to the one that is evaluated: its statistics, and its BN folded."""
 
+from contextlib import closing
 from dataclasses import dataclass
 from enum import Enum
 
-import numpy as np
 import torch
 from torch import nn
 
-from bn_inception.data import Backend, ImageSource, UnreadableImage, to_input
-from bn_inception.data.loader import read_image
-from bn_inception.data.pixels.crops import cut_single
+from bn_inception.data import ImageSource, OnError, to_input, validation_batches
 from bn_inception.network import Inception, Normalization
 from bn_inception.network.folding import fold, largest_difference
 
@@ -59,19 +57,19 @@ def fold_checked(network: Inception, source: ImageSource, device: torch.device) 
     folded = fold(network)
     if network.config.normalization is Normalization.none:
         return Folding(folded, None, 0, True)
-    crops = []
-    for index in range(min(len(source), 2 * CHECKED_IMAGES)):
-        try:
-            picture = read_image(source, index, Backend.pillow)
-        except UnreadableImage:
-            continue
-        crops.append(cut_single(picture, network.config.image_size))
-        if len(crops) == CHECKED_IMAGES:
-            break
-    if not crops:
+    batches = validation_batches(
+        source,
+        image_size=network.config.image_size,
+        batch=2 * CHECKED_IMAGES,
+        workers=0,
+        on_error=OnError.skip,
+    )
+    with closing(batches):
+        batch = next(batches)
+    crops = batch.images[batch.readable][:CHECKED_IMAGES]
+    if not len(crops):
         return Folding(network, None, 0, False)
-    images = to_input(torch.from_numpy(np.stack(crops)).to(device))
-    images = images.contiguous(memory_format=torch.channels_last)
+    images = to_input(crops.to(device)).contiguous(memory_format=torch.channels_last)
     difference = largest_difference(network, folded, images)
     with torch.inference_mode():
         largest = float(network(images).abs().max())

@@ -5,9 +5,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import binomtest
 
 from bn_inception.errors import UserError
-from bn_inception.evaluation.ensemble import TOP, require_same_images
+from bn_inception.evaluation.errors import TOP
+from bn_inception.evaluation.members import require_same_images
 from bn_inception.record import Predictions
 
 RESAMPLES = 10_000
@@ -66,17 +68,9 @@ class Comparison:
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
-    """Two-sided p-value of McNemar's exact test (McNemar 1947; the binomial, not chi-square).
-
-    Twice the tail of a fair coin's binomial distribution, at most 1, summed in integers and rounded
-    once: 0 only where it is below the smallest float.
-    """
+    """Two-sided p-value of McNemar's exact test (McNemar 1947; the binomial, not chi-square)."""
     thrown = only_first + only_second
-    term = tail = 1
-    for heads in range(min(only_first, only_second)):
-        term = term * (thrown - heads) // (heads + 1)
-        tail += term
-    return min(1.0, 2 * tail / (1 << thrown))
+    return float(binomtest(only_first, thrown, 0.5).pvalue) if thrown else 1.0
 
 
 def bootstrap_interval(

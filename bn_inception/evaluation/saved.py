@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 
 from bn_inception.data import ImageSource
-from bn_inception.evaluation.crops import CropSetting
-from bn_inception.evaluation.multicrop import MultiCropResult
+from bn_inception.evaluation.crops import CropRule
+from bn_inception.evaluation.errors import TOP
+from bn_inception.evaluation.evaluate import SourceResult
+from bn_inception.files import write_json, write_text
 from bn_inception.record import Predictions, write_predictions
-from bn_inception.record.atomic import write_json, write_text
-from bn_inception.record.interval import wilson_interval
 
 CONFUSED_PAIRS = 20
 
 
-def predictions(result: MultiCropResult, source: ImageSource, meta: dict[str, Any]) -> Predictions:
+def predictions(result: SourceResult, source: ImageSource, meta: dict[str, Any]) -> Predictions:
     """The predictions of an evaluation.
 
     Args:
@@ -37,49 +37,42 @@ def predictions(result: MultiCropResult, source: ImageSource, meta: dict[str, An
 
 
 def summary(
-    result: MultiCropResult, made: Predictions, setting: CropSetting, settings: dict[str, Any]
+    result: SourceResult, made: Predictions, rule: CropRule, settings: dict[str, Any]
 ) -> dict[str, Any]:
     """The JSON object beside the predictions.
 
     Returns:
-        `crops`, `statistics`, `models` 1; exact counts `count`, `wrong`, `wrong_top5`; errors and
+        `models` 1; exact counts `count`, `wrong`, `wrong_top5`; errors and
         their 95 % Wilson intervals as fractions; `accuracy_by_crops`, rows (crops, top-1, top-5)
         of accuracies, and `crop_order`; `confused`, the most frequent (label, predicted, images);
         `unreadable`; `images_per_second` and `crops_per_second` (what was computed, repetitions
-        left out); then the other entries of the predictions' meta and `settings`.
+        left out); then the entries of the predictions' meta (`crops`, `statistics`, ...) and
+        `settings`.
     """
-    count = result.count
+    counts = result.counts
     classes = made.meta["classes"]
     meta = {key: value for key, value in made.meta.items() if key != "classes"}
     return {
-        "crops": setting.value,
-        "statistics": meta.get("statistics"),
         "models": 1,
-        "count": count,
-        "wrong": result.wrong,
-        "wrong_top5": result.wrong_top5,
-        "top1_error": result.wrong / count,
-        "top5_error": result.wrong_top5 / count,
-        "top1_interval": list(wilson_interval(result.wrong / count, count)),
-        "top5_interval": list(wilson_interval(result.wrong_top5 / count, count)),
-        "images_per_second": count / result.seconds,
+        **counts.errors.as_dict(),
+        "images_per_second": counts.count / result.seconds,
         "crops_per_second": result.crops / result.seconds,
-        "crop_order": setting.order,
+        "crop_order": rule.order,
         "accuracy_by_crops": [
-            [crops, correct / count, correct_top5 / count]
-            for crops, (correct, correct_top5) in enumerate(result.correct_by_crops.tolist(), 1)
+            [crops, correct / counts.count, correct_top5 / counts.count]
+            for crops, (correct, correct_top5) in enumerate(counts.correct_by_crops.tolist(), 1)
         ],
         "confused": [
             {"label": classes[label], "predicted": classes[predicted], "images": images}
             for label, predicted, images in confused_pairs(result, made, CONFUSED_PAIRS)
         ],
-        **{key: value for key, value in meta.items() if key not in ("crops", "statistics")},
+        **meta,
         **settings,
     }
 
 
 def confused_pairs(
-    result: MultiCropResult, made: Predictions, limit: int
+    result: SourceResult, made: Predictions, limit: int
 ) -> list[tuple[int, int, int]]:
     """The most frequent top-1 errors: (label, predicted class, images), most frequent first."""
     wrong = (result.ranks > 0) & (result.predicted >= 0) & (made.labels >= 0)
@@ -88,13 +81,13 @@ def confused_pairs(
     return [(label, predicted, images) for (label, predicted), images in counted[:limit]]
 
 
-def class_table(result: MultiCropResult, made: Predictions) -> str:
+def class_table(result: SourceResult, made: Predictions) -> str:
     """CSV, a line a class in label order: images, errors in images and as fractions."""
     classes = made.meta["classes"]
     known = made.labels >= 0
     images, wrong, wrong_top5 = (
         np.bincount(made.labels[known & which], minlength=len(classes)).tolist()
-        for which in (known, result.ranks > 0, result.ranks >= 5)
+        for which in (known, result.ranks > 0, result.ranks >= TOP)
     )
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
@@ -106,7 +99,7 @@ def class_table(result: MultiCropResult, made: Predictions) -> str:
 
 
 def write_evaluation(
-    path: Path, result: MultiCropResult, made: Predictions, described: dict[str, Any]
+    path: Path, result: SourceResult, made: Predictions, described: dict[str, Any]
 ) -> list[Path]:
     """Write `NAME.npz`, and beside it `NAME.json` and `NAME.classes.csv`; each atomically.
 

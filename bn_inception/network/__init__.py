@@ -1,15 +1,7 @@
 """The networks of BN Figure 5 and section 4.2."""
 
 from bn_inception.network.cost import feature_values, multiply_adds, saved_bytes
-from bn_inception.network.inception import (
-    AUXILIARY_LOSS_WEIGHT,
-    FirstConvolution,
-    Inception,
-    Logits,
-    NetworkConfig,
-    Nonlinearity,
-    Normalization,
-)
+from bn_inception.network.inception import AUXILIARY_LOSS_WEIGHT, Inception, Logits
 from bn_inception.network.initialization import Initialization, initialize
 from bn_inception.network.normalization import (
     PerActivationBatchNorm,
@@ -18,6 +10,12 @@ from bn_inception.network.normalization import (
     set_statistics,
 )
 from bn_inception.network.precision import Precision, computing, set_precision
+from bn_inception.network.settings import (
+    FirstConvolution,
+    NetworkConfig,
+    Nonlinearity,
+    Normalization,
+)
 
 __all__ = [
     "AUXILIARY_LOSS_WEIGHT",

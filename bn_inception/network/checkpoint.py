@@ -14,13 +14,10 @@ are running ones where it is None. What training has as running statistics is in
 import hashlib
 import io
 import os
-import pickle
-import re
 import shutil
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -29,8 +26,12 @@ import torch
 from torch import Tensor
 
 from bn_inception.errors import UserError
-from bn_inception.network.inception import Inception, NetworkConfig
+from bn_inception.fields import Fields
+from bn_inception.files import first_line, replacing
+from bn_inception.network.inception import Inception
 from bn_inception.network.normalization import running_statistics
+from bn_inception.network.settings import NetworkConfig
+from bn_inception.network.tensors import named_tensors, outputs_of, read_pickle, require_tensors
 
 LAST, PREVIOUS, BEST = "last.pt", "previous.pt", "best.pt"
 FORMAT = 1
@@ -44,28 +45,23 @@ def save(state: dict[str, Any], folder: Path, name: str = LAST) -> None:
         UserError: the disk is full, the folder cannot be written, or what was written does not
             read back. The checkpoints that were there stay.
     """
-    target, temporary = folder / name, folder / f".{name}.tmp"
+    target = folder / name
     try:
         # By way of memory: of a full disk torch would say "unexpected pos", and no more.
         content = io.BytesIO()
         torch.save({"format": FORMAT, **state}, content)
-        with temporary.open("wb") as file:
+        with replacing(target) as file:
             file.write(content.getbuffer())
             file.flush()
-            os.fsync(file.fileno())
-        if (reason := damage(temporary)) is not None:
-            raise OSError(f"the file does not read back: {reason}")
-        if name == LAST and target.exists():
-            # A second link, then one rename: at every moment there is a whole last.pt.
-            link = folder / f".{PREVIOUS}.tmp"
-            link.unlink(missing_ok=True)
-            _link_or_copy(target, link)
-            link.replace(folder / PREVIOUS)
-        temporary.replace(target)
-        _sync_folder(folder)
+            if (reason := damage(Path(file.name))) is not None:
+                raise OSError(f"the file does not read back: {reason}")
+            if name == LAST and target.exists():
+                # A second link, then one rename: at every moment there is a whole last.pt.
+                link = folder / f".{PREVIOUS}.tmp"
+                link.unlink(missing_ok=True)
+                _link_or_copy(target, link)
+                link.replace(folder / PREVIOUS)
     except OSError as error:
-        with suppress(OSError):  # a folder that has turned read-only lets nothing be removed
-            temporary.unlink(missing_ok=True)
         raise UserError(
             f"checkpoint {target}: could not be written ({error}); the earlier checkpoints are "
             "kept: free some space or check permissions, then continue with run.resume=must"
@@ -93,7 +89,7 @@ def damage(path: Path) -> str | None:
             broken = archive.testzip()
     except (OSError, zipfile.BadZipFile, EOFError, ValueError, RuntimeError) as error:
         # RuntimeError: one flipped bit makes an entry look encrypted, or compressed unknowably.
-        return str(error) or type(error).__name__
+        return first_line(error)
     return None if broken is None else f"wrong checksum in {broken}"
 
 
@@ -107,26 +103,10 @@ def load(path: Path) -> dict[str, Any]:
         raise UserError(f"checkpoint {path}: there is no such file")
     if (reason := damage(path)) is not None:
         raise UserError(f"checkpoint {path}: damaged ({reason}); use another checkpoint")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # unpickling hostile bytes raises anything
-        raise UserError(f"checkpoint {path}: refused, {refusal(error)}") from error
+    state = read_pickle(path, f"checkpoint {path}", "use another checkpoint")
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise UserError(f"checkpoint {path}: not written by bn-inception (format {FORMAT})")
     return state
-
-
-def refusal(error: Exception) -> str:
-    """Why torch did not read a pickle, in words of our own: its own advise to read it unsafely."""
-    text = str(error)
-    if isinstance(error, pickle.UnpicklingError) or "weights_only" in text.lower():
-        named = re.search(r"GLOBAL ([\w.]+)", text)
-        what = f"it names {named[1]}, which is no tensor" if named else "it holds more than tensors"
-        return (
-            f"{what}: reading it could run any code; convert it to safetensors where you trust it"
-        )
-    first = text.strip().splitlines()[0] if text.strip() else type(error).__name__
-    return f"it does not load as plain tensors ({first})"
 
 
 def load_latest(
@@ -209,39 +189,29 @@ def load_network(path: str | Path) -> LoadedNetwork:
         UserError: as `load`; or settings, parameters or shapes that do not fit this network.
     """
     path = Path(path)
+    where, size = f"checkpoint {path}", path.stat().st_size if path.is_file() else 0
     state = load(path)
-    where = f"checkpoint {path}"
-    tensors = _tensors(state.get("network"), where)
+    said = Fields(state, where)
+    tensors = named_tensors(state.get("network"), where, _REMEDY)
     config = network_config(state.get("network_config"), where)
-    head = tensors.get("classifier.weight")
-    if head is None or head.dim() != 2:
-        raise UserError(
-            f"{where}: of another network (no classifier.weight); use a checkpoint of "
-            "bn-inception train"
-        )
-    outputs = int(head.shape[0])
-    _check_fits(expected_tensors(config, outputs), tensors, where)
-    if sum(tensor.nbytes for tensor in tensors.values()) > path.stat().st_size:
-        # A view can repeat one value as often as it likes.
-        raise UserError(f"{where}: its tensors have more values than the file; {_REMEDY}")
+    outputs = outputs_of(tensors, "classifier.weight", where, _REMEDY)
+    require_tensors(tensors, expected_tensors(config, outputs), where, _REMEDY, size)
     network = Inception(config, outputs)
     network.load_state_dict(tensors)
     own = {name: tensors[name] for name in running_statistics(network)}
-    running = _tensors(state.get("running_statistics", own), where)
-    _check_fits(own, running, where)
-    batches = state.get("population_batches")
+    running = named_tensors(state.get("running_statistics", own), where, _REMEDY)
+    require_tensors(running, own, where, _REMEDY, size)
     with path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    step = state.get("step", 0)
     return LoadedNetwork(
         network=network.to(memory_format=torch.channels_last).eval(),
         classes=_class_names(state.get("classes"), outputs, where),
-        recipe=str(state.get("recipe", "")),
-        step=step if isinstance(step, int) else 0,
+        recipe=said.optional_text("recipe") or "",
+        step=said.optional_count("step") or 0,
         config=config,
         sha256=sha256,
-        preprocessing=_texts(state.get("preprocessing")),
-        population_batches=batches if isinstance(batches, int) else None,
+        preprocessing=said.optional_texts("preprocessing") or None,
+        population_batches=said.optional_count("population_batches"),
         running_statistics=running,
     )
 
@@ -265,8 +235,7 @@ def network_config(values: object, where: str) -> NetworkConfig:
     if not isinstance(values, Mapping):
         raise UserError(f"{where}: does not say which network it is of; use another checkpoint")
     hints = get_type_hints(NetworkConfig)
-    known = {field.name for field in fields(NetworkConfig)}
-    unknown = sorted(str(key) for key in values.keys() - known)
+    unknown = sorted(str(key) for key in values.keys() - hints.keys())
     if unknown:
         raise UserError(
             f"{where}: the network setting {unknown[0]} is unknown to this version; update "
@@ -303,48 +272,6 @@ def expected_tensors(config: NetworkConfig, outputs: int) -> dict[str, Tensor]:
         return Inception(config, outputs).state_dict()
 
 
-def _check_fits(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], where: str) -> None:
-    for keys, problem in (
-        (sorted(expected.keys() - found.keys()), "missing"),
-        (sorted(found.keys() - expected.keys()), "unknown"),
-    ):
-        if keys:
-            raise UserError(
-                f"{where}: of another network, {len(keys)} {problem}: {_first(keys)}; {_REMEDY}"
-            )
-    for key, tensor in expected.items():
-        given = found[key]
-        if not has_plain_values(given):
-            raise UserError(f"{where}: {key} is no plain tensor with values; {_REMEDY}")
-        if given.dtype.is_complex or given.is_floating_point() != tensor.is_floating_point():
-            raise UserError(
-                f"{where}: {key} is of type {given.dtype}, not {tensor.dtype}; {_REMEDY}"
-            )
-        if given.shape != tensor.shape:
-            raise UserError(
-                f"{where}: of another network, {key} has the shape {tuple(given.shape)}, not "
-                f"{tuple(tensor.shape)}; {_REMEDY}"
-            )
-
-
-def has_plain_values(tensor: Tensor) -> bool:
-    """Whether a tensor from a file is neither sparse nor quantized, and more than a shape."""
-    plain = tensor.layout is torch.strided and not tensor.is_quantized
-    return plain and tensor.device.type == "cpu"
-
-
-def _tensors(values: object, where: str) -> dict[str, Tensor]:
-    if not isinstance(values, dict) or not all(
-        isinstance(key, str) and isinstance(value, Tensor) for key, value in values.items()
-    ):
-        raise UserError(f"{where}: holds no network's parameters; use another checkpoint")
-    return values
-
-
-def _first(keys: Sequence[str]) -> str:
-    return ", ".join(keys[:3]) + (", ..." if len(keys) > 3 else "")
-
-
 def _class_names(names: object, outputs: int, where: str) -> tuple[str, ...] | None:
     if names is None:
         return None
@@ -356,12 +283,6 @@ def _class_names(names: object, outputs: int, where: str) -> tuple[str, ...] | N
     return tuple(map(str, names))
 
 
-def _texts(values: object) -> dict[str, str] | None:
-    if not isinstance(values, dict):
-        return None
-    return {str(key): str(value) for key, value in values.items()}
-
-
 def weights_hash(weights: Mapping[str, Tensor]) -> str:
     """Hash every tensor's name and bytes: equal exactly where all weights are, bit for bit."""
     digest = hashlib.sha256()
@@ -369,11 +290,3 @@ def weights_hash(weights: Mapping[str, Tensor]) -> str:
         digest.update(name.encode())
         digest.update(weights[name].detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

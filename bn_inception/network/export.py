@@ -16,7 +16,6 @@ Writing is the caller's: this module makes the files' contents.
 
 import importlib.util
 import io
-import json
 import logging
 import warnings
 from collections.abc import Iterator
@@ -26,9 +25,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from bn_inception.errors import UserError
+from bn_inception.fields import read_object
 from bn_inception.network.checkpoint import (
     LoadedNetwork,
     expected_tensors,
@@ -36,6 +35,7 @@ from bn_inception.network.checkpoint import (
     plain,
 )
 from bn_inception.network.inception import Inception
+from bn_inception.network.tensors import read_safetensors, require_tensors
 
 CONFIG, WEIGHTS, ONNX = "config.json", "model.safetensors", "model.onnx"
 FORMAT = 1
@@ -117,36 +117,21 @@ def load_exported(folder: str | Path) -> Inception:
     Raises:
         UserError: a file is missing, damaged, or does not fit the other one.
     """
-    import safetensors
-    import safetensors.torch
-
     folder = Path(folder)
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
             raise UserError(f"{folder}: has no {name}; {_REMEDY}")
-    where = str(folder / CONFIG)
-    try:
-        described = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{where}: not valid JSON ({error}); {_REMEDY}") from error
-    if not isinstance(described, dict) or described.get("format") != FORMAT:
+    where, weights = str(folder / CONFIG), folder / WEIGHTS
+    described = read_object(folder / CONFIG, _REMEDY)
+    if described.values.get("format") != FORMAT:
         raise UserError(f"{where}: not written by bn-inception export (format {FORMAT}); {_REMEDY}")
-    config = network_config(described.get("network"), where)
-    num_classes = described.get("num_classes")
-    if type(num_classes) is not int or not 2 <= num_classes <= MAX_CLASSES:
-        raise UserError(f"{where}: 'num_classes' is {num_classes!r}, no number; {_REMEDY}")
-    try:
-        tensors: dict[str, Tensor] = safetensors.torch.load_file(folder / WEIGHTS)
-    except (OSError, safetensors.SafetensorError) as error:
-        raise UserError(f"{folder / WEIGHTS}: cannot be read ({error}); {_REMEDY}") from error
+    config = network_config(described.values.get("network"), where)
+    num_classes = described.count("num_classes")
+    if not 2 <= num_classes <= MAX_CLASSES:
+        raise UserError(f"{where}: 'num_classes' is {num_classes}, out of range; {_REMEDY}")
+    tensors = read_safetensors(weights, _REMEDY)
     expected = expected_tensors(config, num_classes)
-    for name in sorted(expected.keys() | tensors.keys()):
-        shapes = [tuple(t[name].shape) if name in t else None for t in (expected, tensors)]
-        if shapes[0] != shapes[1]:
-            raise UserError(
-                f"{folder / WEIGHTS}: {name} has the shape {shapes[1]}, {CONFIG} asks for "
-                f"{shapes[0]}; {_REMEDY}"
-            )
+    require_tensors(tensors, expected, str(weights), _REMEDY, weights.stat().st_size)
     network = Inception(config, num_classes)
     network.load_state_dict(tensors)
     return network.eval()
@@ -173,7 +158,7 @@ def export_onnx(network: Inception) -> OnnxExport:
     size = bare.config.image_size
     example = torch.zeros(2, 3, size, size)
     # The exporter prints its progress and warns of its own internals.
-    with warnings.catch_warnings(), redirect_stdout(io.StringIO()), _quiet("onnxscript", "torch"):
+    with warnings.catch_warnings(), redirect_stdout(io.StringIO()), _only_errors_logged():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
             bare,
@@ -216,14 +201,9 @@ def _parity(network: Inception, content: bytes) -> tuple[float, float]:
 
 
 @contextmanager
-def _quiet(*names: str) -> Iterator[None]:
-    """Only errors from some loggers."""
-    loggers = [logging.getLogger(name) for name in names]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
+def _only_errors_logged() -> Iterator[None]:
+    logging.disable(logging.WARNING)
     try:
         yield
     finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+        logging.disable(logging.NOTSET)

@@ -6,9 +6,8 @@ arXiv 1409.4842).
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from enum import Enum
-from typing import NamedTuple
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -16,13 +15,20 @@ from torch import Tensor, nn
 
 from bn_inception.errors import UserError
 from bn_inception.network import geometry
-from bn_inception.network.initialization import Initialization, Role
+from bn_inception.network.initialization import Role
 from bn_inception.network.normalization import (
     PerActivationBatchNorm,
     batch_norm_1d,
     batch_norm_2d,
 )
 from bn_inception.network.precision import in_float32
+from bn_inception.network.response import LocalResponseNormalization
+from bn_inception.network.settings import (
+    FirstConvolution,
+    NetworkConfig,
+    Nonlinearity,
+    Normalization,
+)
 from bn_inception.paper import figure5
 from bn_inception.paper.figure5 import InceptionModule, Pool
 
@@ -30,99 +36,8 @@ AUXILIARY_LOSS_WEIGHT = 0.3
 """Weight of the auxiliary head's loss in the total loss (GN section 5)."""
 CAFFE_MEAN = (128.0, 117.0, 104.0)
 """Mean colour (RGB, 0 to 255) that the published Caffe network subtracts before it pads."""
-MAX_IMAGE_SIZE = 4096
-"""Pixels a side: a checkpoint that asks for more would fill the memory, one image at a time."""
 AUXILIARY_ROW = "4d"
 """Row that the auxiliary head reads: so the count meets the paper's 13.6 million parameters."""
-
-
-class Normalization(Enum):
-    """What stands before every nonlinearity: nothing, or batch normalization (BN section 3.2)."""
-
-    none = "none"
-    batch = "batch"
-
-
-class Nonlinearity(Enum):
-    """The nonlinearity of every hidden layer (BN section 4.2.2 trains both)."""
-
-    relu = "relu"
-    sigmoid = "sigmoid"
-
-
-class FirstConvolution(Enum):
-    """7x7/2 on the image: depthwise 3 -> 24 and pointwise (BN section 4.2), or a full one."""
-
-    separable = "separable"
-    full = "full"
-
-
-@dataclass
-class NetworkConfig:
-    """The network's settings. The defaults are BN-x5's and BN-x30's network at the paper's size."""
-
-    normalization: Normalization = Normalization.batch
-    per_activation: list[str] = field(default_factory=list)
-    """Modules (3a to 5b) whose BN is per activation instead of per channel (BN section 4.2.3)."""
-    nonlinearity: Nonlinearity = Nonlinearity.relu
-    dropout: float = 0.0
-    """Probability of dropping each input of the main classifier."""
-    local_response_normalization: bool = False
-    """After pool1 and before pool2, as in GN; BN section 4.2.1 removes it to accelerate."""
-    pool_projection: int = 96
-    """Of 4c and 4d: 96 or 128, see `figure5.modules`."""
-    first_convolution: FirstConvolution = FirstConvolution.separable
-    auxiliary_head: bool = True
-    """The auxiliary classifier on 4d, in training alone."""
-    convolution_bias: bool = False
-    """Biases under BN, which cancels them. A network without BN always has biases."""
-    width: float = 1.0
-    """Multiplies every hidden width, see `scaled`."""
-    image_size: int = 224
-    """Side of the training images in pixels; small ones change the stem, see `geometry`."""
-    initialization: Initialization = Initialization.he
-    """He et al. 2015, of the paper's own month; docs/fidelity.md compares the others."""
-    initial_weight_gain: float = 1.0
-    """Multiplies the initial convolution weights (BN section 4.2.3, the ensemble)."""
-    caffe_padding: bool = False
-    """Of imported weights: Caffe's mean colour beyond the image, and zeros in 3x3 averages."""
-
-    def __post_init__(self) -> None:
-        if not 0.0 <= self.dropout < 1.0:
-            raise UserError(
-                f"dropout is {self.dropout}: allowed are 0 to below 1; choose a probability"
-            )
-        if not (math.isfinite(self.width) and 0.0 < self.width <= 16.0):
-            raise UserError(
-                f"width is {self.width}: allowed are factors above 0, up to 16; 1 is the paper's"
-            )
-        if not (math.isfinite(self.initial_weight_gain) and self.initial_weight_gain > 0.0):
-            raise UserError(
-                f"initial_weight_gain is {self.initial_weight_gain}: allowed are finite factors "
-                "above 0; 1 leaves the weights alone"
-            )
-        if self.image_size > MAX_IMAGE_SIZE:
-            raise UserError(
-                f"image_size is {self.image_size}: allowed are up to {MAX_IMAGE_SIZE} pixels"
-            )
-        figure5.modules(self.pool_projection)
-        geometry.stem_strides(self.image_size)
-        for name in self.per_activation:
-            if name not in figure5.MODULE_NAMES:
-                raise UserError(
-                    f"per_activation names the module {name!r}: allowed are "
-                    f"{', '.join(figure5.MODULE_NAMES)}; name some of them"
-                )
-        if self.per_activation and self.normalization is Normalization.none:
-            raise UserError(
-                f"per_activation is {self.per_activation} with normalization none: allowed is [] "
-                "there; set normalization to batch or per_activation to []"
-            )
-
-    @property
-    def has_convolution_bias(self) -> bool:
-        """Whether the hidden layers have biases: always without BN."""
-        return self.convolution_bias or self.normalization is Normalization.none
 
 
 class Logits(NamedTuple):
@@ -454,40 +369,6 @@ class Inception(nn.Module):
         yield self.classifier, Role.classifier
 
 
-LRN_ALPHA = 1e-4 * 127.5**2
-"""Caffe's 1e-4 for grey levels of 0 to 255, for images in [-1, 1]."""
-
-
-class LocalResponseNormalization(nn.Module):
-    """Divides by (k + alpha/5 * the sum of squares over 5 neighbouring channels) ** beta (GN).
-
-    The constants k 1, alpha 1e-4 and beta 0.75 are those of Caffe's GoogLeNet, whose images are
-    grey levels of 0 to 255. Here images lie in [-1, 1], 127.5 times smaller, so alpha is 127.5
-    squared times larger: with c = 127.5, this layer is x -> LRN(c x) / c. Without that factor the
-    divisor stays within 0.2 % of 1, and removing the layer (BN section 4.2.1) removes nothing.
-
-    Equal to torch's local_response_norm at a third of its time on a CPU: there, its 3-d pooling of
-    the squares took more than a quarter of a whole training step. Here a 1x1 convolution sums them.
-    """
-
-    neighbours: Tensor
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        channel = torch.arange(channels)
-        near = (channel[:, None] - channel[None, :]).abs() <= 2
-        self.register_buffer("neighbours", near.float()[:, :, None, None], persistent=False)
-
-    def forward(self, maps: Tensor) -> Tensor:
-        """(N, C, H, W) to the same shape."""
-        squares = F.conv2d(maps.square(), self.neighbours)
-        # Under autocast the sums are bfloat16, which has 3 digits.
-        squares = squares.to(torch.promote_types(squares.dtype, torch.float32))
-        inverse_root = torch.rsqrt(1.0 + LRN_ALPHA / 5 * squares)
-        # To the power of -0.5 - 0.25.
-        return (maps * inverse_root * inverse_root.sqrt()).to(maps.dtype)
-
-
 def _normalization(
     config: NetworkConfig, channels: int, per_activation_grid: int | None
 ) -> nn.Module | None:
@@ -507,17 +388,9 @@ def _nonlinearity(config: NetworkConfig) -> nn.Module:
 
 
 def _scaled_module(module: InceptionModule, width: float) -> InceptionModule:
-    def width_of(channels: int) -> int:
-        return scaled(channels, width) if channels else 0
-
-    return InceptionModule(
-        module.name,
-        module.stride,
-        width_of(module.one_by_one),
-        width_of(module.reduce_3x3),
-        width_of(module.conv_3x3),
-        width_of(module.double_reduce),
-        width_of(module.double_3x3),
-        module.pool,
-        width_of(module.projection),
-    )
+    widths = ("one_by_one", "reduce_3x3", "conv_3x3", "double_reduce", "double_3x3", "projection")
+    wide: dict[str, Any] = {
+        name: scaled(getattr(module, name), width) if getattr(module, name) else 0
+        for name in widths
+    }
+    return replace(module, **wide)

@@ -229,7 +229,7 @@ class RunFolder:
         self.close()
 
     def _prepare(self) -> None:
-        for file in self.path.iterdir():
+        for file in self.path.rglob(".*.tmp"):
             if is_left_over(file.name):
                 file.unlink(missing_ok=True)
         self.tensorboard.mkdir(exist_ok=True)

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from bn_inception.record.interval import LEVEL
 from bn_inception.report.curves import SHARES, Array, Curves, steps_to, target_of
 
+LEVEL = 0.95
+"""Of every interval."""
 PRIOR_DEGREES = 4
 """Degrees of freedom of the scatter that is assumed between seeds: it counts as five seeds' own."""
 SEED_LOG_STEPS = 0.12

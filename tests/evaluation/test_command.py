@@ -65,7 +65,7 @@ def test_single_crop_gives_the_accuracy_of_training(
 
 
 def test_144_crops_leave_predictions_a_curve_and_a_table(run: Path) -> None:
-    evaluate(run, "crops=144", "evaluate.batch=50")
+    evaluate(run, "crops=144", "batch_size=50")
     found = summary(run, "144-population")
     predictions = read_predictions(run / "evaluation" / "144-population.npz")
     assert predictions.meta["crops"] == found["crops"] == "144"
@@ -98,7 +98,7 @@ def test_144_crops_leave_predictions_a_curve_and_a_table(run: Path) -> None:
 
 
 def test_both_statistics_side_by_side(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    evaluate(run, "crops=10", "statistics=both", "evaluate.population_batches=9")
+    evaluate(run, "crops=10", "statistics=both", "population_batches=9")
     out = capsys.readouterr().out
     assert "statistics: running\n" in out
     assert "statistics: population (BN Algorithm 2, 9 mini-batches of 8)" in out
@@ -116,12 +116,12 @@ def test_both_statistics_side_by_side(run: Path, capsys: pytest.CaptureFixture[s
     carried = read_predictions(run / "carried.npz")
     assert carried.meta["population_batches"] == 3
     assert not np.array_equal(carried.probabilities, population.probabilities)
-    evaluate(run, "crops=10", "evaluate.population_batches=3", f"output={run}/same.npz")
+    evaluate(run, "crops=10", "population_batches=3", f"output={run}/same.npz")
     same = read_predictions(run / "same.npz").probabilities
     assert np.array_equal(carried.probabilities, same)
     # The checkpoint and the run are left as they were.
     again = population.probabilities.copy()
-    evaluate(run, "crops=10", "statistics=population", "evaluate.population_batches=9")
+    evaluate(run, "crops=10", "statistics=population", "population_batches=9")
     second = read_predictions(run / "evaluation" / "10-population.npz").probabilities
     assert np.array_equal(again, second)
 
@@ -148,7 +148,7 @@ def test_carried_statistics_are_what_the_mini_batches_give(run: Path) -> None:
 def test_without_folding_the_same(run: Path) -> None:
     evaluate(run)
     folded = read_predictions(run / "evaluation" / "single-population.npz").probabilities
-    evaluate(run, "evaluate.fold=false", f"output={run}/unfolded.npz")
+    evaluate(run, "fold=false", f"output={run}/unfolded.npz")
     unfolded = read_predictions(run / "unfolded.npz").probabilities
     assert np.allclose(folded, unfolded, atol=1e-3)
     assert json.loads((run / "unfolded.json").read_text())["folded"] is False
@@ -226,7 +226,7 @@ def refused(run: Path, *arguments: str) -> str:
         (("statistics=both", "output=a.npz"), "one file and statistics=both makes two"),
         (("output=a.txt",), "name of an .npz file"),
         (("output=absent/a.npz",), "absent is no folder"),
-        (("evaluate.batch=0",), "evaluate.batch: 0 is not 1 or more"),
+        (("batch_size=0",), "batch_size: 0 is not 1 or more"),
         (("data.first_classes=3",), "trained on 7 classes, the data has 3"),
         (("data.root=absent",), "absent does not exist"),
         (("checkpoint=absent.pt",), "there is no such file"),
@@ -300,7 +300,7 @@ def test_population_needs_a_training_run(
     with pytest.raises(UserError, match="statistics: population needs"):
         dispatch(
             ["evaluate", f"checkpoint={run}/checkpoints/best.pt", f"output={tmp_path}/a.npz",
-             "evaluate.population_batches=4", "data=folder", f"data.root={trained[1]}"]
+             "population_batches=4", "data=folder", f"data.root={trained[1]}"]
         )  # fmt: skip
 
 
@@ -315,7 +315,7 @@ def test_the_command_line_says_it_in_one_line_and_exits_2(
 
 def test_the_number_format_is_named_and_its_predictions_stand_beside_the_others(run: Path) -> None:
     evaluate(run)
-    evaluate(run, "evaluate.precision=bf16")
+    evaluate(run, "machine.precision=bf16")
     exact, rounded = (
         read_predictions(run / "evaluation" / f"single-population{name}.npz")
         for name in ("", "-bf16")
@@ -330,6 +330,6 @@ def test_the_number_format_is_named_and_its_predictions_stand_beside_the_others(
 def test_a_number_format_that_is_not_there_is_refused(
     run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(UserError, match=r"evaluate\.precision: tf32 .*fp32 or bf16"):
-        evaluate(run, "evaluate.precision=tf32", "machine.device=cpu")
+    with pytest.raises(UserError, match=r"machine\.precision: tf32 .*fp32 or bf16"):
+        evaluate(run, "machine.precision=tf32", "machine.device=cpu")
     assert not (run / "evaluation").exists()

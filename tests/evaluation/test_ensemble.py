@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from bn_inception import UserError
 from bn_inception.cli.main import dispatch, main
 from bn_inception.evaluation import ensemble as module
-from bn_inception.evaluation.ensemble import ensemble, prediction_file
+from bn_inception.evaluation.ensemble import ensemble
+from bn_inception.evaluation.members import prediction_file
 from bn_inception.record import Predictions, read_predictions, write_predictions
 from bn_inception.record.predictions import ranks
 

@@ -28,8 +28,9 @@ def test_mcnemars_exact_p_value(only_first: int, only_second: int, p: float) -> 
 def test_mcnemar_is_the_tail_of_a_fair_coin(only_first: int, only_second: int) -> None:
     thrown = only_first + only_second
     tail = sum(math.comb(thrown, k) for k in range(min(only_first, only_second) + 1))
-    assert mcnemar(only_first, only_second) == min(1.0, 2 * tail / 2**thrown)
-    assert mcnemar(only_first, only_second) == mcnemar(only_second, only_first)
+    expected = pytest.approx(min(1.0, 2 * tail / 2**thrown), rel=1e-9)
+    assert mcnemar(only_first, only_second) == expected
+    assert mcnemar(only_second, only_first) == expected
 
 
 def test_mcnemar_at_imagenets_size_agrees_with_the_normal_law() -> None:

@@ -140,7 +140,13 @@ def test_the_command(
     Path("synsets.txt").write_text("\n".join(DEVKIT))
     for seed in range(2):
         checkpoint(tmp_path / f"run{seed}", seed)
-    common = ["images=test", "devkit=synsets.txt", "workers=0", "machine.device=cpu", "crops=10"]
+    common = [
+        "images=test",
+        "devkit=synsets.txt",
+        "data.workers=0",
+        "machine.device=cpu",
+        "crops=10",
+    ]
     assert dispatch(["submission", "run=run0", *common, "batch_size=7", "output=one.txt"]) == 0
     assert dispatch(["submission", "run1", *common, "output=other.txt"]) == 0
     assert dispatch(["submission", "run0", "run1", *common, "output=both.txt"]) == 0

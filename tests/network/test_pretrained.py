@@ -134,7 +134,7 @@ def file(tmp_path: Path, weights: dict[str, Tensor]) -> Path:
 def test_the_imported_network_computes_what_the_published_one_does(
     file: Path, weights: dict[str, Tensor]
 ) -> None:
-    network = import_weights(file).network
+    network = import_weights(file)
     assert network.num_classes == 7 and not network.training
     images = pixels()
     with torch.no_grad():
@@ -145,7 +145,7 @@ def test_the_imported_network_computes_what_the_published_one_does(
 
 
 def test_the_size_is_that_of_the_published_network(file: Path) -> None:
-    network = import_weights(file).network
+    network = import_weights(file)
     parameters = sum(parameter.numel() for parameter in network.parameters())
     # 11,295,240 at 1000 classes; a class has 1024 weights and a bias.
     assert parameters == 11_295_240 - 993 * 1025
@@ -161,7 +161,7 @@ def test_pickles_of_tensors_are_read_alike(tmp_path: Path, weights: dict[str, Te
         ("wrapped.pth", {"state_dict": weights, "epoch": 3}),
     ):
         torch.save(state, tmp_path / name)
-        imported = import_weights(tmp_path / name).network.state_dict()
+        imported = import_weights(tmp_path / name).state_dict()
         assert torch.equal(imported["classifier.weight"], weights["last_linear.weight"]), name
 
 
@@ -190,9 +190,9 @@ def test_what_needs_arbitrary_unpickling_is_refused(
         ({"last_linear.weight": None}, "no last_linear.weight"),
         (
             {"inception_4c_3x3.bias": None, "conv2_3x3_bn.weight": None},
-            "2 keys missing: conv2_3x3_bn.weight, inception_4c_3x3.bias",
+            "2 missing: conv2_3x3_bn.weight, inception_4c_3x3.bias",
         ),
-        ({"inception_6a_1x1.weight": torch.zeros(1)}, "1 keys unknown: inception_6a_1x1.weight"),
+        ({"inception_6a_1x1.weight": torch.zeros(1)}, "1 unknown: inception_6a_1x1.weight"),
         ({"conv2_3x3.bias": torch.zeros(64)}, "conv2_3x3.bias has the shape (64,), not (192,)"),
         ({"conv2_3x3.bias": torch.full((192,), torch.inf)}, "conv2_3x3.bias holds values"),
         ({"conv2_3x3_bn.running_var": torch.full((192,), -1.0)}, "negative variances"),
@@ -215,9 +215,9 @@ def test_files_that_hold_no_weights_are_refused(tmp_path: Path) -> None:
     torch.save({"epoch": 3}, tmp_path / "numbers.pth")
     for name, words in (
         ("text.pth", "text.pth: refused"),
-        ("cut.safetensors", "not readable as safetensors"),
-        ("list.pth", "no state_dict"),
-        ("numbers.pth", "no state_dict"),
+        ("cut.safetensors", "cannot be read as safetensors"),
+        ("list.pth", "no network's parameters"),
+        ("numbers.pth", "no network's parameters"),
         ("missing.pth", "no such file"),
     ):
         with pytest.raises(UserError) as caught:
@@ -245,8 +245,11 @@ def test_the_command_makes_a_run_folder_that_evaluate_takes(
     assert loaded.classes == ("n0000", "n0001", "n0002")
     data = ["data=folder", f"data.root={images}", "data.workers=0", "machine.device=cpu"]
     assert dispatch(["evaluate", f"run={folder}", *data]) == 0
-    assert "15 images" in capsys.readouterr().out
-    assert list((folder / "evaluation").glob("*.npz"))
+    out = capsys.readouterr().out
+    assert "15 images" in out and "statistics: running" in out
+    assert (folder / "evaluation" / "single-running.npz").is_file()
+    with pytest.raises(UserError, match="population needs the order"):
+        dispatch(["evaluate", f"run={folder}", *data, "statistics=population"])
 
     names = tmp_path / "names.txt"
     names.write_text("n1 one\nn2 two\n")

@@ -122,8 +122,7 @@ def test_what_a_run_leaves(undisturbed: Runs) -> None:
 
 
 def test_the_accuracy_recorded_is_that_of_the_file_saved(undisturbed: Runs) -> None:
-    from bn_inception.network import Inception, NetworkConfig
-    from bn_inception.network.inception import Normalization
+    from bn_inception.network import Inception, NetworkConfig, Normalization
 
     state = checkpoint.load(undisturbed.root / "whole" / "checkpoints" / "best.pt")
     config = NetworkConfig(

@@ -1,6 +1,7 @@
 """Which part of an image the network sees: boxes are pure geometry, cutting is one resize."""
 
 import math
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -27,6 +28,8 @@ FILTERS = (
 EVALUATION_SIDE, EVALUATION_CROP = 256, 224
 
 Box = tuple[float, float, float, float]
+Boxes = Callable[[int, int, int], Sequence[Box]]
+"""From an image's width and height and a crop's S, all in pixels, to the boxes of its crops."""
 
 
 class Picture(Protocol):
@@ -100,6 +103,11 @@ def single_crop(width: int, height: int, image_size: int) -> Box:
     return left, top, left + side, top + side
 
 
+def single_crops(width: int, height: int, image_size: int) -> list[Box]:
+    """`single_crop` alone, in a list."""
+    return [single_crop(width, height, image_size)]
+
+
 def cut_training(picture: Picture, size: int, generator: Uniform) -> NDArray[np.uint8]:
     """Draw crop, filter (one of four, equally likely) and mirror (one in two), and cut.
 
@@ -133,6 +141,23 @@ def cut_single(picture: Picture, size: int) -> NDArray[np.uint8]:
     """
     box = single_crop(picture.width, picture.height, size)
     return picture.resized(box, size, Image.Resampling.BILINEAR).transpose(2, 0, 1)
+
+
+def cut_crops(picture: Picture, boxes: Boxes, size: int) -> tuple[NDArray[np.uint8], list[int]]:
+    """Evaluation's crops, bilinear, antialiased; a box that comes again is cut once.
+
+    Returns:
+        uint8 (U, S, S, 3), the distinct crops, and of each box the place of its crop among them.
+
+    Raises:
+        UnreadableImage: the part that a crop needs cannot be decoded.
+    """
+    wanted = boxes(picture.width, picture.height, size)
+    places = {box: place for place, box in enumerate(dict.fromkeys(wanted))}
+    if len(places) > 1:
+        picture.load()  # or it would be decoded for each
+    pixels = [picture.resized(box, size, Image.Resampling.BILINEAR) for box in places]
+    return np.stack(pixels), [places[box] for box in wanted]
 
 
 def _mirrored(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -1,0 +1,63 @@
+"""How many images a network got wrong, and how surely that is known."""
+
+from dataclasses import dataclass
+from typing import Any
+
+TOP = 5
+"""Classes among which the label may be for an image to count as right."""
+
+
+@dataclass(frozen=True)
+class Errors:
+    """Images whose label is not the likeliest class, or not among the five likeliest, of `count`.
+
+    Attributes:
+        wrong: top-1 errors.
+        wrong_top5: top-5 errors.
+        count: images, unreadable ones (always wrong) among them.
+    """
+
+    wrong: int
+    wrong_top5: int
+    count: int
+
+    @property
+    def top1(self) -> float:
+        """Top-1 error, a fraction."""
+        return self.wrong / self.count
+
+    @property
+    def top5(self) -> float:
+        """Top-5 error, a fraction."""
+        return self.wrong_top5 / self.count
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON-able: counts, fractions, and their 95 % intervals."""
+        return {
+            "count": self.count,
+            "wrong": self.wrong,
+            "wrong_top5": self.wrong_top5,
+            "top1_error": self.top1,
+            "top5_error": self.top5,
+            "top1_interval": list(wilson_interval(self.wrong, self.count)),
+            "top5_interval": list(wilson_interval(self.wrong_top5, self.count)),
+        }
+
+    def lines(self) -> list[str]:
+        """For a person, a line each for top-1 and top-5."""
+        lines = []
+        for name, wrong in (("top-1", self.wrong), ("top-5", self.wrong_top5)):
+            low, high = wilson_interval(wrong, self.count)
+            lines.append(
+                f"{name} error {wrong / self.count:7.2%}  (95 %: {low:.2%} to {high:.2%}; "
+                f"{wrong:,} of {self.count:,} images)"
+            )
+        return lines
+
+
+def wilson_interval(wrong: int, count: int) -> tuple[float, float]:
+    """Wilson's 95 % score interval of a rate (Wilson 1927), fractions in [0, 1]."""
+    from scipy.stats import binomtest  # takes a second to load, and training asks for no interval
+
+    interval = binomtest(wrong, count).proportion_ci(0.95, method="wilson")
+    return float(interval.low), float(interval.high)
