@@ -1,6 +1,6 @@
 """The networks of BN Figure 5 and section 4.2."""
 
-from bn_inception.network.cost import feature_values, multiply_adds, saved_bytes
+from bn_inception.network.cost import saved_bytes
 from bn_inception.network.inception import AUXILIARY_LOSS_WEIGHT, Inception, Logits
 from bn_inception.network.initialization import Initialization, initialize
 from bn_inception.network.normalization import (
@@ -30,9 +30,7 @@ __all__ = [
     "Precision",
     "Processes",
     "computing",
-    "feature_values",
     "initialize",
-    "multiply_adds",
     "running_statistics",
     "saved_bytes",
     "set_precision",

@@ -1,4 +1,4 @@
-"""Sides of the feature maps, and the small-image rule. Pure Python, no torch.
+"""Sides of the feature maps, and the small-image rule.
 
 The paper's network meets 224x224 images: a stem of total stride 8 (conv1, pool1, pool2, each 2),
 then Inception modules on grids of 28, 14 and 7. Smaller images keep every module of Figure 5; the
@@ -17,7 +17,7 @@ side n to ceil(n / 2). With 5a at 4x4 the grid of the 4x modules is at least 7x7
 auxiliary head's 5x5 pooling always has a map to work on.
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from bn_inception.errors import UserError
 from bn_inception.paper import figure5
@@ -30,27 +30,16 @@ AUXILIARY_POOL, AUXILIARY_POOL_STRIDE = 5, 3
 """Average pooling of the auxiliary head (GN section 5)."""
 
 
-@dataclass(frozen=True)
-class StemStrides:
+class StemStrides(NamedTuple):
     """Strides of the stem's three striding layers, each 1 or 2."""
 
     conv1: int
     pool1: int
     pool2: int
 
-    @property
-    def product(self) -> int:
-        """The stem's total stride."""
-        return self.conv1 * self.pool1 * self.pool2
-
 
 # In the order in which the small-image rule takes strides out.
-_STEMS = (
-    StemStrides(2, 2, 2),
-    StemStrides(1, 2, 2),
-    StemStrides(1, 2, 1),
-    StemStrides(1, 1, 1),
-)
+_STEMS = tuple(StemStrides(*strides) for strides in ((2, 2, 2), (1, 2, 2), (1, 2, 1), (1, 1, 1)))
 
 
 def stem_strides(image_size: int) -> StemStrides:

@@ -162,14 +162,8 @@ class InceptionBlock(nn.Module):
         stride = module.stride
 
         def unit(
-            channels: int,
-            out_channels: int,
-            kernel: int,
-            role: Role,
-            stride: int = 1,
-            step: int = 1,
+            channels: int, out_channels: int, kernel: int, role: Role, stride: int = 1
         ) -> HiddenConvolution:
-            # `step` is the stride taken up to and with this layer.
             return HiddenConvolution(
                 config,
                 channels,
@@ -177,23 +171,21 @@ class InceptionBlock(nn.Module):
                 kernel,
                 role,
                 stride=stride,
-                per_activation_grid=-(-in_grid // step) if per_activation else None,
+                per_activation_grid=-(-in_grid // stride) if per_activation else None,
             )
 
         self.one_by_one = None
         if module.one_by_one:
             self.one_by_one = unit(in_channels, module.one_by_one, 1, Role.hidden)
         self.reduce_3x3 = unit(in_channels, module.reduce_3x3, 1, Role.reduction)
-        self.conv_3x3 = unit(module.reduce_3x3, module.conv_3x3, 3, Role.hidden, stride, stride)
+        self.conv_3x3 = unit(module.reduce_3x3, module.conv_3x3, 3, Role.hidden, stride)
         self.double_reduce = unit(in_channels, module.double_reduce, 1, Role.reduction)
         self.double_3x3_1 = unit(module.double_reduce, module.double_3x3, 3, Role.hidden)
-        self.double_3x3_2 = unit(
-            module.double_3x3, module.double_3x3, 3, Role.hidden, stride, stride
-        )
+        self.double_3x3_2 = unit(module.double_3x3, module.double_3x3, 3, Role.hidden, stride)
         self.pool = SamePool(module.pool, stride, count_padding=config.caffe_padding)
         self.projection = None
         if module.projection:
-            self.projection = unit(in_channels, module.projection, 1, Role.projection, 1, stride)
+            self.projection = unit(in_channels, module.projection, 1, Role.projection)
         self.out_channels = module.channels(in_channels)
 
     def forward(self, maps: Tensor) -> Tensor:
@@ -350,10 +342,6 @@ class Inception(nn.Module):
             if name == AUXILIARY_ROW and self.auxiliary is not None:
                 yield "auxiliary", self.auxiliary
         yield "classifier", self.classifier
-
-    def grids(self) -> dict[str, int]:
-        """Side of each row's output at `config.image_size`, by the names of `figure5.ROWS`."""
-        return geometry.grids(self.config.image_size)
 
     def layer_roles(self) -> Iterator[tuple[nn.Conv2d | nn.Linear, Role]]:
         """Every convolution and linear layer with its role, in forward order."""

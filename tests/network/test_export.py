@@ -162,7 +162,7 @@ def test_a_folder_that_does_not_fit_is_refused(tmp_path: Path) -> None:
 
     for text, words in (
         ("{", "not valid JSON"),
-        ("[]", "not written by bn-inception export"),
+        ("[]", "not an object"),
         (config.replace('"num_classes": 5', '"num_classes": 6'), "classifier.bias has the shape"),
         (config.replace('"num_classes": 5', '"num_classes": "5"'), "'num_classes' is '5'"),
         (config.replace('"width": 0.0625', '"width": 0.25'), "has the shape"),

@@ -28,6 +28,12 @@ def drawn(seed: int, *shape: int) -> tuple[Tensor, Tensor]:
     return maps, torch.randn(shape, generator=generator, dtype=torch.float64)
 
 
+def layer_of(kind: str, channels: int, height: int, width: int) -> nn.modules.batchnorm._BatchNorm:
+    if kind == "activation":
+        return PerActivationBatchNorm(channels, height, width)
+    return {"2d": batch_norm_2d, "1d": batch_norm_1d}[kind](channels)
+
+
 def check_against_closed_form(
     layer: nn.modules.batchnorm._BatchNorm,
     maps: Tensor,
@@ -75,28 +81,18 @@ def check_against_closed_form(
     torch.testing.assert_close(layer(maps), gamma * inference + beta)
 
 
-@settings(max_examples=25, deadline=None)
-@given(SEEDS, st.integers(1, 5), st.integers(1, 4), st.integers(1, 4), st.integers(1, 4))
-def test_convolutional(seed, batch, channels, height, width):
-    if batch * height * width < 2:
-        return
-    maps, upstream = drawn(seed, batch, channels, height, width)
-    check_against_closed_form(batch_norm_2d(channels), maps, upstream, (0, 2, 3), seed)
-
-
-@settings(max_examples=25, deadline=None)
-@given(SEEDS, st.integers(2, 6), st.integers(1, 4), st.integers(1, 4), st.integers(1, 4))
-def test_per_activation(seed, batch, channels, height, width):
-    maps, upstream = drawn(seed, batch, channels, height, width)
-    layer = PerActivationBatchNorm(channels, height, width)
-    check_against_closed_form(layer, maps, upstream, (0,), seed)
-
-
-@settings(max_examples=25, deadline=None)
-@given(SEEDS, st.integers(2, 6), st.integers(1, 6))
-def test_fully_connected(seed, batch, features):
-    inputs, upstream = drawn(seed, batch, features)
-    check_against_closed_form(batch_norm_1d(features), inputs, upstream, (0,), seed)
+@settings(max_examples=60, deadline=None)
+@given(
+    SEEDS,
+    st.sampled_from(["2d", "1d", "activation"]),
+    st.integers(2, 6),
+    st.tuples(st.integers(1, 4), st.integers(1, 4), st.integers(1, 4)),
+)
+def test_every_kind_is_the_closed_form(seed, kind, batch, sides):
+    shape = (batch, sides[0]) if kind == "1d" else (batch, *sides)
+    maps, upstream = drawn(seed, *shape)
+    axes = (0, 2, 3) if kind == "2d" else (0,)
+    check_against_closed_form(layer_of(kind, *sides), maps, upstream, axes, seed)
 
 
 def test_per_activation_takes_channels_last_maps():
@@ -153,14 +149,7 @@ def test_every_layer_of_the_network_is_configured_so(small):
 def test_groups_are_mini_batches_of_their_own(seed: int, groups: int, kind: str) -> None:
     """Outputs and gradients group by group; the running statistics move by the groups' mean."""
     shape = (3 * groups, 4) if kind == "1d" else (3 * groups, 4, 2, 2)
-    layers: list[nn.modules.batchnorm._BatchNorm] = []
-    for _ in range(groups + 1):
-        made = {
-            "2d": lambda: batch_norm_2d(4),
-            "1d": lambda: batch_norm_1d(4),
-            "activation": lambda: PerActivationBatchNorm(4, 2, 2),
-        }[kind]()
-        layers.append(made.double())
+    layers = [layer_of(kind, 4, 2, 2).double() for _ in range(groups + 1)]
     grouped, *apart = layers
     set_statistics(grouped, groups=groups)
     maps, upstream = drawn(seed, *shape)
