@@ -28,7 +28,7 @@ from faults import (
 from faults_bench import PLACES, SECONDS, Bench, Started, moments, where
 from faults_compared import contents
 
-INTERRUPTED = r"interrupted at step {} \(continue with run.resume=true\)"
+INTERRUPTED = r"interrupted at step {} \(continue with run.resume=must\)"
 
 
 def faults(bench: Bench, *, seed: int, mounted: bool) -> list[Fault]:
@@ -183,7 +183,7 @@ def _full(rank: int, *_: Any) -> None:
 
 def two_starts() -> Iterator[Fault]:
     """The same command once more, while the run goes on and at the same moment."""
-    for resume in ("auto", "true", "false"):
+    for resume in ("auto", "must", "never"):
         yield Fault(
             "two starts",
             f"the second in step 5, run.resume={resume}",
