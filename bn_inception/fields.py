@@ -1,13 +1,21 @@
 """Strict reading of JSON objects: a fault is one line naming the file, the key and the value."""
 
+import dataclasses
 import json
 import math
 from collections.abc import Mapping
+from enum import Enum
 from pathlib import Path
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from bn_inception.errors import UserError
+from bn_inception.files import first_line, read_bytes
 
+T = TypeVar("T")
+
+FRACTION = "fraction"
+"""Metadata of a dataclass's field: a number in [0, 1]."""
 MAX_BYTES = 1 << 26
 """Of one file: a summary with a thousand replaced images has 100 KB."""
 _LARGEST = 1 << 63
@@ -20,15 +28,11 @@ def read_object(path: Path, remedy: str) -> "Fields":
         UserError: missing, unreadable, too long, or not a JSON object; `remedy` ends the line.
     """
     try:
-        with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
-        if len(content) > MAX_BYTES:
-            raise UserError(f"{path}: over {MAX_BYTES >> 20} MiB, no record of a run; {remedy}")
-        text = content.decode("utf-8")
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); {remedy}") from error
+        text = read_bytes(path, MAX_BYTES).decode("utf-8")
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 text; {remedy}") from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read ({first_line(error)}); {remedy}") from error
     return parse_object(text, str(path), remedy)
 
 
@@ -97,6 +101,44 @@ class Fields:
             raise UserError(f"{self._where}: {key!r} is {value!r}; expected {allowed}")
         return value
 
+    def as_(self, kind: type[T]) -> T:
+        """The object as the dataclass `kind`; where a field allows None, the key may be missing.
+
+        Fields are of the types that the methods below read, enums, and dataclasses of such.
+        """
+        hints = get_type_hints(kind)
+        return kind(
+            **{
+                field.name: self._typed(field.name, hints[field.name], field.metadata)
+                for field in dataclasses.fields(kind)  # type: ignore[arg-type]
+            }
+        )
+
+    def _typed(self, key: str, kind: Any, metadata: Mapping[str, Any]) -> Any:
+        if metadata.get(FRACTION):
+            return self.fraction(key)
+        if isinstance(kind, UnionType):
+            if self._values.get(key) is None:
+                return None
+            (kind,) = set(get_args(kind)) - {NoneType}
+        if isinstance(kind, type) and issubclass(kind, Enum):
+            return self._member(key, kind)
+        if dataclasses.is_dataclass(kind):
+            inner = self._get(key, "an object", (dict,), False)
+            return Fields(inner, f"{self._where}: {key}").as_(kind)  # type: ignore[arg-type]
+        if get_origin(kind) is list:
+            return [entry.as_(get_args(kind)[0]) for entry in self.objects(key)]
+        if get_origin(kind) is dict:
+            return self.texts(key)
+        return {str: self.text, bool: self.flag, int: self.count, float: self.number}[kind](key)
+
+    def _member(self, key: str, kind: type[Enum]) -> Enum:
+        value = self.text(key)
+        if value not in kind.__members__:
+            allowed = ", ".join(kind.__members__)
+            raise UserError(f"{self._where}: {key!r} is {value!r}; expected one of {allowed}")
+        return kind(value)
+
     def text(self, key: str) -> str:
         """Text, possibly empty."""
         return str(self._get(key, "text", (str,), False))
@@ -123,11 +165,6 @@ class Fields:
         """A finite number."""
         return float(self._get(key, "a number", (int, float), False))
 
-    def optional_number(self, key: str) -> float | None:
-        """A finite number or None."""
-        value = self._get(key, "a number or null", (int, float), True)
-        return None if value is None else float(value)
-
     def fraction(self, key: str) -> float:
         """A number in [0, 1]."""
         value = self.number(key)
@@ -148,9 +185,9 @@ class Fields:
                 raise UserError(f"{self._where}: {key!r} holds {value!r}; expected objects")
         return [Fields(value, f"{self._where}: {key}[{i}]") for i, value in enumerate(values)]
 
-    def optional_texts(self, key: str) -> dict[str, str]:
-        """An object of texts; empty where missing or null."""
-        values = self._get(key, "an object of texts", (dict,), True) or {}
+    def texts(self, key: str) -> dict[str, str]:
+        """An object of texts."""
+        values = self._get(key, "an object of texts", (dict,), False)
         for name, value in values.items():
             if not isinstance(value, str):
                 raise UserError(f"{self._where}: {key!r}[{name!r}] is {value!r}; expected text")

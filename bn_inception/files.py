@@ -107,8 +107,10 @@ def read_bytes(path: Path, limit: int) -> bytes:
     with open(descriptor, "rb") as file:
         if not path.is_file():
             raise ValueError("not a regular file")
-        content = file.read(limit + 1)
-    if len(content) > limit:
+        # Of a file of its whole size nothing is read, one that grows meanwhile is cut.
+        long = os.fstat(descriptor).st_size > limit
+        content = b"" if long else file.read(limit + 1)
+    if long or len(content) > limit:
         raise ValueError(f"more than {limit:,} bytes")
     return content
 

@@ -14,7 +14,7 @@ from bn_inception.config import compose, run_config
 from bn_inception.data import TrainingBatch, TrainingOrder, open_sources, to_input, training_batches
 from bn_inception.network import Inception, initialize
 from bn_inception.training.optimizer import build_optimizer, learning_rate
-from bn_inception.training.session import plan
+from bn_inception.training.schedule import Schedule
 from bn_inception.training.step import train_step
 
 
@@ -68,7 +68,7 @@ class ShortTraining:
         initialize(network, torch.Generator().manual_seed(config.run.seed))
         network = network.to(memory_format=torch.channels_last).train()
         optimizer = build_optimizer(network, config.optimizer)
-        durations = plan(config, self._images)
+        durations = Schedule.of(config, self._images)
         for step, batch in enumerate(self._batches):
             images = to_input(batch.images, batch.factors)
             images = images.contiguous(memory_format=torch.channels_last)

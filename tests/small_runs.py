@@ -1,12 +1,19 @@
 """Runs of a few seconds: a small learnable image set, the overrides of short runs, weights."""
 
+import json
 import math
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
+from processes import run_ranks
 from torch import nn
+
+from bn_inception.cli.main import dispatch
+from bn_inception.network import checkpoint
 
 # A run of a few seconds: 16x16 images, the narrowest network, batches of 8.
 TINY = (
@@ -60,3 +67,62 @@ def in_float64(network: nn.Module) -> nn.Module:
         if isinstance(module, nn.Dropout):
             module.eval()
     return network
+
+
+class Runs:
+    """Starts runs on the small set through the command, and reads what they leave."""
+
+    def __init__(self, root: Path, images: Path, *given: str) -> None:
+        self.root, self.images, self.given = root, images, given
+
+    def arguments(self, name: str, *overrides: str) -> list[str]:
+        """The command without `train`; `overrides` win over what all of these runs are given."""
+        folders = [f"run.root={self.root}", f"run.name={name}", f"data.root={self.images}"]
+        return [*TINY, *self.given, *folders, *overrides]
+
+    def train(self, name: str, *overrides: str) -> int:
+        """The exit status of a run in this process."""
+        return dispatch(["train", *self.arguments(name, *overrides)])
+
+    def train_on(self, ranks: int, name: str, *overrides: str) -> list[Any]:
+        """The exit statuses of a run on several processes, or what they raised."""
+        command = ["train", *self.arguments(name, *overrides)]
+        return run_ranks(ranks, lambda rank: dispatch(command))
+
+    def folder(self, name: str) -> Path:
+        """Of a run."""
+        return self.root / name
+
+    def copy(self, name: str, root: Path) -> "Runs":
+        """The same with a copy of one of its runs, which may be changed, in `root`."""
+        shutil.copytree(self.folder(name), root / name)
+        return Runs(root, self.images, *self.given)
+
+    def summary(self, name: str) -> dict[str, Any]:
+        loaded: dict[str, Any] = json.loads((self.folder(name) / "summary.json").read_text())
+        return loaded
+
+    def environment(self, name: str) -> dict[str, Any]:
+        loaded: dict[str, Any] = json.loads((self.folder(name) / "environment.json").read_text())
+        return loaded
+
+    def records(self, name: str, kind: str = "") -> list[dict[str, Any]]:
+        """The record without the one thing that no two runs share, their speed."""
+        lines = (self.folder(name) / "metrics.jsonl").read_text().splitlines()
+        records = [{**json.loads(line), "images_per_second": None} for line in lines]
+        return [record for record in records if kind in ("", record["kind"])]
+
+    def state(self, name: str, file: str = "last.pt") -> dict[str, Any]:
+        """A checkpoint."""
+        return checkpoint.load(self.folder(name) / "checkpoints" / file)
+
+    def assert_equal(self, one: str, other: str) -> None:
+        """Bit for bit: weights, statistics, the whole record, best and milestones."""
+        first, second = self.state(one), self.state(other)
+        for key in ("network", "running_statistics"):
+            assert first[key].keys() == second[key].keys()
+            different = [n for n in first[key] if not torch.equal(first[key][n], second[key][n])]
+            assert different == [], key
+        assert self.records(one) == self.records(other)
+        for key in ("status", "step", "images_seen", "best", "milestones", "started_learning"):
+            assert self.summary(one)[key] == self.summary(other)[key], key

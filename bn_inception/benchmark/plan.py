@@ -25,11 +25,11 @@ from bn_inception.network import (
     saved_bytes,
 )
 from bn_inception.paper import results
-from bn_inception.training.batch import Split, split
+from bn_inception.training.batches import EVALUATION_BATCH
 from bn_inception.training.distributed import ALONE, World
-from bn_inception.training.machine import resolve
-from bn_inception.training.session import EVALUATION_BATCH, choose_device
-from bn_inception.training.session import plan as durations_of
+from bn_inception.training.local_batch import LocalBatch, local_batch
+from bn_inception.training.machine import choose_device, resolve
+from bn_inception.training.schedule import Schedule
 from bn_inception.training.settings import RunConfig
 
 GIB, MIB = 2**30, 2**20
@@ -105,7 +105,7 @@ def forecast_runs(
     runs = []
     for config in configs:
         normalized = config.network.normalization is not Normalization.none
-        part = split(config.batch, processes, normalized=normalized)
+        part = local_batch(config.batch, processes, normalized=normalized)
         # What sets an ensemble's member apart costs little: one of them is measured.
         network = replace(config.network, dropout=0.0, per_activation=[], initial_weight_gain=1.0)
         key = f"{network} {part}"
@@ -151,7 +151,7 @@ def _update_seconds(
     config: RunConfig, classes: int, images: int, device: torch.device, updates: int
 ) -> float:
     """Forward, backward and update of one process alone, on random images."""
-    machine = resolve(config.machine, device, Split(images, images, 1, 1), ALONE)
+    machine = resolve(config.machine, device, LocalBatch(images, images, 1, 1), ALONE)
     size = config.network.image_size
     inputs = torch.rand(images, 3, size, size, device=device).mul_(2).sub_(1)
     labels = torch.arange(images, device=device) % classes
@@ -250,7 +250,7 @@ def lines(
 def _work(config: RunConfig, sources: Sources | None, classes: int) -> dict[str, int]:
     images = len(sources.train) if sources else results.IMAGENET_TRAIN_IMAGES
     held_out = len(sources.validation) if sources else results.IMAGENET_VALIDATION_IMAGES
-    durations = durations_of(config, images)
+    durations = Schedule.of(config, images)
     network = _shape(config.network, classes)
     normalizations = len(running_statistics(network)) // 2  # a mean and a variance each
     population = config.train.population_batches * config.batch.images if normalizations else 0

@@ -116,49 +116,49 @@ def benchmark_step(
                 ways = _measured(session, steps, settings.rounds, say)
             rows += [_row(way, ways[0], images) for way in ways]
         every = whole_steps(config.train.evaluate_every, batch=images,
-                            images=len(session.sources.train))  # fmt: skip
+                            images=len(session.batches.sources.train))  # fmt: skip
         about["sentences"] += _sentences(ways, images, config.train.population_batches, every)
-        about["machine"] = session.machine.described(device)
+        about["machine"] = session.learner.execution.machine.described(device)
     return rows, about["sentences"], about
 
 
 def _measured(session: Session, steps: int, rounds: int, say: Callable[[str], None]) -> list[Way]:
     """All ways at the session's batch size, the plain loop first, with their seconds."""
-    device, stop, batches = session.device, StopRequest(), _prepared(session)
+    device, ended, batches = session.learner.device, StopRequest(), _prepared(session)
     ways = _ways(session, batches)
     # The loop asks for its batches: it is measured from outside, in what it waits for.
     loop, from_loader = (
         Way(name, lambda: repeat(lambda: None), WARM_UP + 2) for name in (LOOP, LOADED)
     )
-    loader = session.training_batches
+    loader = session.batches.training
 
-    def fed() -> Generator[TrainingBatch, None, None]:
+    def fed(start: int, stop: int, *, agree: bool) -> Generator[TrainingBatch, None, None]:
         for turn in range(-1, rounds):
             say(f"  round {turn + 1} of {rounds}" if turn >= 0 else "  warm-up")
             for way in each_other_way_round(ways, turn):
                 _turn(way, steps if turn >= 0 else 0, device)
-            _prepare(session.machine, device)
+            _prepare(session.learner.execution.machine, device)
             if turn < 0:
                 yield from (batches[step % PREPARED] for step in range(loop.warm_up))
                 continue
             with timed(loop, steps, device):
                 yield from (batches[step % PREPARED] for step in range(steps))
         if session.config.data.kind is not DataKind.synthetic:
-            with closing(loader()) as read:
+            with closing(loader(start, stop, agree=agree)) as read:
                 workers = session.config.data.workers
                 workers = default_workers() if workers is None else workers
                 say(f"  from the loader, {in_words(workers)}")
                 yield from itertools.islice(read, 4 * workers + 1)  # what was read ahead
                 with timed(from_loader, steps * rounds, device):
                     yield from itertools.islice(read, steps * rounds)
-        stop.received(signal.SIGTERM)
+        ended.received(signal.SIGTERM)
         yield batches[0]
 
-    session.training_batches = fed  # type: ignore[method-assign]
+    session.batches.training = fed  # type: ignore[method-assign]
     # Not to the terminal: the loop's own lines are not what was asked for.
-    console = Console(session.config.run.name, session.plan.steps, 0, io.StringIO())
+    console = Console(session.config.run.name, session.schedule.steps, 0, io.StringIO())
     try:
-        train(session, console, stop)
+        train(session, console, ended)
     finally:
         console.close()
     return [*ways, loop, *([from_loader] if from_loader.seconds else [])]
@@ -181,13 +181,14 @@ def _turn(way: Way, units: int, device: torch.device) -> None:
 
 def _ways(session: Session, batches: list[TrainingBatch]) -> list[Way]:
     """The plain loop, our step with each piece more and as configured, parts of a run."""
-    device, config, machine = session.device, session.config, session.machine
+    learner, config = session.learner, session.config
+    device, machine = learner.device, learner.execution.machine
     execution = Execution(machine, device)
     labels = [batch.labels.to(device) for batch in batches]
     factors = [batch.factors.to(device) for batch in batches]
     pixels = [batch.images.to(device) for batch in batches]
     floats = [execution.to_input(*each).contiguous() for each in zip(pixels, factors, strict=True)]
-    classes = session.network.num_classes
+    classes = session.learner.network.num_classes
     plain = PlainLoop(
         _network(config, classes, Machine(channels_last=False), device), config.optimizer
     )
@@ -282,7 +283,10 @@ def _network(config: RunConfig, classes: int, machine: Machine, device: torch.de
 def _prepared(session: Session) -> list[TrainingBatch]:
     """Batches of noise, as the loader would make them."""
     size, images = session.config.network.image_size, session.config.batch.images
-    photometric, classes = session.config.augmentation.photometric, session.network.num_classes
+    photometric, classes = (
+        session.config.augmentation.photometric,
+        session.learner.network.num_classes,
+    )
     draw = np.random.default_rng(0)
     return [
         TrainingBatch(

@@ -27,7 +27,7 @@ from bn_inception.evaluation.inference import Folding, fold_checked
 from bn_inception.network import Precision, computing, set_precision
 from bn_inception.network.checkpoint import LoadedNetwork, load_network
 from bn_inception.quoting import printable
-from bn_inception.training.session import choose_device
+from bn_inception.training.machine import choose_device
 from bn_inception.training.settings import ProcessorConfig
 
 SHOWN_UNREADABLE = 5

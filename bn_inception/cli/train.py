@@ -63,7 +63,7 @@ def _train(config: RunConfig, composed: Config, world: "World") -> int:
             world=world,
         )
         with session.folder:
-            console = Console(config.run.name, session.plan.steps, session.step, terminal)
+            console = Console(config.run.name, session.schedule.steps, session.step, terminal)
             # Not earlier: before its first update a run has nothing that is not on disk, and a
             # signal ends it at once, wherever it waits.
             stop = stack.enter_context(StopRequest())

@@ -84,13 +84,13 @@ def _cannot_divide(config: RunConfig) -> str | None:
     """Why two processes cannot take up this run; None if they can."""
     from bn_inception.network import Normalization
     from bn_inception.training import choose_device
-    from bn_inception.training.batch import split
     from bn_inception.training.distributed import World
+    from bn_inception.training.local_batch import local_batch
 
     try:
         choose_device(config.machine.device, World(0, 2, 0, 2))
         normalized = config.network.normalization is not Normalization.none
-        part = split(config.batch, 2, normalized=normalized)
+        part = local_batch(config.batch, 2, normalized=normalized)
     except UserError as error:
         return str(error)
     if config.network.dropout:

@@ -20,7 +20,6 @@ from bn_inception.record.predictions import (
 )
 from bn_inception.record.recorder import Recorder
 from bn_inception.record.run_folder import RunFolder
-from bn_inception.record.silent import SilentRecorder
 from bn_inception.record.summary import Best, Divergence, RunStatus, Summary, read_summary
 
 __all__ = [
@@ -34,7 +33,6 @@ __all__ = [
     "Recorder",
     "RunFolder",
     "RunStatus",
-    "SilentRecorder",
     "Summary",
     "TrainRecord",
     "ValidationRecord",

@@ -1,5 +1,7 @@
 """`metrics.jsonl`: the record of a run, one JSON object a line.
 
+A metric is one line of a record's class: its name in the file, its TensorBoard tag, how the
+terminal shows it. Whoever measures makes the record; recorder, mirror and console pass it on.
 A value that is not finite (the loss of a diverging run) is written as null: JSON has no NaN.
 """
 
@@ -7,26 +9,70 @@ import json
 import math
 import os
 import zlib
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, fields
 from io import FileIO
 from pathlib import Path
 from typing import Any, ClassVar
 
 from bn_inception.errors import UserError
-from bn_inception.fields import Fields, parse_object
-from bn_inception.record.atomic import write_bytes
+from bn_inception.fields import FRACTION, parse_object
+from bn_inception.files import first_line, read_bytes, write_bytes
 
 MAX_BYTES = 1 << 30
 """The paper's longest run logs 200 MB."""
 
 
+def _metric(tag: str, shown: str = "", *, fraction: bool = False) -> dict[str, Any]:
+    """What a field says about a number that is measured.
+
+    Args:
+        tag: in TensorBoard.
+        shown: on the terminal, such as "loss {:.3f}"; empty for not.
+        fraction: whether a file must hold a number in [0, 1].
+    """
+    return {"tag": tag, "shown": shown, FRACTION: fraction}
+
+
 @dataclass(frozen=True)
-class TrainRecord:
-    """Training over one log interval that ends at `step`.
+class Record:
+    """What was measured at `step`.
 
     Attributes:
         step: updates done.
         equivalent_steps: images seen / 32; None in files that do not say.
+    """
+
+    kind: ClassVar[str]
+
+    step: int
+    equivalent_steps: float | None
+
+    @property
+    def scalars(self) -> dict[str, float]:
+        """The finite metrics by TensorBoard tag."""
+        return {
+            metric.metadata["tag"]: value
+            for metric in fields(self)
+            if "tag" in metric.metadata
+            and (value := getattr(self, metric.name)) is not None
+            and math.isfinite(value)
+        }
+
+    @property
+    def shown(self) -> dict[str, str]:
+        """The metrics that the terminal shows, as texts by tag."""
+        return {
+            metric.metadata["tag"]: metric.metadata["shown"].format(value)
+            for metric in fields(self)
+            if metric.metadata.get("shown") and (value := getattr(self, metric.name)) is not None
+        }
+
+
+@dataclass(frozen=True)
+class TrainRecord(Record):
+    """Training over one log interval that ends at `step`.
+
+    Attributes:
         loss: mean over the interval, cross-entropy in nats; None where it was not finite.
         learning_rate: of the update at `step`.
         images_per_second: over the interval.
@@ -35,21 +81,19 @@ class TrainRecord:
 
     kind: ClassVar[str] = "train"
 
-    step: int
-    equivalent_steps: float | None
-    loss: float | None
-    learning_rate: float
-    images_per_second: float | None
-    top1: float | None = None
+    loss: float | None = field(metadata=_metric("loss/train", "loss {:.3f}"))
+    learning_rate: float = field(metadata=_metric("learning_rate", "rate {:.3g}"))
+    images_per_second: float | None = field(
+        metadata=_metric("images_per_second", "images/s {:.0f}")
+    )
+    top1: float | None = field(default=None, metadata=_metric("accuracy/train_top1"))
 
 
 @dataclass(frozen=True)
-class ValidationRecord:
+class ValidationRecord(Record):
     """One evaluation on the whole held-out set.
 
     Attributes:
-        step: updates done.
-        equivalent_steps: images seen / 32; None in files that do not say.
         loss: mean cross-entropy in nats; None where it was not finite.
         top1, top5: fractions of the `count` images.
         statistics: of BN that the network was judged with: `population`; None without BN, and in
@@ -59,23 +103,25 @@ class ValidationRecord:
 
     kind: ClassVar[str] = "validation"
 
-    step: int
-    equivalent_steps: float | None
-    loss: float | None
-    top1: float
-    top5: float
+    loss: float | None = field(metadata=_metric("loss/validation"))
+    top1: float = field(metadata=_metric("accuracy/validation_top1", "top-1 {:.2%}", fraction=True))
+    top5: float = field(metadata=_metric("accuracy/validation_top5", fraction=True))
     count: int
     statistics: str | None = None
     population_batches: int | None = None
 
 
-Record = TrainRecord | ValidationRecord
+KINDS: dict[str, type[Record]] = {kind.kind: kind for kind in (TrainRecord, ValidationRecord)}
 
 
 class MetricsLog:
     """Appends records to `metrics.jsonl`; each line reaches the operating system at once.
 
     A line cut short by a killed process is removed on opening, so that the next one starts afresh.
+
+    Attributes:
+        lines: in the file.
+        checksum: CRC-32 of the file.
 
     Raises:
         UserError: the file cannot be written (no permission, disk full).
@@ -87,34 +133,24 @@ class MetricsLog:
         whole = content[: content.rfind(b"\n") + 1]
         if whole != content:
             write_bytes(path, whole)
-        self._lines = whole.count(b"\n")
-        self._checksum = zlib.crc32(whole)
+        self.lines = whole.count(b"\n")
+        self.checksum = zlib.crc32(whole)
         self._file = self._open()
-
-    @property
-    def lines(self) -> int:
-        """Lines in the file."""
-        return self._lines
-
-    @property
-    def checksum(self) -> int:
-        """CRC-32 of the file."""
-        return self._checksum
 
     def append(self, record: Record) -> None:
         """Write one line."""
-        values: dict[str, Any] = {"kind": record.kind}
-        for name, value in asdict(record).items():
-            not_finite = isinstance(value, float) and not math.isfinite(value)
-            values[name] = None if not_finite else value
-        line = rest = json.dumps(values, allow_nan=False).encode() + b"\n"
+        values = {
+            name: None if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in asdict(record).items()
+        }
+        line = rest = json.dumps({"kind": record.kind, **values}, allow_nan=False).encode() + b"\n"
         try:
             while rest:
                 rest = rest[self._file.write(rest) :]
         except OSError as error:
             raise self._cannot_write(error) from error
-        self._lines += 1
-        self._checksum = zlib.crc32(line, self._checksum)
+        self.lines += 1
+        self.checksum = zlib.crc32(line, self.checksum)
 
     def truncate(
         self, step: int, lines: int | None = None, checksum: int | None = None
@@ -141,25 +177,23 @@ class MetricsLog:
                 f"{self._path}: {len(raw)} lines, but the checkpoint at step {step} was made "
                 f"with {lines}; restore the file, or start a new run under another run.name"
             )
-        kept: list[Record] = []
-        content: list[bytes] = []
-        for number, line in enumerate(raw[:lines], start=1):
-            record = _parse(line, f"{self._path}, line {number}")
-            if record.step <= step:
-                kept.append(record)
-                content.append(line)
+        parsed = [
+            (_parse(line, f"{self._path}, line {number}"), line)
+            for number, line in enumerate(raw[:lines], start=1)
+        ]
         if checksum not in (None, zlib.crc32(b"".join(raw[:lines]))):
             raise UserError(
                 f"{self._path}: other lines than those with which the checkpoint at step {step} "
                 "was made; restore the file, or start a new run under another run.name"
             )
-        if content != raw:
+        kept = [(record, line) for record, line in parsed if record.step <= step]
+        content = b"".join(line for _, line in kept)
+        if len(kept) < len(raw):
             self._file.close()
-            write_bytes(self._path, b"".join(content))
+            write_bytes(self._path, content)
             self._file = self._open()
-        self._lines = len(content)
-        self._checksum = zlib.crc32(b"".join(content))
-        return kept
+        self.lines, self.checksum = len(kept), zlib.crc32(content)
+        return [record for record, _ in kept]
 
     def sync(self) -> None:
         """Put every line on disk: what a checkpoint counts on must survive a power cut too."""
@@ -181,7 +215,7 @@ class MetricsLog:
 
     def _cannot_write(self, error: OSError) -> UserError:
         return UserError(
-            f"{self._path}: cannot be written ({error.strerror}); "
+            f"{self._path}: cannot be written ({first_line(error)}); "
             "make room, then continue with run.resume=must"
         )
 
@@ -196,12 +230,10 @@ def read_metrics(path: Path) -> list[Record]:
         UserError: the file cannot be read, or a line is broken (named by its number).
     """
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise UserError(f"{path}: over {MAX_BYTES >> 20} MiB, no record of a run")
-        lines = path.read_bytes().splitlines(keepends=True)
-    except OSError as error:
+        lines = read_bytes(path, MAX_BYTES).splitlines(keepends=True)
+    except (OSError, ValueError) as error:
         raise UserError(
-            f"{path}: cannot be read ({error.strerror}); give a run folder written by training"
+            f"{path}: cannot be read ({first_line(error)}); give a run folder written by training"
         ) from error
     records: list[Record] = []
     for number, line in enumerate(lines, start=1):
@@ -215,30 +247,8 @@ def read_metrics(path: Path) -> list[Record]:
 
 def _parse(line: bytes, where: str) -> Record:
     remedy = "the file is damaged; restore it from a copy"
-    fields = parse_object(line.decode("utf-8", errors="replace"), where, remedy)
-    kind = fields.text("kind")
-    if kind == TrainRecord.kind:
-        return TrainRecord(
-            **_common(fields),
-            learning_rate=fields.number("learning_rate"),
-            images_per_second=fields.optional_number("images_per_second"),
-            top1=fields.optional_number("top1"),
-        )
-    if kind == ValidationRecord.kind:
-        return ValidationRecord(
-            **_common(fields),
-            top1=fields.fraction("top1"),
-            top5=fields.fraction("top5"),
-            count=fields.count("count"),
-            statistics=fields.optional_text("statistics"),
-            population_batches=fields.optional_count("population_batches"),
-        )
-    raise UserError(f"{where}: 'kind' is {kind!r}; expected train or validation")
-
-
-def _common(fields: Fields) -> dict[str, Any]:
-    return {
-        "step": fields.count("step"),
-        "equivalent_steps": fields.optional_number("equivalent_steps"),
-        "loss": fields.optional_number("loss"),
-    }
+    values = parse_object(line.decode("utf-8", errors="replace"), where, remedy)
+    kind = values.text("kind")
+    if kind not in KINDS:
+        raise UserError(f"{where}: 'kind' is {kind!r}; expected {' or '.join(KINDS)}")
+    return values.as_(KINDS[kind])

@@ -1,11 +1,12 @@
 """Steps to accuracy: the quantity of BN Figure 3."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
 from bn_inception.errors import UserError
+from bn_inception.fields import FRACTION
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class Milestone:
             (previous_step, step]; 0 where `step` is the first evaluation, None until reached.
     """
 
-    target: float
+    target: float = field(metadata={FRACTION: True})
     step: int | None = None
     previous_step: int | None = None
 

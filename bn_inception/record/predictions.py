@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from bn_inception.errors import UserError
 from bn_inception.fields import parse_object
-from bn_inception.record.atomic import write_bytes
+from bn_inception.files import write_bytes
 
 FORMAT = 1
 UNLABELLED = -1

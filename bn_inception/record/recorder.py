@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 
 from bn_inception.errors import UserError
 from bn_inception.paper.results import MINI_BATCH
-from bn_inception.record.metrics import MetricsLog, TrainRecord, ValidationRecord
+from bn_inception.record.metrics import MetricsLog, Record, TrainRecord, ValidationRecord
 from bn_inception.record.milestones import Milestones
 from bn_inception.record.run_folder import RunFolder
 from bn_inception.record.summary import Best, Divergence, RunStatus, Summary
@@ -24,7 +25,8 @@ class Recorder:
     checkpoint is made before or after the evaluation.
 
     Args:
-        folder: created or opened for resume, so that this process holds its lock.
+        folder: created or opened for resume, so that this process holds its lock; None writes
+            nothing, for every process of a run but the first.
         summary: names the run; the recorder fills in the rest as it goes.
         batch: images in one update, over all processes.
         targets: top-1 accuracies (fractions) whose steps are milestones.
@@ -32,6 +34,7 @@ class Recorder:
 
     Attributes:
         summary: as of the last call.
+        milestones: the steps to the target accuracies so far.
         last_train_step, last_validation_step: the steps of the last records; None before them.
 
     Raises:
@@ -41,7 +44,7 @@ class Recorder:
 
     def __init__(
         self,
-        folder: RunFolder,
+        folder: RunFolder | None,
         summary: Summary,
         *,
         batch: int,
@@ -49,11 +52,11 @@ class Recorder:
         hyperparameters: Mapping[str, HyperparameterValue] | None = None,
     ) -> None:
         self.summary = summary
+        self.milestones = Milestones(targets)
         self.last_train_step: int | None = None
         self.last_validation_step: int | None = None
         self._folder = folder
         self._batch = batch
-        self._milestones = Milestones(targets)
         self._hyperparameters = dict(hyperparameters or {})
         self._training_images = 0
         self._training_seconds = 0.0
@@ -67,15 +70,10 @@ class Recorder:
         """The highest validation accuracy so far and its first step."""
         return self.summary.best
 
-    @property
-    def milestones(self) -> Milestones:
-        """The steps to the target accuracies so far."""
-        return self._milestones
-
     def start(self) -> None:
         """Begin the record of a new run: `summary.json` says `running` from here on."""
-        self._metrics = self._open_log()
-        self._mirror = self._open_mirror()
+        if self._folder is not None:
+            self._open(self._folder)
         self._write_summary()
 
     def restore(self, state: dict[str, Any], step: int) -> None:
@@ -92,15 +90,13 @@ class Recorder:
                 not hold what it did at the checkpoint.
         """
         milestones = Milestones.from_state(state["milestones"])
-        if milestones.targets != self._milestones.targets:
+        if milestones.targets != self.milestones.targets:
             raise UserError(
-                f"milestones: {list(self._milestones.targets)} differ from "
-                f"{list(milestones.targets)}, with which {self._folder.path} was started; "
+                f"milestones: {list(self.milestones.targets)} differ from "
+                f"{list(milestones.targets)}, with which the run was started; "
                 "resume with the same ones"
             )
-        self._metrics = self._open_log()
-        kept = self._metrics.truncate(step, state["metrics_lines"], state["metrics_checksum"])
-        self._milestones = milestones
+        self.milestones = milestones
         self.last_train_step = state["last_train_step"]
         self.last_validation_step = state["last_validation_step"]
         self._training_images = state["training_images"]
@@ -112,81 +108,38 @@ class Recorder:
         self.summary.replaced_images = dict(state["replaced_images"])
         self.summary.unreadable_validation_images = state["unreadable_validation_images"]
         self._at(step)
-        self._mirror = self._open_mirror(kept, step)
+        if self._folder is not None:
+            self._open(self._folder, step, state["metrics_lines"], state["metrics_checksum"])
         self._write_summary()
 
-    def train(
-        self,
-        step: int,
-        *,
-        loss: float,
-        learning_rate: float,
-        images_per_second: float,
-        top1: float | None = None,
-    ) -> None:
-        """Record the log interval that ends at `step`.
-
-        Args:
-            step: updates done.
-            loss: mean over the interval, nats; may be NaN or infinite.
-            learning_rate: of the last update.
-            images_per_second: over the interval.
-            top1: fraction of the interval's images classified correctly.
-        """
-        self._at(step)
-        images = (step - (self.last_train_step or 0)) * self._batch
-        if images_per_second > 0:
+    def train(self, record: TrainRecord) -> None:
+        """Record the log interval that ends at the record's step."""
+        self._at(record.step)
+        images = (record.step - (self.last_train_step or 0)) * self._batch
+        if record.images_per_second is not None and record.images_per_second > 0:
             self._training_images += images
-            self._training_seconds += images / images_per_second
-        self.last_train_step = step
-        equivalent = self.summary.equivalent_steps
-        self._append(TrainRecord(step, equivalent, loss, learning_rate, images_per_second, top1))
+            self._training_seconds += images / record.images_per_second
+        self.last_train_step = record.step
+        self._append(record)
 
-    def validation(
-        self,
-        step: int,
-        *,
-        loss: float,
-        top1: float,
-        top5: float,
-        count: int,
-        unreadable: int = 0,
-        population_batches: int | None = None,
-    ) -> bool:
+    def validation(self, record: ValidationRecord, unreadable: int = 0) -> bool:
         """Record one evaluation, and bring best, milestones and `summary.json` up to date.
 
         Args:
-            step: updates done.
-            loss: mean over the held-out set, nats; may be NaN or infinite.
-            top1: fraction of `count` classified correctly.
-            top5: fraction of `count` with the label among the five likeliest classes.
-            count: held-out images, unreadable ones included.
-            unreadable: how many could not be read.
-            population_batches: of BN Algorithm 2; None without BN.
+            record: of an evaluation later than all before.
+            unreadable: how many of its images could not be read.
 
         Returns:
             Whether `top1` is a new best: strictly greater than every one before.
         """
-        self._at(step)
-        self._milestones.observe(step, top1)
-        self.last_validation_step = step
-        is_best = self.summary.best is None or top1 > self.summary.best.top1
+        self._at(record.step)
+        self.milestones.observe(record.step, record.top1)
+        self.last_validation_step = record.step
+        is_best = self.summary.best is None or record.top1 > self.summary.best.top1
         if is_best:
-            self.summary.best = Best(top1, step)
+            self.summary.best = Best(record.top1, record.step)
         self.summary.unreadable_validation_images = unreadable
-        equivalent = self.summary.equivalent_steps
-        self._append(
-            ValidationRecord(
-                step,
-                equivalent,
-                loss,
-                top1,
-                top5,
-                count,
-                None if population_batches is None else "population",
-                population_batches,
-            )
-        )
+        self._append(record)
         self._write_summary()
         return is_best
 
@@ -196,8 +149,8 @@ class Recorder:
         Args:
             pixels: uint8 (N, height, width, 3), RGB, after every augmentation.
         """
-        assert self._mirror is not None, "start or restore first"
-        self._mirror.training_batch(pixels)
+        if self._mirror is not None:
+            self._mirror.training_batch(pixels)
 
     def replaced(self, images: Iterable[tuple[str, str]]) -> None:
         """Tally training images that could not be read and were replaced: (name, reason)."""
@@ -224,31 +177,30 @@ class Recorder:
         """
         if (diverged is not None) != (status is RunStatus.diverged):
             raise ValueError(f"status {status.value} with diverged={diverged}")
-        assert self._mirror is not None
         self._at(step)
         self.summary.status = status
         self.summary.diverged = diverged
         self._write_summary()
-        if status is not RunStatus.interrupted:  # an interrupted run may go on
+        # An interrupted run may go on.
+        if self._mirror is not None and status is not RunStatus.interrupted:
             self._mirror.end(succeeded=status is RunStatus.finished)
         self.close()
         return self.summary
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint must carry, as JSON-able values; all it counts on is on disk then."""
-        assert self._metrics is not None
-        self._metrics.sync()
-        best = self.summary.best
+        if self._metrics is not None:
+            self._metrics.sync()
         return {
-            "best": None if best is None else vars(best).copy(),
-            "milestones": self._milestones.state(),
+            "best": None if self.best is None else asdict(self.best),
+            "milestones": self.milestones.state(),
             "started_learning": self.summary.started_learning,
             "replaced_images": dict(self.summary.replaced_images),
             "unreadable_validation_images": self.summary.unreadable_validation_images,
             "last_train_step": self.last_train_step,
             "last_validation_step": self.last_validation_step,
-            "metrics_lines": self._metrics.lines,
-            "metrics_checksum": self._metrics.checksum,
+            "metrics_lines": 0 if self._metrics is None else self._metrics.lines,
+            "metrics_checksum": 0 if self._metrics is None else self._metrics.checksum,
             "training_images": self._training_images,
             "training_seconds": self._training_seconds,
             "wall_seconds": self._wall_seconds(),
@@ -256,45 +208,41 @@ class Recorder:
 
     def close(self) -> None:
         """Close the files; `summary.json` stays as it is. Harmless when repeated."""
-        if self._metrics is not None:
-            self._metrics.close()
-        if self._mirror is not None:
-            self._mirror.close()
+        for file in (self._metrics, self._mirror):
+            if file is not None:
+                file.close()
 
     def _at(self, step: int) -> None:
         self.summary.step = step
         self.summary.images_seen = step * self._batch
 
-    def _append(self, record: TrainRecord | ValidationRecord) -> None:
-        assert self._metrics is not None and self._mirror is not None, "start or restore first"
-        self._metrics.append(record)
-        self._mirror.record(record, self._best_top1(), self._milestones.as_list())
+    def _append(self, record: Record) -> None:
+        if self._metrics is not None and self._mirror is not None:
+            self._metrics.append(record)
+            self._mirror.record(record, self.best, self.milestones.as_list())
 
-    def _best_top1(self) -> float | None:
-        return None if self.summary.best is None else self.summary.best.top1
+    def _open(
+        self, folder: RunFolder, at: int = 0, lines: int = 0, checksum: int | None = None
+    ) -> None:
+        """Open the files as they were at step `at`, with these lines in `metrics.jsonl`."""
+        self._metrics = MetricsLog(folder.metrics)
+        self._mirror = TensorBoardMirror(
+            folder.tensorboard,
+            self._hyperparameters,
+            same_axis=self._batch == MINI_BATCH,
+            milestones=self.milestones.as_list(),
+            resumed_at=at,
+            kept=self._metrics.truncate(at, lines, checksum),
+            best=self.best,
+        )
 
     def _wall_seconds(self) -> float:
         return self._earlier_seconds + time.monotonic() - self._opened
-
-    def _open_log(self) -> MetricsLog:
-        return MetricsLog(self._folder.metrics)
-
-    def _open_mirror(
-        self, kept: Iterable[TrainRecord | ValidationRecord] = (), resumed_at: int = 0
-    ) -> TensorBoardMirror:
-        return TensorBoardMirror(
-            self._folder.tensorboard,
-            self._hyperparameters,
-            same_axis=self._batch == MINI_BATCH,
-            milestones=self._milestones.as_list(),
-            resumed_at=resumed_at,
-            kept=list(kept),
-            best_top1=self._best_top1(),
-        )
 
     def _write_summary(self) -> None:
         if self._training_seconds > 0:
             self.summary.images_per_second = self._training_images / self._training_seconds
         self.summary.wall_seconds = self._wall_seconds()
-        self.summary.milestones = self._milestones.as_list()
-        self.summary.write(self._folder.summary)
+        self.summary.milestones = self.milestones.as_list()
+        if self._folder is not None:
+            self.summary.write(self._folder.summary)

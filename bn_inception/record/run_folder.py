@@ -1,37 +1,23 @@
 """The run folder, `outputs/<run.name>/`: its layout, its one writer, and what is refused."""
 
 import errno
-import fcntl
 import logging
 import os
 import re
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from bn_inception.errors import UserError
 from bn_inception.fields import read_object
-from bn_inception.files import sync_folder
-from bn_inception.record.atomic import is_left_over, write_json, write_text
+from bn_inception.files import first_line, is_left_over, locked, sync_folder, write_json, write_text
 
 _logger = logging.getLogger(__name__)
 
 _LOCK = ".lock"
 # 255 bytes are the limit of a file name on common file systems.
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,199}")
-
-_held_locks: set[int] = set()
-
-
-def _close_locks_in_child() -> None:
-    # A forked loader worker that outlives its killed parent would keep the run locked.
-    for descriptor in _held_locks:
-        os.close(descriptor)
-    _held_locks.clear()
-
-
-os.register_at_fork(after_in_child=_close_locks_in_child)
 
 
 def refuse_links(folder: Path) -> None:
@@ -50,7 +36,7 @@ def refuse_links(folder: Path) -> None:
         except (FileNotFoundError, NotADirectoryError):
             continue
         except OSError as error:
-            raise UserError(f"{folder}: cannot be read ({error.strerror})") from error
+            raise UserError(f"{folder}: cannot be read ({first_line(error)})") from error
         for entry in entries:
             if entry.is_symlink():
                 if os.path.commonpath([root, os.path.realpath(entry.path)]) != root:
@@ -103,7 +89,7 @@ class RunFolder:
         self.summary = self.path / "summary.json"
         self.tensorboard = self.path / "tensorboard"
         self.checkpoints = self.path / "checkpoints"
-        self._lock: int | None = None
+        self._lock = ExitStack()
 
     def has_run(self) -> bool:
         """Whether the folder holds any file of a run.
@@ -125,23 +111,27 @@ class RunFolder:
         """
         if self.path.is_file():
             raise UserError(f"{self.path}: a file, not a run folder; choose another run.name")
-        if self.has_run():
-            self._refuse_existing()
+        # Somebody else's folder gets no lock file; where there is one, it says if a run goes on.
+        taken = self.has_run()
         try:
             made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
             self.path.mkdir(parents=True, exist_ok=True)
             for folder in made:
                 sync_folder(folder.parent)  # or a power cut takes the run, with all it has synced
-            self._take_lock(create=True)
+            if not taken or (self.path / _LOCK).exists():
+                self._take_lock()
             # Another process may have made a whole run between the look and the lock.
-            if self.has_run():
+            if taken or self.has_run():
                 self.close()
-                self._refuse_existing()
+                raise UserError(
+                    f"{self.path}: holds a run already; continue it with run.resume=must, "
+                    "choose another run.name, or delete the folder"
+                )
             self._prepare()
         except OSError as error:
             self.close()
             raise UserError(
-                f"{self.path}: cannot be created ({error.strerror}); choose another run.root"
+                f"{self.path}: cannot be created ({first_line(error)}); choose another run.root"
             ) from error
 
     def open_for_resume(self) -> None:
@@ -158,12 +148,12 @@ class RunFolder:
             )
         refuse_links(self.path)
         try:
-            self._take_lock(create=True)
+            self._take_lock()
             self._prepare()
         except OSError as error:
             self.close()
             raise UserError(
-                f"{self.path}: cannot be written ({error.strerror}); make it writable to resume"
+                f"{self.path}: cannot be written ({first_line(error)}); make it writable to resume"
             ) from error
 
     def write_config(self, text: str) -> None:
@@ -212,20 +202,12 @@ class RunFolder:
 
     def close(self) -> None:
         """Let another process write the folder."""
-        if self._lock is not None:
-            _held_locks.discard(self._lock)
-            os.close(self._lock)
-            self._lock = None
+        self._lock.close()
 
     def __enter__(self) -> "RunFolder":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def _prepare(self) -> None:
@@ -235,32 +217,16 @@ class RunFolder:
         self.tensorboard.mkdir(exist_ok=True)
         self.checkpoints.mkdir(exist_ok=True)
 
-    def _refuse_existing(self) -> None:
-        if (self.path / _LOCK).exists():
-            # Says so if the run is going on at this moment.
-            self._take_lock(create=False)
-            self.close()
-        raise UserError(
-            f"{self.path}: holds a run already; continue it with run.resume=must, "
-            "choose another run.name, or delete the folder"
-        )
-
-    def _take_lock(self, *, create: bool) -> None:
-        flags = os.O_RDWR | (os.O_CREAT if create else 0)
-        descriptor = os.open(self.path / _LOCK, flags, 0o666)
+    def _take_lock(self) -> None:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._lock.enter_context(locked(self.path / _LOCK, wait=False))
         except BlockingIOError:
-            os.close(descriptor)
             raise UserError(
                 f"{self.path}: another process is writing this run; "
                 "wait for it or stop it, or choose another run.name"
             ) from None
         except OSError as error:
             if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
-                os.close(descriptor)
                 raise
             # Some cluster file systems are mounted without locks; training must work there.
             _logger.warning("%s: no file locks here; never start this run twice", self.path)
-        _held_locks.add(descriptor)
-        self._lock = descriptor

@@ -5,10 +5,9 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from bn_inception.errors import UserError
-from bn_inception.fields import Fields, read_object
+from bn_inception.fields import FRACTION, read_object
+from bn_inception.files import write_json
 from bn_inception.paper.results import MINI_BATCH
-from bn_inception.record.atomic import write_json
 from bn_inception.record.milestones import Milestone
 
 
@@ -25,7 +24,7 @@ class RunStatus(Enum):
 class Best:
     """The highest validation accuracy (fraction) and the first step that had it."""
 
-    top1: float
+    top1: float = field(metadata={FRACTION: True})
     step: int
 
 
@@ -87,14 +86,8 @@ class Summary:
 
     def as_dict(self) -> dict[str, Any]:
         """The JSON object that `write` writes."""
-        values = asdict(self)
-        values["status"] = self.status.value
-        ordered: dict[str, Any] = {}
-        for key, value in values.items():
-            ordered[key] = value
-            if key == "images_seen":
-                ordered["equivalent_steps"] = self.equivalent_steps
-        return ordered
+        more = {"status": self.status.value, "equivalent_steps": self.equivalent_steps}
+        return {**asdict(self), **more}
 
     def write(self, path: Path) -> None:
         """Replace `path` atomically."""
@@ -107,40 +100,4 @@ def read_summary(path: Path) -> Summary:
     Raises:
         UserError: missing file, broken JSON, a missing key, or a value of another type.
     """
-    fields = read_object(path, "give a run folder that training has written")
-    status = fields.text("status")
-    if status not in RunStatus.__members__:
-        allowed = ", ".join(RunStatus.__members__)
-        raise UserError(f"{path}: 'status' is {status!r}; expected one of {allowed}")
-    best = fields.optional_object("best")
-    diverged = fields.optional_object("diverged")
-    return Summary(
-        recipe=fields.text("recipe"),
-        scale=fields.text("scale"),
-        seed=fields.count("seed"),
-        data=fields.optional_text("data"),
-        classes=fields.optional_count("classes"),
-        parameters=fields.optional_count("parameters"),
-        planned_steps=fields.optional_count("planned_steps"),
-        status=RunStatus(status),
-        step=fields.count("step"),
-        images_seen=fields.count("images_seen"),
-        best=None if best is None else Best(best.fraction("top1"), best.count("step")),
-        milestones=[_milestone(entry) for entry in fields.objects("milestones")],
-        diverged=(
-            None if diverged is None else Divergence(diverged.count("step"), diverged.text("layer"))
-        ),
-        started_learning=fields.flag("started_learning"),
-        images_per_second=fields.number("images_per_second"),
-        wall_seconds=fields.optional_number("wall_seconds") or 0.0,
-        replaced_images=fields.optional_texts("replaced_images"),
-        unreadable_validation_images=fields.optional_count("unreadable_validation_images") or 0,
-    )
-
-
-def _milestone(fields: Fields) -> Milestone:
-    return Milestone(
-        target=fields.fraction("target"),
-        step=fields.optional_count("step"),
-        previous_step=fields.optional_count("previous_step"),
-    )
+    return read_object(path, "give a run folder that training has written").as_(Summary)

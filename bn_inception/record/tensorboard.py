@@ -1,17 +1,8 @@
 """The TensorBoard mirror of `metrics.jsonl`.
 
-Events are written through TensorBoard's own protocol buffers and record format, without torch or
-TensorFlow, without a thread (loader workers fork), and without the host name that the usual writers
-put into the file name.
-
-tags            | x axis: step
-----------------|----------------------------------------------------------------------------
-loss            | `loss/train`, `loss/validation`
-accuracy        | `accuracy/train_top1`, `accuracy/validation_top1`, `accuracy/validation_top5`
-best so far     | `accuracy/maximum_top1`
-milestones      | `steps_to/20%`: the step that first met the target, a point when it does
-rate and speed  | `learning_rate`, `images_per_second`
-images          | `training_batch`: the first mini-batch as the network gets it, once, at step 0
+A metric's tag stands at its field in `record.metrics`. Besides these there are `accuracy/
+maximum_top1` (the best so far), `steps_to/20%` (the step that first met a milestone, a point when
+it does) and `training_batch` (the first mini-batch as the network gets it, once, at step 0).
 
 The hparams page shows the best so far and the milestones as a run's metrics. The custom-scalars
 page has two charts of all runs: Figure 2 (validation accuracy), and the learning rates.
@@ -23,7 +14,7 @@ image-equivalent steps (images seen / 32), as a run of its own in the folder `eq
 import io
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,12 +22,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from bn_inception.errors import UserError
-from bn_inception.record.metrics import Record, TrainRecord
+from bn_inception.record.event_file import EventFile
+from bn_inception.record.metrics import Record, ValidationRecord
 from bn_inception.record.milestones import Milestone
+from bn_inception.record.summary import Best
 
 if TYPE_CHECKING:
-    from tensorboard.compat.proto.event_pb2 import Event
     from tensorboard.compat.proto.summary_pb2 import Summary
 
 HyperparameterValue = bool | int | float | str
@@ -54,68 +45,6 @@ _GRID_LINE = 2
 """Pixels between two images."""
 
 
-class EventFile:
-    """One run in TensorBoard's eyes: an event file in `folder`, continuing those already there.
-
-    Args:
-        folder: created if missing.
-        purge_step: TensorBoard drops what earlier files of the folder hold at this x and after.
-    """
-
-    def __init__(self, folder: Path, purge_step: int) -> None:
-        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
-        from tensorboard.summary.writer.record_writer import RecordWriter
-
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            # TensorBoard reads the files of a run in the order of their names.
-            earlier = [path.name for path in folder.glob("events.out.tfevents.*")]
-            number = int(max(earlier).rpartition(".")[2]) + 1 if earlier else 0
-            file = (folder / f"events.out.tfevents.{number:05d}").open("wb")
-        except OSError as error:
-            raise UserError(
-                f"{folder}: cannot be written ({error.strerror}); choose another run.root"
-            ) from error
-        self._writer = RecordWriter(file)
-        self._write(Event(file_version="brain.Event:2"))
-        # TensorBoard purges from the second START of a run on, so the first file needs one too.
-        start = SessionLog(status=SessionLog.START)
-        self._write(Event(step=purge_step, session_log=start))
-
-    def scalars(self, x: int, values: Mapping[str, float | None]) -> None:
-        """Write one point a tag; what is None or not finite has none."""
-        from tensorboard.compat.proto.summary_pb2 import Summary
-
-        points = [
-            Summary.Value(tag=tag, simple_value=value)
-            for tag, value in values.items()
-            if value is not None and math.isfinite(value)
-        ]
-        if points:
-            self.add(Summary(value=points), x)
-
-    def add(self, summary: "Summary", x: int) -> None:
-        """Write a summary of any kind."""
-        from tensorboard.compat.proto.event_pb2 import Event
-
-        self._write(Event(step=x, summary=summary))
-
-    def close(self) -> None:
-        """Close the file."""
-        self._writer.close()
-
-    def _write(self, event: "Event") -> None:
-        event.wall_time = time.time()
-        try:
-            self._writer.write(event.SerializeToString())
-            self._writer.flush()
-        except OSError as error:
-            raise UserError(
-                f"TensorBoard events cannot be written ({error.strerror}); "
-                "make room, then continue with run.resume=must"
-            ) from error
-
-
 class TensorBoardMirror:
     """Shows the records of one run in `folder` (the run folder's `tensorboard/`).
 
@@ -126,6 +55,7 @@ class TensorBoardMirror:
         milestones: as they stand; their targets are metrics of the hparams page.
         resumed_at: the step of the checkpoint a run continues from; 0 for a new run.
         kept: on resuming, the records that stay; TensorBoard drops everything after them.
+        best: the highest validation accuracy so far.
     """
 
     def __init__(
@@ -137,42 +67,39 @@ class TensorBoardMirror:
         milestones: Sequence[Milestone] = (),
         resumed_at: int = 0,
         kept: Sequence[Record] = (),
-        best_top1: float | None = None,
+        best: Best | None = None,
     ) -> None:
-        last = kept[-1] if kept else None
-        # What lies at step 0, the first mini-batch, is drawn anew only by a run that starts there.
-        begin = min(resumed_at, 1)
-        self._steps = EventFile(folder, begin if last is None else last.step)
-        self._equivalent_steps = (
-            None
-            if same_axis
-            else EventFile(folder / "equivalent_steps", 0 if last is None else _equivalent(last))
-        )
-        for summary in [*_session_start(hyperparameters, milestones), _layout()]:
-            self._steps.add(summary, 0)
-        if last is not None:
+        axes: dict[Path, Callable[[Record], int]] = {folder: lambda record: record.step}
+        if not same_axis:
+            axes[folder / "equivalent_steps"] = _equivalent
+        self._files: list[tuple[EventFile, Callable[[Record], int]]] = []
+        for path, axis in axes.items():
+            # The picture at step 0 is drawn anew only by a run that starts there.
+            begin = min(resumed_at, 1) if path == folder else 0
+            last = axis(kept[-1]) if kept else begin
+            self._files.append((EventFile(path, last), axis))
             # The purge takes the points at the last kept x with it; several records share it.
             for record in kept:
-                if record.step == last.step:
-                    self._steps.scalars(record.step, _values(record, best_top1, milestones))
-                if self._equivalent_steps and _equivalent(record) == _equivalent(last):
-                    values = _values(record, best_top1, milestones, equivalent=True)
-                    self._equivalent_steps.scalars(_equivalent(record), values)
+                if axis(record) == last:
+                    points = _points(record, axis(record), best, milestones)
+                    self._files[-1][0].scalars(axis(record), points)
+        self._steps = self._files[0][0]
+        for summary in [*_session_start(hyperparameters, milestones), _layout()]:
+            self._steps.add(summary, 0)
 
     def record(
-        self, record: Record, best_top1: float | None, milestones: Sequence[Milestone] = ()
+        self, record: Record, best: Best | None, milestones: Sequence[Milestone] = ()
     ) -> None:
         """Add one record.
 
         Args:
             record: to be shown.
-            best_top1: the highest validation accuracy so far.
+            best: the highest validation accuracy so far.
             milestones: as they stand after it.
         """
-        self._steps.scalars(record.step, _values(record, best_top1, milestones))
-        if self._equivalent_steps:
-            values = _values(record, best_top1, milestones, equivalent=True)
-            self._equivalent_steps.scalars(_equivalent(record), values)
+        for file, axis in self._files:
+            x = axis(record)
+            file.scalars(x, _points(record, x, best, milestones))
 
     def training_batch(self, pixels: NDArray[np.uint8]) -> None:
         """Show a mini-batch as one image.
@@ -184,43 +111,31 @@ class TensorBoardMirror:
 
     def end(self, succeeded: bool) -> None:
         """Mark the end of the run on the hparams page."""
-        self._steps.add(_session_end(succeeded), 0)
+        from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
+
+        status = api_pb2.STATUS_SUCCESS if succeeded else api_pb2.STATUS_FAILURE
+        end = plugin_data_pb2.SessionEndInfo(status=status, end_time_secs=time.time())
+        self._steps.add(_hparams(metadata.SESSION_END_INFO_TAG, session_end_info=end), 0)
 
     def close(self) -> None:
         """Close the event files."""
-        self._steps.close()
-        if self._equivalent_steps:
-            self._equivalent_steps.close()
+        for file, _ in self._files:
+            file.close()
 
 
 def _equivalent(record: Record) -> int:
     return record.step if record.equivalent_steps is None else round(record.equivalent_steps)
 
 
-def _values(
-    record: Record,
-    best_top1: float | None,
-    milestones: Sequence[Milestone],
-    equivalent: bool = False,
-) -> dict[str, float | None]:
-    if isinstance(record, TrainRecord):
-        return {
-            "loss/train": record.loss,
-            "accuracy/train_top1": record.top1,
-            "learning_rate": record.learning_rate,
-            "images_per_second": record.images_per_second,
-        }
-    return {
-        "loss/validation": record.loss,
-        "accuracy/validation_top1": record.top1,
-        "accuracy/validation_top5": record.top5,
-        MAXIMUM_TOP1: best_top1,
-        **{
-            _steps_to(milestone.target): _equivalent(record) if equivalent else record.step
-            for milestone in milestones
-            if milestone.step == record.step
-        },
-    }
+def _points(
+    record: Record, x: int, best: Best | None, milestones: Sequence[Milestone]
+) -> dict[str, float]:
+    points = record.scalars
+    if isinstance(record, ValidationRecord):
+        if best is not None:
+            points[MAXIMUM_TOP1] = best.top1
+        points |= {_steps_to(m.target): x for m in milestones if m.step == record.step}
+    return points
 
 
 def _steps_to(target: float) -> str:
@@ -237,12 +152,46 @@ def _layout() -> "Summary":
     for category, (title, tag) in _CHARTS.items():
         chart = layout.category.add(title=category).chart.add(title=title)
         chart.multiline.tag.append(tag)
-    summary = Summary()
-    value = summary.value.add(
-        tag=metadata.CONFIG_SUMMARY_TAG, tensor=make_tensor_proto(layout.SerializeToString())
+    tensor = make_tensor_proto(layout.SerializeToString())
+    return Summary(
+        value=[
+            Summary.Value(
+                tag=metadata.CONFIG_SUMMARY_TAG,
+                tensor=tensor,
+                metadata=metadata.create_summary_metadata(),
+            )
+        ]
     )
-    value.metadata.plugin_data.plugin_name = metadata.PLUGIN_NAME
-    return summary
+
+
+def _session_start(
+    hyperparameters: Mapping[str, HyperparameterValue], milestones: Sequence[Milestone]
+) -> "list[Summary]":
+    from tensorboard.plugins.hparams import api_pb2, metadata, summary_v2
+
+    kinds = {bool: api_pb2.DATA_TYPE_BOOL, str: api_pb2.DATA_TYPE_STRING}
+    infos = [
+        api_pb2.HParamInfo(name=name, type=kinds.get(type(value), api_pb2.DATA_TYPE_FLOAT64))
+        for name, value in hyperparameters.items()
+    ]
+    shown = {MAXIMUM_TOP1: "maximum top-1"} | {
+        _steps_to(m.target): f"steps to {100 * m.target:.6g} %" for m in milestones
+    }
+    metrics = [summary_v2.Metric(tag, display_name=name).as_proto() for tag, name in shown.items()]
+    experiment = api_pb2.Experiment(hparam_infos=infos, metric_infos=metrics)
+    return [
+        _hparams(metadata.EXPERIMENT_TAG, experiment=experiment),
+        # The page makes one row of all runs of one trial: "" is none.
+        summary_v2.hparams_pb(dict(hyperparameters), trial_id=""),
+    ]
+
+
+def _hparams(tag: str, **content: Any) -> "Summary":
+    from tensorboard.compat.proto.summary_pb2 import Summary
+    from tensorboard.plugins.hparams import metadata, plugin_data_pb2
+
+    about = metadata.create_summary_metadata(plugin_data_pb2.HParamsPluginData(**content))
+    return Summary(value=[Summary.Value(tag=tag, tensor=metadata.NULL_TENSOR, metadata=about)])
 
 
 def _grid(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -270,57 +219,3 @@ def _image(tag: str, pixels: NDArray[np.uint8]) -> "Summary":
         encoded_image_string=buffer.getvalue(),
     )
     return Summary(value=[Summary.Value(tag=tag, image=image)])
-
-
-def _session_start(
-    hyperparameters: Mapping[str, HyperparameterValue], milestones: Sequence[Milestone]
-) -> "list[Summary]":
-    from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
-
-    infos = []
-    start = plugin_data_pb2.SessionStartInfo(start_time_secs=time.time())
-    for name, value in hyperparameters.items():
-        if isinstance(value, bool):
-            start.hparams[name].bool_value = value
-            kind = api_pb2.DATA_TYPE_BOOL
-        elif isinstance(value, str):
-            start.hparams[name].string_value = value
-            kind = api_pb2.DATA_TYPE_STRING
-        else:
-            start.hparams[name].number_value = value
-            kind = api_pb2.DATA_TYPE_FLOAT64
-        infos.append(api_pb2.HParamInfo(name=name, type=kind))
-    metrics = {MAXIMUM_TOP1: "maximum top-1"}
-    for milestone in milestones:
-        metrics[_steps_to(milestone.target)] = f"steps to {100 * milestone.target:.6g} %"
-    metric_infos = [
-        api_pb2.MetricInfo(name=api_pb2.MetricName(tag=tag), display_name=name)
-        for tag, name in metrics.items()
-    ]
-    experiment = api_pb2.Experiment(hparam_infos=infos, metric_infos=metric_infos)
-    return [
-        _hparams_summary(metadata.EXPERIMENT_TAG, experiment=experiment),
-        _hparams_summary(metadata.SESSION_START_INFO_TAG, session_start_info=start),
-    ]
-
-
-def _session_end(succeeded: bool) -> "Summary":
-    from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
-
-    end = plugin_data_pb2.SessionEndInfo(
-        status=api_pb2.STATUS_SUCCESS if succeeded else api_pb2.STATUS_FAILURE,
-        end_time_secs=time.time(),
-    )
-    return _hparams_summary(metadata.SESSION_END_INFO_TAG, session_end_info=end)
-
-
-def _hparams_summary(tag: str, **content: Any) -> "Summary":
-    from tensorboard.compat.proto.summary_pb2 import Summary
-    from tensorboard.plugins.hparams import metadata, plugin_data_pb2
-
-    data = plugin_data_pb2.HParamsPluginData(version=metadata.PLUGIN_DATA_VERSION, **content)
-    summary = Summary()
-    value = summary.value.add(tag=tag, tensor=metadata.NULL_TENSOR)
-    value.metadata.plugin_data.plugin_name = metadata.PLUGIN_NAME
-    value.metadata.plugin_data.content = data.SerializeToString()
-    return summary

@@ -7,6 +7,7 @@ from typing import Any, TextIO
 from tqdm import tqdm
 
 from bn_inception.quoting import printable
+from bn_inception.record import Best, TrainRecord, ValidationRecord
 
 
 class Console:
@@ -41,19 +42,12 @@ class Console:
         else:
             print(line, file=self._stream, flush=True)
 
-    def train(self, step: int, loss: float, rate: float, images_per_second: float) -> None:
-        """Show the state at a log step."""
-        self._fields |= {
-            "loss": f"{loss:.3f}",
-            "rate": f"{rate:.3g}",
-            "images/s": f"{images_per_second:.0f}",
-        }
-        self._show(step, force=False)
-
-    def validation(self, step: int, top1: float, best: float) -> None:
-        """Show the accuracy just measured and the best so far."""
-        self._fields |= {"top-1": f"{top1:.2%}", "best": f"{best:.2%}"}
-        self._show(step, force=True)
+    def show(self, record: TrainRecord | ValidationRecord, best: Best | None = None) -> None:
+        """Show a record just made, beside what the others before it showed, and the best so far."""
+        self._fields |= record.shown
+        if best is not None:
+            self._fields["best"] = f"best {best.top1:.2%}"
+        self._show(record.step, force=isinstance(record, ValidationRecord))
 
     def close(self) -> None:
         """Leave the bar as it stands."""
@@ -62,13 +56,13 @@ class Console:
 
     def _show(self, step: int, force: bool) -> None:
         if self._bar is not None:
-            self._bar.set_postfix(self._fields, refresh=False)
+            self._bar.set_postfix_str(", ".join(self._fields.values()), refresh=False)
             self._bar.update(step - self._bar.n)
             return
         now = time.monotonic()
         if force or now - self._printed >= self._interval or step >= self._total:
             self._printed = now
-            fields = "  ".join(f"{key} {value}" for key, value in self._fields.items())
+            fields = "  ".join(self._fields.values())
             self.say(f"{self._name}  step {step}/{self._total}  {fields}  left {self._left(step)}")
 
     def _left(self, step: int) -> str:

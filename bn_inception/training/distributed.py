@@ -1,8 +1,6 @@
 """The processes of one run, as torchrun starts them; a run of one process needs none of this."""
 
 import os
-import sys
-import threading
 import time
 import uuid
 from collections.abc import Callable, Generator
@@ -18,25 +16,13 @@ from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
 from bn_inception.errors import AgreedError, UserError
+from bn_inception.files import first_line
+from bn_inception.training.watch import Marks, Watch
 
 T = TypeVar("T")
 
 _VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 _ATTEMPT = "bn_inception/attempt"
-_FAILURE, _SIGN_OF_LIFE = "bn_inception/failure", "bn_inception/alive"
-_WATCH_SECONDS = 1.0
-"""How often a process asks whether another one has failed, and gives a sign of life."""
-_SILENT_SECONDS = 3.0
-"""A process without a sign of life for so long does not run: stopped, killed, or cut off."""
-_GRACE_SECONDS = 6.0
-"""What a process that waits for a failed one is given to end by itself; more than the one above."""
-
-
-class Marks:
-    """Counts the places that a process has come to: meetings, and batches asked for and had."""
-
-    def __init__(self) -> None:
-        self.count = 0
 
 
 @dataclass(frozen=True)
@@ -190,6 +176,7 @@ def joined(world: World, device: torch.device, timeout: float) -> Generator[None
     if world.size == 1:
         yield
         return
+    here = f"process {world.rank} of {world.size}"
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     try:
         store, _, _ = next(rendezvous("env://", timeout=timedelta(seconds=timeout)))
@@ -204,28 +191,27 @@ def joined(world: World, device: torch.device, timeout: float) -> Generator[None
         )
     except (RuntimeError, ValueError, OSError) as error:
         raise UserError(
-            f"process {world.rank} of {world.size}: cannot reach the others "
-            f"({_first_line(error)}); check the rendezvous address and port of torchrun"
+            f"{here}: cannot reach the others ({first_line(error)}); check the rendezvous address "
+            "and port of torchrun"
         ) from error
-    # A connection of its own: a process that waits in the other one must still hear of a failure.
-    watch = _Watch(world, store.clone(), timeout)
-    watch.start()
-    try:
-        yield
-    except AgreedError:
-        raise
-    except Exception as error:
-        text = _first_line(error)
-        if isinstance(error, RuntimeError) and _is_exchange(error):
-            raise UserError(
-                watch.cause()
-                or f"process {world.rank} of {world.size}: lost the others ({text}); one of them "
-                "died, or the network did; continue with run.resume=must"
-            ) from error
-        watch.tell(f"process {world.rank} of {world.size}: {text}")
-        raise
-    finally:
-        watch.stop()
+    watch = Watch(world.rank, world.size, world.marks, store.clone(), timeout)
+    with watch.running():
+        try:
+            yield
+        except AgreedError:
+            raise
+        except Exception as error:
+            # gloo's errors are plain RuntimeErrors.
+            if isinstance(error, RuntimeError) and (
+                isinstance(error, dist.DistError) or "gloo" in str(error)
+            ):
+                raise UserError(
+                    watch.cause()
+                    or f"{here}: lost the others ({first_line(error)}); one of them died, or the "
+                    "network did; continue with run.resume=must"
+                ) from error
+            watch.tell(f"{here}: {first_line(error)}")
+            raise
     dist.destroy_process_group()
 
 
@@ -253,150 +239,3 @@ def _fresh(store: Any, world: World, timeout: float) -> Any:
             return PrefixStore(attempt, store)
         time.sleep(0.05)
     raise RuntimeError(f"process 0 has not come within {timeout:g} s")
-
-
-class _Watch:
-    """Ends this process when another one has failed or hangs, also out of a wait without end.
-
-    Every process tells the store each second that it lives and how far it has come. One that waits
-    looks at what the others tell, so that it can name the one that it waits for.
-
-    Args:
-        world: of this process.
-        store: a connection that nobody else uses.
-        timeout: seconds after which a process that does not come counts as failed.
-    """
-
-    def __init__(self, world: World, store: Any, timeout: float) -> None:
-        self._world = world
-        self._store = store
-        self._timeout = timeout
-        self._lock = threading.Lock()
-        self._done = threading.Event()
-        self._lost = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
-
-    def start(self) -> None:
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._done.set()
-
-    def tell(self, text: str) -> None:
-        """Let the others know why this process ends; the first to tell is heard."""
-        self._done.set()
-        self._tell(text)
-
-    def heard(self, seconds: float) -> str | None:
-        """What a failed process said, as one line; None if nothing comes within `seconds`."""
-        until = time.monotonic() + seconds
-        while True:
-            try:
-                # The thread may hold it for ever, in a call to a store that does not answer.
-                if not self._lock.acquire(timeout=max(0.1, until - time.monotonic())):
-                    return None
-                try:
-                    if self._store.check([_FAILURE]):
-                        return str(self._store.get(_FAILURE).decode())
-                finally:
-                    self._lock.release()
-            except RuntimeError:
-                return None
-            if time.monotonic() >= until:
-                return None
-            time.sleep(0.1)
-
-    def cause(self) -> str | None:
-        """Why the others cannot be reached any more, as one line; None if nobody knows."""
-        self._lost.set()
-        said = self.heard(_GRACE_SECONDS)
-        # Without torchrun the first process holds the store.
-        if said is None and self._lock.locked() and "TORCHELASTIC_RUN_ID" not in os.environ:
-            return _failed(0, self._world.size, "hangs, or its machine has gone")
-        return said
-
-    def _tell(self, text: str) -> None:
-        try:
-            with self._lock:
-                self._store.compare_set(_FAILURE, "", text)
-        except RuntimeError:
-            pass  # the store has gone, and with it those who would listen
-
-    def _run(self) -> None:
-        others = _Others(self._world, self._timeout)
-        while not self._done.wait(_WATCH_SECONDS):
-            said = self.heard(0)
-            if said is None:
-                try:
-                    with self._lock:
-                        found = others.missing(self._store, lost=self._lost.is_set())
-                except RuntimeError:
-                    said = "process 0 or torchrun, which has gone; continue with run.resume=must"
-                else:
-                    if found is not None:
-                        self._tell(found)
-                    continue
-            if not self._done.wait(_GRACE_SECONDS):
-                rank, size = self._world.rank, self._world.size
-                print(
-                    f"bn-inception: process {rank} of {size} ends, because of {said}",
-                    file=sys.stderr,
-                    flush=True,
-                )
-                os._exit(2)
-
-
-class _Others:
-    """What the processes of a run tell each other of their progress, and who is missing."""
-
-    def __init__(self, world: World, timeout: float) -> None:
-        self._world = world
-        self._timeout = timeout
-        self._beats = 0
-        self._changed: dict[int, tuple[str, float]] = {}
-
-    def missing(self, store: Any, *, lost: bool) -> str | None:
-        """Give a sign of life, and name a process that does not come, as one line; or None.
-
-        Args:
-            store: where all of them tell.
-            lost: whether an exchange with the others has failed: then silence is enough.
-        """
-        own, size = self._world.rank, self._world.size
-        self._beats += 1
-        store.set(f"{_SIGN_OF_LIFE}/{own}", f"{self._world.marks.count} {self._beats}")
-        waited = self._since(own, str(self._world.marks.count))
-        if not (lost or waited > 2 * _WATCH_SECONDS):
-            return None
-        behind: list[int] = []
-        for rank in (rank for rank in range(size) if rank != own):
-            key = f"{_SIGN_OF_LIFE}/{rank}"
-            said = store.get(key).decode() if store.check([key]) else "0 0"
-            if self._since(rank, said) > _SILENT_SECONDS and (lost or waited >= self._timeout):
-                return _failed(rank, size, "does not run: stopped, killed, or its machine has gone")
-            if int(said.split()[0]) < self._world.marks.count:
-                behind.append(rank)
-        if behind and waited >= self._timeout:
-            seconds = f"{self._timeout:g} s (machine.timeout)"
-            return _failed(behind[0], size, f"hangs: the others have waited for it {seconds}")
-        return None
-
-    def _since(self, rank: int, said: str) -> float:
-        """Seconds for which `rank` has said the same."""
-        now = time.monotonic()
-        if rank not in self._changed or self._changed[rank][0] != said:
-            self._changed[rank] = (said, now)
-        return now - self._changed[rank][1]
-
-
-def _failed(rank: int, size: int, what: str) -> str:
-    return f"process {rank} of {size} {what}; continue with run.resume=must"
-
-
-def _is_exchange(error: RuntimeError) -> bool:
-    # gloo's errors are plain RuntimeErrors.
-    return isinstance(error, dist.DistError) or "gloo" in str(error)
-
-
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)

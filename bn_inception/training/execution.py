@@ -29,8 +29,8 @@ class Execution:
     """
 
     def __init__(self, machine: Machine, device: torch.device, processes: int = 1) -> None:
-        self._machine = machine
-        self._device = device
+        self.machine = machine
+        self.device = device
         self._to_input: Any = to_input
         self._forward: Any = self._losses
         self._compile_network = machine.compile and processes > 1
@@ -50,7 +50,7 @@ class Execution:
     def to_input(self, images: Tensor, factors: Tensor) -> Tensor:
         """`data.to_input` in the machine's memory format."""
         inputs: Tensor = self._to_input(images, factors)
-        return inputs.contiguous(memory_format=self._machine.memory_format)
+        return inputs.contiguous(memory_format=self.machine.memory_format)
 
     def forward(self, network: nn.Module, images: Tensor, labels: Tensor) -> Losses:
         """`step.losses` in the machine's precision, compiled or not."""
@@ -59,7 +59,7 @@ class Execution:
 
     def computing(self) -> torch.autocast:
         """The machine's precision, around a forward pass."""
-        return computing(self._machine.precision, self._device)
+        return computing(self.machine.precision, self.device)
 
     def _losses(self, network: nn.Module, images: Tensor, labels: Tensor) -> Losses:
         with self.computing():

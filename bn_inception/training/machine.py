@@ -10,14 +10,35 @@ import torch
 from bn_inception.errors import UserError
 from bn_inception.network import Precision
 from bn_inception.network.precision import has_tensor_cores
-from bn_inception.training.batch import Split
-from bn_inception.training.distributed import World
-from bn_inception.training.settings import MachineConfig
+from bn_inception.training.distributed import ALONE, World
+from bn_inception.training.local_batch import LocalBatch
+from bn_inception.training.settings import Device, MachineConfig
 
 GRAPH_IMAGES = 64
 """Images of a process up to which an update is captured by default. A graph saves the launching of
 some thousand kernels, milliseconds of the host's, and costs the memory of one more set of
 activations; above this size the kernels take longer than their launching. Not measured."""
+
+
+def choose_device(device: Device, world: World = ALONE) -> torch.device:
+    """Turn `machine.device` into a device; each of several processes has a GPU of its own.
+
+    Raises:
+        UserError: CUDA is asked for and there is none, or there are fewer than processes.
+    """
+    if device is Device.cuda and not torch.cuda.is_available():
+        raise UserError("machine.device: cuda, but torch sees no CUDA device; use auto or cpu")
+    if device is Device.auto:
+        device = Device.cuda if torch.cuda.is_available() else Device.cpu
+    if device is Device.cuda and world.size > 1:
+        if world.local_size > torch.cuda.device_count():
+            raise UserError(
+                f"machine.device: {world.local_size} processes on a machine with "
+                f"{torch.cuda.device_count()} CUDA devices; start one for each"
+            )
+        torch.cuda.set_device(world.local_rank)
+        return torch.device("cuda", world.local_rank)
+    return torch.device(device.value)
 
 
 @dataclass(frozen=True)
@@ -55,7 +76,9 @@ class Machine:
         }
 
 
-def resolve(config: MachineConfig, device: torch.device, split: Split, world: World) -> Machine:
+def resolve(
+    config: MachineConfig, device: torch.device, local: LocalBatch, world: World
+) -> Machine:
     """Choose what is not chosen, and refuse what cannot be.
 
     On the CPU the default is what the stored loss curves were made with, bit for bit: fp32, nothing
@@ -64,18 +87,18 @@ def resolve(config: MachineConfig, device: torch.device, split: Split, world: Wo
     Args:
         config: as configured.
         device: of this process.
-        split: this process's part of an update.
+        local: this process's part of an update.
         world: the processes of the run.
 
     Raises:
         UserError: a piece that this device, or this number of processes, cannot have.
     """
     cuda = device.type == "cuda"
-    shared = split.sharers > 1
+    shared = local.sharers > 1
     if config.compile:
         if shared:
             raise UserError(
-                f"machine.compile: true, but {split.sharers} processes share BN statistics, an "
+                f"machine.compile: true, but {local.sharers} processes share BN statistics, an "
                 "exchange inside the network that is not compiled; choose machine.compile=false, "
                 "batch.synchronized=false or fewer processes"
             )
@@ -103,7 +126,7 @@ def resolve(config: MachineConfig, device: torch.device, split: Split, world: Wo
     if precision is None:
         fast = cuda and has_tensor_cores(device)
         precision = Precision.bf16 if fast else Precision.fp32
-    small = world.size == 1 and split.images <= GRAPH_IMAGES
+    small = world.size == 1 and local.images <= GRAPH_IMAGES
     fused_update = _chosen(config.fused_update, True)
     return Machine(
         precision=precision,

@@ -10,6 +10,12 @@ from bn_inception.errors import UserError
 from bn_inception.training.duration import Duration
 
 
+def require_positive(key: str, value: float, remedy: str = "") -> None:
+    """Refuse a setting that is not a finite number above 0."""
+    if not (math.isfinite(value) and value > 0):
+        raise UserError(f"{key}: {value} is not positive{remedy and '; '}{remedy}")
+
+
 @dataclass
 class OptimizerConfig:
     """SGD with momentum and a staircase decay (GN section 6; BN sections 4.2 and 4.2.1).
@@ -32,11 +38,8 @@ class OptimizerConfig:
     warmup: Duration | None = None
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
-            raise UserError(
-                f"optimizer.learning_rate: {self.learning_rate} is not positive; "
-                "the paper's rates are 0.0015, 0.0075 and 0.045"
-            )
+        rates = "the paper's rates are 0.0015, 0.0075 and 0.045"
+        require_positive("optimizer.learning_rate", self.learning_rate, rates)
         if not 0 <= self.momentum < 1:
             raise UserError(f"optimizer.momentum: {self.momentum} is not in [0, 1)")
         if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):

@@ -8,16 +8,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from bn_inception.data import (
-    DataConfig,
-    ImageSource,
-    TrainingBatch,
-    TrainingOrder,
-    to_input,
-    training_batches,
-)
+from bn_inception.data import DataConfig, ImageSource, to_input
 from bn_inception.network import Inception, running_statistics
 from bn_inception.network.population import population_statistics
+from bn_inception.training.batches import in_order
 from bn_inception.training.distributed import ALONE, World
 from bn_inception.training.settings import RunConfig
 
@@ -65,7 +59,17 @@ class PopulationBatches:
             UserError: an image cannot be read and `data.on_error` is fail; on all processes.
         """
         images = self.config.batch.mini_batch
-        with closing(self._read(world, images)) as batches:
+        batches = in_order(
+            self.config,
+            self.source,
+            self.data,
+            self.workers,
+            # A step of this order is a turn of all processes.
+            batch=images * world.size,
+            steps=range(len(range(world.rank, self.count, world.size))),
+            places=slice(world.rank * images, (world.rank + 1) * images),
+        )
+        with closing(batches):
             for _ in range(-(-self.count // world.size)):
                 world.mark()
                 batch = world.agreed(lambda: next(batches, None))
@@ -76,30 +80,6 @@ class PopulationBatches:
                 replaced(batch.replaced)
                 inputs = to_input(batch.images.to(device), batch.factors.to(device))
                 yield inputs.contiguous(memory_format=torch.channels_last)
-
-    def _read(self, world: World, images: int) -> Generator[TrainingBatch, None, None]:
-        config = self.config
-        # A step of this order is a turn of all processes.
-        order = TrainingOrder(
-            len(self.source),
-            images * world.size,
-            config.run.seed,
-            config.order.within_shard_shuffling,
-            config.order.shard_size,
-        )
-        return training_batches(
-            self.source,
-            order,
-            start_step=0,
-            stop_step=len(range(world.rank, self.count, world.size)),
-            image_size=config.network.image_size,
-            augmentation=config.augmentation,
-            seed=config.run.seed,
-            workers=self.workers,
-            on_error=self.data.on_error,
-            backend=self.data.backend,
-            places=slice(world.rank * images, (world.rank + 1) * images),
-        )
 
 
 def judged_network(session: "Session", stopped: Callable[[], bool]) -> Inception | None:
@@ -118,15 +98,16 @@ def judged_network(session: "Session", stopped: Callable[[], bool]) -> Inception
     Raises:
         UserError: as `PopulationBatches.inputs`.
     """
-    network, config = session.network, session.config
+    network, config = session.learner.network, session.config
     if not running_statistics(network):
         return network
     batches = PopulationBatches(
         config,
-        session.sources.train,
+        session.batches.sources.train,
         config.data,
-        session.workers(),
+        session.batches.workers,
         config.train.population_batches,
     )
-    with closing(batches.inputs(session.device, session.world, session.replaced)) as inputs:
+    device, world, replaced = session.learner.device, session.world, session.replaced.extend
+    with closing(batches.inputs(device, world, replaced)) as inputs:
         return population_statistics(network, inputs, stopped=stopped, total=session.world.total)

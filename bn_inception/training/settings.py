@@ -1,14 +1,14 @@
 """The whole typed configuration of a training run, as `bn_inception.config` composes it."""
 
-import math
 from dataclasses import dataclass, field
 from enum import Enum
 
 from bn_inception.data import AugmentationConfig, DataConfig, OrderConfig
 from bn_inception.errors import UserError
 from bn_inception.network import NetworkConfig, Precision
+from bn_inception.record import Milestones
 from bn_inception.training.duration import Duration
-from bn_inception.training.optimizer import OptimizerConfig
+from bn_inception.training.optimizer import OptimizerConfig, require_positive
 
 
 class Resume(Enum):
@@ -62,10 +62,8 @@ class ScaleConfig:
     population_batches: int
 
     def __post_init__(self) -> None:
-        if not self.compression > 0:
-            raise UserError(f"scale.compression: {self.compression} is not positive")
-        if not (math.isfinite(self.rate_factor) and self.rate_factor > 0):
-            raise UserError(f"scale.rate_factor: {self.rate_factor} is not positive")
+        require_positive("scale.compression", self.compression)
+        require_positive("scale.rate_factor", self.rate_factor)
 
 
 @dataclass
@@ -113,8 +111,7 @@ class BatchConfig:
                 f"batch.norm_group: {self.norm_group} is too small; statistics need at least 2 "
                 "images (the paper: 32)"
             )
-        if not (math.isfinite(self.rate_factor) and self.rate_factor > 0):
-            raise UserError(f"batch.rate_factor: {self.rate_factor} is not positive")
+        require_positive("batch.rate_factor", self.rate_factor)
 
     @property
     def mini_batch(self) -> int:
@@ -142,16 +139,13 @@ class TrainConfig:
     checkpoint_minutes: float | None = 15.0
 
     def __post_init__(self) -> None:
-        minutes = self.checkpoint_minutes
-        if minutes is not None and not (math.isfinite(minutes) and minutes > 0):
-            raise UserError(
-                f"train.checkpoint_minutes: {minutes} is not a positive number of minutes; null "
-                "is for none"
+        if self.checkpoint_minutes is not None:
+            require_positive(
+                "train.checkpoint_minutes", self.checkpoint_minutes, "null is for none"
             )
-        if self.log_every < 1:
-            raise UserError(f"train.log_every: {self.log_every} is not 1 or more steps")
-        if self.population_batches < 1:
-            raise UserError(f"train.population_batches: {self.population_batches} is not 1 or more")
+        for key in ("log_every", "population_batches"):
+            if getattr(self, key) < 1:
+                raise UserError(f"train.{key}: {getattr(self, key)} is not 1 or more")
 
 
 @dataclass
@@ -198,8 +192,7 @@ class MachineConfig(ProcessorConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not (math.isfinite(self.timeout) and self.timeout > 0):
-            raise UserError(f"machine.timeout: {self.timeout} is not a positive number of seconds")
+        require_positive("machine.timeout", self.timeout, "give seconds")
 
 
 @dataclass
@@ -220,8 +213,4 @@ class RunConfig:
     milestones: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        for target in self.milestones:
-            if not 0 < target <= 1:
-                raise UserError(
-                    f"milestones: {target} is not a fraction in (0, 1]; 72.2 % is written 0.722"
-                )
+        Milestones(self.milestones)

@@ -1,9 +1,13 @@
 """Ctrl-C, SIGTERM, SIGUSR1 and a lost terminal (SIGHUP) as a request that the loop polls."""
 
 import signal
-from types import FrameType, TracebackType
+from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
+
+
+class Stopped(Exception):
+    """Raised between two updates, or in an evaluation, where a StopRequest was seen."""
 
 
 class StopRequest:
@@ -20,12 +24,7 @@ class StopRequest:
             self._previous[number] = signal.signal(number, self._handle)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
 
@@ -38,6 +37,3 @@ class StopRequest:
         if self.signal is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.signal = signal.Signals(number)
-
-    def __bool__(self) -> bool:
-        return self.signal is not None

@@ -185,13 +185,13 @@ def test_records_without_end_are_not_read(sent: Path) -> None:
     whole = (sent / "summary.json").stat().st_size
     with (sent / "summary.json").open("ab") as file:
         file.truncate(1 << 40)
-    with pytest.raises(UserError, match=r"summary\.json: over 64 MiB"):
+    with pytest.raises(UserError, match=r"summary\.json: .*more than"):
         dispatch(["compare", str(sent)])
     with (sent / "summary.json").open("ab") as file:
         file.truncate(whole)
     with (sent / "metrics.jsonl").open("ab") as file:
         file.truncate(1 << 40)
-    with pytest.raises(UserError, match=r"metrics\.jsonl: over 1024 MiB"):
+    with pytest.raises(UserError, match=r"metrics\.jsonl: .*more than"):
         dispatch(["compare", str(sent)])
 
 

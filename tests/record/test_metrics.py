@@ -1,5 +1,6 @@
 import json
 import math
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -109,20 +110,19 @@ def test_killed_anywhere_and_resumed_is_the_uninterrupted_file(
     assert broken.read_bytes() == content
 
 
-def test_truncation_by_step_alone(tmp_path):
+@pytest.mark.parametrize(
+    ("written", "lines", "kept"),
+    [
+        (a_run(7), None, a_run(3)),  # by step alone
+        ([train(3), validation(3)], 1, [train(3)]),  # evaluated after the checkpoint of its step
+    ],
+)
+def test_what_follows_the_checkpoint_is_dropped(tmp_path, written, lines, kept):
     path = tmp_path / "metrics.jsonl"
-    write(path, a_run(7))
+    write(path, written)
     log = MetricsLog(path)
-    assert log.truncate(3) == a_run(3)
-    assert log.lines == 4
-    log.close()
-
-
-def test_an_evaluation_after_the_checkpoint_of_its_step_is_dropped(tmp_path):
-    path = tmp_path / "metrics.jsonl"
-    write(path, [train(3), validation(3)])
-    log = MetricsLog(path)
-    assert log.truncate(3, lines=1) == [train(3)]
+    assert log.truncate(3, lines) == kept
+    assert log.lines == len(kept)
     log.close()
 
 
@@ -163,10 +163,8 @@ def test_a_broken_line_in_the_middle_is_named(tmp_path, line, message):
 
 def test_a_full_disk_is_a_user_error(tmp_path):
     path = tmp_path / "metrics.jsonl"
-    path.symlink_to("/dev/full")
-    log = MetricsLog.__new__(MetricsLog)  # opening reads the file, and /dev/full never ends
-    log._path, log._lines = path, 0
-    log._file = log._open()
+    log = MetricsLog(path)
+    log._file = Path("/dev/full").open("ab", buffering=0)  # noqa: SIM115
     with pytest.raises(UserError, match="No space left"):
         log.append(train(1))
     log.close()

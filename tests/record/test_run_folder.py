@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from processes import run_ranks
 
 from bn_inception.errors import UserError
 from bn_inception.record import RunFolder
@@ -88,17 +89,23 @@ def test_a_file_of_that_name_is_a_user_error(tmp_path):
 
 
 def test_a_second_writer_is_refused_until_the_first_closes(tmp_path):
+    def refused(method):
+        try:
+            method(RunFolder(tmp_path, "a"))
+        except UserError as error:
+            return "another process is writing" in str(error)
+        return False
+
+    def attempts(rank):
+        return [refused(RunFolder.create), refused(RunFolder.open_for_resume)]
+
     first = RunFolder(tmp_path, "a")
     first.create()
-    with pytest.raises(UserError, match="another process is writing"):
-        RunFolder(tmp_path, "a").create()
+    assert run_ranks(1, lambda rank: refused(RunFolder.create)) == [True]
     first.write_config("x: 1\n")
-    for attempt in (RunFolder.create, RunFolder.open_for_resume):
-        with pytest.raises(UserError, match="another process is writing"):
-            attempt(RunFolder(tmp_path, "a"))
+    assert run_ranks(1, attempts) == [[True, True]]
     first.close()
-    with RunFolder(tmp_path, "a") as second:
-        second.open_for_resume()
+    assert run_ranks(1, attempts) == [[False, False]]
 
 
 def test_a_killed_process_leaves_no_lock_though_its_forked_workers_live_on(tmp_path):
@@ -134,7 +141,7 @@ def test_a_file_system_without_locks_is_a_warning(tmp_path, monkeypatch, caplog)
     def no_locks(descriptor, operation):
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(fcntl, "flock", no_locks)
+    monkeypatch.setattr(fcntl, "lockf", no_locks)
     with RunFolder(tmp_path, "a") as folder:
         folder.create()
     assert "no file locks" in caplog.text

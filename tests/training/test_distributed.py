@@ -3,7 +3,6 @@
 Processes are forked, except where torchrun itself is on trial. All talk over gloo on loopback.
 """
 
-import json
 import os
 import signal
 import subprocess
@@ -18,12 +17,11 @@ from typing import Any
 import pytest
 import torch
 from processes import free_port, run_ranks
-from small_runs import TINY, write_images
+from small_runs import TINY, Runs, write_images
 from torch.nn.parallel import DistributedDataParallel
 
 import bn_inception
 from bn_inception import UserError
-from bn_inception.cli.main import dispatch
 from bn_inception.config import compose, run_config
 from bn_inception.data import (
     Backend,
@@ -44,75 +42,42 @@ from bn_inception.network import (
     set_statistics,
 )
 from bn_inception.network.population import population_statistics
-from bn_inception.training import joined, loop, world_from_environment
+from bn_inception.training import joined, world_from_environment
 from bn_inception.training.distributed import ALONE, World, _fresh
+from bn_inception.training.learner import derived_seed
+from bn_inception.training.machine import choose_device
 from bn_inception.training.optimizer import OptimizerConfig, build_optimizer
 from bn_inception.training.population import PopulationBatches
-from bn_inception.training.session import choose_device, derived_seed
 from bn_inception.training.settings import Device
 from bn_inception.training.step import train_step
 
 pytestmark = pytest.mark.timeout(600)
 CPU = torch.device("cpu")
+At = Callable[..., None]
 SHORT = ("train.steps=6", "train.evaluate_every=3", "train.checkpoint_every=2",
          "train.log_every=1")  # fmt: skip
 # Dropout, and statistics that differ between ranks: all that a resumed run could get wrong.
 PER_RANK = ("batch.synchronized=false",)
 
 
-class Runs:
-    """Starts runs on the small set, alone or on several ranks, and reads what they leave."""
-
-    def __init__(self, root: Path, images: Path) -> None:
-        self.root, self.images = root, images
-
-    def arguments(self, name: str, *overrides: str) -> list[str]:
-        given = [f"run.root={self.root}", f"run.name={name}", f"data.root={self.images}"]
-        return ["train", "recipe=bn_baseline", *TINY, *SHORT, *given, *overrides]
-
-    def train(self, ranks: int, name: str, *overrides: str) -> list[Any]:
-        arguments = self.arguments(name, *overrides)
-        return run_ranks(ranks, lambda rank: dispatch(arguments))
-
-    def summary(self, name: str) -> dict[str, Any]:
-        loaded: dict[str, Any] = json.loads((self.root / name / "summary.json").read_text())
-        return loaded
-
-    def records(self, name: str) -> list[dict[str, Any]]:
-        lines = (self.root / name / "metrics.jsonl").read_text().splitlines()
-        return [{**json.loads(line), "images_per_second": None} for line in lines]
-
-    def state(self, name: str, file: str = "last.pt") -> dict[str, Any]:
-        return checkpoint.load(self.root / name / "checkpoints" / file)
-
-    def assert_equal(self, one: str, other: str) -> None:
-        first, second = self.state(one), self.state(other)
-        for name, tensor in first["network"].items():
-            assert torch.equal(tensor, second["network"][name]), name
-        for name, tensor in first["running_statistics"].items():
-            assert torch.equal(tensor, second["running_statistics"][name]), name
-        assert self.records(one) == self.records(other)
-        assert self.summary(one)["best"] == self.summary(other)["best"]
-
-
 @pytest.fixture
 def runs(tmp_path: Path, images: Path) -> Runs:
-    return Runs(tmp_path / "outputs", images)
+    return Runs(tmp_path / "outputs", images, "recipe=bn_baseline", *SHORT)
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory, images: Path) -> Runs:
     """An undisturbed run of two ranks."""
-    runs = Runs(tmp_path_factory.mktemp("whole"), images)
-    assert runs.train(2, "whole", *PER_RANK) == [0, 0]
+    root = tmp_path_factory.mktemp("whole")
+    runs = Runs(root, images, "recipe=bn_baseline", *SHORT, *PER_RANK)
+    assert runs.train_on(2, "whole") == [0, 0]
     return runs
 
 
 @pytest.fixture
-def twin(runs: Runs, whole: Runs) -> Runs:
-    runs.root.mkdir()
-    (runs.root / "whole").symlink_to(whole.root / "whole")
-    return runs
+def twin(tmp_path: Path, whole: Runs) -> Runs:
+    """Runs beside the undisturbed one."""
+    return whole.copy("whole", tmp_path / "outputs")
 
 
 def network(per_activation: bool) -> torch.nn.Module:
@@ -175,29 +140,26 @@ def test_ranks_with_synchronized_statistics_are_one_process(
 
 
 def test_what_two_ranks_leave(whole: Runs, images: Path) -> None:
-    records = whole.records("whole")
-    assert [r["step"] for r in records if r["kind"] == "train"] == [1, 2, 3, 4, 5, 6]
-    assert [(r["step"], r["count"]) for r in records if r["kind"] == "validation"] == [
-        (3, 15),
-        (6, 15),
-    ]
+    validated = whole.records("whole", "validation")
+    assert [r["step"] for r in whole.records("whole", "train")] == [1, 2, 3, 4, 5, 6]
+    assert [(r["step"], r["count"]) for r in validated] == [(3, 15), (6, 15)]
     summary = whole.summary("whole")
     assert (summary["status"], summary["step"], summary["images_seen"]) == ("finished", 6, 48)
-    environment = json.loads((whole.root / "whole" / "environment.json").read_text())
+    environment = whole.environment("whole")
     assert (environment["processes"], environment["normalization_group"]) == (2, 4)
     state = whole.state("whole")
     assert not any(name.startswith("module.") for name in state["network"])
     assert state["population_batches"] == 3
 
     # The accuracy recorded is that of the file saved, judged by one process.
-    best = checkpoint.load_network(whole.root / "whole" / "checkpoints" / "best.pt")
+    best = checkpoint.load_network(whole.folder("whole") / "checkpoints" / "best.pt")
     source = open_sources(DataConfig(DataKind.folder, str(images))).validation
     batches = validation_batches(
         source, image_size=16, batch=64, workers=0, on_error=OnError.fail, backend=Backend.fast
     )  # fmt: skip
     result = evaluate(best.network, batches, CPU)
     assert result is not None and result.top1 == summary["best"]["top1"]
-    (record,) = [r for r in records if r["kind"] == "validation" and r["step"] == best.step]
+    (record,) = [r for r in validated if r["step"] == best.step]
     assert (result.top1, result.top5, result.count) == (record["top1"], record["top5"], 15)
     assert result.loss == pytest.approx(record["loss"], rel=1e-5)
 
@@ -237,76 +199,59 @@ def test_an_image_of_the_population_that_one_rank_cannot_read_stops_all(
 ) -> None:
     """Training does not come to it before the first evaluation: a mini-batch of 8 is one step."""
     runs.images = write_images(tmp_path / "broken")
-    given = runs.arguments("whole", "train.steps=1", "train.population_batches=4")
-    config = run_config(compose("train", given[1:]))
+    short = ("train.steps=1", "train.evaluate_every=1", "train.population_batches=4")
+    config = run_config(compose("train", runs.arguments("failing", *short)))
     source = open_sources(config.data).train
     order = TrainingOrder(len(source), 8, 0, True, 1251)
     seen = set(order.batch(0)[1])
     # Of the mini-batches 0 to 3 the second rank reads 1 and 3.
     place = next(index for index in order.batch(3)[1] if index not in seen)
     (runs.images / "train" / source.name(place)).write_bytes(b"not an image")
-    said = runs.train(2, "failing", "train.steps=1", "train.evaluate_every=1",
-                      "train.population_batches=4")  # fmt: skip
+    said = runs.train_on(2, "failing", *short)
     assert len(set(said)) == 1 and f"{source.name(place)} cannot be read" in said[0]
     assert runs.state("failing")["step"] == 1
-    given = ("train.steps=1", "train.evaluate_every=1", "train.population_batches=4",
-             "data.on_error=skip")  # fmt: skip
-    assert runs.train(2, "skipping", *given) == [0, 0]
+    assert runs.train_on(2, "skipping", *short, "data.on_error=skip") == [0, 0]
     assert list(runs.summary("skipping")["replaced_images"]) == [source.identity(place)]
 
 
-def on_rank_one(update: Callable[..., Any], at: int, act: Callable[[], None]) -> Callable[..., Any]:
-    """`update`, before whose call number `at` the second rank alone does `act`."""
-    calls = 0
-
-    def watched(*arguments: Any, **named: Any) -> Any:
-        nonlocal calls
-        calls += 1
-        if calls == at and os.environ["RANK"] == "1":
-            act()
-        return update(*arguments, **named)
-
-    return watched
-
-
 def test_a_signal_to_any_rank_stops_all_at_one_step_and_nothing_is_lost(
-    twin: Runs, monkeypatch: pytest.MonkeyPatch
+    twin: Runs, at_call: At, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def terminate() -> None:
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    monkeypatch.setattr(loop, "train_step", on_rank_one(loop.train_step, 5, terminate))
-    assert twin.train(2, "stopped", *PER_RANK) == [128 + signal.SIGTERM] * 2
+    at_call(5, lambda: os.kill(os.getpid(), signal.SIGTERM), rank=1)
+    assert twin.train_on(2, "stopped") == [128 + signal.SIGTERM] * 2
     monkeypatch.undo()
     assert (twin.summary("stopped")["status"], twin.state("stopped")["step"]) == ("interrupted", 5)
-    assert twin.train(2, "stopped", *PER_RANK, "run.resume=auto") == [0, 0]
+    assert twin.train_on(2, "stopped", "run.resume=auto") == [0, 0]
     twin.assert_equal("stopped", "whole")
     # Refused now, by every rank and for the same reason; and the run is as it was.
-    refused = twin.train(2, "stopped", *PER_RANK)
+    refused = twin.train_on(2, "stopped")
     assert len(set(refused)) == 1
     assert "AgreedError" in refused[0] and "run.resume=must" in refused[0]
     twin.assert_equal("stopped", "whole")
 
 
+def fail() -> None:
+    raise MemoryError("the second rank has had enough")
+
+
 @pytest.mark.parametrize(("hurried", "saved"), [(0, 3), (1, 2)])
-def test_the_first_ranks_clock_decides_for_all(
-    twin: Runs, monkeypatch: pytest.MonkeyPatch, hurried: int, saved: int
+def test_the_first_ranks_clock_decides_for_all_and_a_rank_that_raises_is_named(
+    twin: Runs, at_call: At, monkeypatch: pytest.MonkeyPatch, hurried: int, saved: int
 ) -> None:
     """On one rank a checkpoint is due at every step; by steps they fall on 2, 4 and 6."""
 
-    def crash() -> None:
-        raise MemoryError
-
     def on_rank(rank: int) -> int:
         minutes = "1e-9" if rank == hurried else "null"
-        clock = f"train.checkpoint_minutes={minutes}"
-        return dispatch(twin.arguments("clocked", *PER_RANK, clock))
+        return twin.train("clocked", f"train.checkpoint_minutes={minutes}")
 
-    monkeypatch.setattr(loop, "train_step", on_rank_one(loop.train_step, 4, crash))
-    assert "MemoryError" in run_ranks(2, on_rank)[1]
+    at_call(4, fail, rank=1)
+    first, second = run_ranks(2, on_rank)
     monkeypatch.undo()
+    assert second == "MemoryError: the second rank has had enough"
+    assert first.startswith("UserError: process 1 of 2: the second rank has had enough")
+    assert twin.summary("clocked")["status"] == "interrupted"
     assert twin.state("clocked")["step"] == saved
-    assert twin.train(2, "clocked", *PER_RANK, "run.resume=auto") == [0, 0]
+    assert twin.train_on(2, "clocked", "run.resume=auto") == [0, 0]
     twin.assert_equal("clocked", "whole")
 
 
@@ -340,27 +285,12 @@ def test_what_an_earlier_attempt_left_in_the_store_is_not_met() -> None:
 def test_a_checkpoint_goes_from_one_process_to_two_and_back(runs: Runs) -> None:
     for ranks, steps in ((1, 2), (2, 4), (1, 6)):
         given = (f"train.steps={steps}", "run.resume=auto")
-        assert runs.train(ranks, "moved", *given) == [0] * ranks
+        assert runs.train_on(ranks, "moved", *given) == [0] * ranks
         assert runs.summary("moved")["step"] == steps
-    assert [r["step"] for r in runs.records("moved") if r["kind"] == "train"] == [1, 2, 3, 4, 5, 6]
-
-
-def test_a_rank_that_raises_ends_the_others_and_is_named(
-    runs: Runs, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail() -> None:
-        raise MemoryError("the second rank has had enough")
-
-    monkeypatch.setattr(loop, "train_step", on_rank_one(loop.train_step, 2, fail))
-    first, second = runs.train(2, "broken")
-    assert second == "MemoryError: the second rank has had enough"
-    assert first.startswith("UserError: process 1 of 2: the second rank has had enough")
-    assert runs.summary("broken")["status"] == "interrupted"
+    assert [r["step"] for r in runs.records("moved", "train")] == [1, 2, 3, 4, 5, 6]
 
 
 def test_also_out_of_a_wait_that_does_not_end() -> None:
-    started = time.monotonic()
-
     def on_rank(rank: int) -> None:
         with joined(world_from_environment(), CPU, 60):
             if rank == 1:
@@ -368,12 +298,11 @@ def test_also_out_of_a_wait_that_does_not_end() -> None:
             time.sleep(600)
 
     assert run_ranks(2, on_rank) == ["ended without a word", "ValueError: gone"]
-    assert time.monotonic() - started < 60
 
 
 def test_divergence_is_one_result(runs: Runs) -> None:
     given = ("recipe=inception_x5", "optimizer.learning_rate=1e20")
-    assert runs.train(2, "fast", *given) == [0, 0]
+    assert runs.train_on(2, "fast", *given) == [0, 0]
     summary = runs.summary("fast")
     assert summary["status"] == "diverged" and summary["diverged"]["layer"]
 
@@ -383,7 +312,7 @@ def test_replaced_images_of_every_rank_are_tallied(runs: Runs, tmp_path: Path) -
     broken = sorted((runs.images / "train").rglob("*.JPEG"))[::2]
     for path in broken:
         path.write_bytes(b"not an image")
-    assert runs.train(2, "skipping", "data.on_error=skip") == [0, 0]
+    assert runs.train_on(2, "skipping", "data.on_error=skip") == [0, 0]
     # 48 places for 42 images: every broken one was met, by one rank or the other.
     assert len(runs.summary("skipping")["replaced_images"]) == len(broken)
 
@@ -404,7 +333,7 @@ def test_torchrun_on_two_machines_of_one_process_each(runs: Runs) -> None:
             [
                 *torchrun("--nnodes=2", f"--node-rank={node}", "--nproc-per-node=1",
                           "--master-addr=127.0.0.1", f"--master-port={port}"),
-                *runs.arguments("nodes", "recipe=bn_x5", "train.steps=3")[1:],
+                *runs.arguments("nodes", "recipe=bn_x5", "train.steps=3"),
             ],
             cwd=ROOT, env=ENVIRONMENT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )
@@ -414,7 +343,7 @@ def test_torchrun_on_two_machines_of_one_process_each(runs: Runs) -> None:
     assert [agent.returncode for agent in agents] == [0, 0], said
     assert "8 images an update on 2 processes, 4 each" in said[0][1] + said[1][1]
     assert sum("nodes: finished" in out for out, _ in said) == 1
-    assert dispatch(runs.arguments("alone", "recipe=bn_x5", "train.steps=3")) == 0
+    assert runs.train("alone", "recipe=bn_x5", "train.steps=3") == 0
     first, other = runs.records("nodes")[0], runs.records("alone")[0]
     assert first["loss"] == pytest.approx(other["loss"], rel=1e-4)
     assert (first["top1"], first["learning_rate"]) == (other["top1"], other["learning_rate"])
@@ -427,7 +356,7 @@ def test_torchrun_ends_all_and_names_the_image_that_one_could_not_read(
     (runs.images / "train" / "n0001" / "1.JPEG").write_bytes(b"not an image")
     command = [
         *torchrun("--standalone", "--nproc-per-node=2"),
-        *runs.arguments("broken", "recipe=bn_x5")[1:],
+        *runs.arguments("broken", "recipe=bn_x5"),
     ]
     ended = subprocess.run(
         command, cwd=ROOT, env=ENVIRONMENT, text=True, capture_output=True, timeout=500

@@ -21,12 +21,12 @@ from bn_inception.data import to_input
 from bn_inception.network import Inception, Precision, initialize, set_precision, set_statistics
 from bn_inception.network import precision as formats
 from bn_inception.training import execution, machine
-from bn_inception.training.batch import Split
 from bn_inception.training.distributed import ALONE, World
 from bn_inception.training.execution import Execution
+from bn_inception.training.local_batch import LocalBatch
 from bn_inception.training.machine import Machine, resolve, set_deterministic
+from bn_inception.training.meter import TrainingMeter
 from bn_inception.training.optimizer import OptimizerConfig, build_optimizer
-from bn_inception.training.session import Interval
 from bn_inception.training.settings import Device, MachineConfig
 from bn_inception.training.step import StepResult, train_step
 
@@ -184,13 +184,13 @@ def test_no_operation_of_a_step_reads_a_value_back(chosen: Machine, rate: Any) -
     network = network_of("bn_baseline")
     made = Execution(chosen, CPU)
     optimizer = build_optimizer(network, CONFIG, fused=chosen.fused_update)
-    interval = Interval(CPU)
+    meter = TrainingMeter(CPU, 8)
     with Watch() as watch:
         for step in range(1, 4):
             images, factors, labels = batch(step)
             inputs = made.to_input(images, factors)
             result = train_step(network, optimizer, inputs, labels, rate, forward=made.forward)
-            interval.add(result, len(labels), step)
+            meter.add(result, step)
         assert watch.operations > 500
         with pytest.raises(AssertionError, match="waits for the device"):
             float(result.loss)
@@ -274,7 +274,7 @@ def test_deterministic_kernels_are_asked_for_and_only_then() -> None:
         torch.use_deterministic_algorithms(False)
 
 
-WHOLE = Split(images=32, group=32, groups=1, sharers=1)
+WHOLE = LocalBatch(images=32, group=32, groups=1, sharers=1)
 
 
 def test_the_cpu_keeps_the_arithmetic_of_the_stored_curves() -> None:
@@ -289,10 +289,10 @@ def test_cuda_has_every_piece_and_graphs_for_small_updates(
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     full = Machine(Precision.bf16, compile=True, cuda_graphs=True)
     assert resolve(config(), CUDA, WHOLE, ALONE) == full
-    large = Split(images=256, group=32, groups=8, sharers=1)
+    large = LocalBatch(images=256, group=32, groups=8, sharers=1)
     assert not resolve(config(), CUDA, large, ALONE).cuda_graphs
     assert resolve(config(cuda_graphs=True), CUDA, large, ALONE).cuda_graphs
-    shared = Split(images=16, group=32, groups=1, sharers=2)
+    shared = LocalBatch(images=16, group=32, groups=1, sharers=2)
     two = resolve(config(), CUDA, shared, World(0, 2, 0, 2))
     assert not two.compile and not two.cuda_graphs
     for piece in ("compile", "cuda_graphs", "channels_last", "fused_update"):
@@ -305,10 +305,10 @@ def test_cuda_has_every_piece_and_graphs_for_small_updates(
 
 
 @pytest.mark.parametrize(
-    ("given", "device", "split", "named"),
+    ("given", "device", "local", "named"),
     [
         ({"cuda_graphs": True}, CPU, WHOLE, ["machine.cuda_graphs", "CPU", "false"]),
-        ({"compile": True}, CPU, Split(16, 32, 1, 2), ["machine.compile", "2 processes"]),
+        ({"compile": True}, CPU, LocalBatch(16, 32, 1, 2), ["machine.compile", "2 processes"]),
         ({"compile": True}, CPU, WHOLE, ["machine.compile", "C++ compiler"]),
         ({"cuda_graphs": True}, CUDA, WHOLE, ["machine.cuda_graphs", "2 processes"]),
         (
@@ -322,13 +322,13 @@ def test_cuda_has_every_piece_and_graphs_for_small_updates(
 def test_what_a_machine_cannot_have_is_refused(
     given: dict[str, bool],
     device: torch.device,
-    split: Split,
+    local: LocalBatch,
     named: list[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(machine, "has_cpp_compiler", lambda: False)
     with pytest.raises(UserError) as caught:
-        resolve(config(**given), device, split, World(0, 2, 0, 2))
+        resolve(config(**given), device, local, World(0, 2, 0, 2))
     assert all(word in str(caught.value) for word in named)
 
 

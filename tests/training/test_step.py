@@ -9,9 +9,9 @@ from torch import nn
 
 import bn_inception
 from bn_inception.training.divergence import Diverged, first_nonfinite_layer, require_finite
+from bn_inception.training.meter import TrainingMeter
 from bn_inception.training.optimizer import OptimizerConfig, build_optimizer
-from bn_inception.training.session import Interval
-from bn_inception.training.step import train_step
+from bn_inception.training.step import StepResult, train_step
 
 CONFIG = OptimizerConfig(0.1, 0.0, 0.0, 1.0, 1)
 
@@ -43,20 +43,6 @@ def test_it_is_the_gradient_of_main_plus_three_tenths_of_the_auxiliary_loss() ->
     assert result.finite and not result.loss.requires_grad
 
 
-def test_a_loss_that_is_not_finite_changes_no_parameter() -> None:
-    network, (images, labels) = small("inception"), batch()
-    optimizer = build_optimizer(network, CONFIG)
-    images[0, 0, 0, 0] = math.nan
-    before = {name: p.detach().clone() for name, p in network.named_parameters()}
-    result = train_step(network, optimizer, images, labels, rate=0.05)
-    assert not result.finite
-    for name, parameter in network.named_parameters():
-        assert torch.equal(parameter, before[name])
-    # The next finite mini-batch trains again.
-    assert train_step(network, optimizer, *batch(), rate=0.05).finite
-    assert any(not torch.equal(p, before[n]) for n, p in network.named_parameters())
-
-
 def test_the_first_layer_that_overflows_is_named() -> None:
     network, (images, _) = small("inception"), batch()
     assert first_nonfinite_layer(network, images) == "loss"
@@ -71,29 +57,22 @@ def test_the_first_layer_that_overflows_is_named() -> None:
 
 
 def test_an_interval_averages_and_remembers_the_first_bad_step() -> None:
-    from bn_inception.training.step import StepResult
+    meter = TrainingMeter(torch.device("cpu"), 8)
 
-    interval = Interval(torch.device("cpu"))
-    losses = [1.0, 2.0, math.nan, 4.0, math.inf]
-    for step, loss in enumerate(losses, start=1):
+    def add(step: int, loss: float) -> None:
         value = torch.tensor(loss)
-        interval.add(StepResult(value, torch.tensor(4), torch.isfinite(value)), 8, step)
-        if step == 2:
-            assert interval.first_nonfinite() is None
-            assert (interval.loss(), interval.top1()) == (1.5, 0.5)
-    assert interval.first_nonfinite() == 3
+        meter.add(StepResult(value, torch.tensor(4), torch.isfinite(value)), step)
 
-
-def test_the_step_never_asks_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reading a value back (`item`, `bool`, `tolist`) would stall a GPU at every step."""
-    network, (images, labels) = small("bn_x30"), batch()
-    optimizer = build_optimizer(network, CONFIG)
-    train_step(network, optimizer, images, labels, rate=0.05)
-
-    def refuse(*_: object) -> None:
-        raise AssertionError("the step synchronized with the device")
-
-    for name in ("item", "tolist", "__bool__", "__float__", "__int__", "cpu", "numpy"):
-        monkeypatch.setattr(torch.Tensor, name, refuse)
-    result = train_step(network, optimizer, images, labels, rate=0.05)
-    Interval(torch.device("cpu")).add(result, len(labels), 1)
+    for step, loss in ((1, 1.0), (2, 2.0)):
+        add(step, loss)
+    resumed = TrainingMeter(torch.device("cpu"), 8)
+    resumed.restore(meter.state())
+    for each in (meter, resumed):
+        record = each.record(2, 0.1)
+        assert (record.step, record.equivalent_steps, record.learning_rate) == (2, 0.5, 0.1)
+        assert (record.loss, record.top1) == (1.5, 0.5)
+    assert record.images_per_second == 0  # what was restored took no time here
+    for step, loss in ((3, math.nan), (4, 4.0), (5, math.inf)):
+        assert step == 3 or meter.first_nonfinite() == 3
+        add(step, loss)
+    assert meter.first_nonfinite() == 3

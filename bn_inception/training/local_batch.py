@@ -8,8 +8,8 @@ from bn_inception.training.settings import BatchConfig
 
 
 @dataclass(frozen=True)
-class Split:
-    """One process's part of an update.
+class LocalBatch:
+    """One process's part of an update's images.
 
     Attributes:
         images: that a process holds.
@@ -28,7 +28,7 @@ class Split:
         return slice(rank * self.images, (rank + 1) * self.images)
 
 
-def split(batch: BatchConfig, processes: int, *, normalized: bool) -> Split:
+def local_batch(batch: BatchConfig, processes: int, *, normalized: bool) -> LocalBatch:
     """Divide one update's images among `processes`.
 
     Args:
@@ -47,7 +47,7 @@ def split(batch: BatchConfig, processes: int, *, normalized: bool) -> Split:
         )
     images = total // processes
     if not normalized:
-        return Split(images, None, 1, 1)
+        return LocalBatch(images, None, 1, 1)
     group = batch.mini_batch
     if total % group:
         raise UserError(
@@ -55,42 +55,42 @@ def split(batch: BatchConfig, processes: int, *, normalized: bool) -> Split:
             "batch.images as a multiple of it, or another batch.norm_group"
         )
     if images % group == 0:
-        return Split(images, group, images // group, 1)
+        return LocalBatch(images, group, images // group, 1)
     if not batch.synchronized and images < group:
         if images < 2:
             raise UserError(
                 f"batch.synchronized: false leaves groups of {images} image ({total} on "
                 f"{processes} processes), and statistics need 2; use fewer processes, or true"
             )
-        return Split(images, images, 1, 1)
+        return LocalBatch(images, images, 1, 1)
     if group % images:
         raise UserError(
             f"batch.norm_group: a process holds {images} images ({total} on {processes} "
             f"processes), neither a multiple nor a divisor of the group of {group}; choose another "
             "number of processes, or another batch.norm_group"
         )
-    return Split(images, group, 1, group // images)
+    return LocalBatch(images, group, 1, group // images)
 
 
-def statement(batch: BatchConfig, split: Split, processes: int, *, rate: float) -> str | None:
+def statement(batch: BatchConfig, local: LocalBatch, processes: int, *, rate: float) -> str | None:
     """Say in one line what differs from one process with the paper's one group; None if nothing.
 
     Args:
         batch: as configured.
-        split: of it.
+        local: of it.
         processes: their number.
         rate: `optimizer.learning_rate`, which holds `batch.rate_factor` already.
     """
-    if processes == 1 and split.groups == 1 and batch.rate_factor == 1:
+    if processes == 1 and local.groups == 1 and batch.rate_factor == 1:
         return None
     parts = [f"{batch.images} images an update"]
     if processes > 1:
-        parts[0] += f" on {processes} processes, {split.images} each"
-    if split.group is not None:
-        as_meant = split.group == batch.mini_batch
+        parts[0] += f" on {processes} processes, {local.images} each"
+    if local.group is not None:
+        as_meant = local.group == batch.mini_batch
         short = "" if as_meant else f" (not {batch.mini_batch}: batch.synchronized=false)"
-        where = f", synchronized over {split.sharers} processes" if split.sharers > 1 else ""
-        parts.append(f"BN statistics over {split.group}{short}{where}")
+        where = f", synchronized over {local.sharers} processes" if local.sharers > 1 else ""
+        parts.append(f"BN statistics over {local.group}{short}{where}")
     if batch.rate_factor != 1:
         parts.append(f"rate {rate:g} (batch.rate_factor {batch.rate_factor:g})")
     parts.append(f"one step is {batch.images / MINI_BATCH:g} of the paper's {MINI_BATCH}")
