@@ -239,7 +239,7 @@ def test_a_run_made_longer_is_the_long_run_and_says_what_changed(
     twin.assert_equal("longer", "whole")
     said = capsys.readouterr().err
     assert "train.steps was 8, is 12 from step 8 on" in said
-    assert "train.checkpoint_minutes was 60.0, is 15.0 from step 8 on" in said
+    assert "train.checkpoint_minutes was 60.0, is 15 from step 8 on" in said
     assert "\n  steps: 12\n" in (twin.folder("longer") / "config.yaml").read_text()
     changed = {"train.checkpoint_minutes": [60.0, 15.0], "train.steps": [8, 12]}
     for _ in range(2):
