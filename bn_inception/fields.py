@@ -193,6 +193,10 @@ class Fields:
                 raise UserError(f"{self._where}: {key!r}[{name!r}] is {value!r}; expected text")
         return dict(values)
 
+    def optional_texts(self, key: str) -> dict[str, str]:
+        """An object of texts; empty where missing or null."""
+        return {} if self._values.get(key) is None else self.texts(key)
+
     def pair(self, key: str) -> tuple[float, float]:
         """A list of two numbers."""
         values = self._get(key, "a list of 2 numbers", (list,), False)
