@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 STEPS, CHECKPOINT_EVERY = 12, 3
 KILLED = -signal.SIGKILL
 STEP = "torch.optim.SGD.step"
-BACKWARD, EVALUATION = "torch.Tensor.backward", "torch.Tensor.topk"
+BACKWARD, EVALUATION = "torch.Tensor.backward", "torch.Tensor.softmax"
 
 Act = Callable[..., None]
 

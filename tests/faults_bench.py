@@ -28,7 +28,7 @@ from typing import NoReturn
 import faults
 from faults import BACKWARD, EVALUATION, STEP, STEPS, Act, Fault, Outcome, do, note, only
 from faults_compared import contents, differences, recorded_step, resumed_at
-from processes import free_port
+from processes import free_port, rank_environment
 from small_runs import TINY, write_images
 
 import bn_inception
@@ -82,15 +82,7 @@ def _child(
             signal.signal(number, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
         if size > 1:
-            os.environ |= {
-                "RANK": str(rank),
-                "WORLD_SIZE": str(size),
-                "LOCAL_RANK": str(rank),
-                "LOCAL_WORLD_SIZE": str(size),
-                "MASTER_ADDR": "127.0.0.1",
-                "MASTER_PORT": str(port),
-                "GLOO_SOCKET_IFNAME": "lo",
-            }
+            os.environ |= rank_environment(rank, size, port)
         faults.arguments[:] = arguments
         if rank == 0:
             note(STEP, started.steps)
@@ -215,6 +207,8 @@ class Bench:
 
         started = self.run(self.root / "counted", fault=Fault("", "", before=before))
         assert set(started.statuses.values()) == {0}, started.said()
+        uncalled = [function for function, file in files.items() if not file.exists()]
+        assert not uncalled, f"a run no longer calls {uncalled}"
         self.calls = {function: file.stat().st_size for function, file in files.items()}
 
     def arguments(self, folder: Path, *overrides: str) -> list[str]:

@@ -35,6 +35,19 @@ def free_port() -> int:
         return port
 
 
+def rank_environment(rank: int, size: int, port: int) -> dict[str, str]:
+    """What torchrun sets for a process of several on this machine."""
+    return {
+        "RANK": str(rank),
+        "WORLD_SIZE": str(size),
+        "LOCAL_RANK": str(rank),
+        "LOCAL_WORLD_SIZE": str(size),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "GLOO_SOCKET_IFNAME": "lo",
+    }
+
+
 def run_ranks(size: int, action: Callable[[int], Any]) -> list[Any]:
     """What `action(rank)` returns on each of `size` processes, torchrun's variables set.
 
@@ -63,15 +76,7 @@ def run_ranks(size: int, action: Callable[[int], Any]) -> list[Any]:
 
 
 def _act(action: Callable[[int], Any], rank: int, size: int, port: int, sender: Any) -> None:
-    os.environ |= {
-        "RANK": str(rank),
-        "WORLD_SIZE": str(size),
-        "LOCAL_RANK": str(rank),
-        "LOCAL_WORLD_SIZE": str(size),
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "GLOO_SOCKET_IFNAME": "lo",
-    }
+    os.environ |= rank_environment(rank, size, port)
     try:
         sender.send(action(rank))
     except BaseException as error:
