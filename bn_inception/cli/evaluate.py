@@ -176,11 +176,7 @@ def run(call: Call[EvaluateConfig]) -> int:
     if trained is not None and trained.train.steps == 0:
         trained = None  # imported weights: there is no training behind them
     device = config.machine.prepare()
-    if config.checkpoint is not None:
-        file = Path(config.checkpoint)
-    else:
-        assert config.run is not None
-        file = checkpoint_file(config.run, config.which)
+    file = checkpoint_file(config.run, config.checkpoint, config.which)
     loaded = load_network(file)
     ways = statistics_wanted(config.statistics, config.population_batches, trained, loaded, file)
     outputs = [_output(config, way) for way in ways]

@@ -38,12 +38,15 @@ class ExportConfig:
             raise UserError("export: give one of run=FOLDER and checkpoint=FILE")
 
 
-def checkpoint_file(run: str, which: Which) -> Path:
-    """The checkpoint of a run folder.
+def checkpoint_file(run: str | None, checkpoint: str | None, which: Which) -> Path:
+    """The file `checkpoint`, else the checkpoint of a run folder.
 
     Raises:
-        UserError: there is none of this name, or a link leads out of the folder.
+        UserError: the folder has none of this name, or a link leads out of it.
     """
+    if checkpoint is not None:
+        return Path(checkpoint)
+    assert run is not None
     refuse_links(Path(run))
     folder = Path(run) / "checkpoints"
     file = folder / f"{which.value}.pt"
@@ -57,19 +60,14 @@ def checkpoint_file(run: str, which: Which) -> Path:
 def run(call: Call[ExportConfig]) -> int:
     """Export; return 0."""
     from bn_inception.fields import read_object
+    from bn_inception.files import write_bytes, write_json
     from bn_inception.network import export
     from bn_inception.network.checkpoint import load_network
-    from bn_inception.record.atomic import write_bytes, write_json
 
     config = call.config
     if config.format is Format.onnx:
         export.require_onnx()
-    if config.checkpoint is not None:
-        file = Path(config.checkpoint)
-    else:
-        assert config.run is not None
-        file = checkpoint_file(config.run, config.which)
-    loaded = load_network(file)
+    loaded = load_network(checkpoint_file(config.run, config.checkpoint, config.which))
     if config.format is Format.safetensors:
         name, content = export.WEIGHTS, export.safetensors_content(loaded.network)
     else:

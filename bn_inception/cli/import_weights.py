@@ -23,10 +23,10 @@ class ImportConfig:
 
 def run(call: Call[ImportConfig]) -> int:
     """Import; return 0."""
+    from bn_inception.files import write_text
     from bn_inception.network import checkpoint
     from bn_inception.network.pretrained import import_weights
     from bn_inception.record import RunFolder, RunStatus, Summary, describe
-    from bn_inception.record.atomic import write_text
 
     config = call.config
     file = Path(config.file)
@@ -35,24 +35,9 @@ def run(call: Call[ImportConfig]) -> int:
     classes = None if config.classes is None else class_names(config.classes, network.num_classes)
     settings = checkpoint.plain(network.config)
     composed = compose(
-        "train",
-        [
-            "recipe=bn_x30",
-            "scale=paper",
-            "data=imagenet",
-            f"recipe.name={RECIPE}",
-            *(
-                f"network.{key}={settings[key]}"
-                for key in (
-                    "pool_projection",
-                    "first_convolution",
-                    "auxiliary_head",
-                    "convolution_bias",
-                )
-            ),
-        ],
+        "train", ["recipe=bn_x30", "scale=paper", "data=imagenet", f"recipe.name={RECIPE}"]
     )
-    composed["network"]["caffe_padding"] = settings["caffe_padding"]
+    composed["network"] = settings
     composed["run"] |= {"name": output.name, "root": str(output.parent)}
     composed["train"]["steps"] = 0  # refused by train: there is nothing to continue
     state = {

@@ -54,9 +54,8 @@ def run(call: Call[SubmissionConfig]) -> int:
     output = output_file(config.output)
     assert output is not None
     devkit = submission.read_devkit(config.devkit)
-    files = [checkpoint_file(folder, config.which) for folder in config.runs]
-    if config.checkpoint is not None:
-        files.insert(0, Path(config.checkpoint))
+    alone = [] if config.checkpoint is None else [Path(config.checkpoint)]
+    files = alone + [checkpoint_file(folder, None, config.which) for folder in config.runs]
     device = config.machine.prepare()
     classes = _common_classes(files)
     numbers = submission.class_numbers(classes, devkit)

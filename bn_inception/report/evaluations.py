@@ -7,7 +7,6 @@ from bn_inception.errors import UserError
 from bn_inception.fields import Fields, read_object
 
 _REMEDY = "give what bn-inception evaluate or ensemble has written"
-_CROPS = {"single": 1, "10": 10, "144": 144}
 
 
 @dataclass(frozen=True)
@@ -122,12 +121,14 @@ def read_evaluations(folder: Path) -> tuple[Evaluation, ...]:
 
 def _evaluation(path: Path, fields: Fields) -> Evaluation:
     crops = fields.text("crops")
-    if crops not in _CROPS:
-        raise UserError(f"{path}: 'crops' is {crops!r}; expected one of {', '.join(_CROPS)}")
+    # A crop rule is called by its number of crops, all but one.
+    count = "1" if crops == "single" else crops
+    if not (count.isascii() and count.isdigit() and len(count) < 6):
+        raise UserError(f"{path}: 'crops' is {crops!r}; expected single, or a number of crops")
     data = fields.optional_object("data")
     return Evaluation(
         path=path,
-        crops=_CROPS[crops],
+        crops=int(count),
         statistics=fields.optional_text("statistics"),
         models=fields.count("models"),
         count=fields.count("count"),

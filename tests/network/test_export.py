@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from evaluation.networks import small_network
 
 import bn_inception
 from bn_inception import UserError
 from bn_inception.cli.main import dispatch, main
-from bn_inception.network import Inception, NetworkConfig, Normalization, export, initialize
+from bn_inception.network import Inception, Normalization, export
 from bn_inception.network.checkpoint import plain, save
 
 CLASSES = ["cat", "dog", "elk", "fox", "gnu"]
@@ -20,18 +21,6 @@ SETTINGS: list[dict[str, object]] = [
     {"per_activation": ["5b"], "local_response_normalization": True, "dropout": 0.1},
     {"normalization": Normalization.none},
 ]
-
-
-def trained(settings: dict[str, object], seed: int = 0) -> Inception:
-    """A small network whose statistics are not the initial ones."""
-    config = NetworkConfig(**({"width": 0.0625, "image_size": 16} | settings))  # type: ignore[arg-type]
-    network = Inception(config, len(CLASSES))
-    generator = torch.Generator().manual_seed(seed)
-    initialize(network, generator)
-    with torch.no_grad():
-        for images in torch.rand(20, 8, 3, 16, 16, generator=generator):
-            network(images * 2 - 1)
-    return network.eval()
 
 
 def run_folder(folder: Path, network: Inception) -> Path:
@@ -53,7 +42,7 @@ def pictures(count: int = 3) -> torch.Tensor:
 
 @pytest.mark.parametrize("settings", SETTINGS)
 def test_safetensors_come_back_bit_for_bit(tmp_path: Path, settings: dict[str, object]) -> None:
-    network = trained(settings)
+    network = small_network(5, **settings).to(memory_format=torch.contiguous_format)
     run = run_folder(tmp_path / "run", network)
     assert dispatch(["export", f"run={run}", f"output={tmp_path / 'out'}"]) == 0
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
@@ -71,7 +60,7 @@ def test_safetensors_come_back_bit_for_bit(tmp_path: Path, settings: dict[str, o
 
 
 def test_two_lines_of_python(tmp_path: Path) -> None:
-    run = run_folder(tmp_path / "run", trained({}))
+    run = run_folder(tmp_path / "run", small_network(5))
     dispatch(["export", f"run={run}", f"output={tmp_path / 'out'}"])
     lines = "from bn_inception import load_network\nprint(load_network('out').num_classes)"
     result = subprocess.run(
@@ -86,7 +75,7 @@ def test_onnx_agrees_with_torch(tmp_path: Path, capsys: pytest.CaptureFixture[st
         pytest.importorskip(package)
     import onnxruntime
 
-    network = trained(SETTINGS[1])
+    network = small_network(5, **SETTINGS[1])
     run = run_folder(tmp_path / "run", network)
     out = tmp_path / "out"
     assert dispatch(["export", f"run={run}", f"output={out}", "format=onnx"]) == 0
@@ -108,7 +97,7 @@ def test_onnx_that_disagrees_is_not_written(
         pytest.importorskip(package)
     monkeypatch.setattr(export, "_parity", lambda network, content: (0.5, 2.0))
     monkeypatch.setattr(torch.onnx, "export", lambda *a, **k: _Program())
-    run = run_folder(tmp_path / "run", trained({}))
+    run = run_folder(tmp_path / "run", small_network(5))
     with pytest.raises(SystemExit):
         main(["export", f"run={run}", f"output={tmp_path / 'out'}", "format=onnx"])
     assert "differ from torch's by 0.5" in capsys.readouterr().err
@@ -126,7 +115,7 @@ def test_a_missing_package_is_named_with_the_extra(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(export, "_EXPORT_PACKAGES", ("onnx_of_nowhere",))
-    run = run_folder(tmp_path / "run", trained({}))
+    run = run_folder(tmp_path / "run", small_network(5))
     with pytest.raises(SystemExit):
         main(["export", f"run={run}", f"output={tmp_path / 'out'}", "format=onnx"])
     line = capsys.readouterr().err
@@ -137,7 +126,7 @@ def test_a_missing_package_is_named_with_the_extra(
 def test_another_network_in_the_folder_is_not_mixed_with_this_one(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    runs = [run_folder(tmp_path / f"run{seed}", trained({}, seed)) for seed in range(2)]
+    runs = [run_folder(tmp_path / f"run{seed}", small_network(5, seed)) for seed in range(2)]
     out = tmp_path / "out"
     assert dispatch(["export", f"run={runs[0]}", f"output={out}"]) == 0
     assert dispatch(["export", f"run={runs[0]}", f"output={out}"]) == 0
@@ -149,7 +138,7 @@ def test_another_network_in_the_folder_is_not_mixed_with_this_one(
 
 
 def test_a_folder_that_does_not_fit_is_refused(tmp_path: Path) -> None:
-    run = run_folder(tmp_path / "run", trained({}))
+    run = run_folder(tmp_path / "run", small_network(5))
     out = tmp_path / "out"
     dispatch(["export", f"run={run}", f"output={out}"])
     config = (out / "config.json").read_text()
