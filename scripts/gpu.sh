@@ -81,7 +81,7 @@ if [ "$left" -gt 0 ]; then
         scripts/figure3.sh 5 run.root="$output/runs" data.workers=2 \
         "${machine[@]}" "${scale[@]}" "${images[@]}" "$@" >"$output/figure3.txt" 2>&1 || failed=1
 fi
-if compgen -G "$output/runs/*-seed0" >/dev/null; then
-    "$python" -m bn_inception compare "$output"/runs/*-seed0 output="$output/comparison" || failed=1
+if compgen -G "$output/runs/*-seed0*" >/dev/null; then
+    "$python" -m bn_inception compare "$output"/runs/*-seed0* output="$output/comparison" || failed=1
 fi
 exit "$failed"

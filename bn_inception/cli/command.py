@@ -1,13 +1,15 @@
 """What every command is: keys with their defaults in a YAML file, a schema, and what is done."""
 
+import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NoReturn, TypeVar
 
 from bn_inception.cli.help import file_name
 from bn_inception.config import compose, write_yaml
 from bn_inception.config.compose import Config
 from bn_inception.config.convert import checked
+from bn_inception.config.own import search_path
 from bn_inception.errors import AgreedError, UserError
 
 Schema = TypeVar("Schema")
@@ -28,10 +30,6 @@ class Call(Generic[Schema]):
     overrides: tuple[str, ...]
 
 
-def _as_composed(composed: Config, overrides: Sequence[str]) -> Config:
-    return composed
-
-
 @dataclass(frozen=True)
 class Command(Generic[Schema]):
     """One command.
@@ -42,15 +40,17 @@ class Command(Generic[Schema]):
         body: does the work and returns the exit status.
         plain: the key to whose list arguments without `=` are added, or which is the only one;
             None: there are none.
-        complete: from the configuration and the overrides to the whole configuration, where a part
-            of it lies elsewhere, as in a run's folder.
+        read: from the overrides to the configuration, where a part of it lies elsewhere, as in a
+            run's folder.
+        multirun: makes every run of a sweep instead, with Hydra's `-m`.
     """
 
     name: str
     schema: type[Schema]
     body: Callable[[Call[Schema]], int]
     plain: str | None = None
-    complete: Callable[[Config, Sequence[str]], Config] = _as_composed
+    read: Callable[[Sequence[str]], Config] | None = None
+    multirun: Callable[[Sequence[str]], int] | None = None
 
     def __call__(self, arguments: Sequence[str]) -> int:
         """Read the arguments and do the work; return the exit status.
@@ -59,19 +59,27 @@ class Command(Generic[Schema]):
             UserError: something does not fit; the processes of torchrun agree on it.
         """
         try:
-            words, print_config = _take_print_config(arguments)
+            options, words = _Options().parse_known_args(arguments)
+            if options.multirun and self.multirun is None:
+                raise UserError(f"--multirun: {self.name} has no runs to make; train has")
             plain = [word for word in words if "=" not in word and not word.startswith("-")]
             overrides = tuple(word for word in words if word not in plain)
-            composed = compose(file_name(self.name), overrides)
+            if options.config_dir:
+                overrides += (search_path(options.config_dir),)
+            if options.multirun and self.multirun is not None:
+                return self.multirun(overrides)
+            composed = (self.read or self._read)(overrides)
             self._add(composed, plain)
-            composed = self.complete(composed, overrides)
-            config = None if print_config else checked(composed, self.schema)
+            config = None if options.cfg else checked(composed, self.schema)
         except UserError as error:
             raise AgreedError(str(error)) from error
         if config is None:
             print(write_yaml(composed), end="")
             return 0
         return self.body(Call(config, composed, overrides))
+
+    def _read(self, overrides: Sequence[str]) -> Config:
+        return compose(file_name(self.name), overrides)
 
     def _add(self, composed: Config, plain: list[str]) -> None:
         before: Any = composed[self.plain] if self.plain else None
@@ -87,15 +95,14 @@ class Command(Generic[Schema]):
             )
 
 
-def _take_print_config(arguments: Sequence[str]) -> tuple[list[str], bool]:
-    """Split off Hydra's `--cfg job`; return the other arguments and whether it was there."""
-    rest = list(arguments)
-    at = next((place for place, word in enumerate(rest) if word in ("--cfg", "-c")), None)
-    if at is None:
-        return rest, False
-    what = rest[at + 1 : at + 2]
-    if what != ["job"]:
-        given = what[0] if what else "nothing"
-        raise UserError(f"--cfg: {given}; only 'job' is there to print")
-    del rest[at : at + 2]
-    return rest, True
+class _Options(argparse.ArgumentParser):
+    """Hydra's options; everything else is left for the configuration."""
+
+    def __init__(self) -> None:
+        super().__init__(add_help=False, allow_abbrev=False)
+        self.add_argument("--cfg", "-c", choices=["job"])
+        self.add_argument("--config-dir", "-cd", action="append", default=[])
+        self.add_argument("--multirun", "-m", action="store_true")
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(message)

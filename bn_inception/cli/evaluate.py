@@ -16,7 +16,7 @@ from bn_inception.cli.export import Which, checkpoint_file
 from bn_inception.cli.output import output_file
 from bn_inception.cli.progress import ProgressBar
 from bn_inception.cli.statistics import Reported, Way, statistics_wanted
-from bn_inception.config import run_config
+from bn_inception.config import compose, run_config
 from bn_inception.config.saved import saved_config
 from bn_inception.data import Backend, DataConfig, ImageSource, open_sources, preprocessing
 from bn_inception.errors import UserError
@@ -124,8 +124,9 @@ class EvaluateConfig(InferenceConfig):
             raise UserError("output: not given; without run= give output=FILE.npz")
 
 
-def complete(composed: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+def read(overrides: Sequence[str]) -> dict[str, Any]:
     """The configuration with the data of the run, where no others are given."""
+    composed = compose("evaluate", overrides)
     given = [override.lstrip("+~").partition("=")[0] for override in overrides]
     of_run = _read_run(composed["run"], composed["checkpoint"])
     return {**composed, "data": _data(composed["data"], of_run, given)}
@@ -321,4 +322,4 @@ def say(line: str) -> None:
     print(printable(line), file=sys.stderr, flush=True)
 
 
-COMMAND = Command("evaluate", EvaluateConfig, run, plain="run", complete=complete)
+COMMAND = Command("evaluate", EvaluateConfig, run, read=read)

@@ -77,6 +77,10 @@ def command_help(name: str) -> str:
             _add(keys, f"{key.name}={key.default}", key.comment)
     options = parser.add_argument_group("options")
     _add(options, "--cfg job", "print the resolved configuration and stop")
+    if chosen:
+        _add(options, "--config-dir FOLDER", "more files of one's own for the groups")
+    if name == "train":
+        _add(options, "-m", "every run of a sweep: recipe=inception,bn_x5 run.seed=0,1")
     return parser.format_help().rstrip()
 
 

@@ -2,18 +2,34 @@
 
 import os
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from bn_inception.cli.command import Call, Command
-from bn_inception.config import write_yaml
-from bn_inception.config.compose import Config
+from bn_inception.cli.sweep import sweep
+from bn_inception.config import compose, write_yaml
+from bn_inception.config.compose import Config, changed_words
+from bn_inception.config.resume import RECORDED, continuation, continued, identity
 from bn_inception.quoting import printable
 from bn_inception.record import RunFolder, RunStatus, Summary
+from bn_inception.record.naming import suffix
 from bn_inception.training.settings import RunConfig
 
 if TYPE_CHECKING:
     from bn_inception.training.distributed import World
+
+
+def read(overrides: Sequence[str]) -> Config:
+    """The configuration, with a name that says what was changed; or that of `resume=FOLDER`."""
+    folders = [word.partition("=")[2] for word in overrides if word.startswith("resume=")]
+    others = [word for word in overrides if not word.startswith("resume=")]
+    if folders:
+        return continued(folders[-1], others)
+    composed = compose("train", overrides)
+    if not any(word.startswith("run.name=") for word in overrides):
+        composed["run"]["name"] += suffix(changed_words(composed, overrides))
+    return composed
 
 
 def run(call: Call[RunConfig]) -> int:
@@ -33,7 +49,6 @@ def run(call: Call[RunConfig]) -> int:
 
 
 def _train(config: RunConfig, composed: Config, world: "World") -> int:
-    from bn_inception.config.resume import continuation, identity
     from bn_inception.training import (
         Console,
         StopRequest,
@@ -53,12 +68,17 @@ def _train(config: RunConfig, composed: Config, world: "World") -> int:
 
         stack.enter_context(joined(world, device, config.machine.timeout))
         changed = world.from_first(lambda: continuation(config, composed))
+        for key, (before, now) in (changed or {}).items():
+            if not key.startswith(RECORDED):
+                say(f"{key} was {before}, is {now}")
         session = open_session(
             config,
             write_yaml(composed),
             identity=identity(composed),
             resume=changed is not None,
-            changed=changed or {},
+            changed={
+                key: values for key, values in (changed or {}).items() if key.startswith(RECORDED)
+            },
             say=say,
             world=world,
         )
@@ -88,4 +108,4 @@ def _last_words(folder: RunFolder, summary: Summary) -> str:
     return f"{folder.name}: {ended}{accuracy}; {folder.path}"
 
 
-COMMAND = Command("train", RunConfig, run)
+COMMAND = Command("train", RunConfig, run, read=read, multirun=sweep)

@@ -14,11 +14,23 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from bn_inception.config.own import register_files
 from bn_inception.errors import UserError
-from bn_inception.files import configs_folder
+from bn_inception.files import configs_folder, first_line
 from bn_inception.paper.results import MINI_BATCH
 
 Config = dict[str, Any]
+HABITS = {
+    "lr": ("optimizer.learning_rate", "{}"),
+    "wd": ("optimizer.weight_decay", "{}"),
+    "epochs": ("train.steps", "'{} epochs'"),
+    "iterations": ("train.steps", "{}"),
+    "batch_size": ("batch.images", "{}"),
+    "bs": ("batch.images", "{}"),
+    "num_workers": ("data.workers", "{}"),
+    "amp": ("machine.precision", "bf16"),
+}
+"""What other programs call our keys; close spellings are found without."""
 
 
 def _compressed(duration: float, compression: float, batch: int) -> float | int:
@@ -50,16 +62,15 @@ def compose(name: str, overrides: Sequence[str]) -> Config:
     for override in overrides:
         if override.startswith("-"):
             raise UserError(f"{override}: unknown option; see bn-inception {_words(name)} --help")
+    register_files(overrides)
     if GlobalHydra.instance().is_initialized():
         GlobalHydra.instance().clear()
     folder = configs_folder()
     with initialize_config_dir(version_base="1.3", config_dir=str(folder)):
         try:
-            composed = hydra_compose(config_name=name, overrides=list(map(_quoted, overrides)))
-        except MissingConfigException as error:
-            raise UserError(_explain_choice(error, overrides)) from error
+            composed = hydra_compose(config_name=name, overrides=list(map(quoted, overrides)))
         except (HydraException, OmegaConfBaseException) as error:
-            raise UserError(_explain(error, name, overrides)) from error
+            raise explained(error, name, overrides) from error
         except (ValueError, TypeError) as error:
             # Hydra's own, where a group is given something that is no name: null, [1].
             raise UserError(f"configuration: {first_line(error)}; give a group's name") from error
@@ -72,7 +83,16 @@ def compose(name: str, overrides: Sequence[str]) -> Config:
     return {str(key): value for key, value in container.items()}
 
 
-def _quoted(override: str) -> str:
+def explained(
+    error: HydraException | OmegaConfBaseException, name: str, overrides: Sequence[str]
+) -> UserError:
+    """What Hydra could not do with a configuration and its overrides, in one line."""
+    if isinstance(error, MissingConfigException):
+        return UserError(_explain_choice(error, overrides))
+    return UserError(_explain(error, name, overrides))
+
+
+def quoted(override: str) -> str:
     """Quote a value that Hydra's grammar cannot read as it stands: most paths, to begin with.
 
     The shell has taken the user's own quotes away. What looks like a list, an object or a quoted
@@ -87,6 +107,27 @@ def _quoted(override: str) -> str:
         mark = "'" if '"' in value else '"'
         return override if mark in value or "\\" in value else f"{key}={mark}{value}{mark}"
     return override
+
+
+def changed_words(config: Config, overrides: Sequence[str]) -> list[str]:
+    """What was overridden, as `key=value` in one spelling: 0.40 and 4e-1 are 0.4.
+
+    A choice in a group is there where the configuration's own names do not say it already.
+    """
+    values = dict(flatten(config))
+    named = {"recipe": "recipe.name", "scale": "scale.name", "data": "data.kind"}
+    words = []
+    for override in overrides:
+        key, _, given = override.lstrip("+~").partition("=")
+        if key in values:
+            value = values[key]
+            words.append(f"{key}={str(value).lower() if isinstance(value, bool) else value}")
+            continue
+        choice = given.removesuffix(".yaml")
+        name = choice.rpartition("/")[2]
+        if values.get(named.get(key, "")) not in (name, choice.replace("/", "_")):
+            words.append(f"{key}={name}")
+    return words
 
 
 def flatten(config: Config, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -112,12 +153,6 @@ def write_yaml(config: Config) -> str:
     return OmegaConf.to_yaml(OmegaConf.create(config))
 
 
-def first_line(error: BaseException) -> str:
-    """What an exception says, without what follows the first line."""
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
-
-
 def _explain_choice(error: MissingConfigException, overrides: Sequence[str]) -> str:
     """One line for recipe=unknown: what was given, what there is."""
     missing = error.missing_cfg_file or ""
@@ -128,7 +163,8 @@ def _explain_choice(error: MissingConfigException, overrides: Sequence[str]) -> 
     # Choices may stand in a folder of their own: recipe=ensemble/1.
     files = (path.relative_to(folder).with_suffix("") for path in folder.rglob("*.yaml"))
     known = sorted(file.as_posix() for file in files if file.name != "base")
-    near = close_matches(choice, known)
+    same = re.sub(r"[^a-z0-9/]+", "_", choice.lower())
+    near = f"; write {group}={same}" if same in known else close_matches(choice, known)
     return f"{group}={choice}: there is no such {group}; choose from {', '.join(known)}{near}"
 
 
@@ -142,8 +178,12 @@ def _explain(error: Exception, name: str, overrides: Sequence[str]) -> str:
         key = unknown[1].split("@")[0]
         given = next((word for word in overrides if word.lstrip("+~").startswith(key + "=")), key)
         known = [key for key, _ in flatten(_defaults(name))]
+        usual, text = HABITS.get(key.rpartition(".")[2], ("", ""))
+        near = close_matches(key, known)
+        if usual in known:
+            near = f"; write {usual}={text.format(given.partition('=')[2] or 'VALUE')}"
         return (
-            f"{given}: there is no key {key}{close_matches(key, known)}; "
+            f"{given}: there is no key {key}{near}; "
             f"bn-inception {_words(name)} --cfg job prints all"
         )
     for override in overrides:

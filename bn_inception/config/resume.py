@@ -2,27 +2,21 @@
 
 import hashlib
 import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from bn_inception.config.compose import Config, flatten
+from bn_inception.config.compose import Config, compose, flatten
 from bn_inception.config.saved import saved_config
+from bn_inception.data.config import is_url
 from bn_inception.errors import UserError
 from bn_inception.record import RunFolder
+from bn_inception.record.naming import SAME_RUN
 from bn_inception.training.settings import Resume, RunConfig
 
 RECORDED = "train."
-"""The beginning of the keys that may differ, and whose change is said and recorded."""
-MAY_DIFFER = (
-    RECORDED,
-    "run.resume",
-    "run.root",
-    "machine.",
-    "data.root",
-    "data.cache",
-    "data.workers",
-    "data.on_error",
-)
-"""Keys, or their beginnings, that change neither the network nor the order of its images."""
+"""The beginning of the keys that may differ, and whose change is recorded."""
 
 Changes = dict[str, tuple[Any, Any]]
 """Values before and after, by key."""
@@ -31,9 +25,7 @@ Changes = dict[str, tuple[Any, Any]]
 def identity(composed: Config) -> str:
     """A hash of everything in a configuration that may not differ within one run, hexadecimal."""
     kept = {
-        key: _comparable(value)
-        for key, value in flatten(composed)
-        if not key.startswith(MAY_DIFFER)
+        key: _comparable(value) for key, value in flatten(composed) if not key.startswith(SAME_RUN)
     }
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
@@ -49,7 +41,7 @@ def check_unchanged(saved: Config, composed: Config, run_name: str) -> Changes:
     """Compare the configuration a run was started with against the one given now.
 
     Returns:
-        The settings of `train.*` that differ.
+        The settings that differ, but for those of `run`.
 
     Raises:
         UserError: a key differs that would make it another run; each is named with both values.
@@ -63,14 +55,14 @@ def check_unchanged(saved: Config, composed: Config, run_name: str) -> Changes:
     differing = [
         f"{key} was {was!r}, is {value!r}"
         for key, (was, value) in changes.items()
-        if not key.startswith(MAY_DIFFER)
+        if not key.startswith(SAME_RUN)
     ]
     if differing:
         raise UserError(
             f"run.resume: {run_name} was started with another configuration: "
             f"{'; '.join(differing)}. Give the same values, or another run.name"
         )
-    return {key: values for key, values in changes.items() if key.startswith(RECORDED)}
+    return {key: values for key, values in changes.items() if not key.startswith("run.")}
 
 
 def continuation(config: RunConfig, composed: Config) -> Changes | None:
@@ -81,7 +73,7 @@ def continuation(config: RunConfig, composed: Config) -> Changes | None:
         composed: the same configuration, to be compared with the one in the run folder.
 
     Returns:
-        For a continuation the settings of `train.*` that are others from here on.
+        For a continuation the settings that are others from here on.
 
     Raises:
         UserError: the run was started with another configuration, or does not say with which.
@@ -99,3 +91,42 @@ def continuation(config: RunConfig, composed: Config) -> Changes | None:
             "restore it from a copy, or choose another run.name"
         )
     return check_unchanged(saved, composed, str(folder.path))
+
+
+def continued(folder: str, overrides: Sequence[str]) -> Config:
+    """The configuration of the run in a folder, wherever it lies now, with what may be changed.
+
+    Raises:
+        UserError: there is no run, an override would make it another one, or its images come from a
+            URL, which is not opened because a folder, perhaps somebody else's, names it.
+    """
+    path = Path(os.path.abspath(os.path.expanduser(folder)))
+    if not path.is_dir():
+        raise UserError(f"resume: {folder}: no such folder; give one such as outputs/<run.name>")
+    saved = saved_config(path)
+    if saved is None:
+        raise UserError(f"resume: {folder}: has no config.yaml; give the folder of a run")
+    may = tuple(key for key in SAME_RUN if not key.startswith("run."))
+    keys = [word.lstrip("+~").partition("=")[0] for word in overrides]
+    for key, word in zip(keys, overrides, strict=True):
+        if not key.startswith((*may, "hydra.")) and key != "machine":
+            raise UserError(
+                f"{word}: a run goes on as it was begun; beside resume= only machine, "
+                f"{', '.join(key.replace('.', '.*') if key[-1] == '.' else key for key in may)} "
+                "may be given"
+            )
+    composed = compose("train", overrides)
+    config: Config = {section: dict(values) if isinstance(values, dict) else values
+                      for section, values in saved.items()}  # fmt: skip
+    if is_url(config["data"].get("root")) and "data.root" not in keys:
+        raise UserError(
+            f"data.root: {config['data']['root']} stands in the run's config.yaml, and is not "
+            "opened for that; give data.root=URL to read it"
+        )
+    config["run"] |= {"root": str(path.parent), "name": path.name, "resume": Resume.must.value}
+    for key, value in flatten(composed):
+        section, _, name = key.partition(".")
+        # Where this machine keeps images is never the folder's to say.
+        if key in keys or key == "data.cache" or section in keys:
+            config[section][name] = value
+    return config

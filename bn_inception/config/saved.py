@@ -9,8 +9,9 @@ from typing import Any
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
-from bn_inception.config.compose import Config, first_line, flatten
+from bn_inception.config.compose import Config, flatten
 from bn_inception.errors import UserError
+from bn_inception.files import first_line
 from bn_inception.record.environment import without_folders
 from bn_inception.record.run_folder import refuse_links
 

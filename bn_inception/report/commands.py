@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from bn_inception.paper.results import ENSEMBLE_MODELS
 from bn_inception.quoting import shell_command
+from bn_inception.record.naming import suffix
 from bn_inception.report.runs import Run
 from bn_inception.report.settings import Need, Setting
 
@@ -59,13 +60,7 @@ def train(setting: Setting, need: Need, seed: int | None = None) -> str:
     number = need.recipe.removeprefix("ensemble_")
     first = int(number) if number != need.recipe else 0
     chosen = first if seed is None else seed
-    extra = []
-    if need.change:
-        # Its folder must not be that of the run without the change.
-        key, _, value = need.change.partition("=")
-        said = key.rpartition(".")[2] + value
-        name = f"{need.recipe}-{model.summary.scale}-{said}-seed{chosen}"
-        extra += [need.change, f"run.name={name}"]
+    extra = [need.change] if need.change else []
     if chosen:
         extra.append(f"run.seed={chosen}")
     dropped = ["run.name", "run.seed"]
@@ -98,7 +93,7 @@ def _folder(setting: Setting, need: Need, seed: int | None = None) -> str:
     at = dict(word.partition("=")[::2] for word in words if "=" in word)
     model = setting.runs[0]
     usual = f"{need.recipe}-{model.summary.scale}-{model.summary.data}-seed{at.get('run.seed', 0)}"
-    return str(model.path.parent / at.get("run.name", usual))
+    return str(model.path.parent / at.get("run.name", usual + suffix(words[2:])))
 
 
 def _train(run: Run, overrides: Iterable[str], options: Iterable[str], extra: Sequence[str]) -> str:

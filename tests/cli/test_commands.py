@@ -57,7 +57,7 @@ def bad(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         ("data.on_error=ignore", ["data.on_error", "ignore", "fail, skip"]),
         ("data=folder", ["data.root"]),
         ("data.first_classes=1", ["data.first_classes", "1"]),
-        ("--multirun", ["--multirun", "--help"]),
+        ("--multi", ["--multi", "--help"]),
         ("somefolder", ["somefolder", "key=value"]),
         ("a=[1", ["a=[1"]),
     ],

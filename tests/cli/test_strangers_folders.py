@@ -113,6 +113,26 @@ def test_a_linked_checkpoint_is_not_read_and_a_linked_folder_not_written(
     assert sorted(path.name for path in Path(outside).iterdir()) == before
 
 
+def test_a_run_goes_on_from_its_folder_alone_wherever_that_is(
+    sent: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    moved = sent.rename(tmp_path / "renamed")
+    with pytest.raises(UserError, match=r"network\.dropout=0\.1: a run goes on as it was begun"):
+        dispatch(["train", f"resume={moved}", "network.dropout=0.1"])
+    with pytest.raises(UserError, match="nowhere: no such folder"):
+        dispatch(["train", "resume=nowhere"])
+    longer = ["train.steps=6", "machine.timeout=77"]
+    assert dispatch(["train", f"resume={moved}/", *longer]) == 0
+    printed = capsys.readouterr()
+    assert printed.out.startswith("renamed: finished") and str(moved) in printed.out
+    assert "train.steps was 4, is 6 from step 4 on" in printed.err
+    assert "machine.timeout was 600, is 77" in printed.err
+    assert read_yaml(moved / "config.yaml")["train"]["steps"] == 6
+    edit(moved, "kind: folder\n  root: ", "kind: shards\n  root: http://127.0.0.1:9/x #")
+    with pytest.raises(UserError, match=r"data\.root: http://127\.0\.0\.1:9/x.* stands in"):
+        dispatch(["train", f"resume={moved}"])
+
+
 def test_a_folder_may_be_reached_by_a_link_and_hold_links_within(
     sent: Path, tmp_path: Path
 ) -> None:

@@ -1,0 +1,77 @@
+"""`bn-inception train -m`: several runs by Hydra's sweeper and launchers, a process each."""
+
+import functools
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from bn_inception.errors import UserError
+from bn_inception.files import configs_folder, first_line
+from bn_inception.quoting import shell_command
+
+FAILED = 1
+_OURS = (
+    # Beside the runs, where `outputs/*` does not find it: what launchers write down.
+    "hydra.sweep.dir=${run.root}/.multirun",
+    "hydra.sweep.subdir=${hydra.job.num}",
+    "hydra.output_subdir=null",
+    "hydra/job_logging=none",
+)
+
+
+def sweep(overrides: Sequence[str]) -> int:
+    """Make every run of a sweep; return 0, or 1 where one did not end well.
+
+    Runs that are finished are passed over, runs that were stopped are continued, and one that fails
+    stops no other.
+
+    Args:
+        overrides: of `train`, with Hydra's sweeps, such as `recipe=inception,bn_x5`.
+
+    Raises:
+        UserError: the sweep cannot be read, or the launcher cannot start it.
+    """
+    # Late: what a launcher's processes read of this module needs no torch.
+    from bn_inception.config.compose import explained, quoted
+    from bn_inception.config.own import register_files
+
+    register_files(overrides)
+    searched = [word for word in overrides if word.startswith("hydra.searchpath=")]
+    given = [*_OURS, *map(quoted, overrides)]
+    with initialize_config_dir(str(configs_folder()), "train", "1.3"):
+        hydra = GlobalHydra.instance().hydra
+        assert hydra is not None
+        try:
+            batches = hydra.multirun("train", functools.partial(run_one, searched), given)
+        except (HydraException, OmegaConfBaseException) as error:
+            raise explained(error, "train", overrides) from error
+        except Exception as error:  # a launcher's own: no SLURM, a job that was killed
+            raise UserError(f"train -m: {first_line(error)}") from error
+    jobs = [job for batch in batches for job in batch]
+    failed = [job for job in jobs if job.return_value != 0]
+    for job in failed:
+        command = shell_command(["bn-inception", "train", *job.overrides])
+        print(f"bn-inception: status {job.return_value}: {command}", file=sys.stderr)
+    return FAILED if failed else 0
+
+
+def run_one(searched: Sequence[str], config: DictConfig) -> int:
+    """Train with a job's overrides in a process of its own; return its exit status."""
+    given: Any = HydraConfig.get().overrides.task
+    command = [sys.executable, "-m", "bn_inception", "train", "run.resume=auto", *given, *searched]
+    with subprocess.Popen(command) as process:
+        try:
+            return process.wait()
+        except BaseException:
+            # Ctrl-C, or a launcher that ends the job: a run that is told so saves itself.
+            process.terminate()
+            process.wait()
+            raise
