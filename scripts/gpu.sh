@@ -78,7 +78,9 @@ left=$((until - $(date +%s)))
 if [ "$left" -gt 0 ]; then
     echo "== Figure 3 ($left s left)"
     timeout --signal=TERM --kill-after=60 "$left" \
-        scripts/figure3.sh 5 run.root="$output/runs" data.workers=2 \
+        "$python" -m bn_inception train -m hydra/launcher=joblib hydra.launcher.n_jobs=5 \
+        recipe=inception,bn_x5,bn_x30,bn_x5_sigmoid,inception_x5,bn_baseline,inception_sigmoid \
+        run.root="$output/runs" data.workers=2 \
         "${machine[@]}" "${scale[@]}" "${images[@]}" "$@" >"$output/figure3.txt" 2>&1 || failed=1
 fi
 if compgen -G "$output/runs/*-seed0*" >/dev/null; then

@@ -7,6 +7,7 @@ such setting is judged by itself.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from bn_inception.report.commands import swept
 from bn_inception.report.estimates import percent
 from bn_inception.report.evaluations import Evaluation, StabilityEdge
 from bn_inception.report.measures import Decision, Part, together
@@ -94,7 +95,7 @@ def _judge(setting: Setting, statement: Statement) -> Verdict:
         together([part.decision for part in parts]),
         "; ".join(dict.fromkeys(part.reason for part in parts)),
         tuple(_evidence(setting, statement)),
-        tuple(dict.fromkeys(commands)),
+        tuple(swept(commands)),
     )
 
 

@@ -75,6 +75,40 @@ def train(setting: Setting, need: Need, seed: int | None = None) -> str:
     return _train(made, overrides, options, extra)
 
 
+def swept(commands: Iterable[str]) -> list[str]:
+    """The same commands, those of training that differ in recipe and seed alone as one `train -m`.
+
+    Only where every recipe is wanted with every seed: what `-m` makes is the product of the two.
+    """
+    groups: dict[tuple[str, ...], list[tuple[str, str]]] = {}
+    for command in dict.fromkeys(commands):
+        words = shlex.split(command)
+        swept = {key: value for key, _, value in (word.partition("=") for word in words)
+                 if key in ("recipe", "run.seed")}  # fmt: skip
+        rest = tuple(word for word in words if word.partition("=")[0] not in swept)
+        alone = words[1] != "train" or any(
+            word.startswith(("run.", "-")) or ("," in word and "=[" not in word) for word in rest
+        )
+        chosen = (swept.get("recipe", ""), swept.get("run.seed", "0"))
+        groups.setdefault((command,) if alone else rest, []).append(chosen)
+    made: list[str] = []
+    for rest, pairs in groups.items():
+        recipes, seeds = (list(dict.fromkeys(values)) for values in zip(*pairs, strict=True))
+        if len(rest) == 1:
+            made += rest
+        elif len(pairs) < len(recipes) * len(seeds):
+            made += [_swept(rest, [recipe], [seed]) for recipe, seed in pairs]
+        else:
+            made.append(_swept(rest, recipes, seeds))
+    return made
+
+
+def _swept(rest: Sequence[str], recipes: Sequence[str], seeds: Sequence[str]) -> str:
+    many = ["-m"] if len(recipes) * len(seeds) > 1 else []
+    seed = [] if list(seeds) == ["0"] else [f"run.seed={','.join(seeds)}"]
+    return shell_command([*rest[:2], *many, f"recipe={','.join(recipes)}", *rest[2:], *seed])
+
+
 def _why_none(setting: Setting, need: Need) -> str:
     for run in setting.all_of(need):
         if run.cut_short:

@@ -91,32 +91,3 @@ def test_a_disk_that_is_too_small_is_found_before_anything_is_downloaded(tmp_pat
     assert result.returncode == 1
     assert "3 GiB free here, 8 GiB needed" in result.stderr
     assert not (tmp_path / ".venv").exists()
-
-
-def test_all_recipes_run_and_one_that_fails_does_not_stop_the_others(tmp_path: Path) -> None:
-    record = tmp_path / "record"
-    body = f'echo "$@" >> {record}; [[ "$*" == *recipe=bn_x30* ]] && exit 1; exit 0'
-    result = subprocess.run(
-        ["bash", str(SCRIPTS / "figure3.sh"), "2", "scale=cpu"],
-        env={**os.environ, "PYTHON": python_that(tmp_path, body)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert result.returncode != 0
-    lines = record.read_text().splitlines()
-    assert len(lines) == 7
-    assert all("run.resume=auto" in line and "scale=cpu" in line for line in lines)
-
-
-def test_figure3_without_a_number_says_how_it_is_used(tmp_path: Path) -> None:
-    result = subprocess.run(
-        ["bash", str(SCRIPTS / "figure3.sh"), "scale=cpu"],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert result.returncode == 2
-    assert result.stderr.startswith("usage: ")
