@@ -14,4 +14,4 @@ done
 echo
 echo "table:       outputs/demo/comparison.md"
 echo "figure:      outputs/demo/figure2.png (and .svg)"
-echo "TensorBoard: .venv/bin/tensorboard --logdir outputs"
+echo "TensorBoard: PYTHON=.venv/bin/python scripts/tensorboard.sh outputs"

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from bn_inception.cli.command import Call, Command
-from bn_inception.cli.runs import read_run_arguments
+from bn_inception.cli.run_arguments import read_run_arguments
 
 NOT_ALL_HOLD = 1
 

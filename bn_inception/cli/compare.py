@@ -1,10 +1,18 @@
 """`bn-inception compare`: the paper's Figures 2, 3 and 4 for the runs a person has made."""
 
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 
 from bn_inception.cli.command import Call, Command
-from bn_inception.cli.runs import read_run_arguments
+from bn_inception.cli.run_arguments import read_run_arguments
+
+
+class Axis(Enum):
+    """How steps are drawn."""
+
+    linear = "linear"
+    log = "log"
 
 
 @dataclass
@@ -13,6 +21,7 @@ class CompareConfig:
 
     runs: list[str]
     baseline: str
+    axis: Axis
     output: str | None
 
 
@@ -23,7 +32,7 @@ def run(call: Call[CompareConfig]) -> int:
     config = call.config
     given = read_run_arguments(config.runs)
     comparison = report.compare(given.runs, baseline=config.baseline)
-    errors = report.figure4(report.named_evaluations(given.runs, given.ensembles))
+    errors = report.figure4(report.evaluated_models(comparison, given.ensembles))
     print(report.as_text(comparison, *([] if errors is None else [errors])))
     if config.output is not None:
         from bn_inception.network.invariance import scale_invariance
@@ -40,6 +49,7 @@ def run(call: Call[CompareConfig]) -> int:
             Path(config.output),
             ensembles=given.ensembles,
             verdicts=verdicts,
+            axis=config.axis.value,
         )
         for path in written:
             print(path)

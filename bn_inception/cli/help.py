@@ -21,6 +21,7 @@ NAMES = (
     "benchmark input",
     "benchmark step",
     "mnist",
+    "runs",
     "compare",
     "claims",
     "ensemble",

@@ -1,12 +1,13 @@
 """Tables, figures and verdicts of runs. Reads run folders only; never trains or imports torch."""
 
 from bn_inception.report.claims import Verdict, judge
-from bn_inception.report.comparison import Figure3, compare
+from bn_inception.report.comparison import Figure3, compare, evaluated_models
 from bn_inception.report.evaluations import Evaluation, StabilityEdge, read_saved
+from bn_inception.report.figures import figure2
 from bn_inception.report.measures import Decision
 from bn_inception.report.page import report_page
 from bn_inception.report.runs import Run, read_run, read_runs
-from bn_inception.report.tables import as_json, as_markdown, as_text, figure4, named_evaluations
+from bn_inception.report.tables import as_json, as_markdown, as_text, figure4
 from bn_inception.report.verdicts import (
     claims_json,
     claims_markdown,
@@ -29,9 +30,10 @@ __all__ = [
     "claims_markdown",
     "claims_text",
     "compare",
+    "evaluated_models",
+    "figure2",
     "figure4",
     "judge",
-    "named_evaluations",
     "read_run",
     "read_runs",
     "read_saved",

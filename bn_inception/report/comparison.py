@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 
 import numpy as np
 
@@ -17,9 +18,23 @@ from bn_inception.report.estimates import (
     share_ratios,
     steps_ratio,
 )
+from bn_inception.report.evaluations import Evaluation
 from bn_inception.report.runs import Run
 from bn_inception.report.settings import distinct_seeds
 from bn_inception.report.target import Target, curves_of, target_by
+
+
+class Kind(StrEnum):
+    """What a row is shown among."""
+
+    recipe = "recipe"
+    """One of Figure 3's, in the baseline's setting."""
+    control = "control"
+    """One of section 4.2.2's controls, in the same."""
+    member = "member"
+    """A network of section 4.2.3's ensemble."""
+    change = "change"
+    """Something else was changed too."""
 
 
 @dataclass(frozen=True)
@@ -27,9 +42,10 @@ class Row:
     """The runs that differ in their seed alone.
 
     Attributes:
-        title: the recipe's name in the paper, or its own, with what was set otherwise in these
-            runs and not in all.
+        title: of its own: the recipe's name in the paper, or its own, with what was set otherwise
+            in these runs and not in all.
         recipe, scale: of the runs.
+        kind: what it is shown among.
         runs: by seed.
         plateau: top-1, a fraction; None without an evaluation.
         steps: image-equivalent steps to the target, the geometric mean over seeds; None unless
@@ -48,6 +64,7 @@ class Row:
     title: str
     recipe: str
     scale: str
+    kind: Kind
     runs: tuple[Run, ...]
     plateau: Estimate | None
     steps: float | None
@@ -68,14 +85,64 @@ class Figure3:
     Attributes:
         baseline: title of the row that sets the target.
         target: top-1 accuracy, a fraction; None if the baseline has no evaluation.
+        shared: what all rows share, in words.
         rows: in the paper's order of recipes, then others.
         notes: what a reader must know to judge the numbers, a sentence each.
     """
 
     baseline: str
     target: float | None
+    shared: tuple[str, ...]
     rows: tuple[Row, ...]
     notes: tuple[str, ...]
+
+    def of(self, *kinds: Kind) -> list[Row]:
+        """The rows of some kinds."""
+        return [row for row in self.rows if row.kind in kinds]
+
+
+@dataclass(frozen=True)
+class Model:
+    """The saved evaluations of a recipe's seeds, or of ensembles, with one kind of BN statistics.
+
+    Attributes:
+        name: the row's title.
+        networks: averaged.
+        statistics: see Evaluation; population ones where there are both.
+        evaluations: of any crops.
+    """
+
+    name: str
+    networks: int
+    statistics: str | None
+    evaluations: tuple[Evaluation, ...]
+
+    def errors(self, top: int, crops: int) -> list[tuple[float, tuple[float, float]]]:
+        """The top-1 or top-5 errors with so many crops, and their intervals."""
+        found = [entry for entry in self.evaluations if entry.crops == crops]
+        if top == 1:
+            return [(entry.top1_error, entry.top1_interval) for entry in found]
+        return [(entry.top5_error, entry.top5_interval) for entry in found]
+
+
+def evaluated_models(comparison: Figure3, ensembles: Sequence[Evaluation] = ()) -> list[Model]:
+    """Of each row, of the ensemble's members together, and of ensembles, what was evaluated."""
+    named = [
+        ("members of the ensemble, mean" if row.kind is Kind.member else row.title, entry)
+        for row in comparison.rows
+        for run in row.runs
+        for entry in run.evaluations
+    ]
+    named += [(f"ensemble of {entry.models}", entry) for entry in ensembles]
+    found: dict[tuple[str, int], dict[str | None, list[Evaluation]]] = {}
+    for name, entry in named:
+        kinds = found.setdefault((name, entry.models), {})
+        kinds.setdefault(entry.statistics, []).append(entry)
+    models = []
+    for (name, networks), kinds in found.items():
+        statistics = sorted(kinds, key=lambda kind: kind or "unknown")[0]
+        models.append(Model(name, networks, statistics, tuple(kinds[statistics])))
+    return models
 
 
 def compare(runs: Sequence[Run], baseline: str = "inception") -> Figure3:
@@ -99,13 +166,18 @@ def compare(runs: Sequence[Run], baseline: str = "inception") -> Figure3:
     ]
     reference = max(_candidates(runs, groups, baseline), key=len)
     target = target_by(reference)
-    shared = set.intersection(*(set(run.overrides) for run in runs))
-    rows = [_row(group, reference, target, shared) for group in groups]
+    said = [_setting_in_words(group[0]) for group in groups]
+    shared = set.intersection(*map(set, said))
+    rows = [
+        _row(group, title, reference, target)
+        for group, title in zip(groups, _titles(groups, said, shared), strict=True)
+    ]
     order = {recipe: position for position, recipe in enumerate([*FIGURE_3, *CONTROLS])}
     rows.sort(key=lambda row: (order.get(row.recipe, len(order)), row.recipe, row.title))
     return Figure3(
         baseline=next(row.title for row in rows if row.is_baseline),
         target=target.level,
+        shared=tuple(word for word in said[0] if word in shared),
         rows=tuple(rows),
         notes=tuple(_notes(runs, reference, target)),
     )
@@ -123,10 +195,29 @@ def _candidates(runs: Sequence[Run], groups: Sequence[list[Run]], baseline: str)
     return found
 
 
-def _row(runs: list[Run], reference: list[Run], target: Target, shared: set[str]) -> Row:
+def _titles(groups: Sequence[list[Run]], said: Sequence[list[str]], shared: set[str]) -> list[str]:
+    """Each names what it does not share with all others, and is there once."""
+    titles = []
+    for group, words in zip(groups, said, strict=True):
+        recipe = group[0].summary.recipe
+        title = FIGURE_3[recipe].title if recipe in FIGURE_3 else recipe
+        titles.append(" ".join([title, *(word for word in words if word not in shared)]))
+    return [
+        title if titles.count(title) == 1 else f"{title} ({group[0].name})"
+        for group, title in zip(groups, titles, strict=True)
+    ]
+
+
+def _setting_in_words(run: Run) -> list[str]:
+    scale, data, classes, fingerprint, precision = run.setting
+    words = [f"scale={scale}", str(precision), *run.overrides]
+    words += [] if data is None else [f"data={data}"]
+    words += [] if classes is None else [f"{classes} classes"]
+    return words + ([] if fingerprint is None else [f"images {str(fingerprint)[:8]}"])
+
+
+def _row(runs: list[Run], title: str, reference: list[Run], target: Target) -> Row:
     own, plain, recipe = curves_of(runs), target.plain, runs[0].summary.recipe
-    result = FIGURE_3.get(recipe)
-    title = recipe if result is None else result.title
     steps, reached = None, 0
     ratio = difference = None
     shares: tuple[float | None, ...] = (None,) * len(SHARES)
@@ -141,9 +232,10 @@ def _row(runs: list[Run], reference: list[Run], target: Target, shared: set[str]
             shares = share_ratios(*pair, plain)
             difference = plateau_difference(*pair)
     return Row(
-        title=" ".join([title, *(word for word in runs[0].overrides if word not in shared)]),
+        title=title,
         recipe=recipe,
         scale=runs[0].summary.scale,
+        kind=_kind(runs[0], reference[0]),
         runs=tuple(runs),
         plateau=None if own is None else mean_plateau(own),
         steps=steps,
@@ -153,9 +245,18 @@ def _row(runs: list[Run], reference: list[Run], target: Target, shared: set[str]
         difference=difference,
         is_baseline=runs is reference,
         outcome=_outcome(runs, runs is reference, None if plain is None else reached),
-        paper=result,
+        paper=FIGURE_3.get(recipe),
         paper_ratio=_paper_ratio(recipe, reference[0].summary.recipe),
     )
+
+
+def _kind(run: Run, reference: Run) -> Kind:
+    if run.summary.recipe.startswith("ensemble_"):
+        return Kind.member
+    if run.group[1:] != reference.group[1:]:
+        return Kind.change
+    known = {**dict.fromkeys(FIGURE_3, Kind.recipe), **dict.fromkeys(CONTROLS, Kind.control)}
+    return known.get(run.summary.recipe, Kind.change)
 
 
 def _paper_ratio(recipe: str, baseline_recipe: str) -> float | None:
@@ -190,8 +291,8 @@ def _outcome(runs: Sequence[Run], is_baseline: bool, reached: int | None) -> str
             parts.append(f"{name}running, or killed, since step {summary.step:,}")
         if run.cut_short:
             parts.append(f"{name}cut short: {summary.step:,} of {run.recipe_steps:,} steps")
-        if run.unknown:
-            parts.append(f"{name}not comparable: {'; '.join(run.unknown)}")
+    if runs[0].unknown:
+        parts.append(f"not comparable: {'; '.join(runs[0].unknown)}")
     if runs[0].summary.recipe in CONTROLS:
         parts.append(f'paper: "{CONTROLS[runs[0].summary.recipe]}"')
     return "; ".join(parts)

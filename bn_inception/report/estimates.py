@@ -181,7 +181,9 @@ def steps_ratio(
     for left in first.seeds if len(first.seeds) > 1 else ():
         kept = [seed != left for seed in first.seeds]
         tops = first.top1[kept], second.top1[kept]
-        rest = plain.top1[[s != left for s in plain.seeds]]
+        # The only seed of the plain network stays: without it there is no target.
+        others = [seed != left for seed in plain.seeds]
+        rest = plain.top1[others] if any(others) else plain.top1
         without.append(_log_ratios(pair, tops, target_of(rest, share))[0])
     found = moderated(float(value), assumed, np.array(without) if without else None)
     return Estimate(

@@ -2,102 +2,113 @@
 
 import io
 import re
-from collections import Counter
+import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from dataclasses import dataclass
 
 import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter, StrMethodFormatter
+from numpy.typing import NDArray
 
 from bn_inception.paper.results import CONTROLS, FIGURE_3
-from bn_inception.record.atomic import write_bytes
 from bn_inception.record.summary import RunStatus
-from bn_inception.report.comparison import Figure3
-from bn_inception.report.evaluations import Evaluation
+from bn_inception.report.comparison import Figure3, Kind, Model, Row
 from bn_inception.report.runs import Run
 
 # Okabe and Ito's palette, told apart with every kind of colour blindness; its yellow is left out
-# (too light on white). The recipes in the paper's order, then the controls, then any other.
+# (too light on white). The recipes in the paper's order, then the controls.
 _COLOURS = ("#000000", "#0072B2", "#009E73", "#D55E00", "#CC79A7", "#E69F00", "#56B4E9")
-# Runs of one recipe (seeds) share its colour.
-_DASHES = ("solid", "dashed", "dashdot", "dotted")
-# Beyond so many evaluations the markers merge into the line.
-_MARKED_EVALUATIONS = 60
+_RECIPE_COLOUR = dict(zip((*FIGURE_3, *CONTROLS), _COLOURS, strict=True))
+_DASHES = ("solid", "dashed", "dotted", "dashdot")
+_LABEL_WIDTH = 26
+"""Characters of a line of a label."""
 
 
-def figure2(runs: Sequence[Run], folder: Path, comparison: Figure3) -> tuple[Path, Path]:
-    """Draw one curve a run into `folder`, as `figure2.png` and `figure2.svg`.
+@dataclass(frozen=True)
+class Drawing:
+    """A figure in the two forms that it is shown in; the same runs give the same bytes.
 
-    The same runs give the same bytes. Runs without an evaluation have a line in the legend only.
+    Attributes:
+        name: of its files, without an ending.
+        title: what it shows.
+        png, svg: the files.
+    """
+
+    name: str
+    title: str
+    png: bytes
+    svg: bytes
+
+    @property
+    def element(self) -> str:
+        """An `<svg>` to stand in an HTML page, without any reference outwards."""
+        # The XML declaration, the DOCTYPE and the metadata name files elsewhere.
+        text = self.svg.decode("utf-8")
+        return re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
+
+
+def figure2(comparison: Figure3, axis: str = "linear") -> list[Drawing]:
+    """Accuracy against steps: the recipes, and what was changed and the ensemble's members apart.
+
+    A recipe has one colour. Its line is the mean over seeds, its band reaches from the lowest seed
+    to the highest. A dot marks where it crosses the target. Without an evaluation there is no line.
 
     Args:
-        runs: those compared.
-        folder: must exist.
-        comparison: gives the target line.
-
-    Returns:
-        The paths of the PNG and the SVG.
-
-    Raises:
-        UserError: the folder is not writable.
+        comparison: its rows are drawn.
+        axis: of the steps, `linear` or `log`.
     """
-    with _style():
-        figure = _draw(runs, comparison.target)
-        png = _render(figure, "png")
-        svg = _render(figure, "svg")
-    paths = folder / "figure2.png", folder / "figure2.svg"
-    write_bytes(paths[0], png)
-    write_bytes(paths[1], svg)
-    return paths
+    recipes = {row.recipe: row for row in comparison.of(Kind.recipe, Kind.control)}
+    changes, members = comparison.of(Kind.change), comparison.of(Kind.member)
+    # Beside what was changed stands what it was changed from.
+    plain = [recipes[name] for name in dict.fromkeys(r.recipe for r in changes) if name in recipes]
+    among = [recipes["bn_x30"]] if "bn_x30" in recipes else []
+    groups = (
+        ("figure2", "Validation accuracy by steps (Figure 2)", list(recipes.values())),
+        ("figure2-changes", "The same with a setting changed", [*plain, *changes]),
+        ("figure2-ensemble", "The members of the ensemble", [*among, *members]),
+    )
+    wanted = (True, bool(changes), bool(members))
+    return [
+        _drawing(name, title, _draw(rows, comparison.target, axis))
+        for (name, title, rows), is_wanted in zip(groups, wanted, strict=True)
+        if is_wanted
+    ]
 
 
-def figure2_svg(runs: Sequence[Run], comparison: Figure3) -> str:
-    """Figure 2 as an `<svg>` element to stand in an HTML page, without any reference outwards."""
-    with _style():
-        return _element(_render(_draw(runs, comparison.target), "svg"))
-
-
-def accuracy_by_crops_svg(evaluations: Sequence[tuple[str, Evaluation]]) -> str | None:
-    """Top-1 accuracy against the number of crops averaged, an `<svg>` element.
-
-    Args:
-        evaluations: (name, evaluation); those without two `accuracy_by_crops` have no curve.
-
-    Returns:
-        None where none has one.
-    """
-    measured = [(name, entry) for name, entry in evaluations if entry.accuracy_by_crops[1:]]
+def by_crops(models: Sequence[Model]) -> Drawing | None:
+    """Top-1 accuracy against the number of crops averaged, mean over seeds; None without any."""
+    measured: list[tuple[str, NDArray[np.float64]]] = []
+    for model in models:
+        curves = [e.accuracy_by_crops for e in model.evaluations if e.accuracy_by_crops[1:]]
+        alike = [curve for curve in curves if len(curve) == max(map(len, curves))]
+        if alike:
+            measured.append((model.name, np.array(alike).mean(0)))
     if not measured:
         return None
     with _style():
         figure = Figure(figsize=(8.0, 3.6), layout="constrained")
         axes = figure.add_subplot()
-        for number, (name, entry) in enumerate(measured):
-            crops, top1, _ = zip(*entry.accuracy_by_crops, strict=True)
-            axes.plot(
-                crops,
-                [100 * accuracy for accuracy in top1],
-                color=_COLOURS[number % len(_COLOURS)],
-                linestyle=_DASHES[number // len(_COLOURS) % len(_DASHES)],
-                marker="o",
-                markersize=3,
-                linewidth=1.6,
-                label=name if entry.statistics is None else f"{name} ({entry.statistics})",
-            )
+        labels = []
+        for number, (name, curve) in enumerate(measured):
+            crops, top1 = curve[:, 0], 100 * curve[:, 1]
+            colour = _COLOURS[number % len(_COLOURS)]
+            dashes = _DASHES[number // len(_COLOURS) % len(_DASHES)]
+            marker = "o" if len(crops) <= 12 else None
+            axes.plot(crops, top1, marker=marker, markersize=3, color=colour, linestyle=dashes)
+            labels.append((crops[-1], top1[-1], textwrap.fill(name, _LABEL_WIDTH), colour))
         axes.set_xscale("log")
-        ticks = sorted({crops for _, entry in measured for crops, _, _ in entry.accuracy_by_crops})
+        ticks = sorted({int(crops) for _, curve in measured for crops in curve[:, 0]})
         # 1, 2, 3 ... 144: all of them would overlap.
         shown = [tick for tick in ticks if tick in (1, 2, 6, 12, 36, 72, 144)] or ticks
         axes.set_xticks(shown, [str(tick) for tick in shown], minor=False)
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_xlabel("crops of an image, averaged")
-        axes.set_ylabel("validation accuracy, top-1 (%)")
-        axes.grid(color="0.9", linewidth=0.8)
-        axes.spines[["top", "right"]].set_visible(False)
-        figure.legend(loc="outside right upper", frameon=False, fontsize=9)
-        return _element(_render(figure, "svg"))
+        _finish(axes, labels)
+    return _drawing("crops", "Accuracy by the number of crops", figure)
 
 
 @contextmanager
@@ -109,74 +120,124 @@ def _style() -> Iterator[None]:
         yield
 
 
-def _element(svg: bytes) -> str:
-    text = svg.decode("utf-8")
-    # The XML declaration, the DOCTYPE and the metadata name files elsewhere.
-    text = text[text.index("<svg") :]
-    return re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL).strip()
-
-
-def _draw(runs: Sequence[Run], target: float | None) -> Figure:
-    # At 100 dots an inch on a page: 800 pixels wide, which a README shows unscaled.
-    figure = Figure(figsize=(8.0, 4.8), layout="constrained")
-    axes = figure.add_subplot()
-    order = list(dict.fromkeys([*FIGURE_3, *CONTROLS, *(run.summary.recipe for run in runs)]))
-    runs = sorted(runs, key=lambda run: (order.index(run.summary.recipe), run.summary.seed))
-    repeated = Counter(run.summary.recipe for run in runs)
-    drawn: Counter[str] = Counter()
-    for run in runs:
-        recipe = run.summary.recipe
-        (line,) = axes.plot(
-            run.steps,
-            [100 * top1 for top1 in run.top1],
-            color=_COLOURS[order.index(recipe) % len(_COLOURS)],
-            linestyle=_DASHES[drawn[recipe] % len(_DASHES)],
-            linewidth=1.6,
-            marker="o" if len(run.steps) <= _MARKED_EVALUATIONS else None,
-            markersize=3,
-            label=_label(run, repeated[recipe] > 1),
-        )
-        drawn[recipe] += 1
-        if run.summary.status is RunStatus.diverged and run.steps:
-            axes.plot(
-                run.steps[-1:], [100 * run.top1[-1]], "x", color=line.get_color(), markersize=9
-            )
-    if target is not None:
-        axes.axhline(
-            100 * target,
-            color="0.45",
-            linewidth=1.0,
-            linestyle=(0, (2, 2)),
-            label=f"target {100 * target:.1f} %",
-        )
-    axes.set_xlabel("training steps of 32 images")
-    axes.set_ylabel("validation accuracy, top-1 (%)")
-    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
-    axes.set_xlim(left=0)
-    axes.set_ylim(bottom=0)
-    axes.grid(color="0.9", linewidth=0.8)
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside right upper", frameon=False, fontsize=9)
+def _draw(rows: Sequence[Row], target: float | None, axis: str) -> Figure:
+    with _style():
+        # At 100 dots an inch on a page: 800 pixels wide, which a README shows unscaled.
+        figure = Figure(figsize=(8.0, 4.6), layout="constrained")
+        axes = figure.add_subplot()
+        labels = []
+        drawn: dict[str, int] = {}
+        for row in rows:
+            if not any(run.steps for run in row.runs):
+                continue
+            number = drawn[row.recipe] = drawn.get(row.recipe, -1) + 1
+            colour = _RECIPE_COLOUR.get(row.recipe) or _COLOURS[len(drawn) % len(_COLOURS)]
+            end = _curve(axes, row, colour, _DASHES[number % len(_DASHES)])
+            labels.append((*end, _label(row), colour))
+            if row.steps is not None and target is not None:
+                axes.plot(row.steps, 100 * target, "o", color=colour, markersize=7, zorder=3)
+        if target is not None:
+            axes.axhline(100 * target, color="0.45", linewidth=1.0, linestyle=(0, (2, 2)))
+            labels.append((axes.get_xlim()[1], 100 * target, f"target {100 * target:.1f} %", "0.3"))
+        axes.set_xscale(axis)
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+        axes.set_xlabel("training steps of 32 images")
+        axes.set_xlim(left=0 if axis == "linear" else None)
+        axes.set_ylim(bottom=0)
+        _finish(axes, labels)
     return figure
 
 
-def _label(run: Run, repeated: bool) -> str:
-    result = FIGURE_3.get(run.summary.recipe)
-    label = run.summary.recipe if result is None else result.title
-    if repeated:
-        label += f", seed {run.summary.seed}"
-    if run.summary.diverged is not None:
-        label += f"\n(diverged at {run.summary.diverged.step:,})"
-    elif not run.steps:
-        label += "\n(no evaluation)"
-    elif not run.summary.started_learning:
-        label += "\n(did not start learning)"
-    return label
+def _curve(axes: Axes, row: Row, colour: str, dashes: str) -> tuple[float, float]:
+    """Draw mean and band, and each run that diverged; return where the line ends."""
+    diverged = [run for run in row.runs if run.summary.status is RunStatus.diverged and run.steps]
+    whole = [run for run in row.runs if run.steps and run not in diverged]
+    end = (0.0, 0.0)
+    for run in diverged:
+        end = run.steps[-1], 100 * run.top1[-1]
+        axes.plot(run.steps, 100 * np.array(run.top1), color=colour, linewidth=1.0)
+        axes.plot(*end, "x", color=colour, markersize=9)
+    steps = sorted(set.intersection(*(set(run.steps) for run in whole))) if whole else []
+    if steps:
+        top1 = 100 * np.array([_at(run, steps) for run in whole])
+        axes.plot(steps, top1.mean(0), color=colour, linestyle=dashes, linewidth=1.6)
+        if len(whole) > 1:
+            axes.fill_between(steps, top1.min(0), top1.max(0), color=colour, alpha=0.15, lw=0)
+        end = steps[-1], float(top1.mean(0)[-1])
+    return end
 
 
-def _render(figure: Figure, kind: str) -> bytes:
-    buffer = io.BytesIO()
-    # Neither a date nor the version of the software: equal runs, equal files.
-    metadata = {"svg": {"Date": None, "Creator": None}, "png": {"Software": None}}[kind]
-    figure.savefig(buffer, format=kind, dpi=150, metadata=metadata)
-    return buffer.getvalue()
+def _at(run: Run, steps: Sequence[float]) -> list[float]:
+    known = dict(zip(run.steps, run.top1, strict=True))
+    return [known[step] for step in steps]
+
+
+def _label(row: Row) -> str:
+    count = len(row.runs)
+    said = [row.title if count == 1 else f"{row.title}, {count} seeds"]
+    diverged = [run.summary.diverged.step for run in row.runs if run.summary.diverged is not None]
+    if diverged:
+        said.append(f"diverged at {', '.join(f'{step:,}' for step in diverged)}")
+    if not any(run.summary.started_learning for run in row.runs):
+        said.append("did not start learning")
+    elif row.steps is not None:
+        said.append(f"target at {row.steps:,.0f}")
+    lines = [line for part in said for line in textwrap.wrap(part, _LABEL_WIDTH)]
+    return "\n".join(lines)
+
+
+def _finish(axes: Axes, labels: Sequence[tuple[float, float, str, str]]) -> None:
+    """Frame and labels: each (x, y, text, colour) beside the plot, at the height of its line."""
+    axes.set_ylabel("validation accuracy, top-1 (%)")
+    axes.grid(color="0.9", linewidth=0.8)
+    axes.spines[["top", "right"]].set_visible(False)
+    lines = sum(label[2].count("\n") + 1.5 for label in labels)
+    figure = axes.get_figure(root=True)
+    if figure is not None:
+        # As high as its labels, where these are many.
+        figure.set_figheight(max(figure.get_figheight(), 0.8 + lines / 6.5))
+        lines = 6.5 * (figure.get_figheight() - 0.8)
+    low, high = axes.get_ylim()
+    line = (high - low) / lines
+    # From the top down, each below the one before; then up again where the lowest are too low.
+    ordered = sorted(labels, key=lambda label: -label[1])
+    heights = [line * (label[2].count("\n") + 1.5) for label in ordered]
+    places: list[float] = []
+    for label, height in zip(ordered, heights, strict=True):
+        above = places[-1] - line * 0.3 if places else high + line
+        places.append(min(label[1] + height / 2, above) - height)
+    for number in reversed(range(len(places))):
+        floor = low if number + 1 == len(places) else places[number + 1] + heights[number + 1]
+        places[number] = max(places[number], floor)
+    for (x, y, text, colour), place, height in zip(ordered, places, heights, strict=True):
+        middle = (place + height / 2 - low) / (high - low)
+        axes.annotate(
+            text,
+            (x, y),
+            parse_math=False,
+            xytext=(1.04, middle),
+            textcoords="axes fraction",
+            color=colour,
+            fontsize=8,
+            va="center",
+            annotation_clip=False,
+            arrowprops={
+                "arrowstyle": "-",
+                "color": colour,
+                "linewidth": 0.5,
+                "alpha": 0.6,
+                "relpos": (0, 0.5),
+            },
+        )
+
+
+def _drawing(name: str, title: str, figure: Figure) -> Drawing:
+    files = []
+    with _style():
+        for kind in ("png", "svg"):
+            buffer = io.BytesIO()
+            # Neither a date nor the version of the software: equal runs, equal files.
+            metadata = {"svg": {"Date": None, "Creator": None}, "png": {"Software": None}}[kind]
+            figure.savefig(buffer, format=kind, dpi=150, metadata=metadata)
+            files.append(buffer.getvalue())
+    return Drawing(name, title, *files)

@@ -35,10 +35,10 @@ class Run:
         validation_count: held-out images of the last evaluation; 0 before it.
         training: (step, top-1 fraction) of each training interval that says it, steps as above.
         evaluations: what `bn-inception evaluate` has left in the folder.
-        config: `config.yaml`; empty where there is none.
         environment: `environment.json`; empty where there is none.
         overrides: `key=value`, sorted, that make it another experiment than its recipe, scale and
             data as they are committed. Left empty by `read_run`, which knows no configurations.
+        config: every key of its configuration with its value, without paths; likewise.
         options: further `key=value` it was started with, such as `data.root`; likewise.
         unknown: why it cannot be told what was run, a clause each; likewise.
         recipe_steps: the length of its recipe at its scale, in its own steps; None where unknown;
@@ -54,9 +54,9 @@ class Run:
     validation_count: int = 0
     training: tuple[tuple[float, float], ...] = ()
     evaluations: tuple[Evaluation, ...] = ()
-    config: str = ""
     environment: Mapping[str, Any] = field(default_factory=dict)
     overrides: tuple[str, ...] = ()
+    config: Mapping[str, Any] = field(default_factory=dict)
     options: tuple[str, ...] = ()
     unknown: tuple[str, ...] = ()
     recipe_steps: int | None = None
@@ -152,7 +152,6 @@ def read_run(path: str | Path) -> Run:
             if isinstance(record, TrainRecord) and record.top1 is not None
         ),
         evaluations=read_evaluations(path / "evaluation"),
-        config=_config(path / "config.yaml"),
         environment=environment,
     )
 
@@ -181,12 +180,3 @@ def _environment(path: Path) -> dict[str, Any]:
     content = read_object(path, remedy)
     content.optional_text("data_fingerprint")
     return content.values
-
-
-def _config(path: Path) -> str:
-    if not path.is_file():
-        return ""
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read ({error}); restore it from a copy") from error

@@ -6,11 +6,12 @@ import math
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, is_dataclass
+from statistics import fmean
 from typing import Any
 
-from bn_inception.paper.results import FIGURE_4, TARGET_TOP1
+from bn_inception.paper.results import FIGURE_3, FIGURE_4, TARGET_TOP1, RecipeResult
 from bn_inception.quoting import markdown_cell
-from bn_inception.report.comparison import Figure3, Row
+from bn_inception.report.comparison import Figure3, Kind, Model, Row
 from bn_inception.report.estimates import Estimate, percent
 from bn_inception.report.evaluations import Evaluation
 from bn_inception.report.runs import Run
@@ -96,16 +97,17 @@ def as_markdown(comparison: Figure3, *others: Table) -> str:
     return "\n\n".join(table.as_markdown() for table in (figure3(comparison), *others)) + "\n"
 
 
-def as_json(comparison: Figure3, evaluations: Sequence[tuple[str, Evaluation]] = ()) -> str:
-    """A JSON object: `baseline`, `target`, `rows`, `notes`, `evaluations`.
+def as_json(comparison: Figure3, ensembles: Sequence[Evaluation] = ()) -> str:
+    """A JSON object: `baseline`, `target`, `shared`, `rows`, `notes`, `evaluations`.
 
     Accuracies, errors and ratios are fractions; an interval without an end ends in null. A row
     names its runs; an evaluation is as `bn-inception evaluate` wrote it, with a `name`.
     """
     rows = [{**vars(row), "runs": list(map(_run, row.runs))} for row in comparison.rows]
-    entries = [
-        {"name": name, **vars(entry), "path": entry.path.name} for name, entry in evaluations
-    ]
+    runs = [run for row in comparison.rows for run in row.runs]
+    named = [(run.name, entry) for run in runs for entry in run.evaluations]
+    named += [(entry.path.stem, entry) for entry in ensembles]
+    entries = [{"name": name, **vars(entry), "path": entry.path.name} for name, entry in named]
     values = {**vars(comparison), "rows": rows, "evaluations": entries}
     return json.dumps(_plain(values), indent=2, allow_nan=False) + "\n"
 
@@ -135,10 +137,30 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def figure3(comparison: Figure3) -> Table:
-    """BN Figure 3, with the paper's own numbers beside it."""
-    lead = f"No target: {comparison.baseline} has no evaluation."
-    if comparison.target is not None:
+# --- Figure 3
+
+
+def figure3(comparison: Figure3, kinds: Sequence[Kind] = ()) -> Table:
+    """BN Figure 3, the paper's numbers beside each.
+
+    Args:
+        comparison: whose rows are shown.
+        kinds: of rows; none for all. Of the paper's recipes those that were not run are shown too.
+    """
+    rows = [row for row in comparison.rows if not kinds or row.kind in kinds]
+    cells = list(map(_row, rows))
+    lead, notes = "", comparison.notes
+    if Kind.recipe in kinds:
+        cells = [
+            cell
+            for recipe, result in FIGURE_3.items()
+            for cell in [_row(row) for row in rows if row.recipe == recipe] or [_not_run(result)]
+        ]
+    if kinds and Kind.recipe not in kinds:
+        notes = ()
+    elif comparison.target is None:
+        lead = f"No target: {comparison.baseline} has no evaluation."
+    else:
         lead = (
             f"Target: {percent(comparison.target)} top-1, the plateau of {comparison.baseline} "
             "less one point. Means over seeds, with 95 % intervals."
@@ -147,25 +169,19 @@ def figure3(comparison: Figure3) -> Table:
         "recipe",
         "seeds",
         "plateau, %",
+        "paper: maximum",
         "to the baseline, points",
         "steps to target",
-        "ratio",
-        "to 80 / 90 / 95 % of its plateau",
         f"paper: steps to {100 * TARGET_TOP1:.1f} %",
+        "ratio",
         "paper: ratio",
-        "paper: maximum",
+        "to 80 / 90 / 95 % of its plateau",
         "outcome",
     )
-    rows = list(map(_row, comparison.rows))
-    return Table("", lead, header, rows, range(1, 10), comparison.notes)
+    return Table("", lead, header, cells, range(1, 10), notes)
 
 
 def _row(row: Row) -> Sequence[str]:
-    paper, paper_steps = row.paper, NOTHING
-    if paper is not None:
-        # "never" is the paper's result for sigmoid, "-" is no result at all.
-        steps = paper.steps_to_72_2
-        paper_steps = "never" if steps is None else f"{steps / 1e6:.1f}e6"
     ratio = "100 %" if row.is_baseline else NOTHING
     if row.ratio is not None:
         ratio = _with_interval(row.ratio) if math.isfinite(row.ratio.high) else NOTHING
@@ -173,15 +189,27 @@ def _row(row: Row) -> Sequence[str]:
         row.title,
         str(len(row.runs)),
         _give_or_take(row.plateau, ".1f"),
+        _percent(None if row.paper is None else row.paper.maximum_top1),
         _give_or_take(row.difference, "+.1f"),
         NOTHING if row.steps is None else f"{row.steps:,.0f}",
+        _paper_steps(row.paper),
         ratio,
-        " / ".join(map(_percent, row.shares)) if any(row.shares) else NOTHING,
-        paper_steps,
         _percent(row.paper_ratio),
-        _percent(None if paper is None else paper.maximum_top1),
+        " / ".join(map(_percent, row.shares)) if any(row.shares) else NOTHING,
         row.outcome,
     )
+
+
+def _not_run(paper: RecipeResult) -> Sequence[str]:
+    known = {0: paper.title, 3: percent(paper.maximum_top1), 6: _paper_steps(paper), 10: "not run"}
+    return [known.get(column, NOTHING) for column in range(11)]
+
+
+def _paper_steps(paper: RecipeResult | None) -> str:
+    if paper is None:
+        return NOTHING
+    # "never" is the paper's result for sigmoid, "-" is no result at all.
+    return "never" if paper.steps_to_72_2 is None else f"{paper.steps_to_72_2 / 1e6:.1f}e6"
 
 
 def _give_or_take(found: Estimate | None, form: str) -> str:
@@ -199,72 +227,54 @@ def _percent(fraction: float | None) -> str:
     return NOTHING if fraction is None else percent(fraction)
 
 
-def named_evaluations(
-    runs: Sequence[Run], ensembles: Sequence[Evaluation]
-) -> list[tuple[str, Evaluation]]:
-    """Every saved evaluation with the name of its run, or of its file."""
-    named = [(run.name, evaluation) for run in runs for evaluation in run.evaluations]
-    return [*named, *((entry.path.stem, entry) for entry in ensembles)]
+# --- Figure 4
 
 
-def figure4(evaluations: Sequence[tuple[str, Evaluation]]) -> Table | None:
-    """BN Figure 4: the paper's rows, then the saved evaluations; None where there is none."""
-    if not evaluations:
+def figure4(models: Sequence[Model]) -> Table | None:
+    """BN Figure 4: models by crops, the paper's rows below; None where there is no evaluation.
+
+    Seeds are averaged; the interval is that of the images alone.
+    """
+    if not models:
         return None
-    header = (
-        "model",
-        "crops",
-        "models",
-        "statistics",
-        "top-1 error",
-        "95 % interval",
-        "top-5 error",
-        "95 % interval",
-        "images",
-    )
-    paper = [
+    crops = (1, 10, 144)
+    rows: list[Sequence[str]] = [
         (
-            f"paper: {result.title}",
-            NOTHING if result.crops is None else str(result.crops),
-            NOTHING if result.models is None else str(result.models),
-            NOTHING,
-            _percent2(result.top1_error),
-            NOTHING,
-            _percent2(result.top5_error),
-            NOTHING,
-            NOTHING,
+            model.name,
+            str(model.networks),
+            model.statistics or NOTHING,
+            *(_error(model.errors(top, count)) for top in (1, 5) for count in crops),
         )
-        for result in FIGURE_4
+        for model in models
     ]
-    order = sorted(evaluations, key=lambda entry: (entry[1].models, entry[1].crops, entry[0]))
-    own = [
-        (
-            name,
-            str(entry.crops),
-            str(entry.models),
-            entry.statistics or NOTHING,
-            _percent2(entry.top1_error),
-            _interval(entry.top1_interval),
-            _percent2(entry.top5_error),
-            _interval(entry.top5_interval),
-            f"{entry.count:,}",
-        )
-        for name, entry in order
-    ]
+    for networks in dict.fromkeys(result.models for result in FIGURE_4 if result.crops):
+        printed = {r.crops: r for r in FIGURE_4 if r.crops and r.models == networks}
+        title = next(iter(printed.values())).title.removesuffix(" single crop")
+        found = [printed.get(count) for count in crops]
+        top1 = [NOTHING if r is None else _percent2(r.top1_error) for r in found]
+        top5 = [NOTHING if r is None else _percent2(r.top5_error) for r in found]
+        rows.append((f"paper: {title}", str(networks), NOTHING, *top1, *top5))
+    others = [f"{r.title} {_percent2(r.top5_error)}" for r in FIGURE_4 if r.crops is None]
+    words = ["1 crop", "10 crops", "144 crops"]
     return Table(
         "Errors by crops and models (Figure 4)",
-        "",
-        header,
-        [*own, *paper],
-        (1, 2, 4, 5, 6, 7, 8),
-        ("The paper's rows are ImageNet's 50,000 validation images.",),
+        "Errors in %, with the half width of the 95 % interval of the images.",
+        ("model", "networks", "BN statistics", *(f"top-{k}: {w}" for k in (1, 5) for w in words)),
+        rows,
+        (1, *range(3, 9)),
+        (
+            "The paper's rows are ImageNet's 50,000 validation images.",
+            f"Of unknown crops, top-5: {', '.join(others)}.",
+        ),
     )
+
+
+def _error(found: Sequence[tuple[float, tuple[float, float]]]) -> str:
+    if not found:
+        return NOTHING
+    half = fmean((high - low) / 2 for _, (low, high) in found)
+    return f"{100 * fmean(error for error, _ in found):.1f} ±{100 * half:.1f}"
 
 
 def _percent2(fraction: float | None) -> str:
-    return NOTHING if fraction is None else f"{100 * fraction:.2f} %"
-
-
-def _interval(interval: tuple[float, float]) -> str:
-    low, high = interval
-    return f"{100 * low:.2f} to {100 * high:.2f}"
+    return NOTHING if fraction is None else f"{100 * fraction:.2f}"

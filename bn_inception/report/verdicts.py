@@ -1,6 +1,7 @@
 """Verdicts for the terminal, as Markdown and as JSON."""
 
 import json
+import math
 import os
 import textwrap
 from collections import Counter
@@ -10,9 +11,12 @@ from typing import Any
 from urllib.parse import quote
 
 from bn_inception.errors import UserError
+from bn_inception.paper.results import FIGURE_3, TARGET_TOP1
 from bn_inception.quoting import markdown_cell
 from bn_inception.record.environment import command_line
 from bn_inception.report.claims import Evidence, Verdict, by_statement, leading
+from bn_inception.report.comparison import Figure3, Kind
+from bn_inception.report.estimates import percent, points
 from bn_inception.report.measures import Decision
 from bn_inception.report.tables import Table
 
@@ -43,6 +47,50 @@ def count_line(verdicts: Sequence[Verdict]) -> str:
         f"{counts[Decision.does_not_hold]} not, {counts[Decision.undecided]} undecided, "
         f"{counts[Decision.not_tested]} not tested{where}."
     )
+
+
+def conclusion(comparison: Figure3, verdicts: Sequence[Verdict]) -> list[str]:
+    """What held, what did not, and by how much: a sentence each."""
+    found: dict[Decision, list[str]] = {decision: [] for decision in Decision}
+    for judged in by_statement(verdicts):
+        found[leading(judged).decision].append(f"\u201c{judged[0].statement.title}\u201d")
+    held, failed = found[Decision.holds], found[Decision.does_not_hold]
+    undecided, untested = len(found[Decision.undecided]), len(found[Decision.not_tested])
+    total = sum(map(len, found.values()))
+    sentences = []
+    if verdicts:
+        sentences = [
+            f"Held, {len(held)} of {total} statements: {', '.join(held) or 'none'}.",
+            f"Did not hold, {len(failed)}: {', '.join(failed) or 'none'}; {undecided} undecided, "
+            f"{untested} not tested.",
+        ]
+    return [*sentences, _how_much(comparison)]
+
+
+def _how_much(comparison: Figure3) -> str:
+    """The recipe that needs the fewest steps; where none gets there, the one that ends highest."""
+    baseline = comparison.baseline
+    rows = [row for row in comparison.of(Kind.recipe) if row.difference is not None]
+    fast = [(row.ratio, row) for row in rows if row.ratio and math.isfinite(row.ratio.high)]
+    if comparison.target is None or not rows:
+        return f"By how much: no other recipe can be compared with {baseline} yet."
+    begin = f"By how much: no recipe reached {percent(comparison.target)} with every seed"
+    row = max(rows, key=lambda row: row.difference.value if row.difference else 0.0)
+    if fast:
+        ratio, row = min(fast, key=lambda entry: entry[0].value)
+        paper = "" if row.paper_ratio is None else f", the paper: {percent(row.paper_ratio)}"
+        begin = (
+            f"By how much: {row.title} reached {percent(comparison.target)} in "
+            f"{percent(ratio.value)} of {baseline}'s steps ({percent(ratio.low)} to "
+            f"{percent(ratio.high)}{paper})"
+        )
+    if row.difference is None:
+        return f"{begin}."
+    gain = f"; {row.title} ended {points(row.difference)} from the plateau of {baseline}"
+    if row.paper is not None and comparison.baseline == FIGURE_3["inception"].title:
+        beyond = row.paper.maximum_top1 - TARGET_TOP1
+        gain += f", the paper: {100 * beyond:+.1f}"
+    return f"{begin}{gain}."
 
 
 def claims_text(verdicts: Sequence[Verdict]) -> str:

@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bn_inception.errors import UserError
-from bn_inception.record.atomic import write_text
+from bn_inception.record.atomic import write_bytes, write_text
 from bn_inception.report.claims import Verdict
-from bn_inception.report.comparison import Figure3
+from bn_inception.report.comparison import Figure3, evaluated_models
 from bn_inception.report.evaluations import Evaluation
 from bn_inception.report.figures import figure2
 from bn_inception.report.page import report_page
 from bn_inception.report.runs import Run
-from bn_inception.report.tables import as_json, as_markdown, figure4, named_evaluations
+from bn_inception.report.tables import as_json, as_markdown, figure4
 from bn_inception.report.verdicts import claims_json, claims_markdown
 
 
@@ -22,8 +22,9 @@ def write_report(
     *,
     ensembles: Sequence[Evaluation] = (),
     verdicts: Sequence[Verdict] = (),
+    axis: str = "linear",
 ) -> list[Path]:
-    """Write `report.html`, `comparison.md`, `comparison.json`, `figure2.png` and `figure2.svg`.
+    """Write `report.html`, `comparison.md`, `comparison.json`, and the figures as PNG and SVG.
 
     Args:
         comparison: of `runs`.
@@ -31,6 +32,7 @@ def write_report(
         folder: created if missing; files of the same names are replaced.
         ensembles: saved evaluations of several networks.
         verdicts: of `judge`, for the page.
+        axis: of Figure 2's steps, `linear` or `log`.
 
     Returns:
         The paths written.
@@ -39,14 +41,19 @@ def write_report(
         UserError: the folder cannot be created or written.
     """
     folder = _make_folder(folder)
-    evaluations = named_evaluations(runs, ensembles)
-    errors = figure4(evaluations)
-    page, markdown = folder / "report.html", folder / "comparison.md"
-    data = folder / "comparison.json"
-    write_text(page, report_page(comparison, runs, verdicts=verdicts, evaluations=evaluations))
-    write_text(markdown, as_markdown(comparison, *([] if errors is None else [errors])))
-    write_text(data, as_json(comparison, evaluations))
-    return [page, markdown, data, *figure2(runs, folder, comparison)]
+    models = evaluated_models(comparison, ensembles)
+    errors, drawings = figure4(models), figure2(comparison, axis)
+    page = report_page(comparison, runs, drawings, verdicts=verdicts, models=models)
+    files = {
+        "report.html": page.encode(),
+        "comparison.md": as_markdown(comparison, *([errors] if errors else [])).encode(),
+        "comparison.json": as_json(comparison, ensembles).encode(),
+    }
+    for drawing in drawings:
+        files |= {f"{drawing.name}.png": drawing.png, f"{drawing.name}.svg": drawing.svg}
+    for name, content in files.items():
+        write_bytes(folder / name, content)
+    return [folder / name for name in files]
 
 
 def write_claims(verdicts: Sequence[Verdict], folder: str | Path) -> list[Path]:

@@ -2,11 +2,13 @@
 
 import io
 import json
+import os
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
+from pathlib import Path
 from urllib.parse import quote
 
 import pytest
@@ -20,17 +22,27 @@ RUNS = (
     "inception",
     "inception_x5",
 )
-NAMES = [f"{recipe}-cpu-tiny_imagenet-seed0/tensorboard" for recipe in RUNS]
+NAMES = [f"{recipe}-cpu-tiny_imagenet-seed0" for recipe in RUNS]
+SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "tensorboard.sh"
 
 
 @pytest.fixture(scope="module")
 def address(outputs, tmp_path_factory):
     """TensorBoard's own server, on this machine's loopback, at a free port."""
     log = tmp_path_factory.mktemp("tensorboard") / "log"
-    command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(outputs)]
-    command += ["--host", "127.0.0.1", "--port", "0", "--load_fast", "false"]
+    command = [
+        str(SCRIPT),
+        str(outputs),
+        "--host",
+        "127.0.0.1",
+        "--port",
+        "0",
+        "--load_fast",
+        "false",
+    ]
+    environment = {**os.environ, "PYTHON": sys.executable}
     with log.open("w") as file:
-        server = subprocess.Popen(command, stdout=file, stderr=file, text=True)
+        server = subprocess.Popen(command, stdout=file, stderr=file, text=True, env=environment)
     try:
         deadline = time.monotonic() + 90
         while "http://127.0.0.1:" not in (text := log.read_text()):

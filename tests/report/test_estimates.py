@@ -105,3 +105,10 @@ def test_pairs():
     assert value == 0.04
     assert math.sqrt(variance) == pytest.approx(0.0095, abs=2e-4)
     assert difference_of_pairs(0, 0, 100)[1] > 0
+
+
+def test_the_only_seed_of_the_plain_network_stays_in_every_jackknife(recwarn):
+    first, second = curves(0.4, 3), curves(0.3, 3)
+    found = steps_ratio(first, second, curves(1.0, 1), 0.5)
+    assert not recwarn.list
+    assert 0 < found.low < found.value < found.high < 10 * found.low

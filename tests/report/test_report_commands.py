@@ -7,7 +7,7 @@ import pytest
 from report.conftest import evaluation_json
 
 from bn_inception.cli.main import dispatch
-from bn_inception.cli.runs import read_run_arguments, settings_of
+from bn_inception.cli.run_arguments import read_run_arguments, settings_of
 from bn_inception.config import compose, write_yaml
 from bn_inception.errors import UserError
 from bn_inception.network.invariance import scale_invariance
@@ -160,6 +160,8 @@ def test_compare(outputs, tmp_path, capsys):
     assert sorted(path.name for path in folder.iterdir()) == [
         "comparison.json",
         "comparison.md",
+        "figure2-changes.png",
+        "figure2-changes.svg",
         "figure2.png",
         "figure2.svg",
         "report.html",

@@ -1,0 +1,195 @@
+"""Run folders as a command's arguments: read, with what their configurations set otherwise."""
+
+import math
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bn_inception.config import compose
+from bn_inception.config.compose import Config, flatten
+from bn_inception.config.saved import saved_config, without_paths
+from bn_inception.errors import UserError
+from bn_inception.files import configs_folder
+
+if TYPE_CHECKING:
+    from bn_inception.report import Evaluation, Run, StabilityEdge
+
+_OPTIONS = (
+    "run.",
+    "machine.",
+    "milestones",
+    "data.root",
+    "data.cache",
+    "data.workers",
+    "data.on_error",
+    "train.checkpoint_",
+    "train.log_every",
+    "train.start_check",
+)
+"""Keys, or their beginnings, that do not make a run another experiment. The number format that
+`machine.precision` came to stands in environment.json, and counts."""
+_PRIMARY = ("scale.", "batch.")
+"""Keys that others are computed from."""
+_DERIVED = ("recipe.name", "run.resume")
+"""Keys that say nothing that is not said elsewhere."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a command's arguments name: run folders, and saved results (`.json` files)."""
+
+    runs: "list[Run]"
+    ensembles: "list[Evaluation]"
+    edges: "list[StabilityEdge]"
+
+
+def read_run_arguments(paths: Sequence[str]) -> Given:
+    """Read run folders, evaluations of ensembles and stability edges.
+
+    Predictions, and folders that `compare` or `claims` have written, are passed over.
+
+    Args:
+        paths: as `outputs/*` gives them, in any order.
+
+    Raises:
+        UserError: no run folder, one given twice, or something broken in one.
+    """
+    from bn_inception.report import Evaluation, StabilityEdge, read_runs, read_saved
+
+    predictions = [path for path in paths if path.endswith(".npz")]
+    files = [path for path in paths if path.endswith(".json")]
+    folders = [
+        path
+        for path in paths
+        if path not in predictions and path not in files and not _is_report(Path(path))
+    ]
+    runs = [_as_configured(run) for run in read_runs(folders)]
+    saved = [read_saved(path) for path in files]
+    return Given(
+        runs,
+        [entry for entry in saved if isinstance(entry, Evaluation)],
+        [entry for entry in saved if isinstance(entry, StabilityEdge)],
+    )
+
+
+def _is_report(folder: Path) -> bool:
+    written = any((folder / name).is_file() for name in ("comparison.json", "claims.json"))
+    return written and not (folder / "summary.json").is_file()
+
+
+def _as_configured(run: "Run") -> "Run":
+    config = saved_config(run.path)
+    if config is None:
+        return replace(run, unknown=("there is no config.yaml",))
+    try:
+        known = settings_of(config)
+    except (LookupError, TypeError) as error:
+        raise UserError(
+            f"{run.path / 'config.yaml'}: not a configuration of a run ({error})"
+        ) from error
+    return replace(
+        run,
+        overrides=known.overrides,
+        options=known.options,
+        unknown=(*known.unknown, *_changes(run.environment)),
+        recipe_steps=known.steps,
+        config=dict(flatten(without_paths(config))),
+    )
+
+
+def _changes(environment: Mapping[str, Any]) -> Iterator[str]:
+    """What was changed while a run was under way, where that matters, a clause each."""
+    from bn_inception.report.runs import CHANGED
+
+    changes = environment.get("changes")
+    for change in changes if isinstance(changes, list) else []:
+        changed = change.get("changed") if isinstance(change, dict) else None
+        for key, values in sorted(changed.items()) if isinstance(changed, dict) else []:
+            if not str(key).startswith(_OPTIONS):
+                before_after = values if isinstance(values, list) else [values]
+                said = " -> ".join(map(_written, before_after))
+                yield f"{CHANGED} {change.get('step', 'unknown')}: {key} {said}"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a run's configuration differs from its recipe, scale and data as they are committed.
+
+    Attributes:
+        overrides: `key=value` that make it another experiment, sorted.
+        options: those that do not, sorted.
+        unknown: why the two cannot be compared, a clause each.
+        steps: the length of the recipe at this scale; None where unknown.
+    """
+
+    overrides: tuple[str, ...]
+    options: tuple[str, ...]
+    unknown: tuple[str, ...] = ()
+    steps: int | None = None
+
+
+def settings_of(config: Config) -> Settings:
+    """Compare a run's configuration with its recipe, scale and data as they are committed.
+
+    A key that the configuration lacks is off in it; where it is on now, what was run is unknown.
+    """
+    choices = [
+        f"recipe={_recipe_file(config['recipe']['name'])}",
+        f"scale={config['scale']['name']}",
+        f"data={config['data']['kind']}",
+    ]
+    try:
+        committed = _committed(*choices)
+    except UserError as error:
+        # A recipe, scale or data set of somebody's own: nothing to compare with.
+        return Settings((), tuple(_differing(config, {}, _OPTIONS)), (f"{error}",))
+    primary = list(_differing(config, committed, _PRIMARY))
+    expected = _committed(*choices, *primary)
+    differing = list(_differing(config, expected, ("",)))
+    options = [word for word in differing if word.startswith(_OPTIONS)]
+    others = [word for word in differing if word not in options]
+    values = dict(flatten(config))
+    lacking = [
+        key
+        for key, value in sorted(expected.items())
+        if value and key not in values and not key.startswith((*_OPTIONS, *_DERIVED))
+    ]
+    unknown = (f"config.yaml lacks {', '.join(lacking)}",) if lacking else ()
+    steps = math.ceil(expected["train.steps"])
+    return Settings(tuple(sorted({*primary, *others})), tuple(options), unknown, steps)
+
+
+def _differing(
+    config: Config, committed: Mapping[str, Any], keys: tuple[str, ...]
+) -> Iterator[str]:
+    for key, value in sorted(flatten(config)):
+        if not key.startswith(keys) or key in _DERIVED:
+            continue
+        if not committed or (key in committed and committed[key] != value):
+            yield f"{key}={_written(value)}"
+
+
+@cache
+def _committed(*choices: str) -> dict[str, Any]:
+    # A composition takes a fifth of a second, and the runs of one comparison share most.
+    return dict(flatten(compose("train", choices)))
+
+
+def _recipe_file(name: str) -> str:
+    # recipe=ensemble/1 calls itself ensemble_1: a name is part of a folder's.
+    nested = name.replace("_", "/", 1)
+    return nested if (configs_folder() / "recipe" / f"{nested}.yaml").is_file() else name
+
+
+def _written(value: Any) -> str:
+    """A value as it is given on the command line, quoted for the shell where it must be."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return shlex.quote(f"[{','.join(map(_written, value))}]")
+    return shlex.quote(str(value))

@@ -1,0 +1,67 @@
+import io
+import xml.etree.ElementTree as ET
+from dataclasses import replace
+
+import matplotlib
+import pytest
+from PIL import Image
+
+from bn_inception.report import compare, figure2, read_runs
+
+
+def labels(drawing):
+    """Texts, which matplotlib writes as comments before their outlines."""
+    lines = drawing.svg.decode().split("<!-- ")[1:]
+    return [line.split(" -->")[0] for line in lines]
+
+
+def test_a_recipe_has_one_colour_and_a_label_of_its_own(figure3_runs):
+    (drawing,) = figure2(compare(read_runs(figure3_runs)))
+    ET.fromstring(drawing.svg)
+    assert b"<dc:date>" not in drawing.svg and drawing.element.startswith("<svg")
+    said = "\n".join(labels(drawing))
+    for words in ("Inception", "BN-x5", "target at 140", "target 24.0 %", "diverged at 1,234"):
+        assert words in said
+    assert "did not start learning" in said
+    with Image.open(io.BytesIO(drawing.png)) as image:
+        assert image.width == 1200
+        # Black, blue, green, vermilion, purple, orange and sky blue curves on white.
+        colours = {colour for _, colour in image.convert("RGB").getcolors(100_000)}
+    for colour in ("#000000", "#009E73", "#D55E00", "#CC79A7", "#E69F00", "#56B4E9"):
+        assert tuple(bytes.fromhex(colour[1:])) in colours
+
+
+def test_changes_and_members_have_figures_of_their_own(make_run):
+    seeds = [make_run(f"p{n}", "inception", [0.1, 0.2 + n / 50, 0.3], seed=n) for n in range(3)]
+    fast, other = (make_run(name, "bn_x5", [0.2, 0.3]) for name in ("fast", "other"))
+    member = make_run("m", "ensemble_1", [0.2, 0.3], seed=1)
+    runs = read_runs([*seeds, fast, other, member])
+    runs[4] = replace(runs[4], overrides=("network.dropout=0.4",))
+    first, changes, members = figure2(compare(runs), axis="log")
+    assert [d.name for d in (first, changes, members)] == [
+        "figure2",
+        "figure2-changes",
+        "figure2-ensemble",
+    ]
+    assert "Inception, 3 seeds" in labels(first)
+    # Both are BN-x5; the label of the second names what differs.
+    said = labels(changes)
+    assert "BN-x5" in said and "BN-x5 network.dropout=0.4" in said
+    assert "ensemble_1" in "".join(labels(members)) and "dropout" not in "".join(labels(first))
+
+
+@pytest.mark.parametrize("axis", ["linear", "log"])
+def test_equal_runs_give_equal_bytes_whatever_the_users_style(figure3_runs, monkeypatch, axis):
+    comparison = compare(read_runs(figure3_runs))
+    first = figure2(comparison, axis)
+    monkeypatch.setitem(matplotlib.rcParams, "font.size", 20.0)
+    assert figure2(comparison, axis) == first
+    assert matplotlib.rcParams["font.size"] == 20.0
+
+
+def test_forty_labels_do_not_overlap(make_run):
+    runs = read_runs([make_run("p", "inception", [0.1, 0.3]), make_run("f", "bn_x5", [0.3])])
+    odd = [replace(runs[1], overrides=(f"network.width={n}" + "$x$" * n,)) for n in range(40)]
+    _, changes = figure2(compare([*runs, *odd]))
+    with Image.open(io.BytesIO(changes.png)) as image:
+        assert image.height > 1500
