@@ -18,7 +18,6 @@ _NAME = 22
 """Characters of a name; what is left of 80 for it."""
 _TAIL = 1 << 14
 """Bytes at the end of a record that are looked at."""
-_SPEED = "images_per_second"
 
 
 @dataclass(frozen=True)
@@ -112,7 +111,9 @@ def _last_training(metrics: Path) -> tuple[float | None, int, float]:
         try:
             fields = parse_object(line.decode("utf-8", "replace"), str(metrics), "")
             if fields.text("kind") == "train":
-                return written, fields.count("step"), fields.optional_number(_SPEED) or 0.0
+                known = fields.values.get("images_per_second") is not None
+                speed = fields.number("images_per_second") if known else 0.0
+                return written, fields.count("step"), speed
         except UserError:
             # The first line is cut, and the last one may be under way.
             continue

@@ -82,7 +82,7 @@ def test_no_width_makes_the_page_scroll_sideways(browser, page, artifacts, width
         browser.get(page.as_uri())
         for details in browser.find_elements("css selector", "details > summary"):
             browser.execute_script("arguments[0].parentNode.open = true", details)
-        assert browser.execute_script("return document.documentElement.scrollWidth") == width
+        assert browser.execute_script("return document.documentElement.scrollWidth") <= width
         # Every cell of a recipe can be seen without scrolling, on a phone below its name.
         for cell in browser.find_elements("css selector", "section:first-of-type tbody td"):
             if cell.is_displayed():

@@ -166,7 +166,7 @@ def test_compare(outputs, tmp_path, capsys):
         "figure2.svg",
         "report.html",
     ]
-    assert "The paper&#x27;s statements" in (folder / "report.html").read_text()
+    assert "The paper's statements" in (folder / "report.html").read_text()
 
 
 def test_what_compare_and_claims_wrote_among_the_runs_is_passed_over(outputs, tmp_path):
