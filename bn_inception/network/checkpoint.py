@@ -1,14 +1,14 @@
 """Checkpoints that survive a kill at any moment and load without running anything.
 
 A checkpoint is a dictionary of tensors and JSON-able values, written by `torch.save` and loadable
-with `weights_only=True`. `last.pt` always exists once the first save is done: the new file is
-written under a temporary name, flushed to disk, read back, and only then renamed; the one before
-it stays as `previous.pt`. `best.pt` holds the network of the best evaluation, without optimizer.
+with `weights_only=True`. From the first save on `last.pt` always exists: a new file is written
+under a temporary name, flushed to disk, read back, and only then renamed. The file before it stays
+as `previous.pt`. `best.pt` holds the network of the best evaluation, without the optimizer.
 
-`network` is ready for inference. Its BN statistics are those of the population (BN Algorithm 2)
-where the weights were evaluated, and `population_batches` is then the number of mini-batches; they
-are running ones where it is None. What training has as running statistics is in
-`running_statistics`, by name.
+`network` is ready for inference. If its weights were evaluated, its BN statistics are those of the
+population (BN Algorithm 2), and `population_batches` is the number of mini-batches. Otherwise they
+are running statistics, and `population_batches` is None. `running_statistics` always holds the
+running statistics of training, by name.
 """
 
 import hashlib
@@ -47,7 +47,7 @@ def save(state: dict[str, Any], folder: Path, name: str = LAST) -> None:
     """
     target = folder / name
     try:
-        # By way of memory: of a full disk torch would say "unexpected pos", and no more.
+        # Through memory: on a full disk torch.save says only "unexpected pos".
         content = io.BytesIO()
         torch.save({"format": FORMAT, **state}, content)
         with replacing(target) as file:
@@ -56,7 +56,7 @@ def save(state: dict[str, Any], folder: Path, name: str = LAST) -> None:
             if (reason := damage(Path(file.name))) is not None:
                 raise OSError(f"the file does not read back: {reason}")
             if name == LAST and target.exists():
-                # A second link, then one rename: at every moment there is a whole last.pt.
+                # A second link, then one rename, so that a whole last.pt exists at every moment.
                 link = folder / f".{PREVIOUS}.tmp"
                 link.unlink(missing_ok=True)
                 _link_or_copy(target, link)
@@ -72,18 +72,18 @@ def _link_or_copy(target: Path, link: Path) -> None:
     try:
         link.hardlink_to(target)
     except OSError:
-        # exFAT and some network file systems have no hard links, and each says so differently.
-        # Where the disk is full, the copy says that.
+        # exFAT and some network file systems have no hard links, and report different errors.
+        # If the disk is full, the copy reports it.
         shutil.copyfile(target, link)
         with link.open("rb") as file:
             os.fsync(file.fileno())
 
 
 def damage(path: Path) -> str | None:
-    """Say what is wrong with a checkpoint file, by its stored CRC-32s; None if it is whole."""
+    """What is wrong with a checkpoint file, by its stored CRC-32s; None if it is intact."""
     try:
         with zipfile.ZipFile(path) as archive:
-            # torch compresses nothing: 350 KB that become gigabytes are not of its making.
+            # torch does not compress; a compressed entry of 350 KB could unpack to gigabytes.
             if sum(entry.file_size for entry in archive.infolist()) > path.stat().st_size:
                 return "its entries are longer than the file"
             broken = archive.testzip()
@@ -97,7 +97,7 @@ def load(path: Path) -> dict[str, Any]:
     """Read one checkpoint onto the CPU.
 
     Raises:
-        UserError: missing, damaged, in need of unpickling arbitrary objects, or of another format.
+        UserError: missing, damaged, in another format, or in need of unpickling arbitrary objects.
     """
     if not path.is_file():
         raise UserError(f"checkpoint {path}: there is no such file")
@@ -112,13 +112,13 @@ def load(path: Path) -> dict[str, Any]:
 def load_latest(
     folder: Path, warn: Callable[[str], None], keys: Sequence[str] = ()
 ) -> dict[str, Any] | None:
-    """Read the newest whole checkpoint of a run; None if none was ever written.
+    """Read the newest intact checkpoint of a run; None if none was ever written.
 
-    A `last.pt` that is missing, damaged, or without one of `keys` falls back to `previous.pt`, and
-    `warn` is told so.
+    If `last.pt` is missing, damaged, or without one of `keys`, `previous.pt` is read, and `warn`
+    gets a line about it.
 
     Raises:
-        UserError: there are checkpoints and none is whole.
+        UserError: there are checkpoints and none is intact.
     """
     reasons = []
     for name in (LAST, PREVIOUS):
@@ -151,20 +151,20 @@ def _require_keys(state: Mapping[str, Any], keys: Sequence[str], path: Path) -> 
 
 @dataclass(frozen=True)
 class LoadedNetwork:
-    """A checkpoint's network and what the checkpoint says about it.
+    """A checkpoint's network with its description.
 
     Attributes:
         network: on the CPU, channels_last, in evaluation mode.
-        classes: names by output; None where the checkpoint names none.
-        recipe: the recipe trained, empty where unknown.
+        classes: name of each output; None if the checkpoint has none.
+        recipe: the recipe trained, empty if unknown.
         step: updates made.
         config: the network's settings.
         sha256: of the file, hexadecimal.
-        preprocessing: how training read its images (`data.preprocessing.describe`); None where
-            the checkpoint does not say.
-        population_batches: training mini-batches over which the network's statistics were taken
-            by BN Algorithm 2; None where they are running ones.
-        running_statistics: those of training, by their names in the network.
+        preprocessing: how training read its images (`data.preprocessing.describe`); None if
+            unknown.
+        population_batches: training mini-batches over which BN Algorithm 2 computed the network's
+            statistics; None if these are running statistics.
+        running_statistics: of training, by their names in the network.
     """
 
     network: Inception
@@ -181,12 +181,12 @@ class LoadedNetwork:
 def load_network(path: str | Path) -> LoadedNetwork:
     """Build the network that a checkpoint describes and load its parameters and statistics.
 
-    The file is a dictionary with `network` (a state_dict), `network_config` (see `plain`) and, as
-    far as known, `classes` (list of names), `recipe`, `step`, `preprocessing`,
+    The file is a dictionary with `network` (a state_dict), `network_config` (see `plain`) and,
+    where known, `classes` (list of names), `recipe`, `step`, `preprocessing`,
     `population_batches` and `running_statistics`.
 
     Raises:
-        UserError: as `load`; or settings, parameters or shapes that do not fit this network.
+        UserError: as for `load`; settings, parameters or shapes that do not fit this network.
     """
     path = Path(path)
     where, size = f"checkpoint {path}", path.stat().st_size if path.is_file() else 0
@@ -227,10 +227,10 @@ def network_config(values: object, where: str) -> NetworkConfig:
 
     Args:
         values: a mapping from names to values, from a file.
-        where: names the file in errors.
+        where: the file's name, for errors.
 
     Raises:
-        UserError: no mapping, an unknown setting, or a value that is not allowed.
+        UserError: not a mapping, an unknown setting, or a value that is not allowed.
     """
     if not isinstance(values, Mapping):
         raise UserError(f"{where}: does not say which network it is of; use another checkpoint")
@@ -284,7 +284,7 @@ def _class_names(names: object, outputs: int, where: str) -> tuple[str, ...] | N
 
 
 def weights_hash(weights: Mapping[str, Tensor]) -> str:
-    """Hash every tensor's name and bytes: equal exactly where all weights are, bit for bit."""
+    """Hash every tensor's name and bytes: equal if and only if all weights are, bit for bit."""
     digest = hashlib.sha256()
     for name in sorted(weights):
         digest.update(name.encode())

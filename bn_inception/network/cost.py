@@ -1,4 +1,4 @@
-"""The memory of a training step, without making one."""
+"""The memory that a training step needs, computed without running one."""
 
 import torch
 from torch import Tensor
@@ -9,16 +9,16 @@ from bn_inception.network.inception import Inception
 def saved_bytes(network: Inception, images: int) -> int:
     """Bytes of float32 tensors that a forward pass in training keeps for the backward pass.
 
-    For `images` images of the network's own size. Storages are counted once, parameters and
-    buffers not at all. Counted on a copy of the architecture whose tensors have shapes and no
-    storage, so that it costs no arithmetic.
+    For `images` images of the network's training size. Each storage is counted once; parameters
+    and buffers are not counted. The forward pass runs on a copy whose tensors have shapes but no
+    storage, so it costs no arithmetic.
     """
     size = network.config.image_size
     with torch.device("meta"):
         batch = torch.empty(images, 3, size, size)
         architecture = Inception(network.config, network.num_classes).train()
     own = {id(tensor) for tensor in (*architecture.parameters(), *architecture.buffers())}
-    kept: dict[int, Tensor] = {}  # held, so that no address is used twice
+    kept: dict[int, Tensor] = {}  # kept alive, so that no address is reused
 
     def keep(tensor: Tensor) -> Tensor:
         if id(tensor) not in own:

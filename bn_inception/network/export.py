@@ -4,14 +4,14 @@ An exported folder holds
 
     config.json         the network's settings, its classes and what it takes as input
     model.safetensors   parameters and statistics, without the auxiliary head
-    model.onnx          instead of it, where ONNX was asked for
+    model.onnx          in its place, with format=onnx
 
-and the first two come back with
+The first two are read back with
 
     from bn_inception import load_network
     network = load_network("FOLDER")
 
-Writing is the caller's: this module makes the files' contents.
+This module makes the contents of the files; the caller writes them.
 """
 
 import importlib.util
@@ -42,19 +42,19 @@ FORMAT = 1
 MAX_CLASSES = 1 << 30
 PARITY_TOLERANCE = 1e-3
 """Largest difference of a logit between onnxruntime and torch, relative to the largest logit."""
-_PARITY_BATCHES = (1, 3)  # another size than the exported example's shows a fixed batch
+_PARITY_BATCHES = (1, 3)  # differs from the exported example's, to detect a fixed batch size
 _EXPORT_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 _REMEDY = "give a folder that bn-inception export has written with format=safetensors"
 
 
 @dataclass(frozen=True)
 class OnnxExport:
-    """An ONNX file's content, and how far onnxruntime's logits are from torch's.
+    """An ONNX file's content, and how much onnxruntime's logits differ from torch's.
 
     Attributes:
         content: the file. Input `images` (N, 3, S, S) float32, output `logits` (N, classes).
         difference: the largest absolute difference of a logit over random images.
-        largest: the largest absolute logit of torch there.
+        largest: the largest absolute logit of torch on the same images.
     """
 
     content: bytes
@@ -72,7 +72,7 @@ def for_inference(network: Inception) -> Inception:
 
 
 def description(loaded: LoadedNetwork) -> dict[str, Any]:
-    """The content of `config.json`: how to build the network, and how to feed it."""
+    """The content of `config.json`: how to build the network, and what input it takes."""
     config = replace(loaded.config, auxiliary_head=False)
     return {
         "format": FORMAT,
@@ -105,7 +105,7 @@ def safetensors_content(network: Inception) -> bytes:
 def load_exported(folder: str | Path) -> Inception:
     """Read a network that `bn-inception export format=safetensors` has written.
 
-    Nothing in the folder is executed: JSON, and tensors.
+    Nothing in the folder is executed; it holds JSON and tensors.
 
     Args:
         folder: holds `config.json` and `model.safetensors`.
@@ -115,7 +115,7 @@ def load_exported(folder: str | Path) -> Inception:
         (N, classes).
 
     Raises:
-        UserError: a file is missing, damaged, or does not fit the other one.
+        UserError: a file is missing or damaged, or the two do not fit each other.
     """
     folder = Path(folder)
     for name in (CONFIG, WEIGHTS):
@@ -138,7 +138,7 @@ def load_exported(folder: str | Path) -> Inception:
 
 
 def require_onnx() -> None:
-    """Raise UserError where the packages of the extra `export` are not installed."""
+    """Raise UserError if the packages of the extra `export` are not installed."""
     missing = [name for name in _EXPORT_PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         raise UserError(
@@ -151,13 +151,13 @@ def export_onnx(network: Inception) -> OnnxExport:
     """Export to ONNX and compare onnxruntime with torch on random images of two batch sizes.
 
     Raises:
-        UserError: a package is missing, or the two differ by more than PARITY_TOLERANCE.
+        UserError: a package is missing, or logits differ by more than PARITY_TOLERANCE.
     """
     require_onnx()
     bare = for_inference(network)
     size = bare.config.image_size
     example = torch.zeros(2, 3, size, size)
-    # The exporter prints its progress and warns of its own internals.
+    # The exporter prints its progress and warnings about its own internals.
     with warnings.catch_warnings(), redirect_stdout(io.StringIO()), _only_errors_logged():
         warnings.simplefilter("ignore")
         program = torch.onnx.export(

@@ -1,8 +1,8 @@
 """Folding BN into the convolutions before it, for inference.
 
-With fixed statistics BN is an affine map (BN Algorithm 2, its last step), and an affine map of a
-convolution's output is a convolution with other weights and biases. Folded, no layer reads and
-writes its feature maps only to scale and shift them.
+With fixed statistics BN is an affine map (the last step of BN Algorithm 2), and an affine map of a
+convolution's output is a convolution with other weights and biases. Folding saves a pass over the
+feature maps in every layer.
 """
 
 import copy
@@ -15,14 +15,14 @@ from bn_inception.paper.figure5 import Pool
 
 
 def fold(network: Inception) -> Inception:
-    """Copy a network for inference, its convolutional BN folded in and its auxiliary head left out.
+    """Copy a network for inference, with its convolutional BN folded and without auxiliary head.
 
-    Per-activation BN stays: its factors differ by position, and a convolution's weights do not.
-    Computed in float64, so that only the rounding of the new weights is left.
+    Per-activation BN is not folded: its factors differ by position, and a convolution's weights
+    do not. Folding computes in float64, so that only the new weights are rounded.
 
-    Where a module averages 3x3 and then projects by a 1x1 convolution, the copy projects first:
-    both are linear and a mean that leaves out the padding keeps the bias, so that it is the same
-    function, and the mean is over a fraction of the channels.
+    Where a module averages 3x3 and then projects with a 1x1 convolution, the copy projects first
+    and averages fewer channels. The function is the same: both operations are linear, and a mean
+    that does not count the padding leaves the bias unchanged.
 
     Returns:
         The copy, in evaluation mode, on the same device. It cannot be trained.
@@ -58,7 +58,7 @@ def _folded(convolution: nn.Conv2d, normalization: nn.BatchNorm2d) -> nn.Conv2d:
     assert mean is not None and variance is not None
     gain = normalization.weight.double() / (variance.double() + normalization.eps).sqrt()
     bias = torch.zeros_like(gain) if convolution.bias is None else convolution.bias.double()
-    new = copy.deepcopy(convolution)  # keeps strides, padding and memory format
+    new = copy.deepcopy(convolution)  # to keep strides, padding and memory format
     with torch.no_grad():
         new.weight.copy_(convolution.weight.double() * gain[:, None, None, None])
         shifted = normalization.bias.double() + (bias - mean.double()) * gain

@@ -1,9 +1,9 @@
 """Sides of the feature maps, and the small-image rule.
 
-The paper's network meets 224x224 images: a stem of total stride 8 (conv1, pool1, pool2, each 2),
-then Inception modules on grids of 28, 14 and 7. Smaller images keep every module of Figure 5; the
-small-image rule takes strides out of the stem, in the order conv1, pool2, pool1, until the last
-modules (5a, 5b) have a grid of at least 4x4:
+The paper's network takes 224x224 images: a stem of total stride 8 (conv1, pool1, pool2, each 2),
+then Inception modules on grids of 28, 14 and 7. For smaller images every module of Figure 5 stays,
+and the small-image rule reduces strides of the stem to 1, in the order conv1, pool2, pool1, until
+the last modules (5a, 5b) have a grid of at least 4x4:
 
     image   stem strides (conv1, pool1, pool2)   grids of 3a, 4a, 5a
     224     2, 2, 2                              28, 14, 7
@@ -11,10 +11,10 @@ modules (5a, 5b) have a grid of at least 4x4:
     32      1, 2, 1                              16, 8, 4
     16      1, 1, 1                              16, 8, 4
 
-conv1 goes first because its stride discards pixels of the image itself; pool1 goes last because
-what it saves (conv2 is the costliest layer of the stem) is the most. A stride of 2 always maps a
-side n to ceil(n / 2). With 5a at 4x4 the grid of the 4x modules is at least 7x7, so that the
-auxiliary head's 5x5 pooling always has a map to work on.
+conv1 comes first because its stride discards pixels of the image itself. pool1 comes last because
+its stride saves the most: it shrinks the input of conv2, the costliest layer of the stem. A stride
+of 2 always maps a side n to ceil(n / 2). With 5a at 4x4 the grid of the 4x modules is at least 7x7,
+so the auxiliary head's 5x5 pooling always fits.
 """
 
 from typing import NamedTuple
@@ -38,7 +38,7 @@ class StemStrides(NamedTuple):
     pool2: int
 
 
-# In the order in which the small-image rule takes strides out.
+# In the order in which the small-image rule reduces strides.
 _STEMS = tuple(StemStrides(*strides) for strides in ((2, 2, 2), (1, 2, 2), (1, 2, 1), (1, 1, 1)))
 
 

@@ -37,7 +37,7 @@ AUXILIARY_LOSS_WEIGHT = 0.3
 CAFFE_MEAN = (128.0, 117.0, 104.0)
 """Mean colour (RGB, 0 to 255) that the published Caffe network subtracts before it pads."""
 AUXILIARY_ROW = "4d"
-"""Row that the auxiliary head reads: so the count meets the paper's 13.6 million parameters."""
+"""Row that the auxiliary head reads; this choice gives the paper's 13.6 million parameters."""
 
 
 class Logits(NamedTuple):
@@ -50,8 +50,8 @@ class Logits(NamedTuple):
 def scaled(channels: int, width: float) -> int:
     """`channels` times `width`, rounded to the nearest multiple of 4 (halves up), at least 4.
 
-    Figure 5's widths are multiples of 32, so that at width 1, 0.5 and 0.25 nothing is rounded and
-    all modules keep their proportions.
+    Figure 5's widths are multiples of 32, so widths of 1, 0.5 and 0.25 need no rounding and keep
+    all proportions.
     """
     return max(4, 4 * math.floor(channels * width / 4 + 0.5))
 
@@ -91,7 +91,7 @@ class HiddenConvolution(nn.Module):
         return self.activated(self.convolution(maps))
 
     def activated(self, maps: Tensor) -> Tensor:
-        """What follows the convolution: normalization if any, nonlinearity; same shape."""
+        """Normalization, if any, and nonlinearity, which follow the convolution; same shape."""
         if self.normalization is not None:
             maps = self.normalization(maps)
         output: Tensor = self.nonlinearity(maps)
@@ -101,7 +101,7 @@ class HiddenConvolution(nn.Module):
 class SeparableConvolution(HiddenConvolution):
     """The first convolution, separable: depthwise 7x7 with 8 filters a colour, then pointwise.
 
-    Nothing stands between the two halves: no bias, no normalization, no nonlinearity (BN 4.2).
+    The two halves have no bias, normalization or nonlinearity between them (BN 4.2).
     """
 
     def __init__(self, config: NetworkConfig, out_channels: int, *, stride: int) -> None:
@@ -117,7 +117,7 @@ class SeparableConvolution(HiddenConvolution):
 class SamePool(nn.Module):
     """3x3 pooling that maps a side n to ceil(n / stride); on even sides as TensorFlow's SAME.
 
-    Averages leave the padding out of the count, unless `count_padding` says to take it as zeros.
+    Averages do not count the padding, unless `count_padding` is set, which takes it as zeros.
     """
 
     def __init__(self, pool: Pool, stride: int, *, count_padding: bool = False) -> None:
@@ -134,9 +134,8 @@ class SamePool(nn.Module):
             )
         if self.stride == 1:
             return F.max_pool2d(maps, 3, 1, padding=1)
-        # SAME needs one row or column more than an even side has, and puts it at the end
-        # (ceil_mode); it needs two at an odd side, which only sizes other than 224 meet, and puts
-        # one at each end.
+        # SAME pads an even side by one row or column at its end (ceil_mode), and an odd side,
+        # which occurs only at sizes other than 224, by one at each end.
         odd = (maps.shape[2] % 2, maps.shape[3] % 2)
         return F.max_pool2d(maps, 3, 2, padding=odd, ceil_mode=True)
 
@@ -211,9 +210,9 @@ class InceptionBlock(nn.Module):
 class AuxiliaryHead(nn.Module):
     """The auxiliary classifier (GN section 5): (N, C, grid, grid) to logits (N, classes).
 
-    Average pool 5x5/3, 1x1 convolution, hidden linear layer, linear classifier. With 768 hidden
-    features and no dropout, as in soumith's imagenet-multiGPU.torch (GN has 1024, and dropout of
-    70 %), because this reading meets the paper's count of parameters.
+    Average pool 5x5/3, 1x1 convolution, hidden linear layer, linear classifier. It has
+    768 hidden features and no dropout, as in soumith's imagenet-multiGPU.torch (GN: 1024, and
+    dropout of 70 %), because this reading gives the paper's number of parameters.
     """
 
     def __init__(
@@ -253,11 +252,11 @@ class Inception(nn.Module):
 
     Takes images (N, 3, H, W), floating point, RGB in about [-1, 1]. Returns `Logits` (main and
     auxiliary) in training mode with the auxiliary head, else logits (N, classes). Training images
-    have `config.image_size` pixels a side; evaluation takes any size that leaves the last modules a
-    grid, unless some BN is per activation. Training batches of one image cannot pass BN (torch's
-    ValueError).
+    have `config.image_size` pixels a side. Evaluation takes any size that is large enough for the
+    last modules, unless some BN is per activation. BN raises torch's ValueError for a training
+    batch of one image.
 
-    Weights start from torch's defaults; `initialization.initialize` sets the ones that training
+    The weights are torch's defaults until `initialization.initialize` sets those that training
     uses. Raises UserError for fewer than two classes.
     """
 
@@ -271,7 +270,7 @@ class Inception(nn.Module):
             )
         self.config = config
         self.num_classes = num_classes
-        # Less this colour, the zeros that conv1 pads with are this colour.
+        # With this colour subtracted, the zeros that conv1 pads with stand for this colour.
         border = torch.tensor(CAFFE_MEAN)[:, None, None] / 127.5 - 1.0
         self.register_buffer("border", border if config.caffe_padding else None, persistent=False)
         grids = geometry.grids(config.image_size)
@@ -324,7 +323,7 @@ class Inception(nn.Module):
             maps = row(maps)
             if name == AUXILIARY_ROW and self.training and self.auxiliary is not None:
                 auxiliary = self.auxiliary(maps)
-        # Figure 5's 7x7 average pool, over whatever the last grid is at other image sizes.
+        # Figure 5's 7x7 average pool; at other image sizes it covers the whole last grid.
         logits = in_float32(self._classified, maps.mean((2, 3)))
         return logits if auxiliary is None else Logits(logits, auxiliary)
 
@@ -368,8 +367,8 @@ def _normalization(
 
 
 def _nonlinearity(config: NetworkConfig) -> nn.Module:
-    # In place: BN's and the convolution's backward need their inputs, not the output that this
-    # overwrites.
+    # In place: the backward passes of BN and convolution need their inputs, not the output that
+    # this overwrites.
     if config.nonlinearity is Nonlinearity.sigmoid:
         return nn.Sigmoid()
     return nn.ReLU(inplace=True)

@@ -1,4 +1,4 @@
-"""BN section 3.3, checked by numbers: the scale of the weights does not matter."""
+"""A numerical check of BN section 3.3: the scale of the weights does not matter."""
 
 from collections.abc import Iterator
 
@@ -12,8 +12,8 @@ from bn_inception.network.normalization import (
 )
 
 FACTORS = (0.1, 3.0, 100.0)
-"""By which the weights are multiplied."""
-# Inputs so large that epsilon, which breaks the identity, is nothing beside their variance.
+"""Factors by which the weights are multiplied."""
+# Large enough that epsilon, which breaks the identity, is negligible beside the variance.
 _INPUT_SCALE = 1e6
 
 
@@ -25,7 +25,7 @@ def scale_invariance() -> tuple[float, float]:
 
     Returns:
         The largest difference of outputs and the largest difference of gradients, each relative to
-        the largest magnitude of what it is compared with.
+        the largest magnitude of the expected values.
     """
     output_difference = gradient_difference = 0.0
     for layer, normalization, inputs, upstream in _cases():

@@ -8,14 +8,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 EPSILON = 1e-3
-"""Added to the variance. BN gives no value; 1e-3 is that of TensorFlow's slim inception_v2."""
+"""Added to the variance. BN gives no value; 1e-3 is from TensorFlow slim's inception_v2."""
 
 MOMENTUM = 0.02
-"""Weight of the newest batch in the running statistics, which no run is judged by.
+"""Weight of the newest batch in the running statistics, which no run's accuracy depends on.
 
-1 / 0.02 = 50: they follow the mean over about the last 50 mini-batches of 32, and the weights of
-those steps. Torch's 0.1 would average some 10 batches, 320 images; slim's 0.0003 would lag behind
-the weights for thousands of steps. What is judged and kept is Algorithm 2 (`network.population`).
+1 / 0.02 = 50: they average about the last 50 mini-batches of 32, and so the weights of those steps.
+Torch's 0.1 would average some 10 batches, 320 images; slim's 0.0003 would lag behind the weights
+for thousands of steps. Runs are evaluated with Algorithm 2 (`network.population`).
 """
 
 
@@ -31,16 +31,16 @@ class Processes:
         self.size = dist.get_world_size(group)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Processes":
-        return self  # a copied network talks to the same processes
+        return self  # a copied network uses the same processes
 
 
 class _TrainingStatistics(nn.modules.batchnorm._BatchNorm):
-    """What mini-batch a layer normalizes with while training (see `set_statistics`).
+    """Which mini-batch a layer normalizes with in training (see `set_statistics`).
 
     Attributes:
-        groups: parts of a batch, equal in size and in the order of its images, that are
-            mini-batches of their own to this layer (BN statistics per 32 images of a batch of 256).
-        processes: those that hold the rest of the one mini-batch; None where this one has all.
+        groups: number of consecutive parts of equal size into which the layer divides a batch;
+            each is normalized as its own mini-batch (8 for groups of 32 in a batch of 256).
+        processes: those that share one mini-batch; None if this process has all of it.
     """
 
     groups = 1
@@ -76,7 +76,7 @@ def batch_norm_1d(features: int) -> nn.BatchNorm1d:
 class PerActivationBatchNorm(BatchNorm1d):
     """Non-convolutional BN of feature maps (section 4.2.3, the ensemble).
 
-    Statistics, gamma and beta per activation, that is per (channel, y, x), over the batch alone.
+    Statistics, gamma and beta are per activation, that is per (channel, y, x), over the batch.
     Takes and returns (N, channels, height, width); parameters and buffers are vectors of
     channels x height x width in that order. Torch raises ValueError for a training batch
     of one image.
@@ -96,7 +96,7 @@ def set_statistics(
     """Choose the mini-batches whose statistics the network's BN uses while training.
 
     Args:
-        network: every BN in it is one of this module.
+        network: every BN layer in it is one of this module's.
         groups: equal parts of the batch, each a mini-batch of its own.
         processes: those whose batches together are one mini-batch; allowed with one group.
     """
@@ -107,7 +107,7 @@ def set_statistics(
 
 
 def running_statistics(network: nn.Module) -> dict[str, Tensor]:
-    """The network's running means and variances themselves, vectors, by `state_dict` names."""
+    """The network's running means and variances (not copies), by their `state_dict` names."""
     return {
         f"{name}.{kind}": statistic
         for name, layer in network.named_modules()
@@ -121,12 +121,12 @@ def running_statistics(network: nn.Module) -> dict[str, Tensor]:
 
 
 def _grouped(layer: nn.modules.batchnorm._BatchNorm, inputs: Tensor) -> Tensor:
-    """BN of each group by itself; the running statistics move by the mean over groups."""
+    """BN of each group separately; the running statistics are updated by the mean over groups."""
     assert isinstance(layer, _TrainingStatistics)
     assert layer.running_mean is not None and layer.running_var is not None
     assert layer.momentum is not None and inputs.shape[0] % layer.groups == 0
-    # Every group moves a copy. The move is linear, so the mean of the moved copies is the running
-    # statistic moved by the mean of the groups'.
+    # Every group updates a copy. The update is linear, so the mean of the updated copies is the
+    # running statistic updated by the mean over groups.
     means = layer.running_mean.repeat(layer.groups, 1)
     variances = layer.running_var.repeat(layer.groups, 1)
     outputs = [
@@ -145,7 +145,7 @@ def _grouped(layer: nn.modules.batchnorm._BatchNorm, inputs: Tensor) -> Tensor:
 def _synchronized(
     layer: nn.modules.batchnorm._BatchNorm, inputs: Tensor, processes: Processes
 ) -> Tensor:
-    """BN over the batches of all `processes`, which are of one size."""
+    """BN over the batches of all `processes`, which are of equal size."""
     assert layer.running_mean is not None and layer.running_var is not None
     assert layer.momentum is not None
     output, mean, variance = _Synchronized.apply(
@@ -168,8 +168,8 @@ def _count_batch(layer: nn.modules.batchnorm._BatchNorm) -> None:
 class _Synchronized(torch.autograd.Function):
     """Algorithm 1 with its gradients (BN section 3), means taken over all processes.
 
-    torch.nn.SyncBatchNorm is of CUDA alone; this one needs nothing but all-gather and all-reduce,
-    one of each a layer and step. Statistics are computed in float32 or better.
+    torch.nn.SyncBatchNorm supports only CUDA. This one needs one all-gather and one all-reduce for
+    each layer and step. Statistics are computed in float32 or better.
     """
 
     @staticmethod
@@ -184,7 +184,7 @@ class _Synchronized(torch.autograd.Function):
         dist.all_gather(gathered, own, group=processes.group)
         means, variances = torch.stack(gathered).unbind(1)
         mean = means.mean(0)
-        # Not E[x^2] - E[x]^2: that loses every digit where the mean is large.
+        # Not E[x^2] - E[x]^2, which loses all digits if the mean is large.
         variance = variances.mean(0) + (means - mean).square().mean(0)
         inverse = torch.rsqrt(variance + eps)
         ctx.save_for_backward(inputs, weight, mean, inverse)
@@ -202,7 +202,7 @@ class _Synchronized(torch.autograd.Function):
         normalized = (inputs.to(mean.dtype) - _along(mean, inputs)) * _along(inverse, inputs)
         to_bias = gradient.sum(ctx.axes)
         to_weight = (gradient * normalized).sum(ctx.axes)
-        # The parameters' gradients stay this process's own part: the optimizer's exchange averages
+        # The parameters' gradients stay those of this process: DistributedDataParallel averages
         # them like those of every other layer.
         sums = torch.stack([to_bias, to_weight])
         dist.all_reduce(sums, group=processes.group)
@@ -213,5 +213,5 @@ class _Synchronized(torch.autograd.Function):
 
 
 def _along(vector: Tensor, maps: Tensor) -> Tensor:
-    """A vector (C,) so that it broadcasts over maps (N, C, ...)."""
+    """Reshape a vector (C,) so that it broadcasts over maps (N, C, ...)."""
     return vector.view(1, -1, *[1] * (maps.dim() - 2))

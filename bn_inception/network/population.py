@@ -1,4 +1,4 @@
-"""Population statistics: what BN normalizes with at inference (BN Algorithm 2)."""
+"""Population statistics, with which BN normalizes at inference (BN Algorithm 2)."""
 
 import copy
 from collections.abc import Callable, Iterable
@@ -18,32 +18,31 @@ def population_statistics(
     stopped: Callable[[], bool] = lambda: False,
     total: Callable[[Tensor], Tensor] = lambda values: values,
 ) -> Inception | None:
-    """Copy a network and give its BN the statistics of the population of training mini-batches.
+    """Copy a network and give its BN the population statistics of training mini-batches.
 
     BN Algorithm 2: E[x] is the mean over the mini-batches of their means, and Var[x] is m/(m-1)
     times the mean of their variances. m is the number of values that a mini-batch's mean is taken
     over: images x height x width for a channel of convolutional BN, images for an activation. The
     average is accumulated in float64.
 
-    In a pass every layer normalizes with the mini-batch's own statistics, as in training, so that
-    a layer's input is what it was in training, not what the population statistics of the layers
-    before would make of it. The parameters are fixed, dropout is off, the auxiliary head, which
-    inference does not have, keeps its running statistics.
+    Every layer normalizes with the mini-batch's own statistics, as in training, so that all layers
+    see the inputs they see in training. The parameters are fixed and dropout is off. The auxiliary
+    head is not used at inference and keeps its running statistics.
 
-    The result is a function of weights and mini-batches. Processes that share the mini-batches have
-    what one process has, but for the rounding of a float64 sum.
+    The result is a function of weights and mini-batches. If several processes share the
+    mini-batches, it equals that of one process up to the rounding of a float64 sum.
 
     Args:
-        network: left as it is, and so is every random generator.
+        network: not changed; random generators are not changed either.
         batches: the network's inputs (N, 3, S, S), N at least 2, on its device, each one
             mini-batch; training mini-batches of the training size, at least one over all
-            processes. None where only other processes still have one.
+            processes. None if only other processes still have one.
         stopped: polled after every batch.
         total: sums a tensor over the processes that share the mini-batches.
 
     Returns:
         The copy, in evaluation mode, with the statistics as its running statistics; None if
-        `stopped` said so. A network without BN is copied.
+        `stopped` returned true. A network without BN is only copied.
 
     Raises:
         UserError: no batch was given.
@@ -59,8 +58,8 @@ def population_statistics(
     ]
     momenta = [layer.momentum for layer in layers]
     for layer in layers:
-        # With momentum 1 torch leaves in the running statistics the batch's own mean, and its
-        # variance times m/(m-1).
+        # With momentum 1 torch's running statistics are the batch's own mean, and its variance
+        # times m/(m-1).
         layer.train().momentum = 1.0
     statistics = [
         statistic

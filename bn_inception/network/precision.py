@@ -1,4 +1,4 @@
-"""In which number format the network computes."""
+"""The number format in which the network computes."""
 
 import platform
 import warnings
@@ -11,18 +11,17 @@ from torch import Tensor
 from bn_inception.errors import UserError
 
 _TENSOR_CORES_FOR_FLOAT32 = (8, 0)
-"""Compute capability from which on CUDA has tf32, and bf16 in hardware (Ampere)."""
+"""First compute capability with tf32 and bf16 in hardware (Ampere)."""
 
 
 class Precision(Enum):
     """Number format of convolutions and matrix products.
 
-    Weights, BN statistics, the classifiers, the loss and the optimizer are in float32 in all of
-    them.
+    Weights, BN statistics, the classifiers, the loss and the optimizer always use float32.
 
-    `fp32` is exact float32; `tf32` rounds the inputs of float32 products to 10 bits of mantissa, on
-    CUDA alone; `bf16` is autocast to bfloat16, fast where the processor has instructions for it
-    (CUDA from Ampere on, AMX or AVX512_BF16 on the CPU).
+    `fp32` is exact float32. `tf32` rounds the inputs of float32 products to 10 bits of mantissa and
+    exists only on CUDA. `bf16` is autocast to bfloat16, which is fast if the processor has
+    instructions for it (CUDA from Ampere on, AMX or AVX512_BF16 on the CPU).
     """
 
     fp32 = "fp32"
@@ -31,23 +30,22 @@ class Precision(Enum):
 
 
 def set_precision(precision: Precision, device: torch.device, *, key: str) -> str | None:
-    """Prepare this process for `precision` on `device`; before the first forward pass.
+    """Prepare this process for `precision` on `device`; call before the first forward pass.
 
-    How float32 is multiplied on CUDA is a setting of the process, not of a call: the backward
-    passes need it as well, a compiled function is compiled anew where it changes, and a captured
-    graph keeps what it was captured with. It is therefore set here, once, and `computing` has only
-    the autocast.
+    On CUDA, how float32 is multiplied is a setting of the process. Backward passes need it too, a
+    compiled function is compiled again when it changes, and a captured graph keeps the setting it
+    was captured with. It is therefore set once, here, and `computing` only does the autocast.
 
     Args:
-        precision: wanted.
+        precision: the format wanted.
         device: of the network.
-        key: the option that asked for it, named in errors.
+        key: the option's name, for errors.
 
     Returns:
-        What the user should know, a line; None if nothing.
+        A line that the user should see, or None.
 
     Raises:
-        UserError: the device does not have it.
+        UserError: the device does not support it.
     """
     if device.type != "cuda":
         if precision is Precision.tf32:
@@ -65,8 +63,8 @@ def set_precision(precision: Precision, device: torch.device, *, key: str) -> st
         )
     tf32 = precision is Precision.tf32
     with warnings.catch_warnings():
-        # `fp32_precision` is the newer way to say it, and some versions of torch warn of this one.
-        # But where it is used, reading `allow_tf32`, as torch's own compiler does, is an error.
+        # Some versions of torch warn that `fp32_precision` is newer. But once that one is set,
+        # reading `allow_tf32`, as torch's own compiler does, is an error.
         warnings.simplefilter("ignore", UserWarning)
         torch.set_float32_matmul_precision("high" if tf32 else "highest")
         torch.backends.cudnn.allow_tf32 = tf32
@@ -76,24 +74,24 @@ def set_precision(precision: Precision, device: torch.device, *, key: str) -> st
 def computing(precision: Precision, device: torch.device) -> torch.autocast:
     """Compute in `precision` on `device` while entered; around forward passes only.
 
-    The backward pass takes the formats of the forward pass by itself.
+    The backward pass uses the formats of the forward pass.
     """
-    # No cache of converted weights: every weight is used once in a forward pass, and what lies in
-    # the cache must not outlive the capture of a graph.
+    # No cache of converted weights: every weight is used once in a forward pass, and cached tensors
+    # must not outlive the capture of a graph.
     return torch.autocast(
         device.type, torch.bfloat16, enabled=precision is Precision.bf16, cache_enabled=False
     )
 
 
 def in_float32(layer: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
-    """Apply `layer` without autocast, where there is one, to inputs made float32.
+    """Apply `layer` in float32, without autocast.
 
-    For the classifiers: logits in bfloat16 have 8 bits, so that those of several classes are equal,
-    and a logit of 10 is off by up to 0.03. At 0.05 % of the network's products this costs nothing.
+    This is for the classifiers. Logits in bfloat16 have 8 bits: several classes would have equal
+    ones, and a logit of 10 would be off by up to 0.03. The classifiers have only 0.05 % of the
+    network's multiplications, so this costs nothing.
     """
     device = inputs.device.type
-    # "meta" has no autocast to ask for; whether a device has one cannot be asked in a graph that
-    # torch 2.11 compiles.
+    # "meta" has no autocast, and torch 2.11 cannot compile the query whether a device has one.
     if device == "meta" or not torch.is_autocast_enabled(device):
         return layer(inputs)
     with torch.autocast(device, enabled=False):
@@ -107,5 +105,5 @@ def has_tensor_cores(device: torch.device) -> bool:
 
 def _cpu_has_bfloat16() -> bool:
     if platform.machine() not in ("x86_64", "AMD64"):
-        return True  # not known, hence nothing said
+        return True  # unknown, so no warning
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()

@@ -1,15 +1,15 @@
 """Published BN-Inception weights in the layout of Cadene's `bninception.py`.
 
 That layout, ported from Caffe, is Figure 5 with a full 7x7 first convolution, pool projections of
-128 in 4c and 4d and convolution biases. It takes BGR images of 0 to 255 less a mean colour, and
-adds 1e-5 to the variance. Imported, the network takes this project's input and epsilon:
+128 in 4c and 4d and convolution biases. It takes BGR images of 0 to 255 minus a mean colour, and
+adds 1e-5 to the variance. The import converts it to this project's input and epsilon:
 
-- colours: the first convolution's channels are turned round and its weights multiplied by 127.5.
+- colours: the first convolution's channels are reversed and its weights multiplied by 127.5.
 - epsilon: gamma is multiplied by sqrt((variance + 1e-3) / (variance + 1e-5)).
-- edges: `NetworkConfig.caffe_padding`. Beyond the image there is the mean colour in that layout,
-  and its 3x3 average pools count the padding as zeros. Neither can be turned into weights.
+- edges: `NetworkConfig.caffe_padding`. That layout pads the image with the mean colour, and its 3x3
+  average pools count the padding as zeros. Weights cannot express either.
 
-All of it is exact, up to the rounding of float32.
+The conversion is exact up to the rounding of float32.
 """
 
 from collections.abc import Iterator, Mapping
@@ -34,7 +34,7 @@ from bn_inception.paper import figure5
 
 PUBLISHED_EPSILON = 1e-5
 HALF_RANGE = 127.5
-"""Grey levels in one unit of this project's input: [-1, 1] is 0 to 255."""
+"""Grey levels in one unit of this project's input: [-1, 1] stands for 0 to 255."""
 
 _BRANCHES = {
     "one_by_one": "1x1",
@@ -51,7 +51,7 @@ _REMEDY = "give a state_dict in the layout of Cadene's bninception.py"
 
 
 def import_weights(path: str | Path) -> Inception:
-    """Read published weights: safetensors, or what torch loads with `weights_only=True`.
+    """Read published weights: safetensors, or a file that torch loads with `weights_only=True`.
 
     The number of classes is that of the last layer. `num_batches_tracked` is ignored, and BN
     vectors may have the shape (1, channels), as the oldest ports do.
@@ -154,6 +154,6 @@ def _fold_epsilon(imported: dict[str, Tensor]) -> None:
 
 
 def _fold_input(imported: dict[str, Tensor]) -> None:
-    # The network takes the mean colour away, in its own units: HALF_RANGE grey levels each.
+    # The network subtracts the mean colour in its own units, of HALF_RANGE grey levels each.
     weight = "rows.conv1.convolution.weight"
     imported[weight] = imported[weight].flip(1) * HALF_RANGE

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 LRN_ALPHA = 1e-4 * 127.5**2
-"""Caffe's 1e-4 for grey levels of 0 to 255, for images in [-1, 1]."""
+"""Caffe's 1e-4, which is for grey levels of 0 to 255, converted to images in [-1, 1]."""
 
 
 class LocalResponseNormalization(nn.Module):
@@ -16,8 +16,8 @@ class LocalResponseNormalization(nn.Module):
     squared times larger: with c = 127.5, this layer is x -> LRN(c x) / c. Without that factor the
     divisor stays within 0.2 % of 1, and removing the layer (BN section 4.2.1) removes nothing.
 
-    Equal to torch's local_response_norm at a third of its time on a CPU: there, its 3-d pooling of
-    the squares took more than a quarter of a whole training step. Here a 1x1 convolution sums them.
+    It equals torch's local_response_norm in a third of the time on a CPU. Torch pools the squares
+    in 3-d, which took more than a quarter of a training step; here a 1x1 convolution sums them.
     """
 
     neighbours: Tensor
@@ -31,8 +31,8 @@ class LocalResponseNormalization(nn.Module):
     def forward(self, maps: Tensor) -> Tensor:
         """(N, C, H, W) to the same shape."""
         squares = F.conv2d(maps.square(), self.neighbours)
-        # Under autocast the sums are bfloat16, which has 3 digits.
+        # Under autocast the sums would be bfloat16, with 3 digits.
         squares = squares.to(torch.promote_types(squares.dtype, torch.float32))
         inverse_root = torch.rsqrt(1.0 + LRN_ALPHA / 5 * squares)
-        # To the power of -0.5 - 0.25.
+        # The power of -0.75, as -0.5 - 0.25.
         return (maps * inverse_root * inverse_root.sqrt()).to(maps.dtype)

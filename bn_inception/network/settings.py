@@ -1,4 +1,4 @@
-"""The network's settings: what the recipes switch, and the readings of Figure 5."""
+"""The network's settings: those in which recipes differ, and the readings of Figure 5."""
 
 import math
 from dataclasses import dataclass, field
@@ -10,11 +10,11 @@ from bn_inception.network.initialization import Initialization
 from bn_inception.paper import figure5
 
 MAX_IMAGE_SIZE = 4096
-"""Pixels a side: a checkpoint that asks for more would fill the memory, one image at a time."""
+"""Pixels a side. A checkpoint that asks for more would fill the memory with one image."""
 
 
 class Normalization(Enum):
-    """What stands before every nonlinearity: nothing, or batch normalization (BN section 3.2)."""
+    """Normalization before every nonlinearity (BN section 3.2)."""
 
     none = "none"
     batch = "batch"
@@ -47,22 +47,22 @@ class NetworkConfig:
     local_response_normalization: bool = False
     """After pool1 and before pool2, as in GN; BN section 4.2.1 removes it to accelerate."""
     pool_projection: int = 96
-    """Of 4c and 4d: 96 or 128, see `figure5.modules`."""
+    """Channels of the pool projection in 4c and 4d: 96 or 128, see `figure5.modules`."""
     first_convolution: FirstConvolution = FirstConvolution.separable
     auxiliary_head: bool = True
-    """The auxiliary classifier on 4d, in training alone."""
+    """Whether there is an auxiliary classifier on 4d, in training only."""
     convolution_bias: bool = False
-    """Biases under BN, which cancels them. A network without BN always has biases."""
+    """Whether convolutions have biases before BN, which cancels them; without BN they always do."""
     width: float = 1.0
     """Multiplies every hidden width, see `scaled`."""
     image_size: int = 224
-    """Side of the training images in pixels; small ones change the stem, see `geometry`."""
+    """Side of the training images in pixels; small images change the stem, see `geometry`."""
     initialization: Initialization = Initialization.he
-    """He et al. 2015, of the paper's own month; docs/fidelity.md compares the others."""
+    """He et al. 2015, from the paper's own month; docs/fidelity.md compares the rules."""
     initial_weight_gain: float = 1.0
     """Multiplies the initial convolution weights (BN section 4.2.3, the ensemble)."""
     caffe_padding: bool = False
-    """Of imported weights: Caffe's mean colour beyond the image, and zeros in 3x3 averages."""
+    """For imported weights: pad images with Caffe's mean colour, and averages with zeros."""
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.dropout < 1.0:

@@ -1,4 +1,4 @@
-"""Tensors from files of unknown origin: read without running anything, checked before use."""
+"""Tensors from files of unknown origin, read without executing anything and checked before use."""
 
 import pickle
 import re
@@ -15,21 +15,21 @@ from bn_inception.files import first_line
 
 
 def read_pickle(path: Path, where: str, remedy: str) -> Any:
-    """What `torch.save` wrote, onto the CPU; only tensors and plain values.
+    """Read a file of `torch.save` onto the CPU; only tensors and plain values.
 
     Raises:
-        UserError: damaged, or in need of unpickling arbitrary objects.
+        UserError: damaged, or only readable by unpickling arbitrary objects.
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of an old pickle protocol
+            warnings.simplefilter("ignore")  # an old pickle protocol
             return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # unpickling hostile bytes raises anything
+    except Exception as error:  # unpickling hostile bytes may raise anything
         raise UserError(f"{where}: refused, {_refusal(error)}; {remedy}") from error
 
 
 def _refusal(error: Exception) -> str:
-    # In words of our own: torch's advise to read the file unsafely.
+    # Our own words, because torch's message advises to read the file unsafely.
     text = str(error)
     if isinstance(error, pickle.UnpicklingError) or "weights_only" in text.lower():
         named = re.search(r"GLOBAL ([\w.]+)", text)
@@ -41,7 +41,7 @@ def _refusal(error: Exception) -> str:
 
 
 def read_safetensors(path: Path, remedy: str) -> dict[str, Tensor]:
-    """Tensors by name.
+    """Read tensors by name from a safetensors file.
 
     Raises:
         UserError: the file cannot be read, or is damaged.
@@ -66,7 +66,7 @@ def named_tensors(values: object, where: str, remedy: str) -> dict[str, Tensor]:
 
 
 def outputs_of(tensors: Mapping[str, Tensor], name: str, where: str, remedy: str) -> int:
-    """The number of classes, by the weight `name` of the last layer (classes, features)."""
+    """The number of classes, from the weight `name` of the last layer (classes, features)."""
     head = tensors.get(name)
     if head is None or head.dim() != 2:
         raise UserError(f"{where}: of another network (no {name}); {remedy}")
@@ -81,9 +81,9 @@ def require_tensors(
     Args:
         found: from the file.
         expected: on any device; the meta device allocates nothing before the check.
-        where: names the file in errors.
-        remedy: ends the errors.
-        size: of the file, bytes. A view can repeat one value as often as it likes.
+        where: the file's name, for errors.
+        remedy: the end of error messages.
+        size: of the file, bytes. A view can repeat one value any number of times.
 
     Raises:
         UserError: the first tensor that does not fit.

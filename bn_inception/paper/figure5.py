@@ -1,8 +1,8 @@
 """Figure 5 of BN (Ioffe and Szegedy 2015, arXiv 1502.03167): the architecture as data.
 
 `ROWS` holds the table as printed. `MODULES` holds its ten Inception modules with the printed
-widths, and `modules` returns a named reading of them: the widths printed for 4c and 4d sum to 608
-channels while their printed output says 576, so that at least one printed number is wrong.
+widths. The widths printed for 4c and 4d sum to 608 channels, but their printed output is 576, so at
+least one printed number is wrong; `modules` returns one of the two readings.
 """
 
 from dataclasses import dataclass, replace
@@ -43,8 +43,8 @@ class InceptionModule:
 
     The branches are, in the order of concatenation: 1x1 (absent where `one_by_one` is 0); 1x1
     reduce and 3x3; 1x1 reduce and two 3x3 of one width; 3x3 pool and 1x1 projection. A `projection`
-    of 0 passes the pooled input through. A stride of 2 sits on the last 3x3 of both convolutional
-    branches and on the pool, never on a 1x1. All widths are numbers of output channels.
+    of 0 passes the pooled input through. A stride of 2 is that of the last 3x3 in both
+    convolutional branches and of the pool, never of a 1x1. All widths are output channels.
     """
 
     name: str

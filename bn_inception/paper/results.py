@@ -1,4 +1,4 @@
-"""The numbers that BN (Ioffe and Szegedy 2015, arXiv 1502.03167) reports, with their place in it.
+"""The numbers that BN (Ioffe and Szegedy 2015, arXiv 1502.03167) reports, and where it does.
 
 Accuracies and errors are fractions, durations are steps of 32 images. GN is GoogLeNet (Szegedy et
 al. 2014, arXiv 1409.4842).
@@ -20,7 +20,7 @@ STEPS_PER_8_EPOCHS = round(8 * IMAGENET_TRAIN_IMAGES / MINI_BATCH)
 """320,292 steps: GN section 6 multiplies the learning rate by 0.96 every 8 epochs."""
 
 TARGET_TOP1 = 0.722
-"""Figure 3: the plain network's maximum accuracy, to which every recipe's steps are counted."""
+"""Figure 3: the plain network's maximum accuracy; steps are counted until it is reached."""
 PARAMETERS = 13.6e6
 """Section 4.2: the parameters of the Inception network trained there."""
 
@@ -34,7 +34,7 @@ class RecipeResult:
     initial_learning_rate: float
     """Sections 4.2.1 and 4.2.2: 0.0015, and 5 or 30 times that."""
     steps_to_72_2: int | None
-    """Steps to TARGET_TOP1, None where the network never reached it."""
+    """Steps to TARGET_TOP1; None if the network never reached it."""
     maximum_top1: float
     maximum_at_step: int | None = None
     """Step of the maximum, where the text (section 4.2.2) names it."""
@@ -56,19 +56,19 @@ CONTROLS: dict[str, str] = {
     "inception_x5": "the model parameters reach machine infinity",
     "inception_sigmoid": "the accuracy remains equivalent to chance",
 }
-"""Section 4.2.2: what the text says of plain Inception at five times the rate, and with sigmoid."""
+"""Section 4.2.2 on plain Inception at five times the rate, and with sigmoid."""
 
 L2_FACTOR = 5
-"""Section 4.2.1: by how much the accelerated BN recipes divide the L2 weight loss."""
+"""Section 4.2.1: the accelerated BN recipes divide the L2 weight loss by this."""
 DECAY_FACTOR = 6
-"""Section 4.2.1: how much faster the accelerated BN recipes decay the learning rate."""
+"""Section 4.2.1: the accelerated BN recipes decay the learning rate this much faster."""
 SHUFFLING_GAIN = 0.01
 """Section 4.2.1: "about 1 %" validation accuracy from within-shard shuffling."""
 
 
 @dataclass(frozen=True)
 class EvaluationResult:
-    """One row of Figure 4: errors on the validation set, None where no number is printed."""
+    """One row of Figure 4: errors on the validation set, None if no number is printed."""
 
     title: str
     crops: int | None
@@ -96,7 +96,7 @@ ENSEMBLE_MODELS = 6
 ENSEMBLE_DROPOUTS = (0.05, 0.10)
 """Section 4.2.3: the dropout that some of the six networks use ("5 % or 10 %")."""
 ENSEMBLE_STEPS = 6_000_000
-"""Section 4.2.3: each network reaches its maximum after about so many steps."""
+"""Section 4.2.3: each network reaches its maximum after about this many steps."""
 MULTICROP_SCALES = (256, 288, 320, 352)
 """GN section 7: shorter sides in pixels; 4 scales x 3 squares x 6 crops x 2 mirrors = 144."""
 MULTICROP_CROPS = 144
