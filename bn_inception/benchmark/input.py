@@ -3,12 +3,12 @@
 All ways read the same images of the user's own data set, at the same size and batch.
 """
 
-import copy
 import io
 import itertools
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 
 from bn_inception.benchmark.reference import FULL_JITTER, train_transform
-from bn_inception.benchmark.rows import in_words, refuse_below
+from bn_inception.benchmark.rows import Measured, about_here, in_words, refuse_below
 from bn_inception.benchmark.timing import CPU, Stream, Way, each_other_way_round, take_turn
 from bn_inception.data import (
     AugmentationConfig,
@@ -39,7 +39,6 @@ from bn_inception.data.loader import read_image
 from bn_inception.data.parallel import cores
 from bn_inception.errors import UserError
 from bn_inception.paper.results import MINI_BATCH
-from bn_inception.record import describe
 from bn_inception.training import choose_device
 from bn_inception.training.settings import Device
 from bn_inception.training.transfer import on_device
@@ -61,8 +60,8 @@ class InputBenchmark:
     step_images_per_second: float | None = None
 
     def __post_init__(self) -> None:
-        counts = {name: getattr(self, name) for name in ("images", "rounds", "image_size")}
-        refuse_below(1, **{f"benchmark.{name}": count for name, count in counts.items()})
+        for name in ("images", "rounds", "image_size"):
+            refuse_below(1, f"benchmark.{name}", getattr(self, name))
         if self.workers is not None and (not self.workers or min(self.workers) < 0):
             raise UserError(
                 f"benchmark.workers: {self.workers} is no list of numbers of processes; give "
@@ -91,7 +90,7 @@ class InputRow:
     note: str = ""
 
 
-class Chosen(Dataset[Any]):
+class Chosen:
     """Images spread evenly over `source`, `wanted` of them, as a source that every way reads.
 
     Each is decoded once, so that no way meets one that cannot be read, and all find the files in
@@ -110,10 +109,7 @@ class Chosen(Dataset[Any]):
                 read_image(source, index, Backend.pillow)  # which decodes at once
             except UnreadableImage as error:
                 if on_error is OnError.fail:
-                    raise UserError(
-                        f"{error.name} cannot be read: {error.reason}; repair or remove it, "
-                        "or set data.on_error=skip"
-                    ) from error
+                    raise error.refusal() from error
                 say(f"left out: {error}")
                 continue
             self._indices.append(index)
@@ -122,7 +118,6 @@ class Chosen(Dataset[Any]):
         if not self._indices:
             raise UserError(f"data.root: none of {len(source):,} training images can be read")
         self.labels = source.labels[self._indices]
-        self.transform: Callable[[bytes], Any] = bytes
 
     def __len__(self) -> int:
         return len(self._indices)
@@ -135,17 +130,11 @@ class Chosen(Dataset[Any]):
         """The image's path."""
         return self._source.name(self._indices[index])
 
-    def __getitem__(self, index: int) -> tuple[Any, int]:
-        return self.transform(self.read(index)), int(self.labels[index])
-
 
 def benchmark_input(
     data: DataConfig, config: InputBenchmark, say: Callable[[str], None]
-) -> tuple[list[InputRow], list[str], dict[str, Any]]:
+) -> Measured:
     """Measure every way on the data set's training images.
-
-    Returns:
-        Rows, what they mean for training, and what they were measured on, JSON-able.
 
     Raises:
         UserError: the data set or the device cannot be used; an image cannot be read and
@@ -177,47 +166,41 @@ def benchmark_input(
     finally:
         torch.set_num_threads(threads)
     rows = [row for workers, here in ways.items() for row in rows_of(here, workers)]
-    gpus = [] if device.type == "cpu" else [torch.cuda.get_device_name(device)]
-    about = describe(sources.train.fingerprint(), gpus=gpus)
+    about = about_here(device, sources.train.fingerprint())
     about["settings"] = {"images": len(images), "images_a_turn": config.images,
                          "rounds": config.rounds, "batch": MINI_BATCH,
                          "image_size": config.image_size, "data": data.kind.value}  # fmt: skip
-    about["sentences"] = sentences(rows, default_workers(), config.step_images_per_second)
-    return rows, about["sentences"], about
+    return Measured(rows, sentences(rows, default_workers(), config.step_images_per_second), about)
 
 
 def ways_of(images: Chosen, size: int, workers: int, device: torch.device) -> list[Way]:
     """All ways with so many workers, in the order of the table; a unit is a batch of 32."""
-    seeds = itertools.count()
+    seeds, lead = itertools.count(), max(1, workers)  # timed when every worker has delivered
+    counted = f"the device's part too, in the main process on {device.type}"
 
-    def ours(
-        photometric: Photometric,
-        on: torch.device | None = None,
-        backend: Backend = Backend.fast,
-    ) -> Callable[[], Stream]:
-        how: dict[str, Any] = {"image_size": size, "workers": workers, "backend": backend}
+    def ours(name: str, photometric: Photometric, note: str, by: Backend = Backend.fast) -> Way:
+        on = device if TO_INPUT in name else None
+        how: dict[str, Any] = {"image_size": size, "workers": workers, "backend": by}
         how["on_error"] = OnError.fail
-        return lambda: loaded(images, photometric, on, seed=next(seeds), **how)
+        start = partial(loaded, images, photometric, on, **how)
+        return Way(name, lambda: start(seed=next(seeds)), lead, note)
 
-    def torchs(transform: Callable[[bytes], Any]) -> Callable[[], Stream]:
-        return lambda: by_torch(images, transform, workers, next(seeds))
+    def torchs(name: str, transform: Callable[[bytes], Any], note: str = "") -> Way:
+        return Way(name, lambda: by_torch(images, transform, workers, next(seeds)), lead, note)
 
     none, full = Photometric.none, Photometric.full
     plain, jittered = train_transform(size), train_transform(size, FULL_JITTER)
-    counted = f"the device's part too, in the main process on {device.type}"
-    table: dict[str, tuple[Callable[[], Stream], str]] = {
-        "reading alone": (torchs(len), "bytes of the files, not decoded"),
-        "decoding alone (Pillow)": (torchs(lambda data: _opened(data).width), "no crop or resize"),
-        LOADER: (ours(none), "uint8; normalization is the device's part"),
-        f"{LOADER}, data.backend=pillow": (ours(none, backend=Backend.pillow), "the same"),
-        LOADER + TO_INPUT: (ours(none, device), counted),
-        LOADER + FULL: (ours(full), "uint8, factors drawn; distortion is the device's part"),
-        LOADER + TO_INPUT + FULL: (ours(full, device), counted),
-        REFERENCE: (torchs(lambda data: plain(_opened(data))), ""),
-        REFERENCE_FULL: (torchs(lambda data: jittered(_opened(data))), ""),
-    }
-    # The clock starts when every worker has delivered a batch.
-    return [Way(name, start, max(1, workers), note) for name, (start, note) in table.items()]
+    return [
+        torchs("reading alone", len, "bytes of the files, not decoded"),
+        torchs("decoding alone (Pillow)", lambda d: _opened(d).width, "no crop or resize"),
+        ours(LOADER, none, "uint8; normalization is the device's part"),
+        ours(f"{LOADER}, data.backend=pillow", none, "the same", Backend.pillow),
+        ours(LOADER + TO_INPUT, none, counted),
+        ours(LOADER + FULL, full, "uint8, factors drawn; distortion is the device's part"),
+        ours(LOADER + TO_INPUT + FULL, full, counted),
+        torchs(REFERENCE, lambda data: plain(_opened(data))),
+        torchs(REFERENCE_FULL, lambda data: jittered(_opened(data))),
+    ]
 
 
 def loaded(
@@ -244,10 +227,20 @@ def loaded(
             yield each
 
 
+class _Transformed(Dataset[Any]):
+    def __init__(self, images: Chosen, transform: Callable[[bytes], Any]) -> None:
+        self.images, self.transform = images, transform
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        return self.transform(self.images.read(index)), int(self.images.labels[index])
+
+
 def by_torch(images: Chosen, transform: Callable[[bytes], Any], workers: int, seed: int) -> Stream:
     """Batches of torch's own DataLoader: `transform` of every image's bytes, shuffled."""
-    dataset, generator = copy.copy(images), torch.Generator().manual_seed(seed)
-    dataset.transform = transform
+    dataset, generator = _Transformed(images, transform), torch.Generator().manual_seed(seed)
     batches: Any = iter(
         DataLoader(
             dataset,
@@ -294,26 +287,28 @@ def sentences(rows: Sequence[InputRow], default: int, step_rate: float | None) -
         if row.workers == fewest and row.name in (LOADER, LOADER + FULL, LOADER + TO_INPUT + FULL)
     ]
     if step_rate is None:
-        more = "give benchmark.step_images_per_second=N; bn-inception benchmark step measures it"
-        return [*said, f"How many workers training needs was not computed: {more}."]
+        return [
+            *said,
+            "How many workers training needs was not computed: give "
+            "benchmark.step_images_per_second=N; bn-inception benchmark step measures it.",
+        ]
     rates = {row.workers: row.images_per_second for row in rows if row.name == LOADER + FULL}
-    enough = [workers for workers, found in sorted(rates.items()) if found >= step_rate]
-    most = max(rates)
-    each = rates[most] / max(1, most)
-    needs = (
-        f"{in_words(enough[0])} ({rates[enough[0]]:,.0f} images/s measured)"
-        if enough
-        else f"about {-(-step_rate // each):.0f} workers like the {max(1, most)} measured, "
-        f"{each:,.0f} images/s each (extrapolated); this machine has {cores()} cores"
-    )
-    workers = default if default in rates else most
+    enough, most = [count for count, found in rates.items() if found >= step_rate], max(rates)
+    if enough:
+        needs = f"{in_words(min(enough))} ({rates[min(enough)]:,.0f} images/s measured)"
+    else:
+        each = rates[most] / max(1, most)
+        needs = (
+            f"about {-(-step_rate // each):.0f} workers like the {max(1, most)} measured, "
+            f"{each:,.0f} images/s each (extrapolated); this machine has {cores()} cores"
+        )
+    workers, why = default, "the default here"
+    if default not in rates:
+        workers, why = most, f"the most measured; the default: {default}"
     found = rates[workers]
-    why = "the default here" if workers == default else f"the most measured; the default: {default}"
-    waits = (
-        "it waits for training"
-        if found >= step_rate
-        else f"training waits for images, and runs at {found / step_rate:.0%} of its rate"
-    )
+    waits = "it waits for training"
+    if found < step_rate:
+        waits = f"training waits for images, and runs at {found / step_rate:.0%} of its rate"
     return [
         *said,
         f"Training at {step_rate:,.0f} images/s needs {needs}.",

@@ -3,7 +3,6 @@
 What is not given is measured; `benchmark.forecast` is the model; every line says what it assumes.
 """
 
-import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,7 +13,7 @@ from bn_inception.benchmark.forecast import FLOAT_BYTES, Forecast, ring_bytes
 from bn_inception.benchmark.input import loaded
 from bn_inception.benchmark.rows import in_words
 from bn_inception.benchmark.step import our_step
-from bn_inception.benchmark.timing import CPU, Way, seconds_of, take_turn
+from bn_inception.benchmark.timing import CPU, Way, median_seconds, repeated, take_turn
 from bn_inception.data import DataConfig, Sources, default_workers, shared_memory
 from bn_inception.errors import UserError
 from bn_inception.network import (
@@ -155,11 +154,9 @@ def _update_seconds(
     size = config.network.image_size
     inputs = torch.rand(images, 3, size, size, device=device).mul_(2).sub_(1)
     labels = torch.arange(images, device=device) % classes
-    way = our_step("", config, machine, [inputs], [labels], classes)
-    take_turn(way, device, untimed=way.warm_up)
-    for _ in range(updates):
-        take_turn(way, device, units=1)
-    return statistics.median(way.seconds)
+    return median_seconds(
+        our_step("", config, machine, [inputs], [labels], classes), device, updates
+    )
 
 
 def _exchange_speed(
@@ -170,8 +167,10 @@ def _exchange_speed(
         return None, 0.0
     one, gradients = (torch.zeros(size, device=device) for size in (1, parameters))
     # The first exchange, which makes the connections, is not timed.
-    latency = statistics.median(seconds_of(lambda: world.total(one), device, EXCHANGES))
-    seconds = statistics.median(seconds_of(lambda: world.total(gradients), device, EXCHANGES))
+    latency, seconds = (
+        median_seconds(repeated("", int, world.total, [sent]), device, EXCHANGES)
+        for sent in (one, gradients)
+    )
     return ring_bytes(parameters, world.size) / max(seconds - latency, 1e-9), latency
 
 

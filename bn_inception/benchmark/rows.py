@@ -1,11 +1,14 @@
 """What every benchmark reports: rows of one measurement each, as a table and as JSON."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from bn_inception.errors import UserError
+from bn_inception.record import describe
 from bn_inception.record.atomic import write_json
 
 if TYPE_CHECKING:
@@ -14,30 +17,42 @@ if TYPE_CHECKING:
 
 def as_table(rows: Sequence["DataclassInstance"]) -> str:
     """Rows of one kind as an aligned Markdown table, a column a field; None is "-"."""
-    fields = asdict(rows[0])
-    numeric = [not isinstance(value, str) for value in fields.values()]
-    cells = [list(fields), *([_cell(value) for value in asdict(row).values()] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    columns = list(zip(widths, numeric, strict=True))
-    cells.insert(1, ["-" * (width - 1) + ("-:"[right]) for width, right in columns])
-    return "\n".join(
-        "| "
-        + " | ".join(
-            cell.rjust(width) if right else cell.ljust(width)
-            for cell, (width, right) in zip(line, columns, strict=True)
-        )
-        + " |"
-        for line in cells
-    )
+    columns = []
+    for name, first in asdict(rows[0]).items():
+        cells = [name, *(_cell(getattr(row, name)) for row in rows)]
+        width, right = max(map(len, cells)), not isinstance(first, str)
+        cells = [cell.rjust(width) if right else cell.ljust(width) for cell in cells]
+        cells.insert(1, "-" * (width - 1) + "-:"[right])
+        columns.append(cells)
+    return "\n".join(f"| {' | '.join(line)} |" for line in zip(*columns, strict=True))
 
 
-def write_rows(path: Path, rows: Sequence["DataclassInstance"], about: Mapping[str, Any]) -> None:
-    """Write `{**about, "rows": [...]}` as JSON, in one piece or not at all.
+@dataclass
+class Measured:
+    """What a benchmark measured, what that means, and on what it was measured, JSON-able."""
 
-    Raises:
-        UserError: it cannot be written.
-    """
-    write_json(path, {**about, "rows": [asdict(row) for row in rows]})
+    rows: Sequence["DataclassInstance"]
+    sentences: list[str]
+    about: dict[str, Any]
+
+    def show(self, output: Path | None) -> None:
+        """Print table and sentences; write all as JSON, in one piece or not at all.
+
+        Raises:
+            UserError: `output` cannot be written.
+        """
+        print(as_table(self.rows), "", *self.sentences, sep="\n")
+        if output is not None:
+            rows = [asdict(row) for row in self.rows]
+            write_json(output, {**self.about, "sentences": self.sentences, "rows": rows})
+            print(output)
+
+
+def about_here(device: torch.device | None = None, fingerprint: str = "") -> dict[str, Any]:
+    """On what something was measured: machine, versions, and the data's fingerprint if given."""
+    cuda = device is not None and device.type == "cuda"
+    about = describe(fingerprint, gpus=[torch.cuda.get_device_name(device)] if cuda else [])
+    return {key: value for key, value in about.items() if fingerprint or key != "data_fingerprint"}
 
 
 def in_words(workers: int) -> str:
@@ -45,11 +60,10 @@ def in_words(workers: int) -> str:
     return "no worker process" if workers == 0 else f"{workers} worker{'s' if workers > 1 else ''}"
 
 
-def refuse_below(least: int, **given: int | None) -> None:
-    """UserError for the first of `given` (key=value, None is not given) that is below `least`."""
-    for key, value in given.items():
-        if value is not None and value < least:
-            raise UserError(f"{key}: {value} is not {least} or more")
+def refuse_below(least: int, key: str, value: int | None) -> None:
+    """UserError where the value of `key` (None is not given) is below `least`."""
+    if value is not None and value < least:
+        raise UserError(f"{key}: {value} is not {least} or more")
 
 
 def _cell(value: object) -> str:

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,25 +18,12 @@ import torch
 from torch import Tensor
 
 from bn_inception.benchmark.reference import PlainLoop
-from bn_inception.benchmark.rows import in_words, refuse_below
-from bn_inception.benchmark.timing import (
-    Stream,
-    Way,
-    each_other_way_round,
-    repeat,
-    take_turn,
-    timed,
-)
+from bn_inception.benchmark.rows import Measured, about_here, in_words, refuse_below
+from bn_inception.benchmark.timing import Way, each_other_way_round, repeated, take_turn, timed
 from bn_inception.data import DataKind, TrainingBatch, default_workers
 from bn_inception.data.pixels.photometric import draw_factors
 from bn_inception.errors import UserError
-from bn_inception.network import (
-    Inception,
-    Precision,
-    initialize,
-    set_precision,
-)
-from bn_inception.record import describe
+from bn_inception.network import Inception, Precision, initialize, set_precision
 from bn_inception.training import Console, Session, StopRequest, choose_device, open_session, train
 from bn_inception.training.capture import WARM_UP
 from bn_inception.training.duration import whole_steps
@@ -65,8 +53,9 @@ class StepBenchmark:
     def __post_init__(self) -> None:
         if self.batches is not None and not self.batches:
             raise UserError("benchmark.batches: is empty; give sizes such as [32,256], or null")
-        refuse_below(2, **{"benchmark.batches": min(self.batches or [2])})
-        refuse_below(1, **{"benchmark.steps": self.steps, "benchmark.rounds": self.rounds})
+        refuse_below(2, "benchmark.batches", min(self.batches or [2]))
+        refuse_below(1, "benchmark.steps", self.steps)
+        refuse_below(1, "benchmark.rounds", self.rounds)
 
 
 @dataclass(frozen=True)
@@ -83,11 +72,8 @@ class StepRow:
 
 def benchmark_step(
     config: RunConfig, settings: StepBenchmark, say: Callable[[str], None]
-) -> tuple[list[StepRow], list[str], dict[str, Any]]:
+) -> Measured:
     """Measure every way at every batch size.
-
-    Returns:
-        Rows, what they mean, and what they were measured on, JSON-able.
 
     Raises:
         UserError: as for a training run.
@@ -95,15 +81,11 @@ def benchmark_step(
     device = choose_device(config.machine.device)
     cuda = device.type == "cuda"
     steps = settings.steps or (20 if cuda else 2)
-    rows: list[StepRow] = []
-    about = describe("", gpus=[torch.cuda.get_device_name(device)] if cuda else [])
-    del about["data_fingerprint"]
-    about |= {"recipe": config.recipe.name, "steps": steps, "rounds": settings.rounds,
-              "image_size": config.network.image_size, "width": config.network.width,
-              "sentences": []}  # fmt: skip
     # The loop is measured, not evaluations and checkpoints.
     endless = replace(config.train, steps=NEVER, evaluate_every=NEVER, checkpoint_every=NEVER,
                       checkpoint_minutes=None)  # fmt: skip
+    rows: list[StepRow] = []
+    sentences: list[str] = []
     for images in settings.batches or ([32, 256] if cuda else [32]):
         say(f"{images} images an update")
         # One BN group, as in the plain loop: the same network, and the same work.
@@ -117,9 +99,16 @@ def benchmark_step(
             rows += [_row(way, ways[0], images) for way in ways]
         every = whole_steps(config.train.evaluate_every, batch=images,
                             images=len(session.batches.sources.train))  # fmt: skip
-        about["sentences"] += _sentences(ways, images, config.train.population_batches, every)
-        about["machine"] = session.learner.execution.machine.described(device)
-    return rows, about["sentences"], about
+        sentences += _sentences(ways, images, config.train.population_batches, every)
+    about = about_here(device) | {
+        "recipe": config.recipe.name,
+        "steps": steps,
+        "rounds": settings.rounds,
+        "image_size": config.network.image_size,
+        "width": config.network.width,
+        "machine": session.learner.execution.machine.described(device),
+    }
+    return Measured(rows, sentences, about)
 
 
 def _measured(session: Session, steps: int, rounds: int, say: Callable[[str], None]) -> list[Way]:
@@ -127,9 +116,7 @@ def _measured(session: Session, steps: int, rounds: int, say: Callable[[str], No
     device, ended, batches = session.learner.device, StopRequest(), _prepared(session)
     ways = _ways(session, batches)
     # The loop asks for its batches: it is measured from outside, in what it waits for.
-    loop, from_loader = (
-        Way(name, lambda: repeat(lambda: None), WARM_UP + 2) for name in (LOOP, LOADED)
-    )
+    loop, from_loader = (repeated(name, int, int) for name in (LOOP, LOADED))  # never started
     loader = session.batches.training
 
     def fed(start: int, stop: int, *, agree: bool) -> Generator[TrainingBatch, None, None]:
@@ -139,7 +126,7 @@ def _measured(session: Session, steps: int, rounds: int, say: Callable[[str], No
                 _turn(way, steps if turn >= 0 else 0, device)
             _prepare(session.learner.execution.machine, device)
             if turn < 0:
-                yield from (batches[step % PREPARED] for step in range(loop.warm_up))
+                yield from (batches[step % PREPARED] for step in range(WARM_UP + 2))
                 continue
             with timed(loop, steps, device):
                 yield from (batches[step % PREPARED] for step in range(steps))
@@ -192,30 +179,25 @@ def _ways(session: Session, batches: list[TrainingBatch]) -> list[Way]:
     plain = PlainLoop(
         _network(config, classes, Machine(channels_last=False), device), config.optimizer
     )
-
-    def plain_loop() -> Stream:
-        plain.prepare()
-        yield from repeat(plain.step, floats, labels)
-
-    def augmentation() -> Stream:
-        _prepare(machine, device)
-        yield from repeat(execution.to_input, pixels, factors)
-
-    def population() -> Stream:
-        _prepare(machine, device)
-        with torch.no_grad(), execution.computing():
-            yield from repeat(network, inputs)
-
     network = _network(config, classes, machine, device)
     inputs = [images.contiguous(memory_format=machine.memory_format) for images in floats]
-    pieces = _pieces(device, compiled=machine.compile)
+    ready = partial(_prepare, machine, device)
+
+    def population(images: Tensor) -> object:
+        with torch.no_grad(), execution.computing():
+            return network(images)
+
     return [
-        Way(PLAIN, plain_loop, note="eager, NCHW, float32, metrics read at every step"),
-        *(our_step(name, config, piece, floats, labels, classes) for name, piece in pieces),
+        repeated(PLAIN, plain.prepare, plain.step, floats, labels,
+                 note="eager, NCHW, float32, metrics read at every step"),
+        *(our_step(name, config, piece, floats, labels, classes)
+          for name, piece in _pieces(device, compiled=machine.compile)),
         our_step(OURS, config, machine, floats, labels, classes),
-        Way(AUGMENTATION, augmentation, note="uint8 and factors to the network's input"),
-        Way(POPULATION, population, note="forward pass in training mode, without gradient"),
-    ]
+        repeated(AUGMENTATION, ready, execution.to_input, pixels, factors,
+                 note="uint8 and factors to the network's input"),
+        repeated(POPULATION, ready, population, inputs,
+                 note="forward pass in training mode, without gradient"),
+    ]  # fmt: skip
 
 
 def _pieces(device: torch.device, *, compiled: bool) -> Iterator[tuple[str, Machine]]:
@@ -226,17 +208,17 @@ def _pieces(device: torch.device, *, compiled: bool) -> Iterator[tuple[str, Mach
     cuda = device.type == "cuda"
     machine = Machine(channels_last=False, fused_update=False)
     yield "our step, every piece off", machine
-    turned: list[tuple[bool, str, dict[str, Any]]] = [
-        (True, "channels_last", {"channels_last": True}),
-        (True, "fused update", {"fused_update": True}),
-        (cuda, "tf32", {"precision": Precision.tf32}),
-        (True, "bf16", {"precision": Precision.bf16}),
-        (compiled, "compile", {"compile": True}),
-        (cuda, "CUDA graphs", {"cuda_graphs": True}),
+    turned: list[tuple[bool, str, str, Any]] = [
+        (True, "channels_last", "channels_last", True),
+        (True, "fused update", "fused_update", True),
+        (cuda, "tf32", "precision", Precision.tf32),
+        (True, "bf16", "precision", Precision.bf16),
+        (compiled, "compile", "compile", True),
+        (cuda, "CUDA graphs", "cuda_graphs", True),
     ]
-    for there, name, piece in turned:
+    for there, name, key, value in turned:
         if there:
-            machine = replace(machine, **piece)
+            machine = replace(machine, **{key: value})
             yield f"+ {name}", machine
 
 
@@ -259,14 +241,12 @@ def our_step(
         forward, graph = execution.forward, execution.graph
         return train_step(network, optimizer, images, truth, rate, forward=forward, graph=graph)
 
-    def start() -> Stream:
-        _prepare(machine, device)
-        yield from repeat(step, inputs, labels)
-
     on = [key for key in ("compile", "cuda_graphs", "channels_last", "fused_update")
           if getattr(machine, key)]  # fmt: skip
     note = ", ".join([machine.precision.value, *on])
-    return Way(name, start, WARM_UP + 2 if machine.cuda_graphs else 1 + machine.compile, note)
+    warm_up = WARM_UP + 2 if machine.cuda_graphs else 1 + machine.compile
+    ready = partial(_prepare, machine, device)
+    return repeated(name, ready, step, inputs, labels, warm_up=warm_up, note=note)
 
 
 def _prepare(machine: Machine, device: torch.device) -> None:

@@ -74,22 +74,30 @@ def each_other_way_round(ways: Sequence[Way], turn: int) -> Sequence[Way]:
     return ways if turn % 2 == 0 else ways[::-1]
 
 
-def repeat(action: Callable[..., object], *arguments: Sequence[Any]) -> Stream:
-    """Call `action` for ever, with the next element of each of `arguments`, around and around."""
-    while True:
-        for given in zip(*arguments, strict=True) if arguments else [()]:
+def repeated(
+    name: str,
+    prepare: Callable[[], object],
+    action: Callable[..., object],
+    *arguments: Sequence[Any],
+    warm_up: int = 1,
+    note: str = "",
+) -> Way:
+    """A way that calls `action` with the next element of each of `arguments`, around and around."""
+
+    def start() -> Stream:
+        prepare()
+        for given in itertools.cycle(zip(*arguments, strict=True)):
             yield action(*given)
 
+    return Way(name, start, warm_up, note)
 
-def seconds_of(
-    action: Callable[[], object], device: torch.device, times: int, *, untimed: int = 1
-) -> list[float]:
-    """Seconds of each of `times` calls, after `untimed` ones that warm up."""
-    way = Way("", lambda: repeat(action))
-    take_turn(way, device, untimed=untimed)
-    for _ in itertools.repeat(None, times):
+
+def median_seconds(way: Way, device: torch.device, units: int) -> float:
+    """Seconds of a unit, each timed by itself after the warm-up."""
+    take_turn(way, device, untimed=way.warm_up)
+    for _ in range(units):
         take_turn(way, device, units=1)
-    return way.seconds
+    return statistics.median(way.seconds)
 
 
 def _wait(device: torch.device) -> None:

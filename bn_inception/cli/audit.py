@@ -23,8 +23,7 @@ class AuditConfig:
 
 def run(call: Call[AuditConfig]) -> int:
     """Audit; return 0 for a sound data set, 1 where problems were found."""
-    from bn_inception.data.intake.audit import audit
-    from bn_inception.data.intake.findings import as_text
+    from bn_inception.data.intake.audit import as_text, audit
 
     config = call.config
     output = output_file(config.output)

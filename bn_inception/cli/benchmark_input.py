@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from bn_inception.benchmark.input import InputBenchmark, benchmark_input
-from bn_inception.cli.benchmark_step import report, say
+from bn_inception.cli.benchmark_step import say
 from bn_inception.cli.command import Call, Command
 from bn_inception.cli.output import output_file
 from bn_inception.data import DataConfig
@@ -21,7 +21,8 @@ class BenchmarkInputConfig:
 def run(call: Call[BenchmarkInputConfig]) -> int:
     """Measure, print the table and what it means for training; return 0."""
     output = output_file(call.config.output)
-    return report(*benchmark_input(call.config.data, call.config.benchmark, say), output)
+    benchmark_input(call.config.data, call.config.benchmark, say).show(output)
+    return 0
 
 
 COMMAND = Command("benchmark input", BenchmarkInputConfig, run)

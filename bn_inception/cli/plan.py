@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from bn_inception.benchmark.plan import PlanSettings, forecast_runs, lines, rows
-from bn_inception.benchmark.rows import as_table, write_rows
+from bn_inception.benchmark.rows import Measured, about_here
 from bn_inception.cli.command import Call, Command
 from bn_inception.cli.output import output_file
 from bn_inception.config import compose
@@ -11,7 +11,6 @@ from bn_inception.config.convert import checked
 from bn_inception.data import DataKind, open_sources
 from bn_inception.errors import AgreedError, UserError
 from bn_inception.paper import results
-from bn_inception.record import describe
 from bn_inception.training import choose_device, joined, world_from_environment
 from bn_inception.training.settings import RunConfig
 
@@ -52,13 +51,8 @@ def run(call: Call[PlanConfig]) -> int:
         runs = forecast_runs(configs.values(), config.plan, sources, world)
     if not world.first:
         return 0
-    made = rows(runs)
-    print(as_table(made), "", *lines(runs, config.plan, sources, config.data), sep="\n")
-    if output is not None:
-        about = describe("")
-        del about["data_fingerprint"]
-        write_rows(output, made, about)
-        print(output)
+    sentences = lines(runs, config.plan, sources, config.data)
+    Measured(rows(runs), sentences, about_here()).show(output)
     return 0
 
 

@@ -9,32 +9,17 @@ from bn_inception.data.config import DataConfig, DataKind, OnError, refuse_unrea
 from bn_inception.data.loader import (
     TrainingBatch,
     ValidationBatch,
-    read_image,
-    shared_ranges,
     training_batches,
     validation_batches,
 )
 from bn_inception.data.opening import Sources, open_sources
-from bn_inception.data.order import OrderConfig, TrainingOrder, image_generator, stored_order
-from bn_inception.data.parallel import cores, default_workers, produced
+from bn_inception.data.order import OrderConfig, TrainingOrder, stored_order
+from bn_inception.data.parallel import default_workers
 from bn_inception.data.pixels import preprocessing
 from bn_inception.data.pixels.backend import Backend
 from bn_inception.data.pixels.decode import UnreadableImage
-from bn_inception.data.pixels.photometric import (
-    AugmentationConfig,
-    Photometric,
-    draw_factors,
-    to_input,
-)
-from bn_inception.data.source import (
-    SUFFIXES,
-    FolderSource,
-    ImageSource,
-    PackedNames,
-    class_order,
-    content_fingerprint,
-    is_image,
-)
+from bn_inception.data.pixels.photometric import AugmentationConfig, Photometric, to_input
+from bn_inception.data.source import SUFFIXES, FolderSource, ImageSource, PackedNames
 
 __all__ = [
     "SUFFIXES",
@@ -53,19 +38,10 @@ __all__ = [
     "TrainingOrder",
     "UnreadableImage",
     "ValidationBatch",
-    "class_order",
-    "content_fingerprint",
-    "cores",
     "default_workers",
-    "draw_factors",
-    "image_generator",
-    "is_image",
     "open_sources",
     "preprocessing",
-    "produced",
-    "read_image",
     "refuse_unread",
-    "shared_ranges",
     "stored_order",
     "to_input",
     "training_batches",

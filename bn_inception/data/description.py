@@ -5,14 +5,14 @@ import json
 import os
 import re
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, get_type_hints
 
 import numpy as np
 
 from bn_inception.errors import UserError
-from bn_inception.files import MAX_JSON_BYTES, first_line, parse_json, read_bytes
+from bn_inception.files import first_line, read_json
 
 FORMAT = "bn-inception shards"
 VERSION = 1
@@ -29,7 +29,7 @@ PREPARE_AGAIN = "make the shards again with bn-inception prepare"
 # Into the folder of a damaged description prepare does not write: it cannot tell what is there.
 PREPARE_ANEW = f"{PREPARE_AGAIN}, in another folder"
 
-_SHA256 = re.compile(r"[0-9a-f]{64}")
+_ORDER = "stored_order(images)"
 _SHOWN = 60  # characters of a wrong value
 
 
@@ -54,23 +54,61 @@ def member_key(index: int, name: bytes) -> str:
     return f"{index:08d}-{plain}"
 
 
+def _is_text(value: Any) -> bool:
+    """Whether it is text that a file's name may be: Python's way with odd bytes included."""
+    try:
+        return isinstance(value, str) and bool(value.encode("utf-8", "surrogateescape"))
+    except UnicodeEncodeError:
+        return False
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value > 0  # True is an int to isinstance
+
+
+def _is_sha256(value: Any) -> bool:
+    return isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None
+
+
+def _list_of(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, list) and all(map(fits, value))
+
+
+def _is_of_columns(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and value.keys() == COLUMNS.keys()
+        and all(map(_is_sha256, value.values()))
+    )
+
+
+# What the fields of a description may hold, whoever wrote it: the checksums become names of files.
+_Text = Annotated[str, _is_text, "text"]
+_Count = Annotated[int, _is_count, "a number over 0"]
+_Sha256 = Annotated[str, _is_sha256, "a SHA-256"]
+_Names = Annotated[list[str], _list_of(_is_text), "a list of names"]
+_Sizes = Annotated[list[int], _list_of(_is_count), "a list of sizes over 0"]
+_Sha256s = Annotated[list[str], _list_of(_is_sha256), "a list of SHA-256"]
+_OfColumns = Annotated[dict[str, str], _is_of_columns, "a SHA-256 of every column"]
+
+
 @dataclass
 class ShardMeta:
     """What `<split>.json` holds."""
 
-    split: str  # "train" or "val"
-    classes: list[str]  # names in label order
-    images: int  # number of images
-    shard_size: int  # images in every shard but the last
-    encoding: str  # `ORIGINAL`, or how the images were encoded again
-    source_fingerprint: str  # of the images the shards were made of
-    fingerprint: str  # of the images in the shards; the same if the encoding is the original
-    shard_bytes: list[int] = field(default_factory=list)  # size of every shard
-    shard_sha256: list[str] = field(default_factory=list)  # SHA-256 of every shard
-    index_sha256: dict[str, str] = field(default_factory=dict)  # SHA-256 of every column's file
-    order: str = "stored_order(images)"
-    format: str = FORMAT
-    version: int = VERSION
+    split: _Text  # "train" or "val"
+    classes: _Names  # in label order
+    images: _Count
+    shard_size: _Count  # images in every shard but the last
+    encoding: _Text  # `ORIGINAL`, or how the images were encoded again
+    source_fingerprint: _Sha256  # of the images the shards were made of
+    fingerprint: _Sha256  # of the images in the shards; the same if the encoding is the original
+    shard_bytes: _Sizes = field(default_factory=list)  # of every shard
+    shard_sha256: _Sha256s = field(default_factory=list)  # of every shard
+    index_sha256: _OfColumns = field(default_factory=dict)  # of every column's file
+    order: Annotated[str, _ORDER.__eq__, repr(_ORDER)] = _ORDER
+    format: Annotated[str, FORMAT.__eq__, repr(FORMAT)] = FORMAT
+    version: Annotated[int, VERSION.__eq__, VERSION] = VERSION
 
     def as_json(self) -> str:
         """The file's text."""
@@ -95,103 +133,40 @@ class ShardMeta:
         return "".join(f"{digest}  {file}\n" for digest, file in sums)
 
 
-def read_meta(folder: str | Path, split: str) -> ShardMeta:
-    """Read `<split>.json`.
+def read_meta(path: Path, split: str, name: str = "") -> ShardMeta:
+    """Read and check `<split>.json`; `name` is what messages call it, if it is not its path.
 
     Raises:
-        UserError: it is missing, damaged, or of another version.
+        FileNotFoundError: there is none.
+        UserError: it cannot be read, is damaged, or of another version.
     """
-    path = Path(folder) / f"{split}.json"
+    name = name or str(path)
     try:
-        text = read_bytes(path, MAX_JSON_BYTES)
-    except FileNotFoundError:
-        raise UserError(
-            f"data.root: {folder} has no {split}.json: no finished shards; make them with "
-            f"bn-inception prepare source=IMAGES target={folder}"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"data.root: {path} cannot be read ({first_line(error)}); {PREPARE_AGAIN}"
-        ) from error
-    return parse_meta(text, split, str(path))
-
-
-def parse_meta(text: bytes, split: str, path: str) -> ShardMeta:
-    """Check the content of `<split>.json`; `path` is its name, for messages.
-
-    Raises:
-        UserError: it is damaged, or of another version.
-    """
-    try:
-        values = parse_json(text)
-    except ValueError as error:
-        raise UserError(f"data.root: {path} cannot be read ({error}); {PREPARE_ANEW}") from error
-    if not isinstance(values, dict) or values.get("format") != FORMAT:
-        raise UserError(f"data.root: {path} does not describe shards; {PREPARE_ANEW}")
-    if values.get("version") != VERSION:
-        raise UserError(
-            f"data.root: {path} is of version {_shown(values.get('version'))}, version {VERSION} "
-            f"is read; {PREPARE_ANEW}"
-        )
-    try:
-        for name in sorted({own.name for own in fields(ShardMeta)} ^ values.keys()):
-            raise ValueError(f"{name[:_SHOWN]!r} is missing, or not known")
-        for name, (fits, what) in _VALUES.items():
-            if not fits(values[name]):
-                raise ValueError(f"{name} is not {what}: {_shown(values[name])}")
+        values = read_json(path)
+        if not isinstance(values, dict):
+            raise ValueError("it does not describe shards")
+        kinds = get_type_hints(ShardMeta, include_extras=True)
+        for key, kind in reversed(kinds.items()):  # the version first
+            fits, what = kind.__metadata__
+            if fits(values.get(key)) is not True:
+                raise ValueError(f"{key} is not {what}: {_shown(values.get(key))}")
+        for key in values.keys() - kinds.keys():
+            raise ValueError(f"{key[:_SHOWN]!r} is not known")
         meta = ShardMeta(**values)
         if sum(meta.shard_bytes) > np.iinfo(np.int64).max:
             raise ValueError("shard_bytes are more than any disk holds")
         shards = -(-meta.images // meta.shard_size)
         if not (meta.split == split and len(meta.shard_bytes) == len(meta.shard_sha256) == shards):
             raise ValueError("its numbers of images and shards do not agree")
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise UserError(
+            f"data.root: {name} cannot be read ({first_line(error)}); {PREPARE_AGAIN}"
+        ) from error
     except ValueError as error:
-        raise UserError(f"data.root: {path} is damaged ({error}); {PREPARE_ANEW}") from error
+        raise UserError(f"data.root: {name} is damaged ({error}); {PREPARE_ANEW}") from error
     return meta
-
-
-def _is_text(value: Any) -> bool:
-    """Whether it is text that a file's name may be: Python's way with odd bytes included."""
-    try:
-        return isinstance(value, str) and bool(value.encode("utf-8", "surrogateescape"))
-    except UnicodeEncodeError:
-        return False
-
-
-def _is_count(value: Any) -> bool:
-    return type(value) is int and value > 0  # True is an int to isinstance
-
-
-def _is_sha256(value: Any) -> bool:
-    return isinstance(value, str) and _SHA256.fullmatch(value) is not None
-
-
-def _list_of(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    return lambda value: isinstance(value, list) and all(map(fits, value))
-
-
-def _is_of_columns(value: Any) -> bool:
-    return (
-        isinstance(value, dict)
-        and value.keys() == COLUMNS.keys()
-        and all(map(_is_sha256, value.values()))
-    )
-
-
-# What a description may hold, whoever wrote it: the checksums become names of files.
-_VALUES: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "split": (_is_text, "text"),
-    "classes": (_list_of(_is_text), "a list of names"),
-    "images": (_is_count, "a number over 0"),
-    "shard_size": (_is_count, "a number over 0"),
-    "encoding": (_is_text, "text"),
-    "source_fingerprint": (_is_sha256, "a SHA-256"),
-    "fingerprint": (_is_sha256, "a SHA-256"),
-    "shard_bytes": (_list_of(_is_count), "a list of sizes over 0"),
-    "shard_sha256": (_list_of(_is_sha256), "a list of SHA-256"),
-    "index_sha256": (_is_of_columns, "a SHA-256 of every column"),
-    "order": (lambda value: value == ShardMeta.order, f"{ShardMeta.order!r}"),
-}
 
 
 def _shown(value: Any) -> str:

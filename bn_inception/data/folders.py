@@ -1,7 +1,7 @@
 """Data sets that lie in class folders: ImageNet's layout, and Tiny ImageNet's."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ from bn_inception.errors import UserError
 from bn_inception.files import first_line
 from bn_inception.paper import results
 
+_IMAGENETS = {"train": results.IMAGENET_TRAIN_IMAGES, "val": results.IMAGENET_VALIDATION_IMAGES}
 LAYOUT = "expected ROOT/train/<class>/<image> and ROOT/val/<class>/<image>"
 
 
@@ -34,25 +35,35 @@ def open_folders(root: Path, config: DataConfig) -> tuple[FolderSource, FolderSo
     val_classes = _classes(val_folder) if annotated is None else sorted(set(annotated.values()))
     _check_same_classes(root, classes, val_classes)
 
-    warnings: list[str] = []
-    if config.kind is DataKind.imagenet and len(classes) != results.IMAGENET_CLASSES:
-        warnings.append(_difference(root, "classes", len(classes), results.IMAGENET_CLASSES))
+    found = len(classes)
     if config.first_classes is not None:
-        check_first_classes(config.first_classes, root, len(classes))
+        check_first_classes(config.first_classes, root, found)
         classes = classes[: config.first_classes]
     train = _scan(train_folder, classes, tiny)
     if annotated is None:
         validation = _scan(val_folder, classes, tiny)
     else:
         validation = _scan_annotated(val_folder, classes, annotated)
-    if config.kind is DataKind.imagenet and config.first_classes is None:
-        for what, found, expected in (
-            ("training images", len(train), results.IMAGENET_TRAIN_IMAGES),
-            ("validation images", len(validation), results.IMAGENET_VALIDATION_IMAGES),
-        ):
-            if found != expected:
-                warnings.append(_difference(root, what, found, expected))
+    if config.kind is not DataKind.imagenet:
+        return train, validation, []
+    counts = {"train": len(train), "val": len(validation)} if config.first_classes is None else {}
+    warnings = [
+        f"{root}: {difference}: results will not be comparable with the paper's"
+        for difference in unlike_imagenet(found, counts)
+    ]
     return train, validation, warnings
+
+
+def unlike_imagenet(classes: int, images: Mapping[str, int]) -> list[str]:
+    """How numbers of classes, and of images by split, differ from ImageNet's (ILSVRC 2012)."""
+    found = [
+        f"{split} holds {count:,} images, ImageNet has {_IMAGENETS[split]:,}"
+        for split, count in images.items()
+        if count != _IMAGENETS[split]
+    ]
+    if classes != results.IMAGENET_CLASSES:
+        found.append(f"{classes:,} classes, ImageNet has {results.IMAGENET_CLASSES:,}")
+    return found
 
 
 def open_folder(folder: Path) -> FolderSource:
@@ -75,22 +86,11 @@ def check_first_classes(wanted: int, root: Path | str, classes: int) -> None:
         )
 
 
-def _difference(root: Path, what: str, found: int, expected: int) -> str:
-    return (
-        f"{root} holds {found:,} {what}, ImageNet (ILSVRC 2012) has {expected:,}: "
-        "results will not be comparable with the paper's"
-    )
-
-
 def _classes(split: Path) -> list[str]:
-    names: list[str] = []
-    images = 0
-    for entry in _listed(split):
-        if entry.is_dir():
-            names.append(entry.name)
-        elif is_image(entry.name):
-            images += 1
+    entries = list(_listed(split))
+    names = [entry.name for entry in entries if entry.is_dir()]
     if not names:
+        images = sum(is_image(entry.name) for entry in entries)
         found = f"{images:,} images beside each other" if images else "nothing usable"
         raise UserError(f"data.root: {split} has no class folders but {found}; {LAYOUT}")
     return class_order(names)
@@ -110,10 +110,8 @@ def _images(folder: Path) -> list[str]:
 
 
 def _check_same_classes(root: Path, train: list[str], val: list[str]) -> None:
-    for here, there, missing in (
-        ("train", "val", sorted(set(train) - set(val))),
-        ("val", "train", sorted(set(val) - set(train))),
-    ):
+    for here, there, own, other in (("train", "val", train, val), ("val", "train", val, train)):
+        missing = sorted(set(own) - set(other))
         if missing:
             shown = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
             raise UserError(
@@ -137,8 +135,7 @@ def _scan(split: Path, classes: list[str], tiny: bool) -> FolderSource:
                     "and val/"
                 )
             counts.append(len(files))
-            prefix = os.fsencode(inner) + b"/"
-            yield from (prefix + os.fsencode(file) for file in files)
+            yield from (os.fsencode(f"{inner}/{file}") for file in files)
 
     names = PackedNames(paths())
     labels = np.repeat(np.arange(len(classes), dtype=np.int64), counts)

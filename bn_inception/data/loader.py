@@ -7,19 +7,18 @@ along; `photometric.to_input` applies them on the device.
 
 import functools
 import itertools
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from bn_inception.data import shared_memory
 from bn_inception.data.config import OnError
-from bn_inception.data.order import Draws, TrainingOrder
-from bn_inception.data.parallel import Failed, produced
+from bn_inception.data.order import TrainingOrder, image_generator
+from bn_inception.data.parallel import produced
 from bn_inception.data.pixels.backend import Backend, open_picture
 from bn_inception.data.pixels.crops import Boxes, Picture, cut_crops, cut_training, single_crops
 from bn_inception.data.pixels.decode import UnreadableImage
@@ -32,8 +31,7 @@ from bn_inception.files import first_line
 # a hundred neighbours are a disk or a network that is gone.
 MAX_SKIPPED = 100
 
-TrainingRequest = tuple[int, NDArray[np.int64], NDArray[np.int64]]
-"""Step, and the epoch and index of each image."""
+T = TypeVar("T")
 
 
 class TrainingBatch(NamedTuple):
@@ -91,10 +89,14 @@ def training_batches(
             died.
     """
     assert order.images == len(source)
-    requests = (_request(order, step, places) for step in range(start_step, stop_step))
-    images = _TrainingImages(source, image_size, augmentation.photometric, seed, on_error, backend)
+    requests = (
+        [each[places].tolist() for each in order.batch(step)]
+        for step in range(start_step, stop_step)
+    )
+    cutter = _Cutter(source, image_size, backend, on_error)
+    make = functools.partial(_training_batch, cutter, augmentation.photometric, seed)
     here = len(range(order.batch_size)[places])
-    return produced(images, requests, workers, shared_memory.batch_bytes(here, image_size))
+    return produced(make, requests, workers, shared_memory.batch_bytes(here, image_size))
 
 
 def validation_batches(
@@ -121,16 +123,16 @@ def validation_batches(
         UserError: an image cannot be read and `on_error` is fail; a worker died; fewer images
             than processes.
     """
-    ranges = iter(shared_ranges(len(source), batch, *share))
-    images = _ValidationImages(source, image_size, on_error, backend, boxes)
+    cutter = _Cutter(source, image_size, backend, on_error)
+    ranges = shared_ranges(len(source), batch, *share)
     # One more image than `batch` may be in a part's last one.
     most = (batch + 1) * len(boxes(image_size, image_size, image_size))
-    return produced(images, ranges, workers, shared_memory.batch_bytes(most, image_size))
-
-
-def _request(order: TrainingOrder, step: int, places: slice) -> TrainingRequest:
-    epochs, indices = order.batch(step)
-    return step, epochs[places], indices[places]
+    return produced(
+        functools.partial(_validation_batch, cutter, boxes),
+        ranges,
+        workers,
+        shared_memory.batch_bytes(most, image_size),
+    )
 
 
 def shared_ranges(images: int, batch: int, rank: int, size: int) -> list[range]:
@@ -153,114 +155,6 @@ def shared_ranges(images: int, batch: int, rank: int, size: int) -> list[range]:
     return [range(*pair) for pair in itertools.pairwise(cuts)]
 
 
-@dataclass(frozen=True)
-class _TrainingImages:
-    source: ImageSource
-    image_size: int
-    photometric: Photometric
-    seed: int
-    on_error: OnError
-    backend: Backend
-
-    def __call__(self, request: TrainingRequest) -> TrainingBatch | Failed:
-        _, epochs, indices = request
-        count = len(indices)
-        # (N, S, S, 3) in memory, seen as (N, 3, S, S): the pictures' layout, and channels_last.
-        pixels = np.empty((count, self.image_size, self.image_size, 3), np.uint8)
-        images = pixels.transpose(0, 3, 1, 2)
-        factors: list[NDArray[np.float32]] = []
-        taken: list[int] = []
-        replaced: list[tuple[str, str]] = []
-        draws = _draws(self.seed)
-        for place, (epoch, index) in enumerate(zip(epochs.tolist(), indices.tolist(), strict=True)):
-            try:
-                taken.append(self._cut(images[place], (epoch, index), draws, replaced))
-            except UnreadableImage as error:
-                return _failure(error)
-            factors.append(draw_factors(self.photometric, draws))
-        return TrainingBatch(
-            torch.from_numpy(images),
-            torch.from_numpy(np.stack(factors)),
-            torch.from_numpy(self.source.labels[taken]),
-            replaced,
-        )
-
-    def _cut(
-        self,
-        out: NDArray[np.uint8],
-        place: tuple[int, int],
-        draws: Draws,
-        replaced: list[tuple[str, str]],
-    ) -> int:
-        """Cut the image at `place` (epoch, index), or the first readable after it, into `out`.
-
-        Returns:
-            the index of the image taken; `draws` stands after the cut's own.
-        """
-        epoch, index = place
-        last: UnreadableImage | None = None
-        for skipped in range(min(MAX_SKIPPED, len(self.source))):
-            taken = (index + skipped) % len(self.source)
-            draws.go_to(epoch, index)  # the place's, whichever image takes it
-            try:
-                picture = read_image(self.source, taken, self.backend)
-                out[:] = cut_training(picture, self.image_size, draws)
-            except UnreadableImage as error:
-                if self.on_error is OnError.fail:
-                    raise
-                last = error
-                replaced.append((self.source.identity(taken), error.reason))
-            else:
-                return taken
-        raise UserError(
-            f"{min(MAX_SKIPPED, len(self.source))} images in a row cannot be read, the last is "
-            f"{last}; check the disk or the data set"
-        )
-
-
-@dataclass(frozen=True)
-class _ValidationImages:
-    source: ImageSource
-    image_size: int
-    on_error: OnError
-    backend: Backend
-    boxes: Boxes
-
-    def __call__(self, request: range) -> ValidationBatch | Failed:
-        size = self.image_size
-        nothing = np.zeros((1, size, size, 3), np.uint8)
-        pixels: list[NDArray[np.uint8]] = []
-        rows = np.zeros((len(request), len(self.boxes(size, size, size))), np.int64)
-        readable = np.ones(len(request), np.bool_)
-        unreadable: list[tuple[str, str]] = []
-        start = 0
-        for place, index in enumerate(request):
-            try:
-                picture = read_image(self.source, index, self.backend)
-                cut, places = cut_crops(picture, self.boxes, size)
-            except UnreadableImage as error:
-                if self.on_error is OnError.fail:
-                    return _failure(error)
-                readable[place] = False
-                unreadable.append((error.name, error.reason))
-                cut, places = nothing, [0]
-            pixels.append(cut)
-            rows[place] = start + np.array(places)
-            start += len(cut)
-        return ValidationBatch(
-            torch.from_numpy(np.concatenate(pixels).transpose(0, 3, 1, 2)),
-            torch.from_numpy(self.source.labels[request.start : request.stop].copy()),
-            torch.from_numpy(readable),
-            unreadable,
-            torch.from_numpy(rows),
-        )
-
-
-@functools.lru_cache(maxsize=1)
-def _draws(seed: int) -> Draws:
-    return Draws(seed)
-
-
 def read_image(source: ImageSource, index: int, backend: Backend) -> Picture:
     """Read and open one image.
 
@@ -275,8 +169,83 @@ def read_image(source: ImageSource, index: int, backend: Backend) -> Picture:
     return open_picture(data, source.name(index), backend)
 
 
-def _failure(error: UnreadableImage) -> Failed:
-    return Failed(
-        f"{error.name} cannot be read: {error.reason}; "
-        "repair or remove it, or set data.on_error=skip"
+@dataclass(frozen=True)
+class _Cutter:
+    """Reads images for a crop of S x S pixels."""
+
+    source: ImageSource
+    size: int
+    backend: Backend
+    on_error: OnError
+
+    def cut(self, index: int, cut: Callable[[Picture], T]) -> T | str:
+        """What `cut` makes of an image, or why it cannot be read.
+
+        Raises:
+            UserError: it cannot be read, and `on_error` is fail.
+        """
+        try:
+            return cut(read_image(self.source, index, self.backend))
+        except UnreadableImage as error:
+            if self.on_error is OnError.fail:
+                raise error.refusal() from error
+            return error.reason
+
+
+def _training_batch(
+    cutter: _Cutter, photometric: Photometric, seed: int, request: list[list[int]]
+) -> TrainingBatch:
+    """Make a batch; a request is the epochs and the indices of its images."""
+    source, size = cutter.source, cutter.size
+    # (N, S, S, 3) in memory, seen as (N, 3, S, S): the pictures' layout, and channels_last.
+    images = np.empty((len(request[0]), size, size, 3), np.uint8).transpose(0, 3, 1, 2)
+    factors, taken, replaced = [], list[int](), list[tuple[str, str]]()
+    most = min(MAX_SKIPPED, len(source))
+    for out, epoch, index in zip(images, *request, strict=True):
+        for skipped in range(most):
+            standing = (index + skipped) % len(source)
+            generator = image_generator(seed, epoch, index)  # the place's, whichever image takes it
+            made = cutter.cut(
+                standing, functools.partial(cut_training, size=size, generator=generator)
+            )
+            if not isinstance(made, str):
+                break
+            replaced.append((source.identity(standing), made))
+        else:
+            raise UserError(
+                f"{most} images in a row cannot be read, the last is {source.name(standing)}: "
+                f"{made}; check the disk or the data set"
+            )
+        out[:] = made
+        taken.append(standing)
+        factors.append(draw_factors(photometric, generator))
+    return TrainingBatch(
+        torch.from_numpy(images),
+        torch.from_numpy(np.stack(factors)),
+        torch.from_numpy(source.labels[taken]),
+        replaced,
+    )
+
+
+def _validation_batch(cutter: _Cutter, boxes: Boxes, request: range) -> ValidationBatch:
+    source, size = cutter.source, cutter.size
+    nothing = np.zeros((1, size, size, 3), np.uint8), [0] * len(boxes(size, size, size))
+    cut = functools.partial(cut_crops, boxes=boxes, size=size)
+    pixels, rows, unreadable, start = [], [], list[tuple[str, str]](), 0
+    readable = torch.ones(len(request), dtype=torch.bool)
+    for place, index in enumerate(request):
+        made = cutter.cut(index, cut)
+        if isinstance(made, str):
+            readable[place] = False
+            unreadable.append((source.name(index), made))
+            made = nothing
+        pixels.append(made[0])
+        rows.append(start + np.array(made[1]))
+        start += len(made[0])
+    return ValidationBatch(
+        torch.from_numpy(np.concatenate(pixels).transpose(0, 3, 1, 2)),
+        torch.from_numpy(source.labels[request.start : request.stop].copy()),
+        readable,
+        unreadable,
+        torch.from_numpy(np.stack(rows)),
     )

@@ -9,7 +9,6 @@ section 4.2.1, which reports about 1 % of accuracy for it).
 
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.random import Generator, Philox, SeedSequence
@@ -58,35 +57,6 @@ def image_generator(seed: int, epoch: int, index: int) -> Generator:
             counter=((epoch & _MASK) << 128) | ((index & _MASK) << 192),
         )
     )
-
-
-class Draws:
-    """The numbers of `image_generator(seed, epoch, index)`, one at a time, for little.
-
-    One bit generator is set to each image's place instead of making one an image (which asks the
-    operating system for randomness that is then not used), and the numbers are drawn in one call.
-    """
-
-    _AHEAD = 32  # more than an image takes; the rest follows where it is not
-
-    def __init__(self, seed: int) -> None:
-        self._bits = Philox(key=(seed & _MASK) | (_IMAGE << 64))
-        self._generator = Generator(self._bits)
-        self._state: Any = dict(self._bits.state)
-        self._counter: NDArray[np.uint64] = self._state["state"]["counter"]
-        self._drawn: list[float] = []
-
-    def go_to(self, epoch: int, index: int) -> None:
-        """Begin an image's numbers."""
-        self._counter[:] = (0, 0, epoch & _MASK, index & _MASK)
-        self._bits.state = self._state
-        self._drawn = []
-
-    def random(self) -> float:
-        """The next number, uniform in [0, 1)."""
-        if not self._drawn:
-            self._drawn = self._generator.random(self._AHEAD).tolist()[::-1]
-        return self._drawn.pop()
 
 
 class TrainingOrder:

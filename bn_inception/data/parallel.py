@@ -1,26 +1,29 @@
-"""Work for several processes: batches in order, or tasks as they are ready.
+"""Work for several processes, its results in order.
 
-torch's DataLoader starts, feeds and ends the processes. What a request gives does not depend on
-their number, and none are started for `workers=0`.
+What a request gives does not depend on the number of processes, and none are started for
+`workers=0`. A process is asked for the same requests in every run: every n-th is its own. torch's
+DataLoader is not used: its SIGCHLD handler raises at any line of the main process, in the middle of
+an update or of its saving, where here a death is told when the next result is asked for.
 """
 
 import atexit
-import functools
+import itertools
+import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import closing
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from contextlib import suppress
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import torch
-from torch.utils.data import DataLoader, Dataset
+import torch.multiprocessing  # hands tensors over in shared memory, not through the pipe
 
-from bn_inception.data import shared_memory, worker_deaths
+from bn_inception.data import shared_memory
 from bn_inception.errors import UserError
-from bn_inception.files import first_line
 
 _MAX_DEFAULT_WORKERS = 16
 _CPU_QUOTA = "/sys/fs/cgroup/cpu.max"
@@ -59,150 +62,125 @@ def default_workers(processes: int = 1) -> int:
     return max(0, min(cores() // processes - 1, _MAX_DEFAULT_WORKERS))
 
 
-@dataclass(frozen=True)
-class Failed:
-    """What a worker returns where it would raise: torch would wrap an exception in a traceback."""
-
-    message: str
-
-
 def produced(
-    make: Callable[[R], T | Failed], requests: Iterator[R], workers: int | None, batch_bytes: int
-) -> Generator[T, None, None]:
+    make: Callable[[T], R], requests: Iterable[T], workers: int | None, batch_bytes: int = 0
+) -> Generator[R, None, None]:
     """What `make` makes of every request, in order; the processes live until the iterator ends.
 
+    Each has a few requests under way or waiting, so memory does not grow with their number. Where
+    the iterator is closed before its end they are broken off: what they write must be whole or not
+    there.
+
     Args:
-        make: a function that can be pickled; returns a named tuple of tensors and plain values.
-        requests: taken ahead of the batches.
-        workers: processes; 0 makes batches in this one, None is `default_workers()`.
-        batch_bytes: the most that one batch takes.
+        make: can be pickled; returns tensors and plain values, or raises UserError.
+        requests: taken ahead of the results.
+        workers: processes; 0 works in this one, None is `default_workers()`.
+        batch_bytes: the most that the tensors of one result take.
 
     Raises:
-        UserError: `make` found something it cannot go on from; a worker died; too little shared
-            memory for so many workers.
+        UserError: from `make`; a process died; too little shared memory for so many.
     """
     workers = default_workers() if workers is None else workers
     shared_memory.require(workers, batch_bytes)
-    with closing(_made(make, requests, workers, in_order=True)) as batches:
-        yield from batches
+    if not workers:
+        yield from map(make, requests)
+        return
+    processes: list[_Worker] = []
 
+    def stop() -> None:
+        for process in processes:
+            process.kill()
 
-def unordered(
-    work: Callable[[T], R], tasks: Iterable[T], workers: int | None
-) -> Generator[R, None, None]:
-    """The results of `work`, which can be pickled, for every task, as they are ready.
-
-    A few tasks a process are under way or waiting: memory does not grow with their number. Where
-    it does not come to its end (an error, Ctrl-C), tasks under way are broken off: what they write
-    must be whole or not there. 0 `workers` are this process, None is as many as cores.
-
-    Raises:
-        UserError: from `work`; or a process died.
-    """
-    workers = cores() if workers is None else workers
-    with closing(_made(work, iter(tasks), workers, in_order=False)) as results:
-        yield from results
-
-
-def _made(
-    make: Callable[[R], T | Failed], requests: Iterator[R], workers: int, in_order: bool
-) -> Generator[T, None, None]:
-    making = _from_workers(make, requests, workers, in_order) if workers else map(make, requests)
-    try:
-        for made in making:
-            if isinstance(made, Failed):
-                raise UserError(made.message)
-            yield made
-    finally:
-        if isinstance(making, Generator):
-            making.close()
-
-
-def _from_workers(
-    make: Callable[[R], T | Failed], requests: Iterator[R], workers: int, in_order: bool
-) -> Generator[T | Failed, None, None]:
-    loader: DataLoader[Any] = DataLoader(
-        _Made(make),
-        batch_size=None,  # a request makes a whole batch
-        sampler=_Once(requests),
-        num_workers=workers,
-        prefetch_factor=shared_memory.PREFETCHED_BATCHES,
-        collate_fn=_unchanged,
-        worker_init_fn=_start_worker,
-        # A fork takes milliseconds and shares the source's memory; workers never touch CUDA.
-        # Elsewhere (macOS) forking is unsafe and the platform's default is used.
-        multiprocessing_context="fork" if sys.platform == "linux" else None,
-        # Its own generator: the loader would draw its workers' seeds from torch's global one.
-        generator=torch.Generator(),
-        in_order=in_order,
-    )
-    # A scheduler's signal to the whole group must not end a worker that does not ignore it yet.
-    signal.pthread_sigmask(signal.SIG_BLOCK, _GROUP_SIGNALS)
-    try:
-        iterator: Any = iter(loader)
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _GROUP_SIGNALS)
-    worker_deaths.tell_when_asked()
-    stop = functools.partial(_stop, iterator)
-    # For a caller that never closes its iterator: at its end the interpreter sends SIGTERM to its
-    # children, which these ignore, and waits for them for ever.
+    # For a caller that never closes its iterator: at its end the interpreter waits for its
+    # children, and these for requests.
     atexit.register(stop)
     try:
-        while True:
-            try:
-                batch = worker_deaths.fetch(iterator)
-            except StopIteration:
-                return
-            except worker_deaths.WorkerDied as error:
-                raise UserError(
-                    f"a process that reads images died: {first_line(error)}; out of memory or of "
-                    "/dev/shm? Try fewer with data.workers=N (prepare: workers=N); 0 needs neither"
-                ) from error
-            yield batch
+        processes += (_Worker(make) for _ in range(workers))
+        asked: deque[_Worker] = deque()
+        for process, request in zip(itertools.cycle(processes), requests):
+            process.ask(request)
+            asked.append(process)
+            if len(asked) == workers * shared_memory.PREFETCHED_BATCHES:
+                yield _next(processes, asked)
+        while asked:
+            yield _next(processes, asked)
     finally:
         stop()
         atexit.unregister(stop)
 
 
-def _stop(iterator: Any) -> None:
-    # Killed, not asked: asked, each may finish what it is at for five seconds, one after the other.
-    for worker in iterator._workers:
-        worker.kill()
-    # torch tidies up when the iterator is collected; an exception's traceback can keep it.
-    iterator._shutdown_workers()
+def _next(processes: "list[_Worker]", asked: "deque[_Worker]") -> Any:
+    for process in processes:
+        process.check()
+    return asked.popleft().answer()
 
 
-@dataclass(frozen=True)
-class _Made(Dataset[Any]):
-    """A map from requests to batches, as the loader wants to see it."""
+class _Worker:
+    """A process that makes something of every request."""
 
-    make: Callable[[Any], Any]
-
-    def __getitem__(self, request: Any) -> Any:
+    def __init__(self, make: Callable[[Any], Any]) -> None:
+        # A fork takes milliseconds and shares the source's memory; workers never touch CUDA.
+        # Elsewhere (macOS) forking is unsafe and the platform's default is used.
+        context: Any = multiprocessing.get_context("fork" if sys.platform == "linux" else None)
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(make, theirs, self._pipe))
+        # A scheduler's signal to the whole group must not end one that does not ignore it yet.
+        signal.pthread_sigmask(signal.SIG_BLOCK, _GROUP_SIGNALS)
         try:
-            return self.make(request)
-        except UserError as error:
-            return Failed(str(error))
+            self._process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _GROUP_SIGNALS)
+        theirs.close()  # held by the process alone: its death is the pipe's end
+
+    def ask(self, request: object) -> None:
+        with suppress(OSError):  # dead, which `check` tells
+            self._pipe.send(request)
+
+    def answer(self) -> Any:
+        try:
+            made = self._pipe.recv()
+        except (OSError, EOFError):
+            self._process.join(1)  # its pipe is closed before it can be waited for
+            self.check()
+            raise
+        if isinstance(made, UserError):
+            raise made
+        return made
+
+    def check(self) -> None:
+        if not self._process.is_alive():
+            raise UserError(
+                f"a process that reads images died: process {self._process.pid} ended with status "
+                f"{self._process.exitcode}; out of memory or of /dev/shm? Try fewer with "
+                "data.workers=N (prepare: workers=N); 0 needs neither"
+            )
+
+    def kill(self) -> None:
+        # Not asked to end: it would finish first what it is at.
+        self._process.kill()
+        self._process.join()
+        self._pipe.close()
 
 
-@dataclass(frozen=True)
-class _Once:
-    """Hands the loader its requests as it asks for them, in the main process."""
-
-    requests: Iterable[Any]
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self.requests)
-
-
-def _unchanged(batch: T) -> T:
-    return batch
-
-
-def _start_worker(_: int) -> None:
+def _serve(make: Callable[[Any], Any], pipe: Connection, mains: Connection) -> None:
+    # The end of the main process's pipe tells that it is gone: to the worker that was started last
+    # at once, to every other one with the end of those after it, which hold copies of its pipe.
+    mains.close()
     # Ctrl-C and a scheduler's signals go to the whole process group; the main process decides what
     # happens, and needs its workers until it has saved.
     for number in _GROUP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _GROUP_SIGNALS)
     torch.set_num_threads(1)  # the workers are the parallelism
+    while True:
+        try:
+            request = pipe.recv()
+        except (EOFError, ConnectionError):
+            return  # the main process is gone
+        try:
+            made = make(request)
+        except UserError as error:
+            made = error
+        with suppress(ConnectionError):
+            pipe.send(made)
+        del made  # its tensors would stay in shared memory until the next ones are made

@@ -10,13 +10,13 @@ import errno
 import os
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from bn_inception.data.description import column_file, file_sha256, parse_meta
+from bn_inception.data.description import column_file, file_sha256, read_meta
 from bn_inception.data.shards import FileReader, ShardFiles
 from bn_inception.errors import UserError
 from bn_inception.files import first_line, locked, sync_folder
@@ -52,7 +52,7 @@ class RemoteShardFiles(ShardFiles):
         self.folder, self.split, self.cache = url.rstrip("/"), split, Path(cache)
         description = f"{self.folder}/{split}.json"
         with _writing(self.cache), TemporaryDirectory(dir=self.cache) as folder:
-            path = f"{folder}/{split}.json"
+            path = Path(folder, f"{split}.json")
             try:
                 _download(description, path, MAX_DESCRIPTION_BYTES, PAUSES[: _OPENING_TRIES - 1])
             except FileNotFoundError:
@@ -61,7 +61,7 @@ class RemoteShardFiles(ShardFiles):
                     "with bn-inception prepare source=IMAGES target=FOLDER and copy the folder "
                     "there"
                 ) from None
-            self.meta = parse_meta(Path(path).read_bytes(), split, description)
+            self.meta = read_meta(path, split, description)
 
     def column(self, name: str) -> str:
         """Local path of a column's file; it is fetched where it is missing."""
@@ -76,15 +76,13 @@ class RemoteShardFiles(ShardFiles):
 
     def reader(self) -> FileReader:
         """Reads the shards; each is fetched before it is opened."""
-        paths = [str(self._path(shard)) for shard in range(len(self.meta.shard_bytes))]
-        return FileReader(paths, self.shards(), self._fetch_shard)
+        return FileReader(self.shards(), self._fetched)
 
-    def _path(self, shard: int) -> Path:
-        return self.cache / f"{self.split}-{shard:06d}.{self.meta.shard_sha256[shard][:16]}.tar"
-
-    def _fetch_shard(self, shard: int) -> None:
+    def _fetched(self, shard: int) -> str:
         size, sha256 = self.meta.shard_bytes[shard], self.meta.shard_sha256[shard]
-        _fetch(self.shards()[shard], self._path(shard), size, sha256)
+        path = self.cache / f"{self.split}-{shard:06d}.{sha256[:16]}.tar"
+        _fetch(self.shards()[shard], path, size, sha256)
+        return str(path)
 
 
 class _Differs(Exception):
@@ -99,41 +97,33 @@ def _fetch(url: str, path: Path, size: int | None, sha256: str) -> None:
     Raises:
         UserError: it cannot be had, or differs at every try; the cache cannot be written.
     """
-    part, folder = f"{path}.part", path.parent
-
-    def check() -> None:
-        found = os.path.getsize(part)
-        if size is not None and found != size:
-            raise _Differs(f"{found:,} bytes came, not {size:,}")
-        if file_sha256(part) != sha256:
-            raise _Differs("the bytes that came have another SHA-256 than the description says")
-
-    with _writing(folder / "locks"), locked(folder / "locks" / path.name):
+    part = path.with_name(f"{path.name}.part")
+    with _writing(path.parent / "locks") as locks, locked(locks / path.name):
         with suppress(FileNotFoundError):
             whole = file_sha256(path) == sha256 if size is None else path.stat().st_size == size
             if whole:
                 return
         try:
-            _download(url, part, size or MAX_COLUMN_BYTES, PAUSES, check)
-            with open(part, "rb") as file:
+            _download(url, part, size or MAX_COLUMN_BYTES, PAUSES, sha256)
+            with part.open("rb") as file:
                 os.fsync(file.fileno())
-            os.replace(part, path)
+            part.replace(path)
         except FileNotFoundError as error:
             raise UserError(
                 f"data.root: {url} does not exist; copy all files of the split there, then go on "
                 "with run.resume=must"
             ) from error
         finally:
-            Path(part).unlink(missing_ok=True)  # the lock's holder alone has written it
-        sync_folder(folder)
+            part.unlink(missing_ok=True)  # the lock's holder alone has written it
+        sync_folder(path.parent)
 
 
 @contextmanager
-def _writing(folder: Path) -> Iterator[None]:
+def _writing(folder: Path) -> Iterator[Path]:
     """Make a folder of the cache; say in one line where it cannot be written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        yield
+        yield folder
     except OSError as error:
         raise UserError(
             f"data.cache: {folder} cannot be written ({first_line(error)}); free space there, or "
@@ -142,16 +132,11 @@ def _writing(folder: Path) -> Iterator[None]:
 
 
 def _download(
-    url: str,
-    path: str,
-    limit: int,
-    pauses: tuple[float, ...],
-    check: Callable[[], None] = lambda: None,
+    url: str, path: Path, limit: int, pauses: tuple[float, ...], sha256: str = ""
 ) -> None:
     """Copy a URL's content to a new file; where that fails, again after growing pauses.
 
-    More than `limit` bytes, or too slow a copy, is an error; so is `_Differs`, which `check` raises
-    where the file is not what it should be.
+    More than `limit` bytes, too slow a copy, or another SHA-256, if one is given, is a failure.
 
     Raises:
         FileNotFoundError: nothing lies there.
@@ -161,7 +146,11 @@ def _download(
     for pause in (*pauses, None):
         try:
             _copy(url, path, limit)
-            check()
+            if sha256 and file_sha256(path) != sha256:
+                raise _Differs(
+                    f"the {path.stat().st_size:,} bytes that came have another SHA-256 than the "
+                    "description says"
+                )
             return
         except (UserError, FileNotFoundError):
             raise
@@ -169,7 +158,7 @@ def _download(
             # Every file system has exceptions of its own; what they share is no base class.
             # A full disk has an errno and no name, where a write fails; opening has both.
             if isinstance(error, OSError) and (
-                error.filename == path or error.errno in (errno.ENOSPC, errno.EDQUOT)
+                error.filename == str(path) or error.errno in (errno.ENOSPC, errno.EDQUOT)
             ):
                 raise
             final = isinstance(error, PermissionError) or _is_refusal(error)
@@ -193,12 +182,12 @@ def _reason(error: Exception) -> str:
     return text if isinstance(error, _Differs) else f"{type(error).__name__}: {text}".rstrip(": ")
 
 
-def _copy(url: str, path: str, limit: int) -> None:
+def _copy(url: str, path: Path, limit: int) -> None:
     """One try of `_download`; raises whatever the file system has for what went wrong."""
-    seconds = FIRST_SECONDS + limit / LEAST_RATE
     filesystem, place = _filesystem(url)
     import fsspec.callbacks
 
+    seconds = FIRST_SECONDS + limit / LEAST_RATE
     until = time.monotonic() + seconds
 
     class Bounded(fsspec.callbacks.Callback):  # type: ignore[misc]
@@ -211,7 +200,7 @@ def _copy(url: str, path: str, limit: int) -> None:
 
     # A server that says nothing, or a byte now and then, is not waited for.
     deadline = {"timeout": seconds} if getattr(filesystem, "async_impl", False) else {}
-    filesystem.get_file(place, path, callback=Bounded(), **deadline)
+    filesystem.get_file(place, str(path), callback=Bounded(), **deadline)
 
 
 def _filesystem(url: str) -> tuple[Any, str]:

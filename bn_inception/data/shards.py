@@ -14,9 +14,10 @@ Shard s holds `stored_order(images)[s * shard_size : (s + 1) * shard_size]`, so 
 `order.shard_size` is the same reads one shard after the other.
 """
 
+import functools
 import os
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,8 +33,7 @@ from bn_inception.data.description import (
     member_key,
     read_meta,
 )
-from bn_inception.data.parallel import unordered
-from bn_inception.data.source import NamedImages, PackedNames, content_fingerprint
+from bn_inception.data.source import ImageSource, PackedNames, content_fingerprint
 from bn_inception.errors import UserError
 from bn_inception.files import first_line
 
@@ -43,66 +43,46 @@ _OPEN_FILES = 64
 
 
 class FileReader:
-    """Reads pieces of files by position; cheap to pickle, safe in forked processes.
+    """Reads pieces of files by position, which is none's to move; cheap to pickle.
 
-    Every process opens the files for itself, on first use: descriptors that crossed a fork are
-    closed, not used. At most `_OPEN_FILES` stay open.
+    At most `_OPEN_FILES` stay open.
 
     Args:
-        paths: of the files.
-        names: what a person needs to find them; None: their paths.
-        ready: called with a file's number before it is opened.
+        names: what a person needs to find the files: their paths, or what `located` knows.
+        located: makes sure of a file by its number, and tells its path.
     """
 
-    def __init__(
-        self,
-        paths: Sequence[str],
-        names: Sequence[str] | None = None,
-        ready: Callable[[int], None] | None = None,
-    ) -> None:
-        self.names = tuple(paths if names is None else names)
-        self._paths, self._ready = tuple(paths), ready
-        self._open: OrderedDict[int, int] = OrderedDict()
-        self._process = os.getpid()
+    def __init__(self, names: Sequence[str], located: Callable[[int], str] | None = None) -> None:
+        self.names, self._located = tuple(names), located or names.__getitem__
+        self._opened = functools.lru_cache(_OPEN_FILES)(functools.partial(_open, self._located))
 
     def __reduce__(self) -> tuple[type["FileReader"], tuple[Any, ...]]:
-        return FileReader, (self._paths, self.names, self._ready)
-
-    def __del__(self) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close what is open here; a later read opens again."""
-        for descriptor in self._open.values():
-            os.close(descriptor)
-        self._open.clear()
+        return FileReader, (self.names, self._located)
 
     def read(self, file: int, offset: int, length: int) -> bytes:
         """`length` bytes of a file from `offset` on; OSError where they cannot be had."""
-        descriptor = self._descriptor(file)
+        descriptor = self._opened(file)
         data = os.pread(descriptor, length, offset)
         while len(data) < length:  # a signal, or over 2 GB
             more = os.pread(descriptor, length - len(data), offset + len(data))
             if not more:
-                raise OSError(f"{self._paths[file]} ends at byte {offset + len(data)}")
+                raise OSError(f"{self.names[file]} ends at byte {offset + len(data)}")
             data += more
         return data
 
-    def _descriptor(self, file: int) -> int:
-        if self._process != os.getpid():
-            self.close()
-            self._process = os.getpid()
-        if file not in self._open:
-            if self._ready is not None:
-                self._ready(file)
-            if len(self._open) >= _OPEN_FILES:
-                os.close(self._open.popitem(last=False)[1])
-            self._open[file] = os.open(self._paths[file], os.O_RDONLY | os.O_CLOEXEC)
-        self._open.move_to_end(file)
-        return self._open[file]
+
+class _Descriptor(int):
+    """An open file's number; the file is closed with the last reference to it."""
+
+    def __del__(self) -> None:
+        os.close(self)
 
 
-class PlacedImages(NamedImages):
+def _open(located: Callable[[int], str], file: int) -> _Descriptor:
+    return _Descriptor(os.open(located(file), os.O_RDONLY | os.O_CLOEXEC))
+
+
+class PlacedImages(ImageSource):
     """Images that lie one after the other in larger files.
 
     `places` are the columns file (its number), offset and length (bytes), shape (images,) each.
@@ -122,7 +102,7 @@ class PlacedImages(NamedImages):
 
     @property
     def sizes(self) -> NDArray[np.integer[Any]]:
-        """Bytes of every encoded image, shape (images,)."""
+        """See `ImageSource`."""
         return self._length
 
     def file_of(self, index: int) -> int:
@@ -132,7 +112,7 @@ class PlacedImages(NamedImages):
         return int(self._file[index])
 
     def read(self, index: int) -> bytes:
-        """The encoded bytes of one image; OSError where they cannot be had."""
+        """See `ImageSource`."""
         file = self.file_of(index)
         return self.reader.read(file, int(self._offset[index]), int(self._length[index]))
 
@@ -146,7 +126,13 @@ class ShardFiles:
 
     def __init__(self, folder: str, split: str) -> None:
         self.folder, self.split = folder, split
-        self.meta = read_meta(folder, split)
+        try:
+            self.meta = read_meta(Path(folder, f"{split}.json"), split)
+        except FileNotFoundError:
+            raise UserError(
+                f"data.root: {folder} has no {split}.json: no finished shards; make them with "
+                f"bn-inception prepare source=IMAGES target={folder}"
+            ) from None
 
     def column(self, name: str) -> str:
         """Local path of a column's file."""
@@ -297,24 +283,3 @@ class ShardSource(PlacedImages):
 
 def _within(column: NDArray[Any], most: int) -> bool:
     return int(column.min()) >= 0 and int(column.max()) <= most
-
-
-def damaged_shards(
-    source: ShardSource, workers: int | None, progress: Callable[[int, int], None]
-) -> list[str]:
-    """Paths of shards that differ from their checksums.
-
-    `progress` is called with how many files are done, and of how many.
-    """
-    expected = dict(zip(source.files.shards(), source.meta.shard_sha256, strict=True))
-    bad: list[str] = []
-    progress(0, len(expected))
-    for done, (path, digest) in enumerate(unordered(_with_sha256, expected, workers), 1):
-        if digest != expected[path]:
-            bad.append(path)
-        progress(done, len(expected))
-    return sorted(bad)
-
-
-def _with_sha256(path: str) -> tuple[str, str]:
-    return path, file_sha256(path)

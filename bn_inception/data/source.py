@@ -2,43 +2,14 @@
 
 import hashlib
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
-
-
-class ImageSource(Protocol):
-    """Encoded images by number; cheap to pickle, and safe to read from several processes."""
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Names of the classes; the position is the label."""
-
-    @property
-    def labels(self) -> NDArray[np.int64]:
-        """Label of every image, shape (images,)."""
-
-    @property
-    def sizes(self) -> NDArray[np.integer[Any]]:
-        """Bytes of every encoded image, shape (images,); -1 where it cannot be asked."""
-
-    def __len__(self) -> int: ...
-
-    def read(self, index: int) -> bytes:
-        """The encoded bytes of one image; OSError where they cannot be had."""
-
-    def name(self, index: int) -> str:
-        """What a person needs to find this image: its path."""
-
-    def identity(self, index: int) -> str:
-        """What the image is called wherever the data set lies: its path below the split."""
-
-    def fingerprint(self) -> str:
-        """Names, sizes and labels (not the place, nor the bytes) in 64 hexadecimal digits."""
 
 
 class PackedNames:
@@ -80,8 +51,8 @@ class PackedNames:
             start = end
 
 
-class NamedImages:
-    """What every source of this package has: classes, labels and names.
+class ImageSource(ABC):
+    """Encoded images by number; cheap to pickle, and safe to read from several processes.
 
     Attributes:
         classes: names of the classes; the position is the label.
@@ -100,12 +71,20 @@ class NamedImages:
         return len(self.labels)
 
     @property
+    @abstractmethod
     def sizes(self) -> NDArray[np.integer[Any]]:
-        """See `ImageSource`."""
-        raise NotImplementedError
+        """Bytes of every encoded image, shape (images,); -1 where it cannot be asked."""
+
+    @abstractmethod
+    def read(self, index: int) -> bytes:
+        """The encoded bytes of one image; OSError where they cannot be had."""
+
+    @abstractmethod
+    def name(self, index: int) -> str:
+        """What a person needs to find this image: its path."""
 
     def identity(self, index: int) -> str:
-        """The path below the split's folder, such as "n01440764/a.JPEG"; no two are the same.
+        """What the image is called wherever it lies, such as "n01440764/a.JPEG"; none is twice.
 
         Bytes that are not UTF-8 are written as backslash escapes, so that it is always plain text.
         """
@@ -133,7 +112,7 @@ def content_fingerprint(classes: Sequence[str], images: Iterable[tuple[bytes, in
     return digest.hexdigest()
 
 
-class FolderSource(NamedImages):
+class FolderSource(ImageSource):
     """Image files below one folder, the split's, such as ROOT/train."""
 
     def __init__(
@@ -147,7 +126,7 @@ class FolderSource(NamedImages):
         return os.path.join(self._folder, self.names[index])
 
     def read(self, index: int) -> bytes:
-        """The bytes of one file; OSError where it cannot be read."""
+        """See `ImageSource`."""
         # Opened and closed here: a handle kept open would be shared by forked workers, and one
         # worker's seek would move the other's position.
         with open(self._path(index), "rb", buffering=0) as file:
@@ -159,10 +138,7 @@ class FolderSource(NamedImages):
 
     @property
     def sizes(self) -> NDArray[np.int64]:
-        """Bytes of every file, shape (images,); -1 where it cannot be asked. Asked once.
-
-        Asking for ImageNet's 1.3 million sizes takes seconds on a local disk.
-        """
+        """See `ImageSource`; asked once: ImageNet's take seconds on a local disk."""
         if self._sizes is None:
             self._sizes = np.fromiter(map(self._size, range(len(self))), np.int64, len(self))
         return self._sizes

@@ -21,6 +21,11 @@ def made(source: Path, target: Path, **settings: object) -> list[Prepared]:
     return prepare(config, lambda line: None, silent)
 
 
+def shards_of(source: Path, target: Path) -> Path:
+    made(source, target)
+    return target
+
+
 def refused(source: Path, target: Path, **settings: object) -> str:
     with pytest.raises(UserError) as caught:
         made(source, target, **settings)
@@ -38,10 +43,10 @@ def content(target: Path) -> dict[str, bytes]:
     }
 
 
-def tar_of(files: dict[str, bytes]) -> bytes:
+def tar_of(files: dict[str, bytes] | list[tuple[str, bytes]]) -> bytes:
     out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w") as tar:
-        for name, data in files.items():
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.GNU_FORMAT) as tar:
+        for name, data in files.items() if isinstance(files, dict) else files:
             member = tarfile.TarInfo(name)
             member.size = len(data)
             tar.addfile(member, io.BytesIO(data))

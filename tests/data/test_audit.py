@@ -10,14 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from imagenets import shards_of
 from pictures import encoded, photo
 from PIL import Image
 
 from bn_inception.cli.main import dispatch
 from bn_inception.data import DataConfig, DataKind, open_sources
-from bn_inception.data.intake.audit import audit
-from bn_inception.data.intake.findings import Audit, as_text
-from bn_inception.data.intake.prepare import PrepareConfig, prepare
+from bn_inception.data.intake.audit import Audit, as_text, audit
 from bn_inception.errors import UserError
 from bn_inception.paper import results
 
@@ -35,12 +34,6 @@ def audited(root: Path, kind: DataKind = DataKind.folder, workers: int = 0) -> A
         own = [call[1:] for call in calls if call[0] == what]
         assert own[0][0] == 0 and own[-1][0] == own[-1][1]
     return result
-
-
-def shards_of(root: Path, target: Path) -> Path:
-    config = PrepareConfig(str(root), str(target), shard_size=4, workers=0)
-    prepare(config, lambda line: None, lambda what, done, total: None)
-    return target
 
 
 def test_a_sound_data_set(image_folder: MakeFolder) -> None:

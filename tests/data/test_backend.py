@@ -3,25 +3,19 @@
 import io
 import itertools
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from zipfile import ZipFile
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pictures import encoded, photo
 from PIL import Image
 
-from bn_inception.data import DataConfig, DataKind, OnError, TrainingOrder, open_sources
-from bn_inception.data.loader import training_batches, validation_batches
-from bn_inception.data.order import Draws, image_generator
 from bn_inception.data.pixels import jpeg
 from bn_inception.data.pixels.backend import Backend, FastPicture, PillowPicture, open_picture
 from bn_inception.data.pixels.crops import FILTERS, training_crop
 from bn_inception.data.pixels.decode import UnreadableImage, decode
-from bn_inception.data.pixels.photometric import AugmentationConfig
 
 NAME = "n01440764_1.JPEG"
 BILINEAR, BOX, NEAREST, BICUBIC = FILTERS
@@ -302,65 +296,3 @@ def test_damage_is_judged_as_pillow_does(data: st.DataObject) -> None:
         except UnreadableImage as error:
             sizes.append(error.reason)
     assert sizes[0] == sizes[1]
-
-
-@given(st.integers(0, 2**64 - 1), st.integers(0, 2**40), st.integers(0, 2**40))
-def test_draws_are_the_image_generators(seed: int, epoch: int, index: int) -> None:
-    draws = Draws(seed)
-    for place in ((epoch, index), (index, epoch), (epoch, index)):
-        draws.go_to(*place)
-        generator = image_generator(seed, *place)
-        assert [draws.random() for _ in range(70)] == [generator.random() for _ in range(70)]
-
-
-@pytest.mark.parametrize("backend", list(Backend))
-def test_batches_do_not_depend_on_workers(
-    image_folder: Callable[..., Path], backend: Backend
-) -> None:
-    sources = open_sources(DataConfig(DataKind.folder, str(image_folder({"a": 5, "b": 6}))))
-
-    def batches(workers: int) -> list[torch.Tensor]:
-        train = training_batches(
-            sources.train, TrainingOrder(11, 4, 3, True, 5), start_step=0, stop_step=6,
-            image_size=32, augmentation=AugmentationConfig(), seed=3, workers=workers,
-            on_error=OnError.fail, backend=backend,
-        )  # fmt: skip
-        held = validation_batches(
-            sources.train, image_size=32, batch=4, workers=workers, on_error=OnError.fail,
-            backend=backend,
-        )  # fmt: skip
-        return [batch.images for batch in itertools.chain(train, held)]
-
-    alone, together = batches(0), batches(2)
-    assert len(alone) == 9
-    assert all(torch.equal(*pair) for pair in zip(alone, together, strict=True))
-
-
-@pytest.mark.parametrize("workers", [0, 1])
-def test_the_fast_backend_skips_what_pillow_skips(
-    image_folder: Callable[..., Path], workers: int
-) -> None:
-    source = open_sources(DataConfig(DataKind.folder, str(image_folder({"a": 5, "b": 6})))).train
-    for index, data in ((3, b""), (4, b"no image"), (10, source.read(10)[:-100])):
-        Path(source.name(index)).write_bytes(data)
-    found = []
-    for backend in Backend:
-        batches = list(
-            training_batches(
-                source,
-                TrainingOrder(11, 4, 3, True, 5),
-                start_step=0,
-                stop_step=6,
-                image_size=32,
-                augmentation=AugmentationConfig(),
-                seed=3,
-                workers=workers,
-                on_error=OnError.skip,
-                backend=backend,
-            )
-        )
-        factors = torch.cat([batch.factors for batch in batches])
-        labels = [label for batch in batches for label in batch.labels.tolist()]
-        found.append((factors.tolist(), labels, [batch.replaced for batch in batches]))
-    assert found[0] == found[1]
-    assert any(found[0][2])

@@ -12,7 +12,7 @@ from imagenets import made
 from pictures import encoded, photo
 
 from bn_inception.data import DataConfig, DataKind
-from bn_inception.data.description import parse_meta
+from bn_inception.data.description import ShardMeta, read_meta
 from bn_inception.data.intake.audit import audit
 from bn_inception.errors import UserError
 
@@ -50,6 +50,12 @@ def altered(draw: st.DrawFn, values: dict[str, Any]) -> dict[str, Any]:
     return {**values, name: value}
 
 
+def parsed(text: bytes, folder: Path) -> ShardMeta:
+    path = folder / "copy.json"
+    path.write_bytes(text)
+    return read_meta(path, "train", "train.json")
+
+
 def assert_opens_or_says_why(root: Path) -> None:
     """All that reads a description works, or ends with one line that names the file."""
     for act in (
@@ -73,8 +79,8 @@ def test_any_value_in_a_description_works_or_is_named(
     (root / "train.json").write_text(json.dumps(values))
     try:
         assert_opens_or_says_why(root)
-        parsed = parse_meta(json.dumps(values).encode(), "train", "train.json")
-        assert json.loads(parsed.as_json()) == values
+        meta = parsed(json.dumps(values).encode(), root.parent)
+        assert json.loads(meta.as_json()) == values
     except UserError as error:
         assert str(error).startswith("data.root: train.json ")
     finally:
@@ -100,14 +106,14 @@ def test_any_value_in_a_description_works_or_is_named(
     ],
 )
 def test_a_wrong_value_is_named_in_one_line(
-    description: tuple[Path, bytes], values: dict[str, Any], named: str
+    description: tuple[Path, bytes], tmp_path: Path, values: dict[str, Any], named: str
 ) -> None:
     text = json.dumps(json.loads(description[1]) | values).encode()
     with pytest.raises(UserError, match=rf"train\.json is damaged \({named}") as caught:
-        parse_meta(text, "train", "train.json")
+        parsed(text, tmp_path)
     assert len(str(caught.value)) < 300
 
 
-def test_a_description_that_is_nested_without_end_is_named() -> None:
-    with pytest.raises(UserError, match=r"train\.json cannot be read"):
-        parse_meta(b"[" * 1_000_000, "train", "train.json")
+def test_a_description_that_is_nested_without_end_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"train\.json is damaged \(values are nested too deeply"):
+        parsed(b"[" * 1_000_000, tmp_path)

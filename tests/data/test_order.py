@@ -5,7 +5,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bn_inception.data import order as module
 from bn_inception.data.order import OrderConfig, TrainingOrder, image_generator, stored_order
 from bn_inception.errors import UserError
 
@@ -78,55 +77,6 @@ def test_without_within_shard_shuffling_shards_are_read_as_they_are_stored(
     for place, image in enumerate(order[:-1]):
         if image not in ends:
             assert order[place + 1] == follows[image]
-
-
-@given(st.integers(20, 90), st.integers(2, 6), st.integers(0, 2**64 - 1), st.integers(0, 10**6))
-@settings(max_examples=100, deadline=None)
-def test_with_within_shard_shuffling_few_neighbours_stay(
-    size: int, shards: int, seed: int, epoch: int
-) -> None:
-    images = size * shards
-    order = TrainingOrder(images, 8, seed, True, size).epoch(epoch)
-    kept = neighbours(order) & neighbours(stored_order(images))
-    # Of n - 1 pairs in a random order about one is an old one: a Poisson number for each shard.
-    assert len(kept) <= 3 * shards + 12
-
-
-@given(
-    images=st.integers(1, 300),
-    batch=st.integers(1, 50),
-    shuffling=st.booleans(),
-    size=st.integers(1, 400),
-    seed=st.integers(0, 2**64 - 1),
-)
-@settings(max_examples=60, deadline=None)
-def test_a_start_at_20_million_draws_and_sorts_what_a_start_at_0_does(
-    images: int, batch: int, shuffling: bool, size: int, seed: int
-) -> None:
-    def work(step: int) -> tuple[int, int, int]:
-        """Epochs in the batch, random words drawn, and places permuted, from the beginning on."""
-        drawn, permuted = [], []
-        raw, ranking = module._raw, module._ranking
-
-        def counted_raw(tag: int, seed: int, epoch: int, count: int) -> np.ndarray:
-            drawn.append(count)
-            return raw(tag, seed, epoch, count)
-
-        def counted_ranking(words: np.ndarray) -> np.ndarray:
-            permuted.append(len(words))
-            return ranking(words)
-
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(module, "_raw", counted_raw)
-            patch.setattr(module, "_ranking", counted_ranking)
-            epochs, _ = TrainingOrder(images, batch, seed, shuffling, size).batch(step)
-        return len(np.unique(epochs)), sum(drawn), sum(permuted)
-
-    first, late = work(0), work(20_000_000)
-    # A batch may straddle one epoch's end more or less; the stored order is computed once.
-    stored = images
-    assert (late[1] - stored) * first[0] == (first[1] - stored) * late[0]
-    assert (late[2] - stored) * first[0] == (first[2] - stored) * late[0]
 
 
 def test_a_late_step_computes_no_more_than_the_first(monkeypatch: pytest.MonkeyPatch) -> None:

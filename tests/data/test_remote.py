@@ -13,16 +13,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from batches import assert_same, training, validation
+from imagenets import made
 from shard_server import ShardServer
 from small_runs import TINY, write_images
 
 from bn_inception.cli.main import dispatch
 from bn_inception.data import DataConfig, DataKind, OnError, Sources, open_sources, remote
 from bn_inception.data.intake.audit import audit
-from bn_inception.data.intake.prepare import PrepareConfig, prepare
-from bn_inception.data.loader import training_batches, validation_batches
 from bn_inception.data.order import TrainingOrder
-from bn_inception.data.pixels.photometric import AugmentationConfig, Photometric
 from bn_inception.errors import UserError
 from bn_inception.network import checkpoint
 
@@ -39,11 +38,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """60 training images in 10 shards, 15 held-out ones in 3; read only."""
     folder = tmp_path_factory.mktemp("remote")
     images = write_images(folder / "images", train=20)
-    prepare(
-        PrepareConfig(str(images), str(folder / "shards"), workers=0, shard_size=SHARD),
-        lambda line: None,
-        lambda what, done, total: None,
-    )
+    made(images, folder / "shards", shard_size=SHARD)
     return folder / "shards"
 
 
@@ -58,43 +53,12 @@ def opened(root: object, tmp_path: Path) -> Sources:
     return open_sources(DataConfig(DataKind.shards, str(root), str(tmp_path / "cache")))
 
 
-def read(
-    sources: Sources,
-    start: int = 0,
-    stop: int = 12,
-    workers: int = 0,
-    size: int = SHARD,
-    on_error: OnError = OnError.fail,
-    places: slice = slice(None),
-) -> Iterator[Any]:
-    return training_batches(
-        sources.train,
-        TrainingOrder(len(sources.train), 4, 5, True, size),
-        start_step=start,
-        stop_step=stop,
-        image_size=16,
-        augmentation=AugmentationConfig(Photometric.full),
-        seed=5,
-        workers=workers,
-        on_error=on_error,
-        places=places,
-    )
+def read(sources: Sources, start: int = 0, stop: int = 12, **more: Any) -> Iterator[Any]:
+    return training(sources.train, (start, stop), seed=5, shard=SHARD, **more)
 
 
 def held_out(sources: Sources, workers: int = 0) -> Iterator[Any]:
-    return validation_batches(
-        sources.validation, image_size=16, batch=4, workers=workers, on_error=OnError.skip
-    )
-
-
-def assert_same(one: Any, other: Any) -> None:
-    count = 0
-    for first, second in zip(one, other, strict=True):
-        assert torch.equal(first.images, second.images)
-        assert torch.equal(first.labels, second.labels)
-        assert torch.equal(first[1], second[1])
-        count += 1
-    assert count
+    return validation(sources.validation, workers, OnError.skip)
 
 
 def in_memory(shards: Path) -> str:
@@ -119,7 +83,7 @@ def test_the_batches_are_those_of_the_folder(
     assert far.train.identity(3) == local.train.identity(3)
     assert "://" in far.train.name(3)
     # Over the end of an epoch, and with workers that start at once.
-    assert_same(read(far, 7, 23, workers), read(local, 7, 23))
+    assert_same(read(far, 7, 23, workers=workers), read(local, 7, 23))
     assert_same(held_out(far, workers), held_out(local))
     # Once all is here, an opening reads the descriptions and nothing else.
     assert [far.train.read(i) for i in range(60)] == [local.train.read(i) for i in range(60)]
@@ -229,11 +193,7 @@ def test_shards_made_anew_at_the_same_url_are_others(
 ) -> None:
     old = opened(server.url, tmp_path).validation.read(0)
     images = write_images(tmp_path / "images", train=3, val=7)
-    prepare(
-        PrepareConfig(str(images), str(tmp_path / "shards"), workers=0, shard_size=SHARD),
-        lambda line: None,
-        lambda what, done, total: None,
-    )
+    made(images, tmp_path / "shards", shard_size=SHARD)
     server.folder = tmp_path / "shards"
     far, local = opened(server.url, tmp_path), opened(tmp_path / "shards", tmp_path)
     assert_same(held_out(far), held_out(local))

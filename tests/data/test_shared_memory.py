@@ -3,26 +3,21 @@
 import multiprocessing
 import os
 import re
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from batches import training, validation
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bn_inception.data import (
-    AugmentationConfig,
     DataConfig,
     DataKind,
-    OnError,
-    TrainingOrder,
     open_sources,
     shared_memory,
-    training_batches,
-    validation_batches,
 )
 from bn_inception.errors import UserError
 
@@ -94,43 +89,11 @@ def test_no_worker_is_started(
     monkeypatch.setattr(os, "statvfs", lambda _: status(4096))
 
     def batches(workers: int) -> Iterator[object]:
-        if kind == "validation":
-            return validation_batches(
-                sources.validation, image_size=16, batch=4, workers=workers, on_error=OnError.fail
-            )
-        return training_batches(
-            sources.train,
-            TrainingOrder(8, 4, 0, True, 8),
-            start_step=0,
-            stop_step=2,
-            image_size=16,
-            augmentation=AugmentationConfig(),
-            seed=0,
-            workers=workers,
-            on_error=OnError.fail,
-        )
+        made = validation if kind == "validation" else training
+        return made(sources.train, workers=workers)
 
     assert len(list(batches(0))) > 0
     before = multiprocessing.active_children()
     with pytest.raises(UserError, match=r"data\.workers: 2 need"):
         next(batches(2))
     assert multiprocessing.active_children() == before
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small tmpfs needs root")
-def test_a_real_small_tmpfs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    folder = tmp_path / "shm"
-    folder.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(folder)], capture_output=True
-    )
-    if mounted.returncode != 0:
-        pytest.skip("needs the right to mount a tmpfs")
-    try:
-        monkeypatch.setattr(shared_memory, "FOLDER", str(folder))
-        shared_memory.require(1, MIB)
-        (folder / "taken").write_bytes(bytes(4 * MIB))
-        with pytest.raises(UserError, match=r"5 MiB .* 4 MiB are free"):
-            shared_memory.require(1, MIB)
-    finally:
-        subprocess.run(["umount", str(folder)], check=True)

@@ -4,12 +4,12 @@ Nothing is unpacked: members of an uncompressed tar, also of a tar inside a tar,
 their offsets, which one pass over the headers finds.
 """
 
+import io
 import os
 import tarfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
-from typing import IO, cast
 
 import numpy as np
 
@@ -55,21 +55,14 @@ class ArchiveSource(PlacedImages):
             os.fsencode(classes[label]) + b"/" + name
             for label, (name, _, _) in zip(labels.tolist(), members, strict=True)
         )
-        previous = None
-        for name in names:
-            if name == previous:
+        for name, following in pairwise(names):
+            if name == following:
                 raise UserError(
                     f"source: {path.name} holds {os.fsdecode(name)} twice; it is no original"
                 )
-            previous = name
         offsets, lengths = (np.array([m[column] for m in members], np.int64) for column in (1, 2))
-        super().__init__(
-            FileReader([str(path)]),
-            tuple(classes),
-            labels,
-            names,
-            (np.zeros(len(members), np.int32), offsets, lengths),
-        )
+        places = np.zeros(len(members), np.int32), offsets, lengths
+        super().__init__(FileReader([str(path)]), tuple(classes), labels, names, places)
 
 
 def open_train_tar(path: Path, progress: Progress) -> ArchiveSource:
@@ -79,31 +72,26 @@ def open_train_tar(path: Path, progress: Progress) -> ArchiveSource:
         UserError: not such an archive; a hostile or impossible member, by name.
     """
     found: dict[str, list[Member]] = {}
-    with _opened(path) as whole:
-        progress(f"{path.name}: headers, MB", 0, whole.size // 10**6)
-        for member, name in _members(whole, path.name):
-            class_name, _, suffix = name.rpartition(".")
-            if suffix.lower() != "tar" or not class_name:
-                raise UserError(
-                    f"source: {path.name}: {name!r} is not the tar file of a class, such as "
-                    "n01440764.tar; give the original archive"
-                )
+    with _Headers(path) as file:
+        what, size = f"{path.name}: headers, MB", file.size()
+        progress(what, 0, size // 10**6)
+        for member, name in _members(file, path.name, 0, size):
+            class_name = name[:-4] if name.lower().endswith(".tar") else ""
+            reason = ""
             if not is_class(class_name):
+                reason = "is not the tar file of a class, named such as n01440764.tar"
+            elif class_name in found:
+                reason = "is there twice"
+            else:
+                inside = f"{path.name}: {name}"
+                found[class_name] = _images(file, inside, member.offset_data, member.size)
+                if not found[class_name]:  # left out, it would give later classes other labels
+                    reason = "holds no images"
+            if reason:
                 raise UserError(
-                    f"source: {path.name}: {name!r} is named like no class (hidden, or with "
-                    "characters that cannot be printed); refused, give the original archive"
+                    f"source: {path.name}: {name!r} {reason}; give the original archive"
                 )
-            if class_name in found:
-                raise UserError(f"source: {path.name} holds {name} twice; it is no original")
-            inside = whole.part(member.offset_data, member.size)
-            found[class_name] = _images(inside, f"{path.name}: {name}")
-            if not found[class_name]:
-                # Left out, it would give all later classes other labels.
-                raise UserError(
-                    f"source: {path.name}: {name} holds no images; give the original archive"
-                )
-            passed = member.offset_data + member.size
-            progress(f"{path.name}: headers, MB", passed // 10**6, whole.size // 10**6)
+            progress(what, (member.offset_data + member.size) // 10**6, size // 10**6)
     return ArchiveSource(path, found)
 
 
@@ -115,8 +103,8 @@ def open_val_tar(path: Path, classes: list[str], labels: str) -> ArchiveSource:
     Raises:
         UserError: not such an archive; a hostile member; another number of labels.
     """
-    with _opened(path) as whole:
-        members = _images(whole, path.name)
+    with _Headers(path) as file:
+        members = _images(file, path.name, 0, file.size())
     if len(members) != len(classes):
         raise UserError(
             f"source: {path.name} holds {len(members):,} images, {labels} has "
@@ -135,74 +123,83 @@ def is_class(name: str) -> bool:
     return plain and len(os.fsencode(name)) <= MAX_NAME_BYTES
 
 
-def _images(window: "_Window", what: str) -> list[Member]:
-    """The images that lie beside each other in a tar file."""
+class _Headers(io.FileIO):
+    """An archive, of which headers alone are read.
+
+    Raises:
+        UserError: it cannot be opened.
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            if path.exists() and not path.is_file():  # a pipe would be waited for
+                raise UserError(f"source: {path} is not a regular file")
+            super().__init__(path)
+        except OSError as error:
+            raise UserError(f"source: {path}: {first_line(error)}") from error
+
+    def size(self) -> int:
+        """Of the file, in bytes."""
+        return os.fstat(self.fileno()).st_size
+
+    def read(self, size: int | None = -1) -> bytes:
+        """A block, unless a hostile extended header claims to be huge."""
+        if size is None or not 0 <= size <= _MAX_HEADER_BYTES:
+            raise tarfile.ReadError(f"a header of {size:,} bytes")
+        return super().read(size) or b""
+
+
+def _images(file: _Headers, what: str, start: int, size: int) -> list[Member]:
+    """The images that lie beside each other in a tar file, or in one inside it."""
     return [
-        (os.fsencode(name), window.start + member.offset_data, member.size)
-        for member, name in _members(window, what, MAX_IMAGE_BYTES)
+        (os.fsencode(name), member.offset_data, member.size)
+        for member, name in _members(file, what, start, size, MAX_IMAGE_BYTES)
         if is_image(name)
     ]
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator["_Window"]:
-    try:
-        # Opening a pipe that nobody writes to would wait for ever.
-        if path.exists() and not path.is_file():
-            raise UserError(f"source: {path} is not a regular file")
-        file = path.open("rb")
-    except OSError as error:
-        raise UserError(f"source: {path}: {first_line(error)}") from error
-    with file:
-        yield _Window(file, 0, os.fstat(file.fileno()).st_size)
-
-
 def _members(
-    window: "_Window", what: str, limit: int | None = None
+    file: _Headers, what: str, start: int, size: int, limit: int | None = None
 ) -> Iterator[tuple[tarfile.TarInfo, str]]:
-    """Every file in a tar with its plain name; what no original archive holds is refused.
+    """Every file in the tar at `start` with its plain name; what no original holds is refused.
 
     `what` names the archive in messages; no member may have more than `limit` bytes.
     """
+    end = start + size
+    file.seek(start)
     try:
-        tar = tarfile.TarFile(fileobj=cast(IO[bytes], window))
+        tar = tarfile.TarFile(fileobj=file)
+        while (member := tar.next()) is not None and member.offset < end:
+            # tarfile keeps every member it has seen; its types do not know the list.
+            tar.members = []  # type: ignore[attr-defined]
+            name = member.name.removeprefix("./")
+            if member.isdir() and name in ("", "."):
+                continue
+            reason = _refusal(member, name, end, limit)
+            if reason:
+                raise UserError(
+                    f"source: {what}: member {member.name[:MAX_NAME_BYTES]!r} {reason}; refused, "
+                    "give the original archive"
+                )
+            yield member, name
+        # tarfile takes a damaged header, or the end of the file, for the end of the archive; the
+        # real one is marked by zeros.
+        at = tar.offset if member is None else member.offset
+        file.seek(at)
+        if at + tarfile.BLOCKSIZE <= end and not any(file.read(tarfile.BLOCKSIZE)):
+            return
+        reason = f"no header and no end at byte {at - start:,}"
+    except UserError:
+        raise
     except UNREADABLE_TAR as error:
-        raise UserError(
-            f"source: {what} is not an uncompressed tar file ({first_line(error)}); give the "
-            "original archive"
-        ) from error
-    while True:
-        try:
-            member = tar.next()
-        except UNREADABLE_TAR as error:
-            raise UserError(
-                f"source: {what} is damaged ({first_line(error)}); download it again"
-            ) from error
-        if member is None:
-            break
-        # tarfile keeps every member it has seen; its types do not know the list.
-        tar.members = []  # type: ignore[attr-defined]
-        name = member.name.removeprefix("./")
-        if member.isdir() and name in ("", "."):
-            continue
-        reason = _refusal(member, name, window.size, limit)
-        if reason:
-            raise UserError(
-                f"source: {what}: member {member.name[:MAX_NAME_BYTES]!r} {reason}; refused, give "
-                "the original archive"
-            )
-        yield member, name
-    # tarfile takes a damaged header, or the end of the file, for the end of the archive; the real
-    # one is marked by zeros.
-    window.seek(tar.offset)
-    end = window.read(tarfile.BLOCKSIZE)
-    if len(end) < tarfile.BLOCKSIZE or any(end):
-        raise UserError(
-            f"source: {what} ends early or is damaged at byte {tar.offset:,}; download it again"
-        )
+        reason = first_line(error)
+    raise UserError(
+        f"source: {what} is not an uncompressed tar file, or is damaged ({reason}); download it "
+        "again"
+    )
 
 
-def _refusal(member: tarfile.TarInfo, name: str, size: int, limit: int | None) -> str:
+def _refusal(member: tarfile.TarInfo, name: str, end: int, limit: int | None) -> str:
     if member.issym() or member.islnk():
         return f"is a link to {member.linkname[:MAX_NAME_BYTES]!r}"
     if not member.isreg():
@@ -223,36 +220,6 @@ def _refusal(member: tarfile.TarInfo, name: str, size: int, limit: int | None) -
         return f"has a name of more than {MAX_NAME_BYTES} bytes"
     if limit is not None and member.size > limit:
         return f"has {member.size:,} bytes, more than {limit:,}"
-    if member.offset_data + member.size > size:
+    if member.offset_data + member.size > end:
         return "reaches over the end of the archive, which is cut off"
     return ""
-
-
-class _Window:
-    """Part of a file as a file of its own: a tar inside a tar."""
-
-    def __init__(self, file: IO[bytes], start: int, size: int) -> None:
-        self.start, self.size = start, size
-        self._file = file
-        self._position = 0
-
-    def part(self, start: int, size: int) -> "_Window":
-        return _Window(self._file, self.start + start, size)
-
-    def seek(self, position: int) -> None:
-        self._position = position
-
-    def tell(self) -> int:
-        return self._position
-
-    def read(self, size: int) -> bytes:
-        # tarfile reads headers only: 512 bytes, unless a hostile extended header claims to be huge.
-        if not 0 <= size <= _MAX_HEADER_BYTES:
-            raise tarfile.ReadError(f"a header of {size:,} bytes")
-        size = min(size, max(0, self.size - self._position))
-        data = os.pread(self._file.fileno(), size, self.start + self._position)
-        self._position += len(data)
-        return data
-
-    def close(self) -> None:
-        pass

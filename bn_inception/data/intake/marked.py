@@ -1,6 +1,8 @@
 """Folders of this package's own, told from the user's by a file in them; no other is removed."""
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from bn_inception.errors import UserError
@@ -9,12 +11,16 @@ from bn_inception.files import first_line
 MARK = ".bn-inception"
 
 
-def unwritable(path: Path, error: OSError) -> UserError:
-    """What is said about a file or folder that cannot be written."""
-    return UserError(
-        f"target: {path} cannot be written ({first_line(error)}); make room and call again: "
-        "what is finished is kept"
-    )
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Say in one line, as a UserError, that a file or folder cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"target: {path} cannot be written ({first_line(error)}); make room and call again: "
+            "what is finished is kept"
+        ) from error
 
 
 def refuse_foreign(folder: Path, key: str = "target") -> None:
@@ -37,11 +43,9 @@ def make(folder: Path) -> None:
         UserError: it cannot be made; see also `refuse_foreign`.
     """
     refuse_foreign(folder)
-    try:
+    with writing(folder):
         folder.mkdir(exist_ok=True)
         (folder / MARK).touch()
-    except OSError as error:
-        raise unwritable(folder, error) from error
 
 
 def remove(folder: Path) -> None:

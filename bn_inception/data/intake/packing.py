@@ -9,9 +9,10 @@ import hashlib
 import io
 import json
 import tarfile
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, cast
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,8 +30,7 @@ from bn_inception.data.intake import marked
 from bn_inception.data.intake.recompression import Recompression
 from bn_inception.data.order import stored_order
 from bn_inception.data.pixels.decode import UnreadableImage
-from bn_inception.data.shards import PlacedImages
-from bn_inception.data.source import FolderSource, content_fingerprint
+from bn_inception.data.source import ImageSource, content_fingerprint
 from bn_inception.errors import UserError
 from bn_inception.files import first_line, is_left_over, read_json, replacing
 
@@ -54,7 +54,7 @@ class Job:
 
     def __init__(
         self,
-        source: FolderSource | PlacedImages,
+        source: ImageSource,
         split: str,
         target: Path,
         recompression: Recompression | None,
@@ -81,12 +81,16 @@ class Job:
         """Of a shard."""
         return self.target / shard_file(self.split, shard)
 
-    def record(self, shard: int) -> Record | None:
-        """Of a finished shard; None where there is none, or not a whole one."""
-        try:
-            return Record(**read_json(self._record_path(shard)))
-        except (OSError, ValueError, TypeError):
-            return None
+    def finished(self) -> dict[int, str]:
+        """SHA-256 of the shards that have a whole record, by number."""
+        found = {}
+        for shard in range(len(self.indices)):
+            with suppress(OSError, ValueError, TypeError):
+                found[shard] = self._record(shard).sha256
+        return found
+
+    def _record(self, shard: int) -> Record:
+        return Record(**read_json(self._record_path(shard)))
 
     def missing_bytes(self) -> int:
         """At most so many bytes are still to be written."""
@@ -109,31 +113,25 @@ class Job:
         """Tells what a target was begun with."""
         return self.partial / "settings.json"
 
-    def is_good(self, expected: tuple[int, str]) -> tuple[int, bool]:
-        """Whether the shard of this number has this SHA-256."""
-        shard, digest = expected
-        return shard, file_sha256(self.path(shard)) == digest
-
-    def write(self, shard: int, expected: str | None = None) -> tuple[int, int]:
-        """Write one shard and its record; return its number and bytes.
+    def write(self, expected: dict[int, str], shard: int) -> int:
+        """Write one shard and its record; return its bytes.
 
         Raises:
-            UserError: an image cannot be read or encoded; the shard has not the SHA-256 `expected`;
-                no room.
+            UserError: an image cannot be read or encoded; the shard has not the SHA-256 that
+                `expected` has for it, if any; no room.
         """
         path = self.path(shard)
-        try:
-            with replacing(path, self.partial) as file:
-                record = _pack(self, shard, file)
-                if expected not in (None, record.sha256):
-                    raise UserError(
-                        f"target: {path} was damaged, and came out otherwise when made again: the "
-                        "source has changed; make all shards again in another folder"
-                    )
-        except OSError as error:
-            raise marked.unwritable(path, error) from error
+        with marked.writing(path), replacing(path, self.partial) as file:
+            offsets, lengths = self._pack(shard, file)
+            file.flush()
+            record = Record(file.tell(), file_sha256(file.name), offsets, lengths)
+            if expected.get(shard, record.sha256) != record.sha256:
+                raise UserError(
+                    f"target: {path} was damaged, and came out otherwise when made again: the "
+                    "source has changed; make all shards again in another folder"
+                )
         self.put(self._record_path(shard), json.dumps(asdict(record)).encode())
-        return shard, record.bytes
+        return record.bytes
 
     def finish(self) -> None:
         """Join the records to the index; the description comes last."""
@@ -142,8 +140,7 @@ class Job:
             name: np.empty(images, dtype=kind) for name, kind in COLUMNS.items()
         }
         for shard, indices in enumerate(self.indices):
-            record = self.record(shard)
-            assert record is not None
+            record = self._record(shard)
             columns["shard"][indices] = shard
             columns["offset"][indices] = record.offset
             columns["length"][indices] = record.length
@@ -160,8 +157,12 @@ class Job:
             np.save(content, column.astype(COLUMNS[name], copy=False))
             meta.index_sha256[name] = hashlib.sha256(content.getbuffer()).hexdigest()
             self.put(self.target / column_file(self.split, name), content.getbuffer())
-        self.put(self.target / f"{self.split}.sha256", meta.sha256sums().encode())
+        self.put_sums(meta)
         self.put(self.description, meta.as_json().encode())
+
+    def put_sums(self, meta: ShardMeta) -> None:
+        """Write the file of checksums."""
+        self.put(self.target / f"{self.split}.sha256", meta.sha256sums().encode())
 
     def put(self, path: Path, content: bytes | memoryview) -> None:
         """Write a small file so that its name means it is whole.
@@ -169,74 +170,44 @@ class Job:
         Raises:
             UserError: it cannot be written; what was there is left.
         """
-        try:
+        with marked.writing(path):
             path.parent.mkdir(exist_ok=True)
             with replacing(path, self.partial) as file:
                 file.write(content)
-        except OSError as error:
-            raise marked.unwritable(path, error) from error
 
     def _record_path(self, shard: int) -> Path:
         return self.partial / f"{shard:06d}.json"
 
-
-def _pack(job: Job, shard: int, file: IO[bytes]) -> Record:
-    """Write the images of one shard as a tar file."""
-    out, offsets, lengths = _Hashing(file), [], []
-    with tarfile.open(
-        fileobj=cast(IO[bytes], out),
-        mode="w",
+    def _pack(self, shard: int, file: IO[bytes]) -> tuple[list[int], list[int]]:
+        """Write the images of one shard as a tar file; return their offsets and lengths in it."""
+        offsets, lengths = [], []
         # The plain old format: headers of one block, the same bytes from every version.
-        format=tarfile.USTAR_FORMAT,
-    ) as tar:
-        for index in job.indices[shard].tolist():
-            data = _content(job, index)
-            key = member_key(index, job.source.names[index])
-            offsets.append(tar.offset + tarfile.BLOCKSIZE)
-            lengths.append(len(data))
-            _add(tar, f"{key}.jpg", data)
-            _add(tar, f"{key}.cls", b"%d" % job.source.labels[index])
-    return Record(out.size, out.digest.hexdigest(), offsets, lengths)
+        with tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+            for index in self.indices[shard].tolist():
+                data = self._content(index)
+                offsets.append(tar.offset + tarfile.BLOCKSIZE)
+                lengths.append(len(data))
+                key = member_key(index, self.source.names[index])
+                label = b"%d" % self.source.labels[index]
+                for name, content in ((f"{key}.jpg", data), (f"{key}.cls", label)):
+                    member = tarfile.TarInfo(name)
+                    member.size = len(content)
+                    tar.addfile(member, io.BytesIO(content))
+        return offsets, lengths
 
-
-def _content(job: Job, index: int) -> bytes:
-    """The bytes to store for one image."""
-    source, name = job.source, job.source.name(index)
-    try:
-        data = source.read(index)
-    except OSError as error:
-        raise UserError(f"source: {name} cannot be read: {first_line(error)}") from error
-    if len(data) != source.sizes[index]:
-        raise UserError(f"source: {name} changed while it was read; call again")
-    if job.recompression is None:
-        return data
-    try:
-        return job.recompression.encode(data, name)
-    except UnreadableImage as error:
-        raise UserError(
-            f"source: {error.name} cannot be encoded again: {error.reason}; repair or remove "
-            "it, or keep the images' own bytes"
-        ) from error
-
-
-def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
-    member = tarfile.TarInfo(name)
-    member.size = len(data)
-    tar.addfile(member, io.BytesIO(data))
-
-
-class _Hashing:
-    """A file that knows the size and the SHA-256 of what was written to it."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self.digest = hashlib.sha256()
-        self.size = 0
-        self._file = file
-
-    def write(self, data: bytes) -> int:
-        self.digest.update(data)
-        self.size += len(data)
-        return self._file.write(data)
-
-    def tell(self) -> int:
-        return self.size
+    def _content(self, index: int) -> bytes:
+        """The bytes to store for one image."""
+        name = self.source.name(index)
+        try:
+            data = self.source.read(index)
+        except OSError as error:
+            raise UserError(f"source: {name} cannot be read: {first_line(error)}") from error
+        if len(data) != self.source.sizes[index]:
+            raise UserError(f"source: {name} changed while it was read; call again")
+        try:
+            return self.recompression.encode(data, name) if self.recompression else data
+        except UnreadableImage as error:
+            raise UserError(
+                f"source: {error.name} cannot be encoded again: {error.reason}; repair or remove "
+                "it, or keep the images' own bytes"
+            ) from error

@@ -7,8 +7,8 @@ the next call, and not made again.
 
 import shutil
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,9 +19,9 @@ from bn_inception.data.folders import open_folder, open_folders
 from bn_inception.data.intake import archives, devkit, marked, parquet
 from bn_inception.data.intake.packing import Job
 from bn_inception.data.intake.recompression import Recompression
-from bn_inception.data.parallel import Progress, cores, unordered
-from bn_inception.data.shards import PlacedImages, ShardSource
-from bn_inception.data.source import FolderSource
+from bn_inception.data.parallel import Progress, cores, produced
+from bn_inception.data.shards import ShardSource
+from bn_inception.data.source import ImageSource
 from bn_inception.errors import UserError
 from bn_inception.files import first_line, locked, read_json
 
@@ -98,25 +98,29 @@ def prepare(
         UserError: the source is not understood, or an image of it cannot be read; the target holds
             something else, is being written by another process, or has no room.
     """
+    workers = cores() if config.workers is None else config.workers
     target, source = Path(config.target).expanduser(), Path(config.source).expanduser()
     files = _found(source)
-    try:
-        target.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"target: {target} cannot be created ({first_line(error)})") from error
     spool = target / "spool"
-    with _locked(target):
+    with ExitStack() as held:
+        with marked.writing(target):
+            target.mkdir(parents=True, exist_ok=True)
+            try:
+                held.enter_context(locked(target / ".lock", wait=False))
+            except BlockingIOError as error:
+                raise UserError(f"target: {target} is being written by another process") from error
         for folder in (spool, *(target / f"{split}.partial" for split in SPLITS)):
             marked.refuse_foreign(folder)
         try:
+            opened = _opened(source, files, spool, workers, say, progress)
             jobs = [
                 Job(images, split, target, config.recompression(), config.shard_size)
-                for split, images in _opened(source, files, spool, config, say, progress).items()
+                for split, images in opened.items()
             ]
             for job in jobs:
                 _check_target(job)
             _check_room(target, sum(job.missing_bytes() for job in jobs))
-            prepared = [_run(job, config.workers, say, progress) for job in jobs]
+            prepared = [_run(job, workers, say, progress) for job in jobs]
         except KeyboardInterrupt:
             say("stopped; the same call goes on from here: what is finished is kept")
             raise
@@ -146,64 +150,38 @@ def _opened(
     source: Path,
     files: dict[str, list[Path]],
     spool: Path,
-    config: PrepareConfig,
+    workers: int,
     say: Callable[[str], None],
     progress: Progress,
-) -> dict[str, FolderSource] | dict[str, PlacedImages]:
+) -> Mapping[str, ImageSource]:
     """The splits that the source has; parquet files are unpacked first."""
     first = next(iter(files.values()))[0]
-    if first.is_dir():
-        return _folders(source, files.keys())
     if first.suffix == ".parquet":
-        counts = _unpack(files, spool, config.workers, progress)
-        unpacked = _folders(spool, files.keys())
-        for split, images in unpacked.items():
-            if len(images) != counts[split]:
-                raise UserError(
-                    f"source: {source}: of {counts[split]:,} {split} images {len(images):,} have "
-                    "names of their own in their class; give the files as downloaded"
-                )
-        return unpacked
-    sources: dict[str, PlacedImages] = {}
-    for split, (path,) in files.items():
-        say(f"{split}: reading the headers of {path}")
-        if split == "train":
-            sources[split] = archives.open_train_tar(path, progress)
-        else:
-            sources[split] = archives.open_val_tar(path, *devkit.read_val_classes(source))
-    if len(sources) == 2 and sources["train"].classes != sources["val"].classes:
-        raise UserError(
-            f"source: {source}: training and validation images are of different classes "
-            f"({len(sources['train'].classes)} and {len(sources['val'].classes)}); give both "
-            "of one data set"
-        )
-    return sources
-
-
-def _unpack(
-    files: dict[str, list[Path]], spool: Path, workers: int | None, progress: Progress
-) -> dict[str, int]:
-    """Unpack parquet files into class folders; return the number of images of every split."""
-    # What the images take, once unpacked and once in shards, less what is there.
-    there = sum(path.stat().st_size for path in spool.rglob("*") if path.is_file())
-    needed = 2 * sum(parquet.unpacked_bytes(path) for paths in files.values() for path in paths)
-    there += sum(path.stat().st_size for path in spool.parent.glob("*.tar"))
-    _check_room(spool.parent, needed - there)
-    marked.make(spool)
-    counts = {}
-    for split, paths in files.items():
-        try:
-            (spool / split).mkdir(exist_ok=True)
-        except OSError as error:
-            raise marked.unwritable(spool / split, error) from error
-        counts[split] = parquet.unpack(paths, spool / split, workers, progress)
-    return counts
-
-
-def _folders(source: Path, splits: Iterable[str]) -> dict[str, FolderSource]:
+        # What the images take, once unpacked and once in shards, less what is there.
+        needed = 2 * sum(parquet.unpacked_bytes(path) for paths in files.values() for path in paths)
+        there = [*spool.rglob("*"), *spool.parent.glob("*.tar")]
+        _check_room(spool.parent, needed - sum(p.stat().st_size for p in there if p.is_file()))
+        marked.make(spool)
+        parquet.unpack(files, spool, workers, progress)
+        source = spool
+    elif not first.is_dir():
+        sources: dict[str, ImageSource] = {}
+        for split, (path,) in files.items():
+            say(f"{split}: reading the headers of {path}")
+            if split == "train":
+                sources[split] = archives.open_train_tar(path, progress)
+            else:
+                sources[split] = archives.open_val_tar(path, *devkit.read_val_classes(source))
+        if len({images.classes for images in sources.values()}) > 1:
+            raise UserError(
+                f"source: {source}: training and validation images are of different classes "
+                f"({len(sources['train'].classes)} and {len(sources['val'].classes)}); give both "
+                "of one data set"
+            )
+        return sources
     try:
-        if len(set(splits)) == 1:
-            return {split: open_folder(source / split) for split in splits}
+        if len(files) == 1:
+            return {split: open_folder(source / split) for split in files}
         annotated = (source / "val" / "val_annotations.txt").is_file()
         kind = DataKind.tiny_imagenet if annotated else DataKind.folder
         train, val, _ = open_folders(source, DataConfig(kind=kind))
@@ -214,33 +192,24 @@ def _folders(source: Path, splits: Iterable[str]) -> dict[str, FolderSource]:
 
 def _check_target(job: Job) -> None:
     """Refuse shards of other images or settings, finished or begun."""
-    shards = f"{job.target / job.split}-*.tar"
-    plan = job.settings_path()
-    if job.description.exists():
-        try:
-            there = read_meta(job.target, job.split).settings()
-        except UserError as error:
-            reason = str(error).partition("; ")[0].removeprefix("data.root: ")
+    try:
+        if job.description.exists():
+            there = read_meta(job.description, job.split).settings()
+        elif job.settings_path().exists():
+            there = dict(read_json(job.settings_path()))
+        elif any(job.target.glob(f"{job.split}-*.tar")):
             raise UserError(
-                f"target: {reason}; remove it and {shards} to make the {job.split} shards "
-                "again, or choose another folder"
-            ) from error
-    elif plan.exists():
-        try:
-            there = dict(read_json(plan))
-        except (OSError, ValueError, TypeError) as error:
-            raise UserError(
-                f"target: {plan} cannot be read ({first_line(error)}); remove {plan.parent} to "
-                "begin again"
-            ) from error
-    elif any(job.target.glob(f"{job.split}-*.tar")):
+                f"{job.target} holds {job.split} shards without their {job.split}.json: not of "
+                "this program, or it was deleted"
+            )
+        else:
+            return
+    except (OSError, ValueError, TypeError) as error:  # a UserError is a ValueError
+        reason = first_line(error).partition("; ")[0].removeprefix("data.root: ")
         raise UserError(
-            f"target: {job.target} holds {job.split} shards without their {job.split}.json: not "
-            f"of this program, or it was deleted; choose another folder, or remove {shards} to "
-            "make them again"
-        )
-    else:
-        return
+            f"target: {reason}; choose another folder, or remove {job.description}, "
+            f"{job.target / job.split}-*.tar and {job.partial} to make the {job.split} shards again"
+        ) from error
     differing = [
         f"{key} is {value[:80]!r} here, {str(there.get(key))[:80]!r} there"
         for key, value in job.meta.settings().items()
@@ -253,46 +222,58 @@ def _check_target(job: Job) -> None:
         )
 
 
-def _run(job: Job, workers: int | None, say: Callable[[str], None], progress: Progress) -> Prepared:
+def _run(job: Job, workers: int, say: Callable[[str], None], progress: Progress) -> Prepared:
     """Bring one split to its end."""
     meta = _sound_description(job, say)
-    checked = _checked(job, meta, workers, say, progress)
+    expected = job.finished() if meta is None else dict(enumerate(meta.shard_sha256))
+    paths = [job.path(shard) for shard in expected]
+    good: set[int] = set()
+    what = f"{job.split}: finished shards checked"
+    progress(what, 0, len(paths))
+    found = produced(file_sha256, paths, workers)
+    for done, ((shard, wanted), digest) in enumerate(zip(expected.items(), found, strict=True), 1):
+        if digest == wanted:
+            good.add(shard)
+        else:
+            say(f"{job.path(shard)} is missing or damaged: making it again")
+        progress(what, done, len(paths))
+
     job.begin()
-    todo = {n: own for n, own in enumerate(job.indices) if n not in checked}
-    left = sum(map(len, todo.values()))
-    written = written_bytes = 0
+    todo = [shard for shard in range(len(job.indices)) if shard not in good]
+    images = [len(job.indices[shard]) for shard in todo]
+    done = written_bytes = 0
     started = time.monotonic()
-    progress(f"{job.split}: images", 0, left)
-    write = partial(_write, job, None if meta is None else meta.shard_sha256)
-    for shard, size in unordered(write, todo, workers):
-        written += len(todo[shard])
+    progress(f"{job.split}: images", 0, sum(images))
+    write = partial(job.write, expected if meta is not None else {})
+    for count, size in zip(images, produced(write, todo, workers), strict=True):
+        done += count
         written_bytes += size
-        progress(f"{job.split}: images", written, left)
+        progress(f"{job.split}: images", done, sum(images))
     if meta is None:
         job.finish()
     else:
-        _restore_sums(job, meta, say)
+        job.put_sums(meta)
     seconds = time.monotonic() - started
     shards = ShardSource(str(job.target), job.split)
     shards.check_fingerprint()
-    meta = shards.meta
     marked.remove(job.partial)
-    processes = min(cores() if workers is None else max(workers, 1), len(todo))
-    total = sum(meta.shard_bytes)
     return Prepared(
-        job.split, meta.images, len(job.indices), total, written, written_bytes, seconds, processes
+        job.split,
+        images=len(shards),
+        shards=len(job.indices),
+        bytes=sum(shards.meta.shard_bytes),
+        written=done,
+        written_bytes=written_bytes,
+        seconds=seconds,
+        processes=min(max(workers, 1), len(todo)),
     )
-
-
-def _write(job: Job, expected: list[str] | None, shard: int) -> tuple[int, int]:
-    return job.write(shard, None if expected is None else expected[shard])
 
 
 def _sound_description(job: Job, say: Callable[[str], None]) -> ShardMeta | None:
     """What describes finished shards; None where they are not, or must all be made again."""
     if not job.description.exists():
         return None
-    meta = read_meta(job.target, job.split)
+    meta = read_meta(job.description, job.split)
     for column, digest in meta.index_sha256.items():
         path = job.target / column_file(job.split, column)
         if file_sha256(path) != digest:
@@ -304,44 +285,6 @@ def _sound_description(job: Job, say: Callable[[str], None]) -> ShardMeta | None
     return meta
 
 
-def _checked(
-    job: Job,
-    meta: ShardMeta | None,
-    workers: int | None,
-    say: Callable[[str], None],
-    progress: Progress,
-) -> set[int]:
-    """Shards that are there, and are as their checksums say."""
-    if meta is not None:
-        expected = dict(enumerate(meta.shard_sha256))
-    else:
-        records = {shard: job.record(shard) for shard in range(len(job.indices))}
-        expected = {n: record.sha256 for n, record in records.items() if record is not None}
-    good: set[int] = set()
-    what = f"{job.split}: finished shards checked"
-    progress(what, 0, len(expected))
-    checks = unordered(job.is_good, expected.items(), workers)
-    for done, (shard, is_good) in enumerate(checks, 1):
-        progress(what, done, len(expected))
-        if is_good:
-            good.add(shard)
-        else:
-            say(f"{job.path(shard)} is missing or damaged: making it again")
-    return good
-
-
-def _restore_sums(job: Job, meta: ShardMeta, say: Callable[[str], None]) -> None:
-    """Write the file of checksums again where it is not what the description says."""
-    path, content = job.target / f"{meta.split}.sha256", meta.sha256sums().encode()
-    try:
-        if path.read_bytes() == content:
-            return
-    except OSError:
-        pass
-    say(f"{path} is missing or damaged: writing it again")
-    job.put(path, content)
-
-
 def _check_room(target: Path, needed: int) -> None:
     free = shutil.disk_usage(target).free
     if needed > free:
@@ -349,16 +292,3 @@ def _check_room(target: Path, needed: int) -> None:
             f"target: {target} needs up to {needed / 1e9:,.1f} GB more, {free / 1e9:,.1f} GB are "
             "free; make room or choose another folder"
         )
-
-
-@contextmanager
-def _locked(target: Path) -> Iterator[None]:
-    """Keep other processes out."""
-    with ExitStack() as stack:
-        try:
-            stack.enter_context(locked(target / ".lock", wait=False))
-        except BlockingIOError as error:
-            raise UserError(f"target: {target} is being written by another process") from error
-        except OSError as error:
-            raise UserError(f"target: {target} cannot be written ({first_line(error)})") from error
-        yield

@@ -50,18 +50,16 @@ def describe(backend: Backend) -> dict[str, str]:
     library = f"libjpeg-turbo {turbo}" if turbo else f"libjpeg {features.version('jpg')}"
     pillow = f"Pillow {features.version('pil')}"
     if backend is Backend.pillow:
-        return {
-            "backend": backend.value,
-            "decoder": pillow,
-            "jpeg": library,
-            "resize": "Pillow bilinear, antialiased",
-        }
-    version = importlib.metadata.version("cykooz-resizer")
+        decoder, resize = pillow, "Pillow"
+    else:
+        decoder = f"simplejpeg {simplejpeg.__version__}, else {pillow}"
+        library = f"simplejpeg's own, else {library}"
+        resize = f"cykooz-resizer {importlib.metadata.version('cykooz-resizer')}"
     return {
         "backend": backend.value,
-        "decoder": f"simplejpeg {simplejpeg.__version__}, else {pillow}",
-        "jpeg": f"simplejpeg's own, else {library}",
-        "resize": f"cykooz-resizer {version} bilinear, antialiased",
+        "decoder": decoder,
+        "jpeg": library,
+        "resize": f"{resize} bilinear, antialiased",
     }
 
 
@@ -70,16 +68,7 @@ class PillowPicture:
 
     def __init__(self, image: Image.Image) -> None:
         self._image = image
-
-    @property
-    def width(self) -> int:
-        """In pixels."""
-        return self._image.width
-
-    @property
-    def height(self) -> int:
-        """In pixels."""
-        return self._image.height
+        self.width, self.height = image.size
 
     def load(self) -> NDArray[np.uint8]:
         """See `Picture`."""
@@ -202,8 +191,6 @@ def _reach(
 
 
 _decoded = np.empty(0, np.uint8)
-
-
 _KEPT_BYTES = 1 << 25  # 11 million pixels; a giant does not stay
 
 

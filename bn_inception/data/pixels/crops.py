@@ -6,6 +6,7 @@ from typing import Protocol
 
 import numpy as np
 import torch
+from numpy.random import Generator
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -54,14 +55,7 @@ class Picture(Protocol):
         """
 
 
-class Uniform(Protocol):
-    """Where random numbers come from: a NumPy generator, or `order.Draws`."""
-
-    def random(self) -> float:
-        """The next number, uniform in [0, 1)."""
-
-
-def training_crop(width: int, height: int, generator: Uniform) -> tuple[int, int, int, int]:
+def training_crop(width: int, height: int, generator: Generator) -> tuple[int, int, int, int]:
     """Draw the box of a training crop.
 
     The area is uniform in 8 to 100 % of the image. The aspect (width / height) lies in
@@ -108,7 +102,7 @@ def single_crops(width: int, height: int, image_size: int) -> list[Box]:
     return [single_crop(width, height, image_size)]
 
 
-def cut_training(picture: Picture, size: int, generator: Uniform) -> NDArray[np.uint8]:
+def cut_training(picture: Picture, size: int, generator: Generator) -> NDArray[np.uint8]:
     """Draw crop, filter (one of four, equally likely) and mirror (one in two), and cut.
 
     Only the crop is resized. Bilinear and cubic are antialiased: they widen with the reduction, and

@@ -7,6 +7,8 @@ import warnings
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
+from bn_inception.errors import UserError
+
 # Named, so that a file may carry any suffix (ImageNet has a PNG called .JPEG) but never reaches
 # Pillow's plugins that start other programs (EPS runs Ghostscript).
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "PPM", "TIFF")
@@ -37,6 +39,13 @@ class UnreadableImage(Exception):
 
     def __str__(self) -> str:
         return f"{self.name}: {self.reason}"
+
+    def refusal(self) -> UserError:
+        """What ends a run that does not pass over such images."""
+        return UserError(
+            f"{self.name} cannot be read: {self.reason}; repair or remove it, or set "
+            "data.on_error=skip"
+        )
 
 
 def decode(data: bytes, name: str) -> Image.Image:

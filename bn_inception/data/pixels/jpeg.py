@@ -11,11 +11,9 @@ pixel that it does need:
 Nothing is decoded here. What is not a plain 8-bit JPEG is `None`, and Pillow's to read.
 """
 
-import functools
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bn_inception.data.pixels.decode import is_upright
 
@@ -58,7 +56,7 @@ class Part:
 
 
 def parse(data: bytes) -> Jpeg | None:
-    """Read the headers of a plain JPEG, in a few microseconds (with odd EXIF data a hundred).
+    """Read the headers of a plain JPEG, in a few microseconds (with EXIF data sixty).
 
     Plain is: 8 bits, grey or YCbCr (as JFIF has it) with usual chroma subsampling, Huffman-coded,
     upright (no EXIF or XMP orientation other than 1), one picture, ended by its end mark.
@@ -70,11 +68,11 @@ def parse(data: bytes) -> Jpeg | None:
         return None
     at, last, restart = 2, len(data) - 4, 0
     frame: tuple[int, int] | None = None  # offset, marker
-    surely_upright = True
+    exif = False
     while True:
         if at > last or data[at] != 0xFF:
             return None
-        marker, end = data[at + 1], at + 2 + (data[at + 2] << 8 | data[at + 3])
+        marker, end = data[at + 1], at + 2 + _number(data, at + 2)
         if end > last or end < at + 4:
             return None
         if marker == _SCAN:
@@ -86,16 +84,17 @@ def parse(data: bytes) -> Jpeg | None:
         elif marker not in _HARMLESS or not _plain(marker, data, at + 4, end):
             return None
         elif marker == _EXIF:
-            surely_upright &= _upright(data[at + 4 : end])
+            exif = True
         elif marker == _RESTART_INTERVAL:
-            restart = data[at + 4] << 8 | data[at + 5]
+            restart = _number(data, at + 4)
         at = end
     if frame is None:
         return None
     start, kind = frame
-    unit = _unit(data[start + 4 : start + 2 + (data[start + 2] << 8 | data[start + 3])])
-    height, width = data[start + 5] << 8 | data[start + 6], data[start + 7] << 8 | data[start + 8]
-    if unit is None or not width or not height or not (surely_upright or is_upright(data)):
+    unit = _unit(data[start + 4 : start + 2 + _number(data, start + 2)])
+    height, width = _number(data, start + 5), _number(data, start + 7)
+    # One in thirty of ImageNet's photographs has EXIF or XMP, which Pillow reads.
+    if unit is None or not width or not height or (exif and not is_upright(data)):
         return None
     sequential = kind != _PROGRESSIVE and data[at + 4] == data[start + 9]
     return Jpeg(width, height, unit, restart, sequential, start + 5, end)
@@ -106,12 +105,11 @@ def part(data: bytes, jpeg: Jpeg, box: tuple[int, int, int, int]) -> Part:
 
     The box is (left, top, right, bottom) in whole pixels, inside the image.
     """
-    left, top, right, bottom = box
     if jpeg.sequential and jpeg.restart:
-        found = _segments(data, jpeg, left, top, right, bottom)
+        found = _segments(data, jpeg, box)
         if found is not None:
             return found
-    height = bottom + _CONTEXT
+    height = box[3] + _CONTEXT
     # Less than a row of MCUs is not worth the decoder's complaint, which tells of damage too.
     if jpeg.sequential and height + jpeg.unit[1] < jpeg.height:
         at = jpeg.size_at
@@ -120,8 +118,9 @@ def part(data: bytes, jpeg: Jpeg, box: tuple[int, int, int, int]) -> Part:
     return Part(data, 0, 0, True)
 
 
-def _segments(data: bytes, jpeg: Jpeg, left: int, top: int, right: int, bottom: int) -> Part | None:
+def _segments(data: bytes, jpeg: Jpeg, box: tuple[int, int, int, int]) -> Part | None:
     """The restart segments around a box as an image of their own; None where that cannot be."""
+    left, top, right, bottom = box
     unit_x, unit_y = jpeg.unit
     units = -(-jpeg.width // unit_x)
     columns, rest = divmod(units, jpeg.restart)  # segments in a row of MCUs
@@ -158,15 +157,13 @@ def _segments(data: bytes, jpeg: Jpeg, left: int, top: int, right: int, bottom: 
     stream = bytearray().join(pieces)
     # Marks are numbered from 0 to 7 and again; the last one is the end mark.
     places = (wanted + np.array(shifts)[:, None]).ravel()
-    np.frombuffer(stream, np.uint8)[places] = _numbers(len(places))
+    np.frombuffer(stream, np.uint8)[places] = 0xD0 + np.arange(len(places)) % 8
     stream[-1] = _END[1]
     return Part(stream, column * step, row * unit_y, True)
 
 
-@functools.cache
-def _numbers(count: int) -> NDArray[np.uint8]:
-    """The second bytes of that many restart markers."""
-    return (0xD0 + np.arange(count) % 8).astype(np.uint8)
+def _number(data: bytes, at: int) -> int:
+    return data[at] << 8 | data[at + 1]
 
 
 def _unit(frame: bytes) -> tuple[int, int] | None:
@@ -192,21 +189,3 @@ def _plain(marker: int, data: bytes, start: int, end: int) -> bool:
     if marker == _ADOBE and data.startswith(b"Adobe", start, end):
         return end - start >= 12 and data[start + 11] == _YCBCR
     return True
-
-
-def _upright(block: bytes) -> bool:
-    # Not parsed, which would cost more than decoding a small image: wherever the bytes of EXIF's
-    # orientation tag (0x112) occur, they must be a whole entry that says 1 (upright). One in
-    # thirty of ImageNet's photographs has them elsewhere too, or XMP, and is parsed.
-    if b"rientation" in block:  # XMP
-        return False
-    if not block.startswith(b"Exif\0\0"):
-        return True
-    order = block[6:8]
-    if order == b"II":
-        tag, upright = b"\x12\x01", b"\x12\x01\x03\x00\x01\x00\x00\x00\x01\x00"
-    elif order == b"MM":
-        tag, upright = b"\x01\x12", b"\x01\x12\x00\x03\x00\x00\x00\x01\x00\x01"
-    else:
-        return False
-    return block.count(tag) == block.count(upright)

@@ -11,10 +11,9 @@ from enum import Enum
 
 import numpy as np
 import torch
+from numpy.random import Generator
 from numpy.typing import NDArray
 from torch import Tensor
-
-from bn_inception.data.pixels.crops import Uniform
 
 BRIGHTNESS = 32 / 255  # added, from -BRIGHTNESS to BRIGHTNESS, where pixels are 0 to 1
 SATURATION = (0.5, 1.5)  # multiplies the saturation of HSV
@@ -46,7 +45,7 @@ class AugmentationConfig:
     photometric: Photometric = Photometric.reduced
 
 
-def draw_factors(photometric: Photometric, generator: Uniform) -> NDArray[np.float32]:
+def draw_factors(photometric: Photometric, generator: Generator) -> NDArray[np.float32]:
     """Draw one image's factors.
 
     Returns:
