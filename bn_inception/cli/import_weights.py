@@ -26,7 +26,7 @@ def run(call: Call[ImportConfig]) -> int:
     from bn_inception.files import write_text
     from bn_inception.network import checkpoint
     from bn_inception.network.pretrained import import_weights
-    from bn_inception.record import RunFolder, RunStatus, Summary, describe
+    from bn_inception.record import RunFolder, RunStatus, Summary, describe, write_environment
 
     config = call.config
     file = Path(config.file)
@@ -68,7 +68,7 @@ def run(call: Call[ImportConfig]) -> int:
     folder.create()
     with folder:
         folder.write_config(write_yaml(composed))
-        folder.write_environment(environment)
+        write_environment(folder.environment, environment)
         write_text(folder.metrics, "")
         for name in (checkpoint.LAST, checkpoint.BEST):
             checkpoint.save(state, folder.checkpoints, name)

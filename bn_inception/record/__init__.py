@@ -4,7 +4,7 @@
 imports torch, and TensorBoard's own modules are imported only when a mirror opens.
 """
 
-from bn_inception.record.environment import describe
+from bn_inception.record.environment import describe, read_environment, write_environment
 from bn_inception.record.metrics import (
     MetricsLog,
     TrainRecord,
@@ -37,8 +37,10 @@ __all__ = [
     "TrainRecord",
     "ValidationRecord",
     "describe",
+    "read_environment",
     "read_metrics",
     "read_predictions",
     "read_summary",
+    "write_environment",
     "write_predictions",
 ]

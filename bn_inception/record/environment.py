@@ -5,10 +5,14 @@ import platform
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+from bn_inception.errors import UserError
+from bn_inception.fields import read_object
+from bn_inception.files import write_json
 
 _PACKAGES = {
     "bn_inception": "bn-inception",
@@ -49,6 +53,49 @@ def describe(data_fingerprint: str, *, gpus: Sequence[str] = ()) -> dict[str, An
         "gpus": list(gpus),
         "data_fingerprint": data_fingerprint,
     }
+
+
+def write_environment(
+    path: Path,
+    environment: Mapping[str, Any],
+    *,
+    resumed_at: int | None = None,
+    changed: Mapping[str, tuple[Any, Any]] | None = None,
+) -> None:
+    """Write `environment.json`.
+
+    Args:
+        path: of the file.
+        environment: from `describe`.
+        resumed_at: the step a resumed run continues from; its environment is then appended to
+            the list `resumed`, so that the one the run was started in is kept.
+        changed: settings of a resumed run that are others from here on, (before, after) by
+            key; appended to the list `changes` as {"step": N, "changed": {key: [was, is]}}.
+    """
+    if resumed_at is None or not path.exists():
+        write_json(path, environment)
+        return
+    first = read_environment(path)
+    entry = {"step": resumed_at, **environment}
+    first["resumed"] = [*first.get("resumed", []), entry]
+    if changed:
+        change = {"step": resumed_at, "changed": {k: list(v) for k, v in changed.items()}}
+        first["changes"] = [*first.get("changes", []), change]
+    write_json(path, first)
+
+
+def read_environment(path: Path) -> dict[str, Any]:
+    """Read `environment.json`.
+
+    Raises:
+        UserError: it cannot be read, or is not what `write_environment` has written.
+    """
+    remedy = "restore it from a copy, or start again under another run.name"
+    values = read_object(path, remedy).values
+    for key in ("resumed", "changes"):
+        if not isinstance(values.get(key, []), list):
+            raise UserError(f"{path}: {key!r} is no list; {remedy}")
+    return values
 
 
 def command_line(arguments: Sequence[str]) -> list[str]:

@@ -4,14 +4,11 @@ import errno
 import logging
 import os
 import re
-from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 from bn_inception.errors import UserError
-from bn_inception.fields import read_object
-from bn_inception.files import first_line, is_left_over, locked, sync_folder, write_json, write_text
+from bn_inception.files import first_line, is_left_over, locked, sync_folder, write_text
 
 _logger = logging.getLogger(__name__)
 
@@ -159,46 +156,6 @@ class RunFolder:
     def write_config(self, text: str) -> None:
         """Write `config.yaml`."""
         write_text(self.config, text)
-
-    def write_environment(
-        self,
-        environment: Mapping[str, Any],
-        *,
-        resumed_at: int | None = None,
-        changed: Mapping[str, tuple[Any, Any]] | None = None,
-    ) -> None:
-        """Write `environment.json`.
-
-        Args:
-            environment: from `bn_inception.record.describe`.
-            resumed_at: the step a resumed run continues from; its environment is then appended to
-                the list `resumed`, so that the one the run was started in is kept.
-            changed: settings of a resumed run that are others from here on, (before, after) by
-                key; appended to the list `changes` as {"step": N, "changed": {key: [was, is]}}.
-        """
-        if resumed_at is None or not self.environment.exists():
-            write_json(self.environment, environment)
-            return
-        first = self.read_environment()
-        entry = {"step": resumed_at, **environment}
-        first["resumed"] = [*first.get("resumed", []), entry]
-        if changed:
-            change = {"step": resumed_at, "changed": {k: list(v) for k, v in changed.items()}}
-            first["changes"] = [*first.get("changes", []), change]
-        write_json(self.environment, first)
-
-    def read_environment(self) -> dict[str, Any]:
-        """Read `environment.json`.
-
-        Raises:
-            UserError: it cannot be read, or is not what `write_environment` has written.
-        """
-        remedy = "restore it from a copy, or start again under another run.name"
-        values = read_object(self.environment, remedy).values
-        for key in ("resumed", "changes"):
-            if not isinstance(values.get(key, []), list):
-                raise UserError(f"{self.environment}: {key!r} is no list; {remedy}")
-        return values
 
     def close(self) -> None:
         """Let another process write the folder."""

@@ -9,7 +9,7 @@ from bn_inception.data import open_sources
 from bn_inception.errors import AgreedError, UserError
 from bn_inception.files import first_line
 from bn_inception.network import checkpoint
-from bn_inception.record import RunFolder, describe
+from bn_inception.record import RunFolder, describe, read_environment, write_environment
 from bn_inception.training.distributed import ALONE, World
 from bn_inception.training.local_batch import statement
 from bn_inception.training.session import TO_RESUME, Session
@@ -60,35 +60,22 @@ def open_session(
     _require_one_set(world.gathered(fingerprint))
     environment = _environment(session, fingerprint)
 
-    def open_folder() -> dict[str, Any] | None:
-        if resume:
-            folder.open_for_resume()
-        else:
-            folder.create()
-        state = checkpoint.load_latest(folder.checkpoints, say, TO_RESUME)
-        if state is None:
-            _require_no_steps(folder)
-        else:
-            _require_same_run(state, session)
-            _require_metrics(state, folder)
-            _require_same_environment(folder, environment)
-        return state
-
-    def describe_run() -> None:
+    def describe_run(state: dict[str, Any] | None) -> None:
         if state is None:
             folder.write_config(config_text)
-            folder.write_environment(environment)
+            write_environment(folder.environment, environment)
             return
-        folder.write_environment(environment, resumed_at=session.step, changed=changed)
+        at, path = session.step, folder.environment
+        write_environment(path, environment, resumed_at=at, changed=changed)
         if changed:
             folder.write_config(config_text)
 
     try:
-        state = world.from_first(open_folder)
+        state = world.from_first(lambda: _opened(session, environment, resume, say))
         if state is not None:
             world.agreed(lambda: _restore(session, state))
             _say_what_is_other(session, changed or {}, say)
-        world.from_first(describe_run)
+        world.from_first(lambda: describe_run(state))
         if state is None:
             world.agreed(session.recorder.start)
             session.save()
@@ -97,6 +84,25 @@ def open_session(
         folder.close()
         raise
     return session
+
+
+def _opened(
+    session: Session, environment: dict[str, Any], resume: bool, say: Callable[[str], None]
+) -> dict[str, Any] | None:
+    """Lock the run's folder and read its checkpoint; None where none was ever written."""
+    folder = session.folder
+    if resume:
+        folder.open_for_resume()
+    else:
+        folder.create()
+    state = checkpoint.load_latest(folder.checkpoints, say, TO_RESUME)
+    if state is None:
+        _require_no_steps(folder)
+    else:
+        _require_same_run(state, session)
+        _require_metrics(state, folder)
+        _require_same_environment(folder, environment)
+    return state
 
 
 def _environment(session: Session, fingerprint: str) -> dict[str, Any]:
@@ -167,7 +173,7 @@ def _require_metrics(state: dict[str, Any], folder: RunFolder) -> None:
 
 
 def _require_same_environment(folder: RunFolder, environment: dict[str, Any]) -> None:
-    saved = folder.read_environment()
+    saved = read_environment(folder.environment)
     before, now = str(saved.get("data_fingerprint", "")), environment["data_fingerprint"]
     if before != now:
         raise UserError(

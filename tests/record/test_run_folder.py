@@ -10,7 +10,7 @@ import pytest
 from processes import run_ranks
 
 from bn_inception.errors import UserError
-from bn_inception.record import RunFolder
+from bn_inception.record import RunFolder, write_environment
 
 
 def contents(folder):
@@ -34,7 +34,7 @@ def test_create_makes_the_layout(tmp_path):
     with folder:
         folder.create()
         folder.write_config("recipe: bn_x5\n")
-        folder.write_environment({"git": None})
+        write_environment(folder.environment, {"git": None})
         assert folder.config.read_text() == "recipe: bn_x5\n"
         assert folder.tensorboard.is_dir()
         assert folder.checkpoints.is_dir()
@@ -150,9 +150,9 @@ def test_a_file_system_without_locks_is_a_warning(tmp_path, monkeypatch, caplog)
 def test_a_resumed_run_keeps_the_environment_it_was_started_in(tmp_path):
     with RunFolder(tmp_path, "a") as folder:
         folder.create()
-        folder.write_environment({"git": {"commit": "first"}})
-        folder.write_environment({"git": {"commit": "second"}}, resumed_at=100)
-        folder.write_environment({"git": {"commit": "third"}}, resumed_at=200)
+        write_environment(folder.environment, {"git": {"commit": "first"}})
+        write_environment(folder.environment, {"git": {"commit": "second"}}, resumed_at=100)
+        write_environment(folder.environment, {"git": {"commit": "third"}}, resumed_at=200)
         environment = json.loads(folder.environment.read_text())
     assert environment["git"]["commit"] == "first"
     assert [(r["step"], r["git"]["commit"]) for r in environment["resumed"]] == [
