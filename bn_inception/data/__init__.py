@@ -1,8 +1,8 @@
 """Images: where they come from, their order, decoding, crops, distortion and the loader.
 
-Three rooms. `intake` brings a data set in and runs once; `pixels` makes an image of bytes, and a
-network's input of an image; the modules here read a data set in a run's order. What other layers
-use is named here.
+`intake` prepares and audits a data set, once. `pixels` decodes bytes to an image and turns an image
+into a network's input. The modules here read a data set in a run's order. This module names what
+other layers use.
 """
 
 from bn_inception.data.config import DataConfig, DataKind, OnError, refuse_unread

@@ -20,7 +20,7 @@ class DataKind(Enum):
 
 
 class OnError(Enum):
-    """What happens at an image that cannot be read: the run ends, or the next image stands in."""
+    """What happens at an unreadable image: the run ends, or the next image takes its place."""
 
     fail = "fail"
     skip = "skip"
@@ -34,10 +34,10 @@ class DataConfig:
     # `tiny_imagenet` also takes that set's original layout; `shards` is what `bn-inception
     # prepare` makes; `synthetic` is drawn by this package into `cache`
     kind: DataKind = DataKind.synthetic
-    # the folder that holds train/ and val/, or the shards; for shards, any URL that fsspec
-    # knows, too; must be null for `synthetic`
+    # the folder that holds train/ and val/, or the shards; for shards also any URL that fsspec
+    # understands; must be null for `synthetic`
     root: str | None = None
-    # where `synthetic` writes its images, once, and shards that come from a URL
+    # the folder for the images of `synthetic` and for shards from a URL
     cache: str = "~/.cache/bn-inception"
     first_classes: int | None = None  # only the first N classes in label order; null for all
     # processes that read images; 0 reads in the main process; null chooses by cores
@@ -64,13 +64,13 @@ class DataConfig:
 
 
 def is_url(root: str | None) -> bool:
-    """Whether `data.root` is a URL and no folder."""
+    """Whether `data.root` is a URL, not a folder."""
     return root is not None and "://" in root
 
 
 def _refuse_secrets(root: str) -> None:
-    """Refuse a URL with credentials: it stands in the run's record. They are not repeated."""
-    hosts = re.findall(r"://([^/?#]*)", root)  # of chained URLs, several
+    """Refuse a URL with credentials, because the run's record holds it; do not print them."""
+    hosts = re.findall(r"://([^/?#]*)", root)  # chained URLs have several
     if any("@" in host or not re.fullmatch(r"[^:]*(:\d*)?|\[.*\](:\d*)?", host) for host in hosts):
         what = "credentials (USER:PASSWORD@)"
     elif hosts and re.search(r"[?#]", root):
@@ -85,9 +85,9 @@ def _refuse_secrets(root: str) -> None:
 
 
 def refuse_unread(config: DataConfig, command: str, remedies: Mapping[str, str]) -> None:
-    """Refuse settings that a command does not read, where they are not the default.
+    """Refuse settings that a command does not read, if they differ from the default.
 
-    `remedies` says what to do instead, by the name of each setting that is not read.
+    `remedies` maps the name of each setting that is not read to what to do instead.
 
     Raises:
         UserError: one was given.

@@ -1,4 +1,4 @@
-"""What describes a split of shards: `<split>.json`, and the columns of its index."""
+"""The description of a split of shards: `<split>.json`, and the columns of its index."""
 
 import hashlib
 import json
@@ -26,7 +26,7 @@ COLUMNS: dict[str, type[np.generic]] = {
 }
 ORIGINAL = "original bytes"
 PREPARE_AGAIN = "make the shards again with bn-inception prepare"
-# Into the folder of a damaged description prepare does not write: it cannot tell what is there.
+# prepare does not write into a folder with a damaged description: it cannot tell what is there.
 PREPARE_ANEW = f"{PREPARE_AGAIN}, in another folder"
 
 _ORDER = "stored_order(images)"
@@ -46,16 +46,16 @@ def column_file(split: str, column: str) -> str:
 def member_key(index: int, name: bytes) -> str:
     """Key of an image inside its shard: 41, b"n01/n01_5.JPEG" -> "00000041-n01_5".
 
-    WebDataset readers take everything up to the first dot as the key, so it holds none.
+    WebDataset readers take everything up to the first dot as the key, so it contains no dot.
     """
     stem = name.rpartition(b"/")[2].rpartition(b".")[0].decode("ascii", "replace")
-    # 60 characters: a plain tar header holds a name of 100.
+    # 60 characters, because a plain tar header has room for 100.
     plain = "".join(c if c.isascii() and (c.isalnum() or c in "_-") else "_" for c in stem[:60])
     return f"{index:08d}-{plain}"
 
 
 def _is_text(value: Any) -> bool:
-    """Whether it is text that a file's name may be: Python's way with odd bytes included."""
+    """Whether `value` is text that can be a file's name, with surrogate escapes for odd bytes."""
     try:
         return isinstance(value, str) and bool(value.encode("utf-8", "surrogateescape"))
     except UnicodeEncodeError:
@@ -82,7 +82,7 @@ def _is_of_columns(value: Any) -> bool:
     )
 
 
-# What the fields of a description may hold, whoever wrote it: the checksums become names of files.
+# The allowed values, checked because the file may be hostile: checksums become names of files.
 _Text = Annotated[str, _is_text, "text"]
 _Count = Annotated[int, _is_count, "a number over 0"]
 _Sha256 = Annotated[str, _is_sha256, "a SHA-256"]
@@ -115,7 +115,7 @@ class ShardMeta:
         return json.dumps(asdict(self), indent=1) + "\n"
 
     def settings(self) -> dict[str, str]:
-        """What decides every byte of the shards."""
+        """The settings that determine every byte of the shards."""
         return {
             "source images": self.source_fingerprint,
             "shard_size": str(self.shard_size),
@@ -134,11 +134,11 @@ class ShardMeta:
 
 
 def read_meta(path: Path, split: str, name: str = "") -> ShardMeta:
-    """Read and check `<split>.json`; `name` is what messages call it, if it is not its path.
+    """Read and check `<split>.json`; `name` stands for its path in messages, if given.
 
     Raises:
-        FileNotFoundError: there is none.
-        UserError: it cannot be read, is damaged, or of another version.
+        FileNotFoundError: the file is missing.
+        UserError: it cannot be read, is damaged, or has another version.
     """
     name = name or str(path)
     try:
@@ -170,13 +170,13 @@ def read_meta(path: Path, split: str, name: str = "") -> ShardMeta:
 
 
 def _shown(value: Any) -> str:
-    """A JSON value for a message: its beginning, in ASCII."""
+    """The beginning of a JSON value, in ASCII, for messages."""
     text = json.dumps(value)
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 def file_sha256(path: str | Path) -> str:
-    """SHA-256 of a file's content in hexadecimal digits; empty where it cannot be read."""
+    """SHA-256 of a file's content in hexadecimal digits; empty if it cannot be read."""
     try:
         with open(path, "rb", opener=_without_waiting) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -185,4 +185,4 @@ def file_sha256(path: str | Path) -> str:
 
 
 def _without_waiting(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NONBLOCK)  # a pipe would be waited for
+    return os.open(path, flags | os.O_NONBLOCK)  # opening a pipe would wait forever

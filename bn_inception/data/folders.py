@@ -17,9 +17,9 @@ LAYOUT = "expected ROOT/train/<class>/<image> and ROOT/val/<class>/<image>"
 
 
 def open_folders(root: Path, config: DataConfig) -> tuple[FolderSource, FolderSource, list[str]]:
-    """The images of train/ and val/ below `root`, and what the user should be told about them.
+    """The images of train/ and val/ below `root`, and warnings for the user.
 
-    Of `config`, `kind` and `first_classes` are read.
+    Reads only `kind` and `first_classes` of `config`.
 
     Raises:
         UserError: another layout, a class without images, or classes that differ between train/
@@ -55,7 +55,7 @@ def open_folders(root: Path, config: DataConfig) -> tuple[FolderSource, FolderSo
 
 
 def unlike_imagenet(classes: int, images: Mapping[str, int]) -> list[str]:
-    """How numbers of classes, and of images by split, differ from ImageNet's (ILSVRC 2012)."""
+    """How the numbers of classes and images differ from ImageNet's (ILSVRC 2012)."""
     found = [
         f"{split} holds {count:,} images, ImageNet has {_IMAGENETS[split]:,}"
         for split, count in images.items()
@@ -79,7 +79,7 @@ def open_folder(folder: Path) -> FolderSource:
 
 
 def check_first_classes(wanted: int, root: Path | str, classes: int) -> None:
-    """Refuse `data.first_classes` where there are fewer."""
+    """Refuse a `data.first_classes` that is larger than the number of classes."""
     if wanted > classes:
         raise UserError(
             f"data.first_classes: {wanted} is more than the {classes} classes in {root}"
@@ -97,7 +97,7 @@ def _classes(split: Path) -> list[str]:
 
 
 def _listed(folder: Path) -> Iterator["os.DirEntry[str]"]:
-    """What is in a folder, but for hidden files."""
+    """The entries of a folder, without hidden files."""
     try:
         with os.scandir(folder) as entries:
             yield from (entry for entry in entries if not entry.name.startswith("."))
@@ -125,7 +125,7 @@ def _scan(split: Path, classes: list[str], tiny: bool) -> FolderSource:
 
     def paths() -> Iterator[bytes]:
         for name in classes:
-            # Tiny ImageNet as published: train/<wnid>/images/*.JPEG, beside a file of boxes.
+            # Tiny ImageNet as published: train/<wnid>/images/*.JPEG beside a file of boxes.
             inner = f"{name}/images" if tiny and (split / name / "images").is_dir() else name
             files = _images(split / inner)
             if not files:
@@ -143,9 +143,9 @@ def _scan(split: Path, classes: list[str], tiny: bool) -> FolderSource:
 
 
 def _annotated(split: Path) -> dict[str, str] | None:
-    """Class by file name where a split is annotated as Tiny ImageNet's val/ is, else None.
+    """Class by file name, if a split is annotated as Tiny ImageNet's val/ is, else None.
 
-    Its val_annotations.txt has file, wnid and a box on a line, separated by tabs.
+    Each line of val_annotations.txt has file, wnid and a box, separated by tabs.
     """
     annotations = split / "val_annotations.txt"
     if not (annotations.is_file() and (split / "images").is_dir()):

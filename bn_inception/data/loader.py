@@ -1,8 +1,8 @@
 """Batches of decoded, cut images, read by worker processes.
 
-What a batch holds is a pure function of its request (step, or a range of indices), so it is the
-same bit for bit with any number of workers, none included. Workers take the distortion's factors
-along; `photometric.to_input` applies them on the device.
+A batch is a pure function of its request (a step, or a range of indices), so it is bit for bit the
+same with any number of workers, including none. Workers draw the factors of the distortion;
+`photometric.to_input` applies them on the device.
 """
 
 import functools
@@ -27,8 +27,8 @@ from bn_inception.data.source import ImageSource
 from bn_inception.errors import UserError
 from bn_inception.files import first_line
 
-# Unreadable images in a row that `skip` passes over before it gives up: single files are damaged,
-# a hundred neighbours are a disk or a network that is gone.
+# Unreadable images in a row after which `skip` gives up: single files may be damaged, but a hundred
+# in a row mean a lost disk or network.
 MAX_SKIPPED = 100
 
 T = TypeVar("T")
@@ -40,8 +40,8 @@ class TrainingBatch(NamedTuple):
     images: Tensor  # uint8 (N, 3, S, S), in channels_last memory
     factors: Tensor  # float32 (N, K), for `photometric.to_input`
     labels: Tensor  # int64 (N,)
-    # (identity, reason) of every unreadable image whose place the next readable one took; the
-    # identity holds no path of this machine
+    # (identity, reason) of every unreadable image that the next readable one replaced; the
+    # identity contains no path of this machine
     replaced: list[tuple[str, str]]
 
 
@@ -79,10 +79,10 @@ def training_batches(
         image_size: S in pixels.
         seed: the run's, for crops, mirrors, filters and distortion.
         workers: processes; 0 reads in this one, None is `default_workers()`.
-        on_error: `skip` puts the next readable image (cyclic, with its own label, with the draws
-            of the place it takes) where one cannot be read.
-        places: the part of every batch that is read, so that processes can share a batch; an image
-            is the same whoever reads it.
+        on_error: `skip` replaces an unreadable image by the next readable one (cyclic, with its own
+            label and the random draws of the place it takes).
+        places: the part of every batch to read, so that processes can share a batch; an image
+            does not depend on which process reads it.
 
     Raises:
         UserError: an image cannot be read and `on_error` is fail, or too many in a row; a worker
@@ -110,13 +110,13 @@ def validation_batches(
     share: tuple[int, int] = (0, 1),
     boxes: Boxes = single_crops,
 ) -> Generator[ValidationBatch, None, None]:
-    """Every image of `source` exactly once, in its order, `batch` at a time, the tail included.
+    """Every image of `source` exactly once, in order, in batches of `batch`; the last is smaller.
 
     Args:
         image_size: S in pixels.
         workers: as in `training_batches`.
         on_error: `skip` leaves an unreadable image in the batch, marked.
-        share: (rank, size) of the process: it reads its part of the images, see `shared_ranges`.
+        share: (rank, size) of the process, which reads its part of the images; see `shared_ranges`.
         boxes: the crops of an image; by default the single centre crop.
 
     Raises:
@@ -125,7 +125,7 @@ def validation_batches(
     """
     cutter = _Cutter(source, image_size, backend, on_error)
     ranges = shared_ranges(len(source), batch, *share)
-    # One more image than `batch` may be in a part's last one.
+    # A part's last batch may have one image more than `batch`.
     most = (batch + 1) * len(boxes(image_size, image_size, image_size))
     return produced(
         functools.partial(_validation_batch, cutter, boxes),
@@ -138,9 +138,9 @@ def validation_batches(
 def shared_ranges(images: int, batch: int, rank: int, size: int) -> list[range]:
     """Divide the indices 0 to `images` - 1 among `size` processes and cut one's part into batches.
 
-    Over all ranks every index occurs exactly once: nothing is padded, no tail is dropped. Every
-    rank has the same number of batches, so that they can meet after each. The last batch of a rank
-    is what is left: at most `batch`, and one image more where the parts differ by one.
+    Over all ranks every index occurs exactly once, without padding or dropping. Every rank has the
+    same number of batches, so that the processes can synchronize after each. The last batch of a
+    rank has the remaining images: at most `batch`, or one more if the parts differ by one.
 
     Raises:
         UserError: fewer images than processes.
@@ -159,8 +159,8 @@ def read_image(source: ImageSource, index: int, backend: Backend) -> Picture:
     """Read and open one image.
 
     Raises:
-        UnreadableImage: the file cannot be read or decoded; a damaged one may say so only when it
-            is loaded or cut, see `backend.open_picture`.
+        UnreadableImage: the file cannot be read or decoded; for a damaged one this may be raised
+            only when it is loaded or cut, see `backend.open_picture`.
     """
     try:
         data = source.read(index)
@@ -179,7 +179,7 @@ class _Cutter:
     on_error: OnError
 
     def cut(self, index: int, cut: Callable[[Picture], T]) -> T | str:
-        """What `cut` makes of an image, or why it cannot be read.
+        """The result of `cut` for an image, or why it cannot be read.
 
         Raises:
             UserError: it cannot be read, and `on_error` is fail.
@@ -204,7 +204,7 @@ def _training_batch(
     for out, epoch, index in zip(images, *request, strict=True):
         for skipped in range(most):
             standing = (index + skipped) % len(source)
-            generator = image_generator(seed, epoch, index)  # the place's, whichever image takes it
+            generator = image_generator(seed, epoch, index)  # of the place, not of the image
             made = cutter.cut(
                 standing, functools.partial(cut_training, size=size, generator=generator)
             )

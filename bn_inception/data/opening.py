@@ -1,4 +1,4 @@
-"""Opening a data set, wherever it lies."""
+"""Opening a data set of any kind."""
 
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,7 +15,7 @@ from bn_inception.errors import UserError
 
 @dataclass
 class Sources:
-    """Training and held-out images of one data set, and what the user should be told about it."""
+    """Training and held-out images of one data set, and warnings for the user."""
 
     train: ImageSource
     validation: ImageSource
@@ -25,8 +25,8 @@ class Sources:
 def open_sources(config: DataConfig) -> Sources:
     """List the data set's images (ImageNet: a few seconds on a local disk); reads none of them.
 
-    Classes are in label order: sorted by name (ImageNet: by wnid), or by value where every class
-    folder is a decimal number, since "10" sorts before "2" as text.
+    Classes are in label order: sorted by name (ImageNet: by wnid), or by value if all class folders
+    are decimal numbers, because "10" sorts before "2" as text.
 
     Raises:
         UserError: no such folder, another layout, a class without images, or classes that differ

@@ -1,10 +1,10 @@
 """The order of training images, as a pure function of (seed, step).
 
-Training data lies in shards, fixed once by a permutation that no run's seed changes: shards are
-stored once and read by every run. Each epoch reads the shards in a new order. Without within-shard
-shuffling the images of a shard always follow each other in the same order, so the same examples
-meet in a mini-batch again and again; with it, they are permuted inside the shard as well (BN
-section 4.2.1, which reports about 1 % of accuracy for it).
+Training images are assigned to shards by one permutation that does not depend on a run's seed,
+because shards are stored once and read by every run. Each epoch reads the shards in a new order.
+Without within-shard shuffling the images of a shard always have the same order, so the same
+examples share a mini-batch again and again. With it, they are permuted inside the shard as well; BN
+section 4.2.1 reports about 1 % of accuracy for this.
 """
 
 from collections import OrderedDict
@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from bn_inception.errors import UserError
 
-# Distinct tags keep streams with the same numbers apart.
+# Distinct tags separate streams with the same numbers.
 _STORED, _SHARDS, _WITHIN, _IMAGE = 1, 2, 3, 4
 _MASK = (1 << 64) - 1
-_CACHED_EPOCHS = 2  # a batch may straddle an epoch's end
+_CACHED_EPOCHS = 2  # a batch may span the end of an epoch
 
 
 @dataclass
@@ -27,8 +27,8 @@ class OrderConfig:
     """How training images are ordered."""
 
     within_shard_shuffling: bool = True  # permute images inside each shard, anew every epoch
-    # images in a shard; 1251 puts ImageNet's 1,281,167 into 1024 full shards but for the
-    # last (1024 shards are what Google's public ImageNet scripts write)
+    # images in a shard; with 1251, ImageNet's 1,281,167 fill 1024 shards, the number that
+    # Google's public ImageNet scripts write, except for the last
     shard_size: int = 1251
 
     def __post_init__(self) -> None:
@@ -48,8 +48,8 @@ def image_generator(seed: int, epoch: int, index: int) -> Generator:
     """The generator of one image's augmentation in one epoch; costs about 10 microseconds.
 
     Philox is counter-based: the key is the seed, and (epoch, index) are the high words of the
-    counter, so that each image has a stream of its own, 2^128 blocks from any other. Nothing is
-    hashed, hence nothing collides, and the price of a SeedSequence is saved.
+    counter, so that each image has its own stream, 2^128 blocks from any other. Nothing is
+    hashed, so streams cannot collide, and no SeedSequence is needed, which would be slower.
     """
     return Generator(
         Philox(
@@ -62,9 +62,9 @@ def image_generator(seed: int, epoch: int, index: int) -> Generator:
 class TrainingOrder:
     """Which images are in the batch of any step; see `OrderConfig`; seeds are 0 to 2^64 - 1.
 
-    Batches follow each other over the ends of epochs: no tail is dropped, no batch is short, and
-    every image is read exactly once an epoch. Step 20,000,000 costs what step 0 costs: at most the
-    permutation of its epoch (about 0.15 s for ImageNet), which is kept.
+    A batch may span the end of an epoch: every image is read exactly once an epoch, and all batches
+    have the same size. Any step costs at most the permutation of its epoch (about 0.15 s for
+    ImageNet), which is cached.
     """
 
     def __init__(
@@ -114,8 +114,8 @@ class TrainingOrder:
         shards = self._stored[: full * size].reshape(full, size)
         tail = self._stored[full * size :]
         if self.within_shard_shuffling:
-            # One random word for every stored place: a shard's permutation depends on its own
-            # words only, so a reader that holds a single shard can compute it too.
+            # One random word for every stored place: a shard's permutation depends only on its own
+            # words, so a reader of a single shard can compute it too.
             words = _raw(_WITHIN, self.seed, epoch, self.images)
             order = np.argsort(words[: full * size].reshape(full, size), axis=1, kind="stable")
             shards = np.take_along_axis(shards, order, axis=1)
@@ -130,7 +130,7 @@ class TrainingOrder:
 
 
 def _raw(tag: int, seed: int, epoch: int, count: int) -> NDArray[np.uint64]:
-    # Fixed numbers of 32-bit words: SeedSequence itself would read (seed, 0) and (seed,) alike.
+    # Fixed numbers of 32-bit words, because SeedSequence reads (seed, 0) and (seed,) alike.
     words = [tag] + [number >> shift & 0xFFFFFFFF for number in (seed, epoch) for shift in (0, 32)]
     key = SeedSequence(words).generate_state(2, np.uint64)
     raw: NDArray[np.uint64] = Philox(key=key).random_raw(count)
@@ -138,6 +138,6 @@ def _raw(tag: int, seed: int, epoch: int, count: int) -> NDArray[np.uint64]:
 
 
 def _ranking(words: NDArray[np.uint64]) -> NDArray[np.int64]:
-    # Sorting a bit generator's raw words: numpy promises those streams for ever, but not the
-    # algorithm of Generator.permutation. Stable, so that a tie means the same everywhere.
+    # Sort a bit generator's raw words: numpy guarantees these streams, but not the algorithm of
+    # Generator.permutation. Stable, so that ties are resolved the same way everywhere.
     return np.argsort(words, kind="stable").astype(np.int64, copy=False)

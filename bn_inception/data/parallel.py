@@ -1,9 +1,9 @@
-"""Work for several processes, its results in order.
+"""Results of several worker processes, in order.
 
-What a request gives does not depend on the number of processes, and none are started for
-`workers=0`. A process is asked for the same requests in every run: every n-th is its own. torch's
-DataLoader is not used: its SIGCHLD handler raises at any line of the main process, in the middle of
-an update or of its saving, where here a death is told when the next result is asked for.
+The result of a request does not depend on the number of processes, and `workers=0` starts none. The
+n workers get every n-th request each, the same in every run. This is not torch's DataLoader, whose
+SIGCHLD handler may raise at any line of the main process, such as in an update or a save. Here the
+death of a worker is reported when the next result is requested.
 """
 
 import atexit
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import torch
-import torch.multiprocessing  # hands tensors over in shared memory, not through the pipe
+import torch.multiprocessing  # passes tensors in shared memory, not through the pipe
 
 from bn_inception.data import shared_memory
 from bn_inception.errors import UserError
@@ -34,19 +34,19 @@ R = TypeVar("R")
 
 
 class Progress(Protocol):
-    """Told how far a piece of work is."""
+    """A callback for the progress of a piece of work."""
 
     def __call__(self, what: str, done: int, total: int) -> None:
         """`done` of `total` pieces of `what` ("train: images") are finished; first with 0."""
 
 
 def cores() -> int:
-    """Cores that this process may use: by its affinity, and by its container's CPU quota."""
+    """Cores that this process may use, by its affinity and its container's CPU quota."""
     if sys.platform != "linux":
         return os.cpu_count() or 1
     allowed = len(os.sched_getaffinity(0))
     try:
-        # "200000 100000": two cores' worth of time; "max 100000": as much as there is.
+        # "200000 100000": the time of two cores; "max 100000": no limit.
         quota, period = Path(_CPU_QUOTA).read_text().split()
         return max(1, min(allowed, int(quota) // int(period)))
     except (OSError, ValueError, ZeroDivisionError):
@@ -54,10 +54,10 @@ def cores() -> int:
 
 
 def default_workers(processes: int = 1) -> int:
-    """Processes for reading, of each of `processes` that train on this machine.
+    """Worker processes for each of `processes` that train on this machine.
 
-    Cores are divided evenly; of its share a process keeps one for itself, which on a GPU launches
-    the kernels, and uses no more than 16 for reading. Two cores and one process: 1; one core: 0.
+    Cores are divided evenly. Each process keeps one core for itself, which launches the kernels of
+    a GPU, and has at most 16 workers. Two cores and one process give 1, one core gives 0.
     """
     return max(0, min(cores() // processes - 1, _MAX_DEFAULT_WORKERS))
 
@@ -65,20 +65,20 @@ def default_workers(processes: int = 1) -> int:
 def produced(
     make: Callable[[T], R], requests: Iterable[T], workers: int | None, batch_bytes: int = 0
 ) -> Generator[R, None, None]:
-    """What `make` makes of every request, in order; the processes live until the iterator ends.
+    """The results of `make` for all requests, in order; the processes live until the iterator ends.
 
-    Each has a few requests under way or waiting, so memory does not grow with their number. Where
-    the iterator is closed before its end they are broken off: what they write must be whole or not
-    there.
+    Each process has only a few requests at a time, so memory does not grow with their number. If
+    the iterator is closed early, the processes are killed: files that they write must be complete
+    or absent.
 
     Args:
         make: can be pickled; returns tensors and plain values, or raises UserError.
-        requests: taken ahead of the results.
+        requests: an iterator that is read ahead of the results.
         workers: processes; 0 works in this one, None is `default_workers()`.
-        batch_bytes: the most that the tensors of one result take.
+        batch_bytes: upper bound of the bytes of one result's tensors.
 
     Raises:
-        UserError: from `make`; a process died; too little shared memory for so many.
+        UserError: from `make`; a process died; too little shared memory for the workers.
     """
     workers = default_workers() if workers is None else workers
     shared_memory.require(workers, batch_bytes)
@@ -91,8 +91,8 @@ def produced(
         for process in processes:
             process.kill()
 
-    # For a caller that never closes its iterator: at its end the interpreter waits for its
-    # children, and these for requests.
+    # If a caller never closes its iterator, the interpreter would wait at exit for its children,
+    # and these for requests.
     atexit.register(stop)
     try:
         processes += (_Worker(make) for _ in range(workers))
@@ -116,31 +116,31 @@ def _next(processes: "list[_Worker]", asked: "deque[_Worker]") -> Any:
 
 
 class _Worker:
-    """A process that makes something of every request."""
+    """A process that handles requests one after the other."""
 
     def __init__(self, make: Callable[[Any], Any]) -> None:
-        # A fork takes milliseconds and shares the source's memory; workers never touch CUDA.
-        # Elsewhere (macOS) forking is unsafe and the platform's default is used.
+        # A fork takes milliseconds and shares the source's memory; workers do not use CUDA.
+        # Elsewhere (macOS) forking is unsafe, and the platform's default is used.
         context: Any = multiprocessing.get_context("fork" if sys.platform == "linux" else None)
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(make, theirs, self._pipe))
-        # A scheduler's signal to the whole group must not end one that does not ignore it yet.
+        # A scheduler's signal to the whole group must not end a worker that does not ignore it yet.
         signal.pthread_sigmask(signal.SIG_BLOCK, _GROUP_SIGNALS)
         try:
             self._process.start()
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _GROUP_SIGNALS)
-        theirs.close()  # held by the process alone: its death is the pipe's end
+        theirs.close()  # only the worker holds this end: its death closes the pipe
 
     def ask(self, request: object) -> None:
-        with suppress(OSError):  # dead, which `check` tells
+        with suppress(OSError):  # dead; `check` reports it
             self._pipe.send(request)
 
     def answer(self) -> Any:
         try:
             made = self._pipe.recv()
         except (OSError, EOFError):
-            self._process.join(1)  # its pipe is closed before it can be waited for
+            self._process.join(1)  # its pipe may be closed before its status is available
             self.check()
             raise
         if isinstance(made, UserError):
@@ -156,18 +156,18 @@ class _Worker:
             )
 
     def kill(self) -> None:
-        # Not asked to end: it would finish first what it is at.
+        # Killed, not asked to end, which would wait for its present request.
         self._process.kill()
         self._process.join()
         self._pipe.close()
 
 
 def _serve(make: Callable[[Any], Any], pipe: Connection, mains: Connection) -> None:
-    # The end of the main process's pipe tells that it is gone: to the worker that was started last
-    # at once, to every other one with the end of those after it, which hold copies of its pipe.
+    # When the main process dies, its end of the pipe closes: for the worker that was started last
+    # at once, for the others when the workers after them, which hold copies of it, have ended.
     mains.close()
-    # Ctrl-C and a scheduler's signals go to the whole process group; the main process decides what
-    # happens, and needs its workers until it has saved.
+    # Ctrl-C and a scheduler's signals go to the whole process group. The main process decides
+    # what to do, and needs its workers until it has saved.
     for number in _GROUP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _GROUP_SIGNALS)
@@ -176,7 +176,7 @@ def _serve(make: Callable[[Any], Any], pipe: Connection, mains: Connection) -> N
         try:
             request = pipe.recv()
         except (EOFError, ConnectionError):
-            return  # the main process is gone
+            return  # the main process has ended
         try:
             made = make(request)
         except UserError as error:

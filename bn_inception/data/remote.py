@@ -1,9 +1,9 @@
-"""Shards below a URL that fsspec knows: fetched whole, once, into a local folder, and kept there.
+"""Shards at a URL that fsspec understands, fetched once into a local folder and kept there.
 
-A file in the cache is named by its checksum: a name stands for one content for ever, whatever lies
-at the URL later, so all runs and processes of a machine may share the folder. One process fetches
-a file while the others that need it wait. Nothing but these files is written or removed there.
-fsspec is imported in this module alone, and only once a URL is opened.
+The name of a cached file contains its checksum, so it stands for one content, whatever is at the
+URL later, and all runs and processes of a machine may share the folder. One process fetches a file
+while the others that need it wait. No other files are written or removed there. Only this module
+imports fsspec, when a URL is opened.
 """
 
 import errno
@@ -22,30 +22,30 @@ from bn_inception.errors import UserError
 from bn_inception.files import first_line, locked, sync_folder
 
 PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
-"""Seconds between the tries of a read, about a minute together."""
+"""Seconds between the attempts of a fetch, about a minute in total."""
 
 STALLED_SECONDS = 30.0
-"""Without a byte: the connection is taken for broken."""
+"""After this long without a byte a connection counts as broken."""
 
 FIRST_SECONDS, LEAST_RATE = 60.0, 100_000
-"""Seconds that a file may take, and bytes for each second more; slower is taken for broken."""
+"""Seconds that a file may take, and bytes for each further second; slower counts as broken."""
 
 MAX_DESCRIPTION_BYTES, MAX_COLUMN_BYTES = 1 << 26, 1 << 33
-"""Sizes that no description tells; ImageNet's are 0.3 and 40 MB."""
+"""Limits for files whose size no description gives; ImageNet's have 0.3 and 40 MB."""
 
-_OPENING_TRIES = 3  # a mistyped address is named in seconds; nothing has been done yet
+_OPENING_TRIES = 3  # few, so that a mistyped address is reported in seconds
 
 
 class RemoteShardFiles(ShardFiles):
     """The files of one split below a URL.
 
     Args:
-        cache: folder for what is fetched, on a local disk: its locks do not hold between machines.
-        url: where `bn-inception prepare`'s folder lies.
+        cache: folder for fetched files, on a local disk: its locks do not work between machines.
+        url: of a copy of `bn-inception prepare`'s target.
         split: "train" or "val".
 
     Raises:
-        UserError: the URL cannot be read, or what lies there is no split.
+        UserError: the URL cannot be read, or there is no split.
     """
 
     def __init__(self, cache: str, url: str, split: str) -> None:
@@ -64,7 +64,7 @@ class RemoteShardFiles(ShardFiles):
             self.meta = read_meta(path, split, description)
 
     def column(self, name: str) -> str:
-        """Local path of a column's file; it is fetched where it is missing."""
+        """Local path of a column's file; it is fetched if missing."""
         digest = self.meta.index_sha256[name]
         path = self.cache / f"{self.split}.{name}.{digest[:16]}.npy"
         _fetch(f"{self.folder}/{column_file(self.split, name)}", path, None, digest)
@@ -86,16 +86,16 @@ class RemoteShardFiles(ShardFiles):
 
 
 class _Differs(Exception):
-    """What came is not what was asked for."""
+    """The bytes received are not those expected."""
 
 
 def _fetch(url: str, path: Path, size: int | None, sha256: str) -> None:
-    """Copy a remote file to `path`, unless it is there; one process does, others wait for it.
+    """Copy a remote file to `path`, unless it exists; one process does, others wait for it.
 
-    Its `size` is None where nothing tells it.
+    `size` is None if unknown.
 
     Raises:
-        UserError: it cannot be had, or differs at every try; the cache cannot be written.
+        UserError: it cannot be fetched, or differs at every attempt; the cache cannot be written.
     """
     part = path.with_name(f"{path.name}.part")
     with _writing(path.parent / "locks") as locks, locked(locks / path.name):
@@ -114,13 +114,13 @@ def _fetch(url: str, path: Path, size: int | None, sha256: str) -> None:
                 "with run.resume=must"
             ) from error
         finally:
-            part.unlink(missing_ok=True)  # the lock's holder alone has written it
+            part.unlink(missing_ok=True)  # only the lock's holder writes it
         sync_folder(path.parent)
 
 
 @contextmanager
 def _writing(folder: Path) -> Iterator[Path]:
-    """Make a folder of the cache; say in one line where it cannot be written."""
+    """Make a folder of the cache; raise a UserError if it cannot be written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         yield folder
@@ -134,13 +134,13 @@ def _writing(folder: Path) -> Iterator[Path]:
 def _download(
     url: str, path: Path, limit: int, pauses: tuple[float, ...], sha256: str = ""
 ) -> None:
-    """Copy a URL's content to a new file; where that fails, again after growing pauses.
+    """Copy a URL's content to a new file; after a failure try again, with growing pauses.
 
-    More than `limit` bytes, too slow a copy, or another SHA-256, if one is given, is a failure.
+    More than `limit` bytes, a slow copy, or another SHA-256, if one is given, is a failure.
 
     Raises:
-        FileNotFoundError: nothing lies there.
-        UserError: it fails for good: forbidden, or broken at every try.
+        FileNotFoundError: there is no such file.
+        UserError: access is denied, or every attempt failed.
         OSError: `path` cannot be written.
     """
     for pause in (*pauses, None):
@@ -155,8 +155,8 @@ def _download(
         except (UserError, FileNotFoundError):
             raise
         except Exception as error:
-            # Every file system has exceptions of its own; what they share is no base class.
-            # A full disk has an errno and no name, where a write fails; opening has both.
+            # Every file system has its own exceptions, without a common base class.
+            # A failed write has an errno and no file name; a failed opening has both.
             if isinstance(error, OSError) and (
                 error.filename == str(path) or error.errno in (errno.ENOSPC, errno.EDQUOT)
             ):
@@ -172,7 +172,7 @@ def _download(
 
 
 def _is_refusal(error: Exception) -> bool:
-    """Whether a server answered that it will not (HTTP 4xx), but for "later" and "too many"."""
+    """Whether a server refused (HTTP 4xx), other than "later" and "too many requests"."""
     status = getattr(error, "status", None)
     return isinstance(status, int) and 400 <= status < 500 and status not in (408, 425, 429)
 
@@ -183,7 +183,7 @@ def _reason(error: Exception) -> str:
 
 
 def _copy(url: str, path: Path, limit: int) -> None:
-    """One try of `_download`; raises whatever the file system has for what went wrong."""
+    """One attempt of `_download`; raises the exceptions of the file system."""
     filesystem, place = _filesystem(url)
     import fsspec.callbacks
 
@@ -198,16 +198,16 @@ def _copy(url: str, path: Path, limit: int) -> None:
             if time.monotonic() > until:
                 raise _Differs(f"{self.value:,} bytes came, too slowly")
 
-    # A server that says nothing, or a byte now and then, is not waited for.
+    # Do not wait for a server that sends nothing, or a byte now and then.
     deadline = {"timeout": seconds} if getattr(filesystem, "async_impl", False) else {}
     filesystem.get_file(place, str(path), callback=Bounded(), **deadline)
 
 
 def _filesystem(url: str) -> tuple[Any, str]:
-    """The file system of a URL and the path in it; fsspec keeps one a process and thread.
+    """The file system of a URL and the path in it; fsspec keeps one for each process and thread.
 
     Raises:
-        UserError: a package is missing, or there is no such protocol.
+        UserError: a package is missing, or the protocol is unknown.
     """
     try:
         import fsspec.core
@@ -216,7 +216,7 @@ def _filesystem(url: str) -> tuple[Any, str]:
         if re.match("https?://", url):
             import aiohttp
 
-            # Its default allows five minutes for a whole shard, however well it comes along.
+            # The default allows only five minutes for a whole shard, even if it makes progress.
             stalled = {"sock_connect": STALLED_SECONDS, "sock_read": STALLED_SECONDS}
             timeout = aiohttp.ClientTimeout(total=None, **stalled)
             options["client_kwargs"] = {"timeout": timeout}

@@ -7,11 +7,11 @@ A split is a family of files in one folder:
   digits. The key is `<index>-<the file's name>`: unique, ASCII and free of dots.
 - `train.index/`: one `.npy` a column, in the order of the image indices; see `COLUMNS`.
 - `train.sha256`: checksums of all these files, as `sha256sum -c train.sha256` reads them.
-- `train.json`: everything else. Written last: where it lies, the split is whole.
+- `train.json`: everything else. It is written last; if it exists, the split is complete.
 
 Image i of the shards is image i of the folder reader: images are sorted by label, then by name.
-Shard s holds `stored_order(images)[s * shard_size : (s + 1) * shard_size]`, so that a run whose
-`order.shard_size` is the same reads one shard after the other.
+Shard s holds `stored_order(images)[s * shard_size : (s + 1) * shard_size]`, so a run with the same
+`order.shard_size` reads one shard after the other.
 """
 
 import functools
@@ -37,19 +37,19 @@ from bn_inception.data.source import ImageSource, PackedNames, content_fingerpri
 from bn_inception.errors import UserError
 from bn_inception.files import first_line
 
-# Under the common limit of 1,024 open files, and over the shards of ImageNet's validation images,
-# which are read in the order of their indices and so from all shards at once.
+# Below the common limit of 1,024 open files, and above the number of ImageNet's validation shards,
+# from all of which images are read in turn, because evaluation follows the indices.
 _OPEN_FILES = 64
 
 
 class FileReader:
-    """Reads pieces of files by position, which is none's to move; cheap to pickle.
+    """Reads pieces of files by offset, without a shared file position; cheap to pickle.
 
     At most `_OPEN_FILES` stay open.
 
     Args:
-        names: what a person needs to find the files: their paths, or what `located` knows.
-        located: makes sure of a file by its number, and tells its path.
+        names: of the files, for messages: paths, or URLs that `located` resolves.
+        located: makes a file available by its number, and returns its path.
     """
 
     def __init__(self, names: Sequence[str], located: Callable[[int], str] | None = None) -> None:
@@ -60,7 +60,7 @@ class FileReader:
         return FileReader, (self.names, self._located)
 
     def read(self, file: int, offset: int, length: int) -> bytes:
-        """`length` bytes of a file from `offset` on; OSError where they cannot be had."""
+        """`length` bytes of a file from `offset` on; OSError if they cannot be read."""
         descriptor = self._opened(file)
         data = os.pread(descriptor, length, offset)
         while len(data) < length:  # a signal, or over 2 GB
@@ -72,7 +72,7 @@ class FileReader:
 
 
 class _Descriptor(int):
-    """An open file's number; the file is closed with the last reference to it."""
+    """An open file's descriptor; the last reference to it closes the file."""
 
     def __del__(self) -> None:
         os.close(self)
@@ -83,7 +83,7 @@ def _open(located: Callable[[int], str], file: int) -> _Descriptor:
 
 
 class PlacedImages(ImageSource):
-    """Images that lie one after the other in larger files.
+    """Images stored one after the other in larger files.
 
     `places` are the columns file (its number), offset and length (bytes), shape (images,) each.
     """
@@ -122,7 +122,7 @@ class PlacedImages(ImageSource):
 
 
 class ShardFiles:
-    """Where the files of one split lie: here, in a local folder."""
+    """The paths of one split's files, in a local folder."""
 
     def __init__(self, folder: str, split: str) -> None:
         self.folder, self.split = folder, split
@@ -146,7 +146,7 @@ class ShardFiles:
         """Reads the shards.
 
         Raises:
-            UserError: one is missing or of another size.
+            UserError: a shard is missing or has another size.
         """
         for path, size in zip(self.shards(), self.meta.shard_bytes, strict=True):
             try:
@@ -166,16 +166,16 @@ class ShardFiles:
 class ShardSource(PlacedImages):
     """The images of one split's shards.
 
-    The index is compared with its checksums, and then mapped, not read: what a worker touches of it
-    (16 bytes an image) it shares with all others.
+    The index is compared with its checksums and then memory-mapped, so that all workers share the
+    pages they use (16 bytes an image).
 
     Args:
-        folder: where the shards lie.
+        folder: of the shards.
         first_classes: only the first N classes; None for all.
-        files: finds them there, if it is no local folder.
+        files: for other places than a local folder.
 
     Raises:
-        UserError: the split is not whole: something is missing, damaged or of another size.
+        UserError: the split is incomplete: a file is missing, damaged or has another size.
     """
 
     def __init__(
@@ -190,7 +190,7 @@ class ShardSource(PlacedImages):
         self.meta: ShardMeta = self.files.meta
         columns = {name: self._column(name) for name in COLUMNS}
         self._check(columns)
-        # Of images sorted by label, the first classes are the first images.
+        # Images are sorted by label, so the first classes are the first images.
         classes = len(self.meta.classes) if first_classes is None else first_classes
         images = int(np.searchsorted(columns["label"], classes))
         self._all = columns
@@ -203,7 +203,7 @@ class ShardSource(PlacedImages):
         )
 
     def __reduce__(self) -> tuple[type["ShardSource"], tuple[Any, ...]]:
-        # Opened again by its path: a mapped array would be pickled as a copy.
+        # Opened again by its path, because a mapped array would be pickled as a copy.
         return ShardSource, self._arguments
 
     def name(self, index: int) -> str:
@@ -212,10 +212,10 @@ class ShardSource(PlacedImages):
         return f"{self.reader.names[self.file_of(index)]}/{key}.jpg"
 
     def check_fingerprint(self) -> None:
-        """Compute the fingerprint that the description gives (a second for ImageNet).
+        """Compare the fingerprint with that of the description (a second for ImageNet).
 
         Raises:
-            UserError: it gives another one.
+            UserError: they differ.
         """
         meta, columns = self.meta, self._all
         names = PackedNames.of(columns["names"], columns["name_end"])
@@ -254,12 +254,12 @@ class ShardSource(PlacedImages):
                 f"data.root: {path} holds {mapped.shape} {mapped.dtype}, not {images or ''} "
                 f"{np.dtype(COLUMNS[name])}; {PREPARE_AGAIN}"
             )
-        # A plain array over the same memory: indexing numpy's memmap class costs several times as
-        # much.
+        # A plain array over the same memory: indexing numpy's memmap class is several times as
+        # slow.
         return np.asarray(mapped).view(np.ndarray)
 
     def _check(self, columns: dict[str, NDArray[Any]]) -> None:
-        """Refuse an index that does not belong to these shards."""
+        """Refuse an index that does not fit these shards."""
         sizes = np.array(self.meta.shard_bytes, dtype=np.int64)
         shard, offset, length = columns["shard"], columns["offset"], columns["length"]
         label, name_end = columns["label"], columns["name_end"]

@@ -1,7 +1,8 @@
-"""What batches on their way from worker processes take of `/dev/shm`, checked before the first one.
+"""The shared memory (`/dev/shm`) that batches of worker processes need, checked at the start.
 
-Workers hand batches over in shared memory. Where it is full, the kernel kills the worker that
-writes (SIGBUS), hours into a run perhaps: an evaluation's batches lie there beside the training's.
+Workers hand batches over in shared memory. If it is full, the kernel kills the worker that writes
+(SIGBUS). This may happen hours into a run, because an evaluation's batches need room beside
+those of training.
 """
 
 import os
@@ -10,40 +11,40 @@ import sys
 from bn_inception.errors import UserError
 
 PREFETCHED_BATCHES = 4
-"""Batches that are asked for ahead of a worker; covers the pause for an epoch's order."""
+"""Batches requested ahead from each worker; this covers the pause for an epoch's order."""
 
 FOLDER = "/dev/shm"
 """Linux's shared memory. Docker gives a container 64 MB of it by default."""
 
-# Factors (at most five float32), label and mark of an image.
+# An image's factors (at most five float32), label and flag.
 _BESIDE_PIXELS = 32
-# Each of a batch's tensors, three or four, ends in a page that is not full.
+# Each of a batch's three or four tensors ends in a partly used page.
 _PAGES = 4 * 4096
 
 
 def batch_bytes(images: int, image_size: int) -> int:
-    """Bytes of a batch of `images`, uint8 3 x `image_size` x `image_size`, and what goes along."""
+    """Bytes of a batch of `images`, uint8 3 x `image_size` x `image_size`, labels and factors."""
     return images * (3 * image_size**2 + _BESIDE_PIXELS) + _PAGES
 
 
 def needed(workers: int, batch: int, processes: int = 1) -> int:
     """Bytes of shared memory that batches can take at once.
 
-    A worker has at most `PREFETCHED_BATCHES` finished batches that nobody has taken, and one more
-    is on its way or with the main process.
+    A worker has at most `PREFETCHED_BATCHES` finished batches that have not been taken, and one
+    more is being handed over or used by the main process.
 
     Args:
         workers: of one main process.
-        batch: bytes of a batch; of one of each kind, where two kinds are read at a time.
+        batch: bytes of a batch; the sum over kinds, if two kinds are read at a time.
         processes: main processes on this machine, each with as many workers.
     """
     return processes * workers * (PREFETCHED_BATCHES + 1) * batch
 
 
 def require(workers: int, batch: int, processes: int = 1) -> None:
-    """Refuse a setting for which `/dev/shm` has too little room; arguments as for `needed`.
+    """Refuse settings for which `/dev/shm` has too little room; arguments as for `needed`.
 
-    Without workers nothing is needed. Systems without `/dev/shm` are not asked.
+    Without workers nothing is needed. Systems without `/dev/shm` are not checked.
 
     Raises:
         UserError: with the needed size, the free size and the remedies.

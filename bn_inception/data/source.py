@@ -1,4 +1,4 @@
-"""Where images come from: a source is a numbered list of encoded images with labels."""
+"""Sources of images: numbered lists of encoded images with labels."""
 
 import hashlib
 import os
@@ -13,11 +13,11 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".
 
 
 class PackedNames:
-    """A sequence of byte strings in one array and one array of ends.
+    """A sequence of byte strings, stored as one array of text and one of ends.
 
-    A Python list of a million paths costs over 100 MB, and in every worker, because reading it
-    writes its reference counts and so copies the pages that fork shares. This costs the text plus
-    eight bytes a name, and is never written to.
+    A Python list of a million paths takes over 100 MB in every worker: reading it changes reference
+    counts, which copies the pages that fork shares. This takes the text plus eight bytes a name,
+    and reading it writes nothing.
     """
 
     def __init__(self, names: Iterable[bytes]) -> None:
@@ -30,7 +30,7 @@ class PackedNames:
 
     @classmethod
     def of(cls, text: NDArray[np.uint8], ends: NDArray[np.int64]) -> "PackedNames":
-        """Names that lie one after the other in `text`, the i-th up to `ends[i]`."""
+        """Names stored one after the other in `text`; the i-th ends at `ends[i]`."""
         packed = cls.__new__(cls)
         packed.text, packed.ends = text, ends
         return packed
@@ -73,25 +73,25 @@ class ImageSource(ABC):
     @property
     @abstractmethod
     def sizes(self) -> NDArray[np.integer[Any]]:
-        """Bytes of every encoded image, shape (images,); -1 where it cannot be asked."""
+        """Bytes of every encoded image, shape (images,); -1 if unknown."""
 
     @abstractmethod
     def read(self, index: int) -> bytes:
-        """The encoded bytes of one image; OSError where they cannot be had."""
+        """The encoded bytes of one image; OSError if they cannot be read."""
 
     @abstractmethod
     def name(self, index: int) -> str:
-        """What a person needs to find this image: its path."""
+        """The image's path, by which a person can find it."""
 
     def identity(self, index: int) -> str:
-        """What the image is called wherever it lies, such as "n01440764/a.JPEG"; none is twice.
+        """The image's unique name below the split, such as "n01440764/a.JPEG".
 
-        Bytes that are not UTF-8 are written as backslash escapes, so that it is always plain text.
+        Bytes that are not UTF-8 become backslash escapes, so that it is always plain text.
         """
         return self.names[index].decode("utf-8", "backslashreplace")
 
     def fingerprint(self) -> str:
-        """See `content_fingerprint`: the same wherever the images lie. Computed once."""
+        """See `content_fingerprint`; independent of the images' place. Computed once."""
         if self._fingerprint is None:
             rows = zip(self.names, self.sizes.tolist(), self.labels.tolist(), strict=True)
             self._fingerprint = content_fingerprint(self.classes, rows)
@@ -101,9 +101,9 @@ class ImageSource(ABC):
 def content_fingerprint(classes: Sequence[str], images: Iterable[tuple[bytes, int, int]]) -> str:
     """SHA-256 in hexadecimal digits over class names and every image's path, size and label.
 
-    Sizes stand for contents: hashing ImageNet's 140 GB would take many minutes. So an image whose
-    bytes changed and whose size did not leaves it as it is; the checksums of shards and the
-    audit's SHA-256 see that. A folder and the unmodified shards made of it have the same
+    Sizes stand for contents, because hashing ImageNet's 140 GB would take many minutes. A change of
+    bytes that keeps the size is therefore not detected here, but by the checksums of shards and
+    the audit's SHA-256. A folder and the unmodified shards made of it have the same
     fingerprint. `images` are (path below the split, bytes, label), in the order of the indices.
     """
     digest = hashlib.sha256("\n".join(classes).encode(errors="surrogateescape"))
@@ -113,7 +113,7 @@ def content_fingerprint(classes: Sequence[str], images: Iterable[tuple[bytes, in
 
 
 class FolderSource(ImageSource):
-    """Image files below one folder, the split's, such as ROOT/train."""
+    """Image files below the folder of a split, such as ROOT/train."""
 
     def __init__(
         self, folder: str, classes: tuple[str, ...], names: PackedNames, labels: NDArray[np.int64]
@@ -127,8 +127,8 @@ class FolderSource(ImageSource):
 
     def read(self, index: int) -> bytes:
         """See `ImageSource`."""
-        # Opened and closed here: a handle kept open would be shared by forked workers, and one
-        # worker's seek would move the other's position.
+        # Opened and closed here: forked workers would share a handle that stays open, and one
+        # worker's seek would change the other's position.
         with open(self._path(index), "rb", buffering=0) as file:
             return file.read()
 

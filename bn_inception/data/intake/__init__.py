@@ -1,1 +1,1 @@
-"""Bringing a data set in: what runs once for it."""
+"""Preparing and auditing a data set, which is done once."""

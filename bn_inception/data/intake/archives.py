@@ -1,7 +1,7 @@
-"""The ILSVRC 2012 archives as they are downloaded, read where they lie.
+"""The ILSVRC 2012 archives as downloaded, read without unpacking.
 
-Nothing is unpacked: members of an uncompressed tar, also of a tar inside a tar, are addressed by
-their offsets, which one pass over the headers finds.
+One pass over the headers finds the offset of every member of an uncompressed tar file, and of a tar
+file inside it. Images are then read by offset.
 """
 
 import io
@@ -26,12 +26,12 @@ MAX_IMAGE_BYTES = 1 << 26
 """Larger members are refused: four times ImageNet's largest file, and a bound on memory."""
 
 MAX_NAME_BYTES = 255
-"""What a file system allows a name; a hostile archive's may be a megabyte, a million times."""
+"""Limit of file systems. A hostile archive may have a million names of a megabyte each."""
 
-# The longest extended header that an honest archive needs has a name or two.
+# An extended header of an honest archive has no more than a name or two.
 _MAX_HEADER_BYTES = 1 << 13
-# What tarfile raises at headers that make no sense (numbers out of all range, a chain of thousands
-# of extended headers), and what a bad disk raises.
+# Raised by tarfile for senseless headers (numbers out of range, chains of thousands of extended
+# headers), and by a bad disk.
 UNREADABLE_TAR = (tarfile.TarError, ValueError, OverflowError, RecursionError, OSError)
 
 Member = tuple[bytes, int, int]
@@ -39,10 +39,10 @@ Member = tuple[bytes, int, int]
 
 
 class ArchiveSource(PlacedImages):
-    """Images inside a tar file, given by class; an `ImageSource` in the order of the folder reader.
+    """Images inside a tar file, by class; an `ImageSource` in the order of the folder reader.
 
     Raises:
-        UserError: no images; two of one name in a class.
+        UserError: no images; two images of the same name in a class.
     """
 
     def __init__(self, path: Path, found: dict[str, list[Member]]) -> None:
@@ -69,7 +69,7 @@ def open_train_tar(path: Path, progress: Progress) -> ArchiveSource:
     """The training archive: a tar file of one tar file a class, named `<wnid>.tar`.
 
     Raises:
-        UserError: not such an archive; a hostile or impossible member, by name.
+        UserError: another kind of archive; a hostile or impossible member, by name.
     """
     found: dict[str, list[Member]] = {}
     with _Headers(path) as file:
@@ -85,7 +85,7 @@ def open_train_tar(path: Path, progress: Progress) -> ArchiveSource:
             else:
                 inside = f"{path.name}: {name}"
                 found[class_name] = _images(file, inside, member.offset_data, member.size)
-                if not found[class_name]:  # left out, it would give later classes other labels
+                if not found[class_name]:  # skipping it would change the labels of later classes
                     reason = "holds no images"
             if reason:
                 raise UserError(
@@ -96,12 +96,12 @@ def open_train_tar(path: Path, progress: Progress) -> ArchiveSource:
 
 
 def open_val_tar(path: Path, classes: list[str], labels: str) -> ArchiveSource:
-    """The validation archive: images beside each other; their classes are told elsewhere.
+    """The validation archive: all images in one folder, with their classes in another file.
 
-    `classes` holds that of every image in the order of the files' numbers, from the file `labels`.
+    `classes` has the class of every image, in the order of file names, from the file `labels`.
 
     Raises:
-        UserError: not such an archive; a hostile member; another number of labels.
+        UserError: another kind of archive; a hostile member; another number of labels.
     """
     with _Headers(path) as file:
         members = _images(file, path.name, 0, file.size())
@@ -118,13 +118,13 @@ def open_val_tar(path: Path, classes: list[str], labels: str) -> ArchiveSource:
 
 
 def is_class(name: str) -> bool:
-    """Whether a class may be called so: its name becomes a folder's, and is printed."""
+    """Whether `name` is allowed for a class: it is printed and becomes the name of a folder."""
     plain = name.isprintable() and "/" not in name and not name.startswith(".") and name != ""
     return plain and len(os.fsencode(name)) <= MAX_NAME_BYTES
 
 
 class _Headers(io.FileIO):
-    """An archive, of which headers alone are read.
+    """An archive of which only headers are read.
 
     Raises:
         UserError: it cannot be opened.
@@ -132,7 +132,7 @@ class _Headers(io.FileIO):
 
     def __init__(self, path: Path) -> None:
         try:
-            if path.exists() and not path.is_file():  # a pipe would be waited for
+            if path.exists() and not path.is_file():  # opening a pipe would wait forever
                 raise UserError(f"source: {path} is not a regular file")
             super().__init__(path)
         except OSError as error:
@@ -143,14 +143,14 @@ class _Headers(io.FileIO):
         return os.fstat(self.fileno()).st_size
 
     def read(self, size: int | None = -1) -> bytes:
-        """A block, unless a hostile extended header claims to be huge."""
+        """Read a block; refuse a hostile extended header that claims to be huge."""
         if size is None or not 0 <= size <= _MAX_HEADER_BYTES:
             raise tarfile.ReadError(f"a header of {size:,} bytes")
         return super().read(size) or b""
 
 
 def _images(file: _Headers, what: str, start: int, size: int) -> list[Member]:
-    """The images that lie beside each other in a tar file, or in one inside it."""
+    """The images in a tar file, or in one inside it."""
     return [
         (os.fsencode(name), member.offset_data, member.size)
         for member, name in _members(file, what, start, size, MAX_IMAGE_BYTES)
@@ -161,7 +161,7 @@ def _images(file: _Headers, what: str, start: int, size: int) -> list[Member]:
 def _members(
     file: _Headers, what: str, start: int, size: int, limit: int | None = None
 ) -> Iterator[tuple[tarfile.TarInfo, str]]:
-    """Every file in the tar at `start` with its plain name; what no original holds is refused.
+    """Every file in the tar at `start` with its plain name; unusual members are refused.
 
     `what` names the archive in messages; no member may have more than `limit` bytes.
     """
@@ -170,7 +170,7 @@ def _members(
     try:
         tar = tarfile.TarFile(fileobj=file)
         while (member := tar.next()) is not None and member.offset < end:
-            # tarfile keeps every member it has seen; its types do not know the list.
+            # tarfile would keep every member in this list, which its type stubs lack.
             tar.members = []  # type: ignore[attr-defined]
             name = member.name.removeprefix("./")
             if member.isdir() and name in ("", "."):
@@ -182,8 +182,8 @@ def _members(
                     "give the original archive"
                 )
             yield member, name
-        # tarfile takes a damaged header, or the end of the file, for the end of the archive; the
-        # real one is marked by zeros.
+        # tarfile takes a damaged header, or the end of the file, for the end of the archive; a
+        # real end is marked by zeros.
         at = tar.offset if member is None else member.offset
         file.seek(at)
         if at + tarfile.BLOCKSIZE <= end and not any(file.read(tarfile.BLOCKSIZE)):
@@ -206,7 +206,7 @@ def _refusal(member: tarfile.TarInfo, name: str, end: int, limit: int | None) ->
         return "is neither a file nor a folder" if not member.isdir() else "is a folder"
     if member.issparse():
         return "is a sparse file"
-    if member.size < 0:  # would lead the reader backwards, for ever
+    if member.size < 0:  # would make the reader go back, forever
         return f"has {member.size:,} bytes"
     if name.startswith("/"):
         return "has an absolute path"

@@ -1,4 +1,4 @@
-"""What is in a data set: every image read and decoded once, and what is odd named."""
+"""The audit of a data set: every image is read and decoded once, and odd ones are named."""
 
 import hashlib
 import io
@@ -36,7 +36,7 @@ KINDS = {
     MISNAMED: "the name says another format; read all the same",
     ORIENTED: "stored turned; read upright",
 }
-"""What may be the matter with an image, and what becomes of it. The first two are problems."""
+"""Kinds of odd images, and how they are treated. The first two are problems."""
 
 _CHUNK = 256  # images a task: half a second of work
 _WNID = re.compile(r"n\d{8}")
@@ -98,8 +98,8 @@ class Audit:
 def audit(config: DataConfig, progress: Progress) -> Audit:
     """Read and decode every image; change nothing.
 
-    `config.on_error` and `config.backend` must be the defaults: every image is read whatever is
-    wrong with it, by the reference. `config.workers` None is as many as cores.
+    `config.on_error` and `config.backend` must be the defaults, because the reference reads every
+    image, whatever is wrong with it. `config.workers` None means one for each core.
 
     Raises:
         UserError: the data set cannot be opened; a setting that is not read here.
@@ -130,7 +130,7 @@ def audit(config: DataConfig, progress: Progress) -> Audit:
     )
     unlike = _unlike_imagenet(both, counted=config.first_classes is None)
     named = all(map(_WNID.fullmatch, classes)) and len(classes) == results.IMAGENET_CLASSES
-    # Shards may hold anything: they are to be ImageNet's where they have its classes.
+    # Shards may hold any data set; they are compared with ImageNet if they have its classes.
     if config.kind is DataKind.imagenet or (config.kind is DataKind.shards and named):
         result.problems += unlike
     digests: dict[str, NDArray[np.void]] = {}
@@ -159,7 +159,7 @@ def _class_order(classes: tuple[str, ...]) -> str:
 
 
 def _unlike_imagenet(both: dict[str, ImageSource], counted: bool) -> Iterator[str]:
-    """What differs from ImageNet (ILSVRC 2012)."""
+    """Differences from ImageNet (ILSVRC 2012)."""
     classes = both["train"].classes
     if counted:
         found = unlike_imagenet(
@@ -191,7 +191,7 @@ def _damaged(source: ShardSource, split: str, workers: int, progress: Progress) 
 
 @dataclass
 class _Look:
-    """What one look at an image gives; nothing of what could not be read."""
+    """The result of reading one image; fields that could not be read are empty."""
 
     size: int = 0
     digest: bytes = b""
@@ -205,7 +205,7 @@ class _Look:
 def _read_all(
     result: Audit, split: str, source: ImageSource, workers: int, progress: Progress
 ) -> NDArray[np.void]:
-    """Fill in what `split` holds; return the SHA-256 of every image, shape (images,)."""
+    """Fill in `split`; return the SHA-256 of every image, shape (images,)."""
     images, done = len(source), 0
     digests = np.zeros(images, "V32")
     formats, modes, sums = Counter[str](), Counter[str](), np.zeros(3, np.int64)
@@ -245,7 +245,7 @@ def _look_at(source: ImageSource, indices: range) -> list[_Look]:
 
 
 def _look(source: ImageSource, index: int) -> _Look:
-    """Read and decode one image; whatever is wrong with it is in the result."""
+    """Read and decode one image; the result says what is wrong with it."""
     try:
         data = source.read(index)
     except OSError as error:
@@ -264,12 +264,12 @@ def _look(source: ImageSource, index: int) -> _Look:
             look.width, look.height = image.size
             try:
                 orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-            except Exception:  # Pillow raises nearly anything at EXIF data that make no sense
+            except Exception:  # Pillow may raise anything for senseless EXIF data
                 orientation = 1
     if look.mode == "CMYK":
         look.findings.append((CMYK, look.format))
     suffix = os.path.splitext(source.identity(index))[1].lower()
-    # A camera's JPEG with a second picture in it is of Pillow's format MPO.
+    # Pillow calls a camera's JPEG with a second picture in it MPO.
     if _SUFFIX_FORMATS.get(suffix) not in (None, look.format.replace("MPO", "JPEG")):
         look.findings.append((MISNAMED, f"{look.format}, named {suffix}"))
     if orientation != 1:
@@ -280,7 +280,7 @@ def _look(source: ImageSource, index: int) -> _Look:
 def _duplicates(
     both: dict[str, ImageSource], digests: dict[str, NDArray[np.void]]
 ) -> Iterator[dict[str, list[str]]]:
-    """Groups of images of one content that are in both splits."""
+    """Groups of images with the same content in both splits."""
     common = np.intersect1d(digests["train"], digests["val"])
     groups = {
         bytes(key): {split: list[str]() for split in both} for key in common if any(bytes(key))
@@ -288,15 +288,15 @@ def _duplicates(
     for split, source in both.items():
         for index in np.flatnonzero(np.isin(digests[split], common)).tolist():
             key = bytes(digests[split][index])
-            if key in groups:  # what could not be read has no content
+            if key in groups:  # unreadable images have no content
                 groups[key][split].append(source.name(index))
     yield from groups.values()
 
 
 def _plain(value: Any) -> Any:
-    """The same value, of plain text: such bytes of a name as Python cannot print are escaped.
+    """The same value with bytes of names that are not UTF-8 escaped, as in an image's identity.
 
-    As an image's identity is: what `os.fsdecode` made of them no file and no terminal takes.
+    Files and terminals do not accept the surrogates of `os.fsdecode`.
     """
     if isinstance(value, str):
         return value.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
@@ -306,7 +306,7 @@ def _plain(value: Any) -> Any:
 
 
 def as_text(result: Audit, limit: int = 10) -> str:
-    """A table for people: `limit` names of every kind, escaped as in `Audit.as_dict`."""
+    """A table for people, with up to `limit` names of every kind, escaped as in `Audit.as_dict`."""
     splits = result.splits.values()
     rows: dict[str, Iterable[object]] = {
         "": result.splits,

@@ -1,4 +1,4 @@
-"""The classes of ImageNet's validation images, as its development kit or a list tells them."""
+"""The classes of ImageNet's validation images, from its development kit or a list."""
 
 import gzip
 import io
@@ -13,17 +13,17 @@ from bn_inception.files import first_line, read_bytes
 DEVKIT = "ILSVRC2012_devkit_t12"
 LIST = "val_classes.txt"
 
-# The real kit's two files have 0.1 and 0.2 MB; meta.mat is compressed, so its size bounds memory.
+# The real files have 0.1 and 0.2 MB. meta.mat is compressed, so its size limits memory too.
 _MAX_BYTES = 1 << 20
 _MAX_DEVKIT_BYTES = 1 << 26  # unpacked; the real one has a few MB
 _MAX_LIST_BYTES = 1 << 24
 
 
 def read_val_classes(source: Path) -> tuple[list[str], str]:
-    """Class of every validation image in the order of their numbers, and the file that tells them.
+    """The class of every validation image, in the order of their numbers, and its file's name.
 
     Raises:
-        UserError: there is none in `source`, or it is damaged; SciPy is needed and missing.
+        UserError: `source` has no such file, or it is damaged; SciPy is needed and missing.
     """
     for name in (LIST, f"{DEVKIT}.tar.gz", DEVKIT):
         path = source / name
@@ -71,7 +71,7 @@ def _file(kit: Path, name: str) -> bytes:
         raise ValueError(f"it unpacks to more than {_MAX_DEVKIT_BYTES:,} bytes")
     with tarfile.open(fileobj=io.BytesIO(unpacked), mode="r:") as tar:
         for member in tar:
-            if not 0 <= member.size <= _MAX_DEVKIT_BYTES:  # would lead tarfile backwards, for ever
+            if not 0 <= member.size <= _MAX_DEVKIT_BYTES:  # would make tarfile go back, forever
                 raise ValueError(f"{member.name!r} has {member.size:,} bytes")
             if member.isreg() and member.name.split("/")[-2:] == ["data", name]:
                 if member.size > _MAX_BYTES:
@@ -99,5 +99,5 @@ def _wnids(meta: bytes, kit: Path) -> dict[int, str]:
         if not all(map(is_class, wnids.values())):
             raise ValueError("a wnid that is none")
         return wnids
-    except Exception as error:  # SciPy raises nearly anything at a damaged file
+    except Exception as error:  # SciPy may raise anything for a damaged file
         raise UserError(f"source: {kit}: meta.mat cannot be read ({first_line(error)})") from error

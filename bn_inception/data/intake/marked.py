@@ -1,4 +1,4 @@
-"""Folders of this package's own, told from the user's by a file in them; no other is removed."""
+"""Folders made by this package, marked by a file in them; only these are ever removed."""
 
 import shutil
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ MARK = ".bn-inception"
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Say in one line, as a UserError, that a file or folder cannot be written."""
+    """Turn an OSError of writing a file or folder into a UserError of one line."""
     try:
         yield
     except OSError as error:
@@ -24,10 +24,10 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def refuse_foreign(folder: Path, key: str = "target") -> None:
-    """Refuse a folder that is in the way and not of our making; an empty one is taken.
+    """Refuse an existing folder that has no mark; an empty one is accepted.
 
     Raises:
-        UserError: with its name, and `key`, the setting that led there.
+        UserError: with its name and `key`, the setting that led to it.
     """
     if (folder.exists() or folder.is_symlink()) and not _is_own(folder):
         raise UserError(
@@ -37,10 +37,10 @@ def refuse_foreign(folder: Path, key: str = "target") -> None:
 
 
 def make(folder: Path) -> None:
-    """Make a folder of one's own, unless it is there.
+    """Make a marked folder, unless it exists.
 
     Raises:
-        UserError: it cannot be made; see also `refuse_foreign`.
+        UserError: it cannot be made, or `refuse_foreign` refuses it.
     """
     refuse_foreign(folder)
     with writing(folder):
@@ -49,10 +49,10 @@ def make(folder: Path) -> None:
 
 
 def remove(folder: Path) -> None:
-    """Remove a folder of one's own, whatever is left of it; another one stays."""
+    """Remove a marked folder, or what is left of it; leave any other."""
     if not (folder.is_dir() and _is_own(folder)):
         return
-    # Files go first: they say what the folders hold. The mark goes last: it says whose all is.
+    # The files go first, because they describe the folders. The mark goes last.
     for path in sorted(folder.iterdir(), key=Path.is_dir):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)

@@ -1,8 +1,7 @@
-"""Writing the shards of one split: see `data.shards` for what they are.
+"""Writing the shards of one split; `data.shards` describes their format.
 
-Work is done shard by shard, so it can be killed at any time: a shard that is finished lies under
-its own name, with a record of it in `<split>.partial/`. All that is being written lies in that
-folder, and moves to its place whole.
+The work can be killed at any time. A file is written in `<split>.partial/` and moved to its place
+when it is complete. Each finished shard has a record in that folder.
 """
 
 import hashlib
@@ -34,14 +33,14 @@ from bn_inception.data.source import ImageSource, content_fingerprint
 from bn_inception.errors import UserError
 from bn_inception.files import first_line, is_left_over, read_json, replacing
 
-# What a shard holds beside an image: two headers, the label, and padding to whole blocks.
+# Bytes beside each image: two headers, the label, and padding to whole blocks.
 _TAR_OVERHEAD = 4 * tarfile.BLOCKSIZE
 _INDEX_BYTES = 96  # an image; the columns and a long name
 
 
 @dataclass(frozen=True)
 class Record:
-    """A finished shard; lists have one entry an image, in the order of the shard."""
+    """A finished shard; lists have one entry for each image, in the order of the shard."""
 
     bytes: int
     sha256: str
@@ -50,7 +49,7 @@ class Record:
 
 
 class Job:
-    """The shards of one split; knows where everything lies."""
+    """The shards of one split, and the paths of all their files."""
 
     def __init__(
         self,
@@ -82,7 +81,7 @@ class Job:
         return self.target / shard_file(self.split, shard)
 
     def finished(self) -> dict[int, str]:
-        """SHA-256 of the shards that have a whole record, by number."""
+        """SHA-256 of the shards with a complete record, by number."""
         found = {}
         for shard in range(len(self.indices)):
             with suppress(OSError, ValueError, TypeError):
@@ -93,7 +92,7 @@ class Job:
         return Record(**read_json(self._record_path(shard)))
 
     def missing_bytes(self) -> int:
-        """At most so many bytes are still to be written."""
+        """Upper bound of the bytes still to be written."""
         if self.description.exists():
             return 0
         sizes = self.source.sizes
@@ -102,7 +101,7 @@ class Job:
         return missing + _INDEX_BYTES * len(self.source) + tarfile.RECORDSIZE * len(images)
 
     def begin(self) -> None:
-        """Make the target one of these images and settings."""
+        """Record in the target which images and settings it is for."""
         marked.make(self.partial)
         for path in self.partial.iterdir():
             if is_left_over(path.name):
@@ -110,15 +109,15 @@ class Job:
         self.put(self.settings_path(), json.dumps(self.meta.settings(), indent=1).encode())
 
     def settings_path(self) -> Path:
-        """Tells what a target was begun with."""
+        """The file with the settings that a target was begun with."""
         return self.partial / "settings.json"
 
     def write(self, expected: dict[int, str], shard: int) -> int:
         """Write one shard and its record; return its bytes.
 
         Raises:
-            UserError: an image cannot be read or encoded; the shard has not the SHA-256 that
-                `expected` has for it, if any; no room.
+            UserError: an image cannot be read or encoded; the shard's SHA-256 differs from the one
+                in `expected`, if any; the disk is full.
         """
         path = self.path(shard)
         with marked.writing(path), replacing(path, self.partial) as file:
@@ -134,7 +133,7 @@ class Job:
         return record.bytes
 
     def finish(self) -> None:
-        """Join the records to the index; the description comes last."""
+        """Join the records into the index; write the description last."""
         images, source, meta = len(self.source), self.source, self.meta
         columns: dict[str, NDArray[np.generic]] = {
             name: np.empty(images, dtype=kind) for name, kind in COLUMNS.items()
@@ -165,10 +164,10 @@ class Job:
         self.put(self.target / f"{self.split}.sha256", meta.sha256sums().encode())
 
     def put(self, path: Path, content: bytes | memoryview) -> None:
-        """Write a small file so that its name means it is whole.
+        """Write a small file, so that it is complete as soon as it has its name.
 
         Raises:
-            UserError: it cannot be written; what was there is left.
+            UserError: it cannot be written; an earlier file is kept.
         """
         with marked.writing(path):
             path.parent.mkdir(exist_ok=True)
@@ -181,7 +180,7 @@ class Job:
     def _pack(self, shard: int, file: IO[bytes]) -> tuple[list[int], list[int]]:
         """Write the images of one shard as a tar file; return their offsets and lengths in it."""
         offsets, lengths = [], []
-        # The plain old format: headers of one block, the same bytes from every version.
+        # The plain old format: headers of one block, and the same bytes from every Python version.
         with tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
             for index in self.indices[shard].tolist():
                 data = self._content(index)

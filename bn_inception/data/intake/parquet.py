@@ -1,6 +1,6 @@
 """The parquet files of imagenet-1k, unpacked into class folders.
 
-Parquet cannot be read at random: a value costs its whole row group.
+Parquet does not allow random access: reading a value reads its whole row group.
 """
 
 import os
@@ -18,8 +18,8 @@ from bn_inception.data.source import is_image
 from bn_inception.errors import UserError
 from bn_inception.files import first_line, replacing
 
-_ROWS = 2  # read at once: bounds memory with MAX_IMAGE_BYTES; more are not faster
-# Encoded images hardly shrink; what unpacks to more times a parquet file's size is made to harm.
+_ROWS = 2  # read at once: limits memory, with MAX_IMAGE_BYTES; more are not faster
+# Encoded images hardly compress; a file that unpacks to more times its size is hostile.
 _MAX_EXPANSION = 20
 _FOOTER_BYTES = 1 << 16  # of a parquet file; imagenet-1k's have some thousand bytes
 
@@ -30,7 +30,7 @@ _NAME_WITH_CLASS = re.compile(r"(?P<stem>.+)_(?P<wnid>n\d{8})(?P<suffix>\.\w+)")
 def parquet_files(folder: Path) -> dict[str, list[Path]]:
     """The parquet files of imagenet-1k by split: "train" and "val" (theirs is "validation").
 
-    Found in `folder` or its `data/`; the test images, which have no labels, are left out.
+    They are in `folder` or its `data/`. The test images, which have no labels, are left out.
     """
     found: dict[str, list[Path]] = {}
     for path in sorted([*folder.glob("*.parquet"), *folder.glob("data/*.parquet")]):
@@ -41,10 +41,10 @@ def parquet_files(folder: Path) -> dict[str, list[Path]]:
 
 
 def unpacked_bytes(path: Path) -> int:
-    """What a parquet file's images take unpacked, by its own account.
+    """Bytes of a parquet file's unpacked images, according to its header.
 
     Raises:
-        UserError: pyarrow is missing; the file cannot be read, or claims what no images take.
+        UserError: pyarrow is missing; the file cannot be read, or claims an impossible size.
     """
     total = 0
     with _parquet(path) as file:
@@ -66,12 +66,12 @@ def unpacked_bytes(path: Path) -> int:
 def unpack(files: dict[str, list[Path]], spool: Path, workers: int, progress: Progress) -> None:
     """Write the images of every split to `spool/<split>/<class>/<name>`.
 
-    Beside the split's folder lies `.<split>.<file>.done` for every parquet file that has been
-    unpacked whole, so that it is not unpacked again. The files have the columns `image` (bytes,
-    path) and `label`.
+    A file `.<split>.<file>.done` beside the split's folder marks every parquet file that has been
+    unpacked completely, so that it is not unpacked again. The files have the columns `image`
+    (bytes, path) and `label`.
 
     Raises:
-        UserError: a file cannot be read, or holds something else; two images of one name; no room.
+        UserError: a file cannot be read or has other contents; two images of one name; no room.
     """
     for split, paths in files.items():
         folder, images = spool / split, 0
@@ -95,7 +95,7 @@ def unpack(files: dict[str, list[Path]], spool: Path, workers: int, progress: Pr
 
 
 def _unpack(folder: Path, path: Path) -> int:
-    """Unpack one file, unless it is; return its number of images."""
+    """Unpack one file, unless that is done; return its number of images."""
     done, identity = folder.parent / f".{folder.name}.{path.name}.done", _identity(path)
     if done.exists():
         known, _, count = done.read_text().partition("\n")
@@ -111,20 +111,20 @@ def _unpack(folder: Path, path: Path) -> int:
         _check_expansion(path, size)
     if _identity(path) != identity:
         raise UserError(f"source: {path} changed while it was read; call again")
-    os.sync()  # one call, where fsync would take one an image
+    os.sync()  # one call instead of an fsync for each image
     with writing(done), replacing(done) as file:
         file.write(f"{identity}\n{rows}".encode())
     return rows
 
 
 def _identity(path: Path) -> str:
-    """Tells a file from itself before it was changed."""
+    """A value that changes when the file changes."""
     status = path.stat()
     return f"{status.st_size} {status.st_mtime_ns}"
 
 
 def _check_expansion(path: Path, size: int) -> None:
-    """Refuse a small file of large images, which no disk nor memory holds."""
+    """Refuse a small file that claims images too large for memory and disk."""
     packed = path.stat().st_size
     if size > max(MAX_IMAGE_BYTES, _MAX_EXPANSION * packed):
         raise UserError(
@@ -135,7 +135,7 @@ def _check_expansion(path: Path, size: int) -> None:
 
 @contextmanager
 def _parquet(path: Path) -> Iterator[Any]:
-    """A parquet file; what pyarrow raises at it is said in one line."""
+    """Open a parquet file; errors of pyarrow become one line."""
     try:
         import pyarrow.parquet
     except ImportError:

@@ -1,8 +1,7 @@
-"""Making shards of a data set: every way in, interrupted or not, gives the same bytes.
+"""Making shards of a data set: every source, interrupted or not, gives the same bytes.
 
-What is written depends on the images and the settings alone, however often the work was
-interrupted and however many processes did it. A finished shard is checked against its record by
-the next call, and not made again.
+The bytes depend only on images and settings, not on interruptions or the number of processes. The
+next call checks a finished shard against its record and does not make it again.
 """
 
 import shutil
@@ -36,7 +35,7 @@ LAYOUTS = (
 
 @dataclass
 class PrepareConfig:
-    """What is made of what."""
+    """Source, target, and how images are stored."""
 
     source: str  # a folder in one of `LAYOUTS`
     target: str  # the folder that the shards are written to
@@ -45,7 +44,7 @@ class PrepareConfig:
     shorter_side: int | None = None
     quality: int | None = None  # JPEG quality of those, 1 to 100; None is `DEFAULT_QUALITY`
     shard_size: int = 1251  # images in a shard
-    workers: int | None = None  # processes; 0 works in this one, None is as many as cores
+    workers: int | None = None  # processes; 0 works in this one, None means one for each core
 
     def __post_init__(self) -> None:
         for key, value in (("source", self.source), ("target", self.target)):
@@ -66,7 +65,7 @@ class PrepareConfig:
             raise UserError(f"workers: {self.workers} is negative; give 0 or more, or null")
 
     def recompression(self) -> Recompression | None:
-        """How images are encoded again, if they are."""
+        """How images are encoded again; None if they keep their bytes."""
         if self.shorter_side is None:
             return None
         return Recompression(self.shorter_side, self.quality or DEFAULT_QUALITY)
@@ -74,7 +73,7 @@ class PrepareConfig:
 
 @dataclass(frozen=True)
 class Prepared:
-    """What became of one split."""
+    """The result for one split."""
 
     split: str  # "train" or "val"
     images: int  # in all its shards
@@ -90,13 +89,13 @@ class Prepared:
 def prepare(
     config: PrepareConfig, say: Callable[[str], None], progress: Progress
 ) -> list[Prepared]:
-    """Make, complete or check the shards of every split that the source has; one entry a split.
+    """Make, complete or check the shards of every split in the source; one entry for each.
 
-    `say` is told what takes long.
+    `say` gets a line about each thing that takes long.
 
     Raises:
-        UserError: the source is not understood, or an image of it cannot be read; the target holds
-            something else, is being written by another process, or has no room.
+        UserError: the source has an unknown layout or an unreadable image; the target has other
+            contents, is being written by another process, or has no room.
     """
     workers = cores() if config.workers is None else config.workers
     target, source = Path(config.target).expanduser(), Path(config.source).expanduser()
@@ -129,7 +128,7 @@ def prepare(
 
 
 def _found(source: Path) -> dict[str, list[Path]]:
-    """What a source holds, of one kind, by split: an archive, a folder, or parquet files."""
+    """The archive, folder or parquet files of each split; a source has one kind."""
     if not source.is_dir():
         what = "is not a folder" if source.exists() else "does not exist"
         raise UserError(f"source: {source} {what}; {LAYOUTS}")
@@ -157,7 +156,7 @@ def _opened(
     """The splits that the source has; parquet files are unpacked first."""
     first = next(iter(files.values()))[0]
     if first.suffix == ".parquet":
-        # What the images take, once unpacked and once in shards, less what is there.
+        # Room for the images, unpacked and in shards, minus what exists.
         needed = 2 * sum(parquet.unpacked_bytes(path) for paths in files.values() for path in paths)
         there = [*spool.rglob("*"), *spool.parent.glob("*.tar")]
         _check_room(spool.parent, needed - sum(p.stat().st_size for p in there if p.is_file()))
@@ -223,7 +222,7 @@ def _check_target(job: Job) -> None:
 
 
 def _run(job: Job, workers: int, say: Callable[[str], None], progress: Progress) -> Prepared:
-    """Bring one split to its end."""
+    """Finish one split."""
     meta = _sound_description(job, say)
     expected = job.finished() if meta is None else dict(enumerate(meta.shard_sha256))
     paths = [job.path(shard) for shard in expected]
@@ -270,16 +269,16 @@ def _run(job: Job, workers: int, say: Callable[[str], None], progress: Progress)
 
 
 def _sound_description(job: Job, say: Callable[[str], None]) -> ShardMeta | None:
-    """What describes finished shards; None where they are not, or must all be made again."""
+    """The description of finished shards; None if all must be made, for the first time or again."""
     if not job.description.exists():
         return None
     meta = read_meta(job.description, job.split)
     for column, digest in meta.index_sha256.items():
         path = job.target / column_file(job.split, column)
         if file_sha256(path) != digest:
-            # The records it was made of are gone, so it takes all shards.
+            # The records it was made from are gone, so all shards must be made again.
             say(f"{path} is damaged: making all {job.split} shards again")
-            job.begin()  # first, for shards without a description are taken for others'
+            job.begin()  # first: shards without a description would be refused as foreign
             job.description.unlink()
             return None
     return meta

@@ -18,7 +18,7 @@ class Recompression:
     quality: int  # of the JPEG, 1 to 100
 
     def describe(self) -> str:
-        """All that the result depends on, versions included."""
+        """Everything that the result depends on, including versions."""
         turbo = features.version("libjpeg_turbo")
         return (
             f"shorter side {self.shorter_side}, JPEG quality {self.quality}, 4:2:0, "
@@ -30,7 +30,7 @@ class Recompression:
         """The bytes to store for an image's own bytes.
 
         Raises:
-            UnreadableImage: see `decode`; or no JPEG holds what would be written.
+            UnreadableImage: as for `decode`; or the result would be too large for a JPEG.
         """
         image = decode(data, name)
         width, height = image.size
@@ -63,8 +63,8 @@ class Recompression:
 def _restart_interval(width: int) -> int:
     """MCUs (16 x 16 pixels) between restart markers, so that each row of them begins with one.
 
-    With markers `pixels.jpeg` gives a decoder the neighbourhood of a crop alone; they take 2 %
-    of the bytes (4 % where a row can be divided into single MCUs only).
+    With these markers `pixels.jpeg` lets a decoder read only the neighbourhood of a crop. They add
+    2 % to the bytes (4 % if a row can only be divided into single MCUs).
     """
     across = -(-width // 16)
     return next(mcus for mcus in (2, 3, 1) if across % mcus == 0)

@@ -1,9 +1,8 @@
 """The embedded data set: ten classes of shapes and textures, drawn with Pillow.
 
-Class is carried by form alone: colours, polarity (light on dark or dark on light), place, size,
-rotation, background, clutter and noise are drawn independently of it, so that a linear classifier
-on pixels has little to hold on to. Images are 64x64 JPEGs in ImageNet's layout, so that they go
-through the code that ImageNet goes through.
+Only form depends on the class. Colours, polarity (light on dark or dark on light), place, size,
+rotation, background, clutter and noise are independent of it, so that a linear classifier on pixels
+learns little. Images are 64x64 JPEGs in ImageNet's layout, and are read by the same code.
 """
 
 import colorsys
@@ -26,11 +25,11 @@ from bn_inception.data.intake import marked
 from bn_inception.errors import UserError
 from bn_inception.files import first_line, locked
 
-VERSION = 1  # raised with any change to what is drawn: the images of a version never change
+VERSION = 1  # increases with any change of the drawing: the images of a version never change
 SIDE = 64
 TRAIN_PER_CLASS, VAL_PER_CLASS = 400, 100
 
-# Drawn at this multiple and reduced: Pillow's shapes have no smooth edges of their own.
+# Shapes are drawn at this multiple and reduced, because Pillow does not smooth edges.
 _OVERSAMPLING = 2
 _JPEG_QUALITY = 85
 _MANIFEST = "manifest.sha256"
@@ -42,12 +41,12 @@ Colour = tuple[int, int, int]
 
 
 def prepare(cache: Path) -> Path:
-    """Find the data set under `cache`, or draw it there (about six seconds).
+    """Find the data set in `cache`, or draw it there (about six seconds).
 
-    The folder's name carries the version and a checksum over everything that decides the bytes,
-    Pillow's version included. Its files are checked by content at every call (about 0.2 s); where
-    one is missing, changed or extra the set is drawn again. Processes that start together wait
-    for one of them to draw. The folder appears whole, by a rename.
+    The folder's name contains the version and a checksum over everything that determines the bytes,
+    including Pillow's version. Every call checks the content of its files (about 0.2 s); if one is
+    missing, changed or extra, the set is drawn again. If several processes start together, one
+    draws and the others wait. The folder is renamed into place when it is complete.
 
     Returns:
         The folder that holds train/<class>/*.jpg and val/<class>/*.jpg.
@@ -64,7 +63,7 @@ def prepare(cache: Path) -> Path:
         with locked(cache / "synthetic.lock"):
             if not _intact(folder):
                 _log.info("drawing the synthetic data set into %s (about six seconds)", folder)
-                for old in (folder, partial):  # damaged; of a process that was killed
+                for old in (folder, partial):  # damaged; left by a process that was killed
                     marked.refuse_foreign(old, "data.cache")
                     marked.remove(old)
                 marked.make(partial)
@@ -148,7 +147,7 @@ def _add(digest: "hashlib._Hash", relative: str, data: bytes) -> None:
     digest.update(f"{relative}\n{len(data)}\n".encode() + data)
 
 
-# What every class shares.
+# Shared by all classes.
 
 
 def _uniform(random: Generator, low: float, high: float) -> float:
@@ -156,7 +155,7 @@ def _uniform(random: Generator, low: float, high: float) -> float:
 
 
 def _colours(random: Generator) -> tuple[Colour, Colour, Colour]:
-    """Three colours, the first two apart in lightness, either one the lighter."""
+    """Three colours. The first two differ in lightness; either may be the lighter."""
     light, dark = _uniform(random, 0.6, 1.0), _uniform(random, 0.1, 0.4)
     values = (light, dark) if random.random() < 0.5 else (dark, light)
     hsv = ((random.random(), _uniform(random, 0.1, 0.9), v) for v in (*values, random.random()))

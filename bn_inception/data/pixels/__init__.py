@@ -1,1 +1,1 @@
-"""Pixels: an image of bytes, and a network's input of an image."""
+"""From encoded bytes to an image, and from an image to a network's input."""

@@ -1,7 +1,7 @@
-"""Who decodes and resizes: Pillow, the reference, or what measurement found faster.
+"""The two backends that decode and resize: Pillow, the reference, and a faster one.
 
-Both take the same bytes, boxes and filters and give the same shapes. How far their pixels lie apart
-is bounded in tests/data/test_backend.py; docs/decoding.md says what was measured and chosen.
+Both take the same bytes, boxes and filters and give the same shapes. tests/data/test_backend.py
+bounds the difference of their pixels; docs/decoding.md has the measurements behind the choice.
 """
 
 import functools
@@ -25,8 +25,8 @@ class Backend(Enum):
     """Who decodes and resizes.
 
     `pillow`: Pillow does both. The reference.
-    `fast`: simplejpeg decodes plain JPEGs, and of them what the crop needs (`pixels.jpeg`); Pillow
-    decodes everything else; cykooz_resizer (Rust, SIMD) resizes.
+    `fast`: simplejpeg decodes the part of plain JPEGs that a crop needs (`pixels.jpeg`), Pillow
+    decodes everything else, and cykooz_resizer (Rust, SIMD) resizes.
     """
 
     fast = "fast"
@@ -37,7 +37,7 @@ def open_picture(data: bytes, name: str, backend: Backend) -> Picture:
     """Open one encoded image; `name` is used in errors.
 
     Raises:
-        UnreadableImage: see `decode.decode`; `fast` may raise it at the first crop instead.
+        UnreadableImage: as for `decode.decode`; `fast` may raise it at the first crop instead.
     """
     if backend is Backend.pillow:
         return PillowPicture(decode(data, name))
@@ -93,15 +93,15 @@ class ArrayPicture:
     def resized(self, box: Box, size: int, resample: Image.Resampling) -> NDArray[np.uint8]:
         """See `Picture`.
 
-        What is resized is the box and its neighbourhood as far as the filter reaches, whether or
-        not more of the image is at hand: the result is the same.
+        Only the box and the neighbourhood that the filter reads are resized. The result does not
+        depend on how much more of the image is in memory.
         """
         left, top, right, bottom = box
         x0, x1 = _reach(left, right, size, resample, self.width)
         y0, y1 = _reach(top, bottom, size, resample, self.height)
         pixels = self._region((x0, y0, x1, y1))
         width, height = x1 - x0, y1 - y0
-        # Sums of floats may lie a hair outside.
+        # Rounding may put sums slightly outside.
         left, top = max(left - x0, 0.0), max(top - y0, 0.0)
         crop = resizer.CropBox(
             left, top, min(right - x0, width) - left, min(bottom - y0, height) - top
@@ -122,13 +122,12 @@ class ArrayPicture:
 class FastPicture(ArrayPicture):
     """An image of the fast backend.
 
-    A plain JPEG is not decoded before it is asked for a crop, and then as far as the crop needs,
-    once more at every crop if it was not loaded. A decoder's complaint hands it to Pillow, whose
-    word is final: it takes the image or names the reason. What no longer shows is damage in a part
-    that no crop needed.
+    Each crop of a plain JPEG decodes the part it needs, unless the image was loaded. If the decoder
+    complains, Pillow reads the image or gives the reason why it cannot be read. Damage in a part
+    that no crop needs is not detected.
 
     Raises:
-        UnreadableImage: see `decode.decode`; `load` and `resized` raise it too.
+        UnreadableImage: as for `decode.decode`; `load` and `resized` raise it too.
     """
 
     def __init__(self, data: bytes, name: str) -> None:
@@ -150,7 +149,7 @@ class FastPicture(ArrayPicture):
         return super().load()
 
     def _region(self, box: tuple[int, int, int, int]) -> NDArray[np.uint8]:
-        """The pixels of a box, (height, width, 3); they hold until another image is decoded."""
+        """The pixels of a box, (height, width, 3); valid until another image is decoded."""
         if self._pixels is not None:
             return super()._region(box)
         cut = jpeg.part(self._data, self._jpeg, box)
@@ -166,14 +165,14 @@ class FastPicture(ArrayPicture):
         return decoded[y0 - cut.top : y1 - cut.top, x0 - cut.left : x1 - cut.left]
 
 
-# Half the width of each filter, in pixels of the source where it enlarges.
+# Half the width of each filter, in pixels of the source when it enlarges.
 _SUPPORT: Mapping[Image.Resampling, float] = {
     Image.Resampling.BILINEAR: 1.0,
     Image.Resampling.BOX: 0.5,
     Image.Resampling.NEAREST: 0.0,
     Image.Resampling.BICUBIC: 2.0,
 }
-# Catmull-Rom is the cubic with a = -1/2, Pillow's.
+# Catmull-Rom is the cubic filter with a = -1/2, as Pillow's.
 _ALGORITHMS: Mapping[Image.Resampling, resizer.ResizeAlg] = {
     Image.Resampling.BILINEAR: resizer.ResizeAlg.convolution(resizer.FilterType.bilinear),
     Image.Resampling.BOX: resizer.ResizeAlg.convolution(resizer.FilterType.box),
@@ -185,17 +184,17 @@ _ALGORITHMS: Mapping[Image.Resampling, resizer.ResizeAlg] = {
 def _reach(
     low: float, high: float, size: int, resample: Image.Resampling, length: int
 ) -> tuple[int, int]:
-    """Which pixels of an axis of `length` a filter reads to resize [low, high] to `size`."""
+    """The pixels of an axis of `length` that a filter reads to resize [low, high] to `size`."""
     reach = _SUPPORT[resample] * max(1.0, (high - low) / size) + 1
     return max(0, math.floor(low - reach)), min(length, math.ceil(high + reach))
 
 
 _decoded = np.empty(0, np.uint8)
-_KEPT_BYTES = 1 << 25  # 11 million pixels; a giant does not stay
+_KEPT_BYTES = 1 << 25  # 11 million pixels; larger buffers are not kept
 
 
 def _memory(size: int) -> NDArray[np.uint8] | None:
-    # Kept: fresh memory for every image costs a tenth of its decoding.
+    # Kept, because new memory for every image costs a tenth of the decoding time.
     global _decoded
     if size > _KEPT_BYTES:
         return None
@@ -206,4 +205,4 @@ def _memory(size: int) -> NDArray[np.uint8] | None:
 
 @functools.cache
 def _resizer() -> resizer.Resizer:
-    return resizer.Resizer()  # keeps its working memory; one a process
+    return resizer.Resizer()  # keeps its working memory; one for each process

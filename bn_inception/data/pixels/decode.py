@@ -1,4 +1,4 @@
-"""Encoded bytes to an RGB image, or a named failure: never a silently wrong image."""
+"""From encoded bytes to an RGB image, or an error; never a silently wrong image."""
 
 import io
 import struct
@@ -9,14 +9,14 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from bn_inception.errors import UserError
 
-# Named, so that a file may carry any suffix (ImageNet has a PNG called .JPEG) but never reaches
+# Listed, so that a file may have any suffix (ImageNet has a PNG called .JPEG) but never reaches
 # Pillow's plugins that start other programs (EPS runs Ghostscript).
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "PPM", "TIFF")
 
 # A quarter of a gigabyte as RGB, and Pillow's own threshold; ImageNet's largest has 61 million.
 MAX_PIXELS = 89_478_485
 
-# Transparent pixels show this; the usual page behind a picture on the web.
+# The colour behind transparent pixels: that of most pages on the web.
 BACKGROUND = (255, 255, 255)
 
 _ORIENTATION, _TURNED = ExifTags.Base.Orientation, range(2, 9)
@@ -41,7 +41,7 @@ class UnreadableImage(Exception):
         return f"{self.name}: {self.reason}"
 
     def refusal(self) -> UserError:
-        """What ends a run that does not pass over such images."""
+        """The error that ends a run, unless it skips such images."""
         return UserError(
             f"{self.name} cannot be read: {self.reason}; repair or remove it, or set "
             "data.on_error=skip"
@@ -54,16 +54,16 @@ def decode(data: bytes, name: str) -> Image.Image:
     - CMYK and YCCK are converted by Pillow (Adobe's inversion included), without a colour profile.
     - 16-bit greyscale is scaled, 65535 to 255, not clipped.
     - Palette, alpha and transparent colours are composited on white.
-    - An EXIF orientation is applied, so that the picture stands as its viewer sees it; EXIF data
-      that make no sense are ignored.
-    - Of several frames the first is taken.
+    - An EXIF orientation is applied, so that the picture is upright; senseless EXIF data are
+      ignored.
+    - Of several frames the first is used.
 
-    A JPEG that ends early is an error, even if most of it could be shown. Damage inside a JPEG that
-    libjpeg repairs without telling Pillow (a flipped bit) cannot be noticed here.
+    A JPEG that ends early is an error, even if most of it could be shown. Damage that libjpeg
+    repairs without telling Pillow, such as a flipped bit, cannot be detected here.
 
     Args:
-        data: the encoded bytes; any of `FORMATS`, whatever the file's suffix says.
-        name: used in the error.
+        data: the encoded bytes; any of `FORMATS`, whatever the file's suffix.
+        name: of the image, for the error.
 
     Raises:
         UnreadableImage: empty, not an image, truncated, damaged, over `MAX_PIXELS`, or in a pixel
@@ -72,7 +72,7 @@ def decode(data: bytes, name: str) -> Image.Image:
     if not data:
         raise UnreadableImage(name, "the file is empty")
     try:
-        # Pillow warns of odd EXIF data and large images; a million images would flood the log.
+        # Pillow warns about odd EXIF data and large images; a million images would flood the log.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
@@ -87,16 +87,16 @@ def decode(data: bytes, name: str) -> Image.Image:
     except UnidentifiedImageError:
         raise UnreadableImage(name, f"not an image in any of {', '.join(FORMATS)}") from None
     except Exception as error:
-        # Pillow's plugins raise nearly anything at damaged files: OSError, SyntaxError,
+        # Pillow's plugins may raise anything for damaged files: OSError, SyntaxError,
         # struct.error, ValueError, EOFError, zlib.error, IndexError, ...
         reason = str(error).replace("\n", " ") or type(error).__name__
         raise UnreadableImage(name, reason) from error
 
 
 def is_upright(data: bytes) -> bool:
-    """Whether `decode` leaves an image as it is stored, neither turned nor mirrored.
+    """Whether `decode` neither rotates nor mirrors an image.
 
-    Only headers are read. False, too, where they cannot be.
+    Reads only headers; False if they cannot be read.
     """
     try:
         with warnings.catch_warnings():
@@ -108,7 +108,7 @@ def is_upright(data: bytes) -> bool:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    # Parsing costs more than decoding a small image; most have neither block.
+    # Parsing takes longer than decoding a small image, and most have neither block.
     if (
         "exif" not in image.info
         and "xmp" not in image.info

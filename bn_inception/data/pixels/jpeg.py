@@ -1,14 +1,15 @@
-"""Reading a JPEG's layout, and cutting its stream so that a decoder sees little but the crop.
+"""Reading a JPEG's layout, and cutting its stream so that little more than a crop is decoded.
 
-A JPEG is decoded from its top left to its bottom right, and undoing its Huffman code is most of the
-work. Two edits of the stream (ITU-T T.81) save the decoder what a crop does not need, and change no
-pixel that it does need:
+A JPEG is decoded from top left to bottom right, and most of the work is Huffman decoding. Two edits
+of the stream (ITU-T T.81) skip what a crop does not need, without changing any pixel that it needs:
 
-- the height in the frame header is lowered: decoding stops below the crop. Any sequential JPEG.
-- with restart markers (`bn-inception prepare` writes them) the coded data fall into segments that
-  do not depend on each other: those beside, above and below the crop are left out.
+- The height in the frame header is lowered, so that decoding stops below the crop. This works for
+  every sequential JPEG.
+- With restart markers (`bn-inception prepare` writes them) the coded data consist of independent
+  segments. Those beside, above and below the crop are left out.
 
-Nothing is decoded here. What is not a plain 8-bit JPEG is `None`, and Pillow's to read.
+This module decodes nothing. For anything but a plain 8-bit JPEG it returns None, and Pillow reads
+the image.
 """
 
 from dataclasses import dataclass
@@ -25,8 +26,8 @@ _EXIF, _MULTI_PICTURE, _ADOBE = 0xE1, 0xE2, 0xEE
 _HARMLESS = {0xDB, 0xC4, _RESTART_INTERVAL, 0xFE, *range(0xE0, 0xF0)}
 _YCBCR = 1  # Adobe's number for it
 
-# Interpolated chroma of a pixel needs the chroma sample beside it, two pixels on; a cut edge lies
-# farther away than that from what is used.
+# The interpolated chroma of a pixel needs the neighbouring chroma sample, two pixels away; a cut
+# edge is farther than that from the crop.
 _CONTEXT = 4
 
 
@@ -50,19 +51,19 @@ class Part:
     stream: bytes | bytearray  # to be decoded
     left: int  # where its left edge lies in the image
     top: int  # likewise its top
-    # whether a sound stream is decoded without a complaint; a lowered height makes the
-    # decoder complain about the data that are left over
+    # whether an undamaged stream is decoded without a complaint; with a lowered height the
+    # decoder complains about the remaining data
     intact: bool
 
 
 def parse(data: bytes) -> Jpeg | None:
     """Read the headers of a plain JPEG, in a few microseconds (with EXIF data sixty).
 
-    Plain is: 8 bits, grey or YCbCr (as JFIF has it) with usual chroma subsampling, Huffman-coded,
-    upright (no EXIF or XMP orientation other than 1), one picture, ended by its end mark.
+    Plain means: 8 bits, grey or YCbCr as in JFIF with usual chroma subsampling, Huffman-coded,
+    upright (no EXIF or XMP orientation other than 1), one picture, ended by its end marker.
 
     Returns:
-        None for anything else, damaged headers included.
+        None for anything else, including damaged headers.
     """
     if not (data.startswith(_START) and data.endswith(_END)):
         return None
@@ -101,7 +102,7 @@ def parse(data: bytes) -> Jpeg | None:
 
 
 def part(data: bytes, jpeg: Jpeg, box: tuple[int, int, int, int]) -> Part:
-    """The smallest stream that this module can make of the image's, to decode a box of it.
+    """The smallest stream that this module can make from an image's to decode a box of it.
 
     The box is (left, top, right, bottom) in whole pixels, inside the image.
     """
@@ -110,7 +111,7 @@ def part(data: bytes, jpeg: Jpeg, box: tuple[int, int, int, int]) -> Part:
         if found is not None:
             return found
     height = box[3] + _CONTEXT
-    # Less than a row of MCUs is not worth the decoder's complaint, which tells of damage too.
+    # Saving less than a row of MCUs is not worth losing the complaint, which also reports damage.
     if jpeg.sequential and height + jpeg.unit[1] < jpeg.height:
         at = jpeg.size_at
         stream = b"".join((data[:at], height.to_bytes(2, "big"), data[at + 2 :]))
@@ -119,7 +120,7 @@ def part(data: bytes, jpeg: Jpeg, box: tuple[int, int, int, int]) -> Part:
 
 
 def _segments(data: bytes, jpeg: Jpeg, box: tuple[int, int, int, int]) -> Part | None:
-    """The restart segments around a box as an image of their own; None where that cannot be."""
+    """The restart segments around a box as a separate image; None if that is impossible."""
     left, top, right, bottom = box
     unit_x, unit_y = jpeg.unit
     units = -(-jpeg.width // unit_x)
@@ -134,7 +135,7 @@ def _segments(data: bytes, jpeg: Jpeg, box: tuple[int, int, int, int]) -> Part |
     if (last_row - row) * (last_column - column) == rows * columns:
         return None
 
-    # Where each segment's end mark begins, after a place for the mark that the first one lacks.
+    # Where each segment's end marker begins; the first entry is for the marker that it lacks.
     coded = np.frombuffer(data, np.uint8, offset=jpeg.scan_at)
     marks = np.flatnonzero((coded[:-2] == 0xFF) & (coded[1:-1] != 0))  # a coded 255 precedes 0
     if len(marks) != rows * columns - 1:
@@ -155,7 +156,7 @@ def _segments(data: bytes, jpeg: Jpeg, box: tuple[int, int, int, int]) -> Part |
         shifts.append(length - first + 1)
         length += last + 2 - first
     stream = bytearray().join(pieces)
-    # Marks are numbered from 0 to 7 and again; the last one is the end mark.
+    # Markers are numbered 0 to 7 cyclically; the last one is the end marker.
     places = (wanted + np.array(shifts)[:, None]).ravel()
     np.frombuffer(stream, np.uint8)[places] = 0xD0 + np.arange(len(places)) % 8
     stream[-1] = _END[1]
@@ -167,7 +168,7 @@ def _number(data: bytes, at: int) -> int:
 
 
 def _unit(frame: bytes) -> tuple[int, int] | None:
-    """The size of an MCU from the frame header, None where the frame is not a plain one."""
+    """The size of an MCU from the frame header; None if the frame is not plain."""
     if len(frame) < 6 or frame[0] != 8 or len(frame) != 6 + 3 * frame[5]:
         return None
     if frame[5] == 1:
@@ -181,7 +182,7 @@ def _unit(frame: bytes) -> tuple[int, int] | None:
 
 
 def _plain(marker: int, data: bytes, start: int, end: int) -> bool:
-    """Whether a segment, `data[start:end]`, leaves pixels and their order alone."""
+    """Whether a segment, `data[start:end]`, does not affect pixels and their order."""
     if marker == _RESTART_INTERVAL:
         return end - start == 2
     if marker == _MULTI_PICTURE:

@@ -1,9 +1,9 @@
-"""Photometric distortion: drawn image by image, computed as one batch on the device.
+"""Photometric distortion: factors are drawn for each image and applied to a batch on the device.
 
 The constants are those of Google's public Inception code (`image_processing.py`,
 `inception_preprocessing.py`); GN refers to Howard 2013, which gives contrast, brightness and colour
-a range of [0.5, 1.5] each. BN's "reduced" distortion has no magnitudes; here it is brightness and
-saturation alone, the fast mode of the same code.
+a range of [0.5, 1.5] each. BN gives no magnitudes for its "reduced" distortion; here it is
+brightness and saturation only, the fast mode of the same code.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from torch import Tensor
 
-BRIGHTNESS = 32 / 255  # added, from -BRIGHTNESS to BRIGHTNESS, where pixels are 0 to 1
+BRIGHTNESS = 32 / 255  # added, from -BRIGHTNESS to BRIGHTNESS, to pixels of 0 to 1
 SATURATION = (0.5, 1.5)  # multiplies the saturation of HSV
 HUE = 0.2  # turns added to the hue of HSV
 CONTRAST = (0.5, 1.5)  # multiplies each channel's distance from its mean over the image
@@ -23,12 +23,12 @@ CONTRAST = (0.5, 1.5)  # multiplies each channel's distance from its mean over t
 # Sum of pixels in units of 2^-20: see `_channel_means`.
 _FIXED_POINT = 1 << 20
 
-# Values that are distorted at a time on a CPU, a megabyte as floats.
+# Values distorted at a time on a CPU; a megabyte as floats.
 _CACHED = 1 << 18
 
 
 class Photometric(Enum):
-    """How strongly colours are distorted."""
+    """How much colours are distorted."""
 
     none = "none"
     reduced = "reduced"
@@ -40,7 +40,7 @@ _FACTORS = {Photometric.none: 0, Photometric.reduced: 3, Photometric.full: 5}
 
 @dataclass
 class AugmentationConfig:
-    """What is done to training images beyond the crop and the mirror."""
+    """Augmentation of training images beyond crop and mirror."""
 
     photometric: Photometric = Photometric.reduced
 
@@ -65,13 +65,13 @@ def draw_factors(photometric: Photometric, generator: Generator) -> NDArray[np.f
 
 
 def to_input(images: Tensor, factors: Tensor | None = None) -> Tensor:
-    """Pixels to the network's input: distort, clip to [0, 1], scale to [-1, 1].
+    """Turn pixels into the network's input: distort, clip to [0, 1], scale to [-1, 1].
 
     Orders, as in Google's code. Reduced, 0: brightness, saturation; 1: saturation, brightness.
     Full, 0: brightness, saturation, hue, contrast; 1: brightness, contrast, saturation, hue.
 
-    An image's result does not depend on the rest of its batch, bit for bit, and the memory format
-    of `images` is kept.
+    An image's result does not depend on the rest of its batch, bit for bit. The memory format of
+    `images` is kept.
 
     Args:
         images: uint8 (N, 3, S, S), on any device.
@@ -88,7 +88,7 @@ def to_input(images: Tensor, factors: Tensor | None = None) -> Tensor:
         return _scaled(images.float().div_(255))
     if images.device.type != "cpu" or torch.compiler.is_compiling():
         return _scaled(_distorted(images, factors).clamp_(0, 1))
-    # A processor's cache holds an image or two, and its vectors want neighbours of one channel.
+    # A CPU's cache holds an image or two, and its vector units need neighbours of one channel.
     inputs = torch.empty_like(images, dtype=torch.float32)
     size = max(1, _CACHED // images.shape[1:].numel())
     for start in range(0, len(images), size):
@@ -129,15 +129,15 @@ def _full(
 def _chosen(zero: Tensor, one: Tensor, which: Tensor) -> Tensor:
     """`zero` where `which` is 0 and `one` where it is 1, exactly; both finite.
 
-    On a CPU twenty times as fast as torch.where, which has no vector code.
+    On a CPU this is twenty times as fast as torch.where, which has no vectorized code.
     """
     return torch.lerp(zero, one, which)
 
 
 def _saturate(x: Tensor, factor: Tensor) -> Tensor:
-    """Multiply HSV's saturation, cut at 1; value and hue stay.
+    """Multiply HSV's saturation, limited to 1; value and hue do not change.
 
-    With s = (v - least) / v, keeping v and the hue means v - (v - x) s'/s, and
+    With s = (v - least) / v, x becomes v - (v - x) s'/s, which keeps v and the hue, and
     s'/s = min(factor, 1/s). A value of 0 or less has saturation 0, as in TensorFlow.
     """
     value, least = x.amax(1, keepdim=True), x.amin(1, keepdim=True)
@@ -146,7 +146,7 @@ def _saturate(x: Tensor, factor: Tensor) -> Tensor:
 
 
 def _turn_hue(x: Tensor, turns: Tensor) -> Tensor:
-    """Add `turns` to HSV's hue; value and chroma stay."""
+    """Add `turns` to HSV's hue; value and chroma do not change."""
     red, green, blue = x.unbind(1)
     value, least = x.amax(1), x.amin(1)
     chroma = value - least
@@ -170,8 +170,8 @@ def _contrast(x: Tensor, factor: Tensor) -> Tensor:
 
 
 def _channel_means(x: Tensor) -> Tensor:
-    # Summed as integers: a float sum's order, hence its last bits, changes with the batch, the
-    # memory format, the number of threads and the device.
+    # Summed as integers: the order of a float sum, and so its last bits, would depend on the
+    # batch, the memory format, the number of threads and the device.
     # Doubles hold integers up to 2^53.
     units = (x * _FIXED_POINT).round_()
     total = units.sum((2, 3), keepdim=True, dtype=torch.float64)

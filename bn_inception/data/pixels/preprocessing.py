@@ -1,8 +1,8 @@
-"""What turns a file into a network's input, as a fingerprint that two machines can compare.
+"""A fingerprint of the software that turns a file into a network's input.
 
-Another decoder or resize filter between training and evaluation costs from a tenth of a point to
-a whole point of accuracy and raises no error. The fingerprint therefore names the software and
-holds hashes of what it makes of one fixed JPEG (56 x 40, 4:2:0 chroma).
+If evaluation uses another decoder or resize filter than training, accuracy drops by a tenth of a
+point to a whole point, without an error. The fingerprint therefore names the software and contains
+hashes of its results for one fixed JPEG (56 x 40, 4:2:0 chroma).
 """
 
 import base64
@@ -17,7 +17,7 @@ from bn_inception.data.pixels.backend import Backend
 from bn_inception.data.pixels.crops import cut_single
 from bn_inception.data.pixels.photometric import to_input
 
-_SIZES = (24, 80)  # one reduces the picture, one enlarges it
+_SIZES = (24, 80)  # the first reduces the picture, the second enlarges it
 _PICTURE = """
 /9j/4AAQSkZJRgABAQAAAQABAAD/2wBDAA0JCgsKCA0LCgsODg0PEyAVExISEyccHhcgLikxMC4pLSwzOko+MzZGNywt
 QFdBRkxOUlNSMj5aYVpQYEpRUk//2wBDAQ4ODhMREyYVFSZPNS01T09PT09PT09PT09PT09PT09PT09PT09PT09PT09P
@@ -41,7 +41,7 @@ def describe(backend: Backend) -> dict[str, str]:
     Returns:
         `backend`, `decoder` and its version, `jpeg` library, `resize` filter, `input` range, and
         the hashes `decoded` (the fixed picture's pixels), `crops` (its single crops at two sizes)
-        and `values` (the network's input made of them): the same wherever images become the same
+        and `values` (the network's input made from them), which are equal if images give the same
         input.
     """
     data = base64.b64decode(_PICTURE)
@@ -59,15 +59,15 @@ def describe(backend: Backend) -> dict[str, str]:
 
 
 def backend_of(described: Mapping[str, str] | None) -> Backend:
-    """The backend of a description; Pillow where there is none, or none that is known."""
+    """The backend of a description; Pillow if it names none, or an unknown one."""
     name = (described or {}).get("backend")
     return next((backend for backend in Backend if backend.value == name), Backend.pillow)
 
 
 def differences(trained: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """Name what differs between two descriptions: "decoder: Pillow 11.0 in training, ... now".
+    """The differences of two descriptions: "decoder: Pillow 11.0 in training, ... now".
 
-    Descriptions from before there was a choice of backend are Pillow's.
+    Descriptions without a backend are Pillow's.
     """
     trained = {"backend": backend_of(None).value, **trained}
     return [
