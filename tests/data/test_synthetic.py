@@ -34,21 +34,20 @@ def test_layout_and_determinism(tmp_path: Path) -> None:
     assert one.name == other.name
     assert contents(one) == contents(other)
     sources = open_sources(DataConfig(cache=str(tmp_path / "one")))
-    assert sources.train.classes == tuple(sorted(synthetic.CLASSES))
-    assert len(sources.train) == 30
-    assert len(sources.validation) == 20
-    assert (
-        len(set(contents(one).values())) == 52
-    )  # every image is another one; a manifest and a mark
+    assert sources.train.classes == synthetic.CLASSES
+    assert len(sources.train) == 12
+    assert len(sources.validation) == 8
+    # Every image is another one; a manifest and a mark.
+    assert len(set(contents(one).values())) == 22
     assert Image.open(sources.train.name(0)).size == (64, 64)
     assert sorted(os.listdir(tmp_path / "one")) == [one.name, "synthetic.lock"]
 
 
 def test_an_image_depends_on_its_own_number_only() -> None:
-    late = np.asarray(synthetic.draw("ring", "val", 7))
-    synthetic.draw("star", "train", 0)
-    np.testing.assert_array_equal(late, np.asarray(synthetic.draw("ring", "val", 7)))
-    assert not np.array_equal(late, np.asarray(synthetic.draw("ring", "train", 7)))
+    late = np.asarray(synthetic.draw("rows", "val", 7))
+    synthetic.draw("blank", "train", 0)
+    np.testing.assert_array_equal(late, np.asarray(synthetic.draw("rows", "val", 7)))
+    assert not np.array_equal(late, np.asarray(synthetic.draw("rows", "train", 7)))
 
 
 @pytest.mark.usefixtures("few")
@@ -56,7 +55,7 @@ def test_an_image_depends_on_its_own_number_only() -> None:
 def test_damage_is_noticed_and_repaired(tmp_path: Path, damage: str) -> None:
     folder = synthetic.prepare(tmp_path)
     whole = contents(folder)
-    file = folder / "train" / "ring" / "0001.jpg"
+    file = folder / "train" / "rows" / "0001.jpg"
     if damage == "missing":
         file.unlink()
     elif damage == "changed":
@@ -113,25 +112,22 @@ def test_an_unusable_cache_is_named(tmp_path: Path) -> None:
         synthetic.prepare(file / "cache")
 
 
-def test_a_linear_classifier_on_pixels_fails() -> None:
-    """Ridge regression at 16x16 on 200 a class; on the whole set at 32x32 it has 14 %.
-
-    A three-layer convolutional network has 70 % on the whole set after 1,500 steps of 32.
-    """
+def test_a_linear_classifier_on_pixels_knows_no_direction() -> None:
+    """Ridge regression at 16x16 on 300 a class: a pattern begins anywhere. (Blank is lighter.)"""
+    names = [name for name in synthetic.CLASSES if name != "blank"]
 
     def pixels(split: str, count: int) -> tuple[np.ndarray, np.ndarray]:
-        names = sorted(synthetic.CLASSES)
         images = [synthetic.draw(name, split, i) for name in names for i in range(count)]
         small = [np.asarray(image.resize((16, 16), Image.Resampling.BOX)) for image in images]
-        return np.stack(small).reshape(len(small), -1) / 255.0, np.arange(10).repeat(count)
+        return np.stack(small).reshape(len(small), -1) / 255.0, np.arange(3).repeat(count)
 
-    x, labels = pixels("train", 200)
-    held_out, expected = pixels("val", 60)
+    x, labels = pixels("train", 300)
+    held_out, expected = pixels("val", 100)
     mean = x.mean(0)
-    targets = np.eye(10)[labels] - 0.1
+    targets = np.eye(3)[labels] - 1 / 3
     for ridge in (1.0, 30.0, 1000.0):
         weights = np.linalg.solve(
             (x - mean).T @ (x - mean) + ridge * np.eye(x.shape[1]), (x - mean).T @ targets
         )
         accuracy = (((held_out - mean) @ weights).argmax(1) == expected).mean()
-        assert accuracy < 0.25
+        assert accuracy < 0.55

@@ -1,0 +1,83 @@
+"""`experiments/demo.py`: the sentence that `make demo` ends with, and the table of seeds."""
+
+import json
+from pathlib import Path
+
+import demo
+import pytest
+
+from bn_inception.config import compose, write_yaml
+from bn_inception.errors import UserError
+from bn_inception.record import MetricsLog, RunStatus, Summary, ValidationRecord
+
+ROOT = Path(demo.__file__).parents[1]
+PLAIN = [0.25] * 10 + [0.9] * 21
+FAST = [0.25, 0.95, 0.95, 0.95, 0.95, 0.95]
+
+
+def write_run(
+    root: Path, recipe: str, curve: list[float], seed: int = 0, status: str = "finished"
+) -> Path:
+    """A run at scale=demo, evaluated every 50 steps; its length is the curve's."""
+    folder = demo.folder(root, recipe, seed)
+    folder.mkdir(parents=True)
+    given = [f"recipe={recipe}", "scale=demo", f"run.seed={seed}"]
+    (folder / "config.yaml").write_text(write_yaml(compose("train", given)))
+    log = MetricsLog(folder / "metrics.jsonl")
+    for number, top1 in enumerate(curve, start=1):
+        log.append(ValidationRecord(50 * number, 50.0 * number, 1.0, top1, top1, 400))
+    log.close()
+    steps = 50 * len(curve)
+    Summary(
+        recipe=recipe, scale="demo", seed=seed, data="synthetic", classes=4, planned_steps=steps,
+        status=RunStatus(status), step=steps, images_seen=32 * steps,
+    ).write(folder / "summary.json")  # fmt: skip
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("plain", "fast", "expected"),
+    [
+        (PLAIN, FAST, "BN-x5 reached plain Inception's plateau (90.0 %, less a point) at step 96, "
+         "plain Inception at step 549: 17.4 % of the steps."),
+        (PLAIN, [0.5] * 6, "BN-x5 did not reach plain Inception's plateau of 90.0 % less a point: "
+         "it ended at 50.0 %."),
+        (PLAIN[:20], FAST, "These runs show nothing: inception-demo-synthetic-seed0 is not a "
+         "whole run."),
+        (PLAIN, FAST[:5], "These runs show nothing: bn_x5-demo-synthetic-seed0 is not a whole "
+         "run."),
+        ([0.25] * 25 + [0.9] * 6, FAST, "These runs show nothing: the plain network still climbs"),
+        ([0.25] * 31, FAST, "These runs show nothing: the target 24.0 % is at chance"),
+    ],
+)  # fmt: skip
+def test_the_sentence_says_what_was_seen(
+    tmp_path: Path, plain: list[float], fast: list[float], expected: str
+) -> None:
+    folders = [write_run(tmp_path, "bn_x5", fast), write_run(tmp_path, "inception", plain)]
+    said = demo.sentence(demo.look(folders))
+    assert said.startswith(expected)
+    assert said.count(".\n") == 0 and said.endswith(("steps.", "%.", "run.", "longer.", ")."))
+
+
+def test_two_runs_of_one_recipe_are_refused(tmp_path: Path) -> None:
+    folders = [write_run(tmp_path, "bn_x5", FAST, seed) for seed in (0, 1)]
+    with pytest.raises(UserError, match="one run of inception and one of bn_x5"):
+        demo.look(folders)
+
+
+def test_the_seed_that_chose_does_not_count(tmp_path: Path) -> None:
+    found = [
+        demo.look([write_run(tmp_path, "inception", PLAIN, seed),
+                   write_run(tmp_path, "bn_x5", fast, seed)])
+        for seed, fast in ((0, FAST), (1, FAST), (2, [0.25] * 6), (3, [*[0.25] * 3, *FAST[1:4]]))
+    ]  # fmt: skip
+    demo.write(found, tmp_path / "seeds.json")
+    rows = json.loads((tmp_path / "seeds.json").read_text())["seeds"]
+    assert [row["within"] for row in rows] == [True, True, False, False]
+    table = (tmp_path / "seeds.md").read_text()
+    assert "Of the 3 seeds besides seed 0, BN-x5 is within a quarter" in table
+    assert table.rstrip().endswith("in 1.")
+
+
+def test_the_document_shows_the_table_that_was_made() -> None:
+    assert (ROOT / "experiments/demo/seeds.md").read_text() in (ROOT / "docs/demo.md").read_text()
