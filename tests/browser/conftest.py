@@ -7,7 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bn_inception.record import Divergence, Recorder, RunFolder, RunStatus, Summary
+from bn_inception.record import (
+    Divergence,
+    Recorder,
+    RunFolder,
+    RunStatus,
+    Summary,
+    TrainRecord,
+    ValidationRecord,
+)
 
 ARTIFACTS = Path(__file__).resolve().parents[1] / "artifacts"
 FLAGS = (
@@ -98,16 +106,10 @@ def write_run(root, recipe, rate, curve, steps, generator, diverged=None):
         end = steps if diverged is None else diverged.step - 1
         for step in range(100, end + 1, 100):
             top1 = round(float(curve(step / steps)) * 10_000) / 10_000
-            recorder.train(
-                step,
-                loss=4.6 - 4 * top1,
-                learning_rate=rate * 0.96 ** (step / 100),
-                images_per_second=100.0,
-                top1=top1,
-            )
-            recorder.validation(
-                step, loss=4.7 - 4 * top1, top1=top1, top5=min(1, 2 * top1), count=5000
-            )
+            falling = rate * 0.96 ** (step / 100)
+            recorder.train(TrainRecord(step, step, 4.6 - 4 * top1, falling, 100.0, top1))
+            top5 = min(1, 2 * top1)
+            recorder.validation(ValidationRecord(step, step, 4.7 - 4 * top1, top1, top5, 5000))
         status = RunStatus.finished if diverged is None else RunStatus.diverged
         recorder.finish(
             status, step=steps if diverged is None else diverged.step, diverged=diverged
