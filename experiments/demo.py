@@ -21,7 +21,7 @@ from pathlib import Path
 
 from rate_factor import split_arguments
 
-from bn_inception.cli.runs import read_run_arguments
+from bn_inception.cli.run_arguments import read_run_arguments
 from bn_inception.errors import UserError
 from bn_inception.report.estimates import percent
 from bn_inception.report.target import curves_of, target_by
