@@ -86,8 +86,14 @@ def swept(commands: Iterable[str]) -> list[str]:
         swept = {key: value for key, _, value in (word.partition("=") for word in words)
                  if key in ("recipe", "run.seed")}  # fmt: skip
         rest = tuple(word for word in words if word.partition("=")[0] not in swept)
-        alone = words[1] != "train" or any(
-            word.startswith(("run.", "-")) or ("," in word and "=[" not in word) for word in rest
+        # Words that are quoted as $'...' are none that shlex reads.
+        alone = (
+            words[1] != "train"
+            or "$'" in command
+            or any(
+                word.startswith(("run.", "-")) or ("," in word and "=[" not in word)
+                for word in rest
+            )
         )
         chosen = (swept.get("recipe", ""), swept.get("run.seed", "0"))
         groups.setdefault((command,) if alone else rest, []).append(chosen)

@@ -96,7 +96,8 @@ def test_steps_and_plateaus(seeded, plain, number, curves, decision):
     assert limits.get(number, "") in judged.reason and "24.0 %" in judged.evidence[0].says
     if decision is UNDECIDED:
         assert all("run.seed=3" in command for command in judged.commands)
-        assert len(judged.commands) == 1 + len(curves)
+        (command,) = judged.commands
+        assert f"train -m recipe=inception,{','.join(curves)} " in command
 
 
 @pytest.mark.parametrize(("constant", "decision"), [(700, UNDECIDED), (150, HOLDS)])
@@ -175,7 +176,7 @@ def test_seeds_that_are_not_shared_are_not_paired(seeded, plain, make_run):
     judged = verdict(2, [*plain, make_run("seventh", "bn_x5", rise(0.3, 80), seed=7, **MANY)])
     assert judged.decision is NOT_TESTED
     assert "no seed that bn_x5 and inception have in common" in judged.reason
-    assert len(judged.commands) == 2
+    assert len(judged.commands) == 1
 
 
 def test_a_laptop_never_vetoes_imagenet(seeded):
@@ -401,7 +402,8 @@ def test_another_ensemble_is_no_evidence(ensembled, others, reason):
     assert reason in judged.reason
     if "models" in others:
         assert sum("train recipe=ensemble/" in command for command in judged.commands) == 6
-        assert "recipe=ensemble/3 scale=cpu data=tiny_imagenet run.seed=3" in judged.commands[4]
+        third = "recipe=ensemble/3 scale=cpu data=tiny_imagenet run.seed=3"
+        assert sum(third in command for command in judged.commands) == 1
         assert judged.commands[-1].startswith("bn-inception ensemble ")
 
 

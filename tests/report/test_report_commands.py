@@ -36,7 +36,11 @@ def test_a_run_as_committed_has_no_overrides():
         (["network.dropout=0.4", "run.seed=2"], ("network.dropout=0.4",), ("run.seed=2",)),
         (["train.steps=12", "train.log_every=2"], ("train.steps=12",), ("train.log_every=2",)),
         (["network.per_activation=[5a,5b]"], ("network.per_activation='[5a,5b]'",), ()),
-        (["train.evaluate_every=9", "train.checkpoint_every=200"], ("train.evaluate_every=9",), ()),
+        (
+            ["train.evaluate_every=9", "train.checkpoint_every=7"],
+            ("train.evaluate_every=9",),
+            ("train.checkpoint_every=7",),
+        ),
         (["data.first_classes=20"], ("data.first_classes=20",), ()),
         (
             ["milestones=[0.1]", "machine.threads=1"],
@@ -100,9 +104,9 @@ def test_a_configuration_that_is_none(make_run):
 def outputs(make_run, tmp_path):
     """A folder as a person has it: runs, predictions and an ensemble."""
     curve = [0.05, 0.1, 0.2, 0.24, *[0.25] * 8]
-    plain = make_run("plain", "inception", curve, every=1000, count=10_000, planned=15_500)
-    fast = make_run("fast", "bn_x5", [0.3, 0.4], count=10_000, planned=3000)
-    with_dropout = make_run("dropped", "bn_x5", [0.3, 0.35], count=10_000, planned=3000)
+    plain = make_run("plain", "inception", curve, every=1000, count=10_000, planned=31_000_000)
+    fast = make_run("fast", "bn_x5", [0.3, 0.4], count=10_000, planned=31_000_000)
+    with_dropout = make_run("dropped", "bn_x5", [0.3, 0.35], count=10_000, planned=31_000_000)
     configured(plain, "recipe=inception", "scale=cpu")
     configured(fast, "recipe=bn_x5", "scale=cpu")
     configured(with_dropout, "recipe=bn_x5", "scale=cpu", "network.dropout=0.4")
