@@ -6,9 +6,9 @@ from bn_inception.errors import UserError
 
 if TYPE_CHECKING:
     from bn_inception.config import build_network
-    from bn_inception.network.export import load_exported as load_network
+    from bn_inception.evaluation.classifier import load
 
-__all__ = ["UserError", "build_network", "load_network"]
+__all__ = ["UserError", "build_network", "load"]
 __version__ = "0.1.0"
 
 
@@ -18,8 +18,8 @@ def __getattr__(name: str) -> Any:
         from bn_inception.config import build_network
 
         return build_network
-    if name == "load_network":
-        from bn_inception.network.export import load_exported
+    if name == "load":
+        from bn_inception.evaluation.classifier import load
 
-        return load_exported
+        return load
     raise AttributeError(f"module 'bn_inception' has no attribute {name!r}")

@@ -26,6 +26,7 @@ NAMES = (
     "claims",
     "ensemble",
     "difference",
+    "predict",
     "submission",
     "import-weights",
     "export",

@@ -205,7 +205,7 @@ def load_network(path: str | Path) -> LoadedNetwork:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     return LoadedNetwork(
         network=network.to(memory_format=torch.channels_last).eval(),
-        classes=_class_names(state.get("classes"), outputs, where),
+        classes=class_names(state.get("classes"), outputs, where),
         recipe=said.optional_text("recipe") or "",
         step=said.optional_count("step") or 0,
         config=config,
@@ -272,7 +272,8 @@ def expected_tensors(config: NetworkConfig, outputs: int) -> dict[str, Tensor]:
         return Inception(config, outputs).state_dict()
 
 
-def _class_names(names: object, outputs: int, where: str) -> tuple[str, ...] | None:
+def class_names(names: object, outputs: int, where: str) -> tuple[str, ...] | None:
+    """Stored names of the outputs; None where there are none; UserError if they do not fit."""
     if names is None:
         return None
     if not isinstance(names, list) or len(names) != outputs:

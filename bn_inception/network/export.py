@@ -8,8 +8,8 @@ An exported folder holds
 
 The first two are read back with
 
-    from bn_inception import load_network
-    network = load_network("FOLDER")
+    import bn_inception
+    network = bn_inception.load("FOLDER").network
 
 This module makes the contents of the files; the caller writes them.
 """
@@ -30,6 +30,7 @@ from bn_inception.errors import UserError
 from bn_inception.fields import read_object
 from bn_inception.network.checkpoint import (
     LoadedNetwork,
+    class_names,
     expected_tensors,
     network_config,
     plain,
@@ -62,6 +63,15 @@ class OnnxExport:
     largest: float
 
 
+@dataclass(frozen=True)
+class Exported:
+    """A network that was exported; its attributes are those of `LoadedNetwork`."""
+
+    network: Inception
+    classes: tuple[str, ...] | None
+    preprocessing: dict[str, str] | None
+
+
 def for_inference(network: Inception) -> Inception:
     """A copy on the CPU in evaluation mode without the auxiliary head, contiguous float32."""
     config = replace(network.config, auxiliary_head=False)
@@ -86,6 +96,7 @@ def description(loaded: LoadedNetwork) -> dict[str, Any]:
             "range": [-1.0, 1.0],
             "crop": "shorter side to 256/224 of the image size, centre (bilinear, antialiased)",
         },
+        "preprocessing": loaded.preprocessing,
         "output": "logits (N, num_classes); softmax gives probabilities",
         "recipe": loaded.recipe,
         "step": loaded.step,
@@ -102,7 +113,7 @@ def safetensors_content(network: Inception) -> bytes:
     return content
 
 
-def load_exported(folder: str | Path) -> Inception:
+def load_exported(folder: Path) -> Exported:
     """Read a network that `bn-inception export format=safetensors` has written.
 
     Nothing in the folder is executed; it holds JSON and tensors.
@@ -110,14 +121,9 @@ def load_exported(folder: str | Path) -> Inception:
     Args:
         folder: holds `config.json` and `model.safetensors`.
 
-    Returns:
-        The network in evaluation mode, on the CPU: images (N, 3, S, S), RGB in [-1, 1], to logits
-        (N, classes).
-
     Raises:
         UserError: a file is missing or damaged, or the two do not fit each other.
     """
-    folder = Path(folder)
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
             raise UserError(f"{folder}: has no {name}; {_REMEDY}")
@@ -134,7 +140,11 @@ def load_exported(folder: str | Path) -> Inception:
     require_tensors(tensors, expected, str(weights), _REMEDY, weights.stat().st_size)
     network = Inception(config, num_classes)
     network.load_state_dict(tensors)
-    return network.eval()
+    return Exported(
+        network.eval(),
+        class_names(described.values.get("classes"), num_classes, where),
+        described.optional_texts("preprocessing") or None,
+    )
 
 
 def require_onnx() -> None:

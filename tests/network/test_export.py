@@ -49,7 +49,7 @@ def test_safetensors_come_back_bit_for_bit(tmp_path: Path, settings: dict[str, o
         "config.json",
         "model.safetensors",
     ]
-    loaded = bn_inception.load_network(tmp_path / "out")
+    loaded = bn_inception.load(tmp_path / "out").network
     assert not loaded.training and loaded.auxiliary is None
     with torch.no_grad():
         assert torch.equal(loaded(pictures()), network(pictures()))
@@ -62,7 +62,7 @@ def test_safetensors_come_back_bit_for_bit(tmp_path: Path, settings: dict[str, o
 def test_two_lines_of_python(tmp_path: Path) -> None:
     run = run_folder(tmp_path / "run", small_network(5))
     dispatch(["export", f"run={run}", f"output={tmp_path / 'out'}"])
-    lines = "from bn_inception import load_network\nprint(load_network('out').num_classes)"
+    lines = "import bn_inception\nprint(bn_inception.load('out').network.num_classes)"
     result = subprocess.run(
         [sys.executable, "-c", lines], cwd=tmp_path, capture_output=True, text=True, check=False
     )
@@ -146,13 +146,13 @@ def test_a_folder_that_does_not_fit_is_refused(tmp_path: Path) -> None:
 
     def refused(words: str) -> None:
         with pytest.raises(UserError) as caught:
-            bn_inception.load_network(out)
+            bn_inception.load(out)
         assert words in str(caught.value) and "\n" not in str(caught.value)
 
     for text, words in (
         ("{", "not valid JSON"),
         ("[]", "not an object"),
-        (config.replace('"num_classes": 5', '"num_classes": 6'), "classifier.bias has the shape"),
+        (config.replace('"num_classes": 5', '"num_classes": 6'), "classifier.weight has the shape"),
         (config.replace('"num_classes": 5', '"num_classes": "5"'), "'num_classes' is '5'"),
         (config.replace('"width": 0.0625', '"width": 0.25'), "has the shape"),
         (config.replace('"width"', '"breadth"'), "breadth"),
@@ -164,7 +164,6 @@ def test_a_folder_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     refused("cannot be read")
     (out / "model.safetensors").unlink()
     refused("has no model.safetensors")
-    assert bn_inception.__getattr__("load_network") is export.load_exported
 
 
 def test_what_to_export_must_be_clear(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

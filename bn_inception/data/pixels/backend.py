@@ -18,7 +18,7 @@ from PIL import Image, features
 
 from bn_inception.data.pixels import jpeg
 from bn_inception.data.pixels.crops import Box, Picture
-from bn_inception.data.pixels.decode import MAX_PIXELS, decode
+from bn_inception.data.pixels.decode import MAX_PIXELS, decode, upright_rgb
 
 
 class Backend(Enum):
@@ -42,6 +42,16 @@ def open_picture(data: bytes, name: str, backend: Backend) -> Picture:
     if backend is Backend.pillow:
         return PillowPicture(decode(data, name))
     return FastPicture(data, name)
+
+
+def as_picture(image: Image.Image, name: str, backend: Backend) -> Picture:
+    """An image that Pillow has opened; the backend resizes it.
+
+    Raises:
+        UnreadableImage: as for `decode.decode`.
+    """
+    rgb = upright_rgb(lambda: image, name)
+    return PillowPicture(rgb) if backend is Backend.pillow else ArrayPicture(np.asarray(rgb))
 
 
 def describe(backend: Backend) -> dict[str, str]:

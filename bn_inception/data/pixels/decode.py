@@ -3,6 +3,7 @@
 import io
 import struct
 import warnings
+from collections.abc import Callable
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
@@ -71,11 +72,20 @@ def decode(data: bytes, name: str) -> Image.Image:
     """
     if not data:
         raise UnreadableImage(name, "the file is empty")
+    return upright_rgb(lambda: Image.open(io.BytesIO(data), formats=FORMATS), name)
+
+
+def upright_rgb(opened: Callable[[], Image.Image], name: str) -> Image.Image:
+    """The image that `opened` gives as 8-bit RGB, by the rules of `decode`.
+
+    Raises:
+        UnreadableImage: as for `decode`.
+    """
     try:
         # Pillow warns about odd EXIF data and large images; a million images would flood the log.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
+            image = opened()
             pixels = image.width * image.height
             if pixels > MAX_PIXELS:
                 raise UnreadableImage(name, f"{pixels:,} pixels, more than {MAX_PIXELS:,}")

@@ -1,0 +1,141 @@
+"""A trained network as a person uses it: images in, their likeliest classes out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from bn_inception.data import Backend, UnreadableImage, preprocessing, to_input
+from bn_inception.data.pixels.backend import as_picture, open_picture
+from bn_inception.data.pixels.crops import Picture, cut_single
+from bn_inception.errors import UserError
+from bn_inception.files import first_line, read_bytes
+from bn_inception.network import Inception, export
+from bn_inception.network.checkpoint import BEST, load_network
+from bn_inception.record.run_folder import refuse_links
+
+MAX_BYTES = 1 << 28
+"""Of an image file: as many as the largest image that is decoded has as plain RGB."""
+
+
+@dataclass(frozen=True)
+class SingleCrop:
+    """From an image to the network's input: evaluation's single crop (BN section 4.2).
+
+    Attributes:
+        image_size: S in pixels.
+        backend: who decodes files and resizes.
+    """
+
+    image_size: int
+    backend: Backend
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        """Float32 (3, S, S), RGB in [-1, 1].
+
+        Raises:
+            UnreadableImage: the image cannot be decoded.
+        """
+        name = str(getattr(image, "filename", "")) or "the image"
+        return self._input(as_picture(image, name, self.backend))
+
+    def read(self, path: str | Path) -> Tensor:
+        """The same of an image file, decoded by the backend too; UnreadableImage likewise."""
+        try:
+            data = read_bytes(Path(path), MAX_BYTES)
+        except (OSError, ValueError) as error:
+            raise UnreadableImage(str(path), first_line(error)) from error
+        return self._input(open_picture(data, str(path), self.backend))
+
+    def _input(self, picture: Picture) -> Tensor:
+        pixels = np.array(cut_single(picture, self.image_size))
+        return to_input(torch.from_numpy(pixels)[None])[0]
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A trained network with what it takes and what it tells.
+
+    Attributes:
+        network: in evaluation mode, on the CPU, BN with the statistics that the file carries:
+            images (N, 3, S, S) to logits (N, classes).
+        classes: the name of each output; its number where the file names none.
+        transform: from a PIL image to (3, S, S).
+    """
+
+    network: Inception
+    classes: tuple[str, ...]
+    transform: SingleCrop
+
+    def predict(
+        self, images: Sequence[Image.Image | str | Path], top: int = 5
+    ) -> list[list[tuple[str, float]]]:
+        """The `top` likeliest classes of each image with their probabilities, likeliest first.
+
+        One image at a time: memory does not grow with their number.
+
+        Args:
+            images: PIL images, or paths of files.
+            top: classes an image; all where the network has fewer.
+
+        Raises:
+            UnreadableImage: an image cannot be read; it is named.
+            UserError: one path in place of a list, or the outputs are not finite.
+        """
+        if isinstance(images, str):
+            raise UserError(f"predict: {images!r} is one path; give a list, [{images!r}]")
+        return [self._likeliest(image, top) for image in images]
+
+    @torch.inference_mode()
+    def _likeliest(self, image: Image.Image | str | Path, top: int) -> list[tuple[str, float]]:
+        if isinstance(image, Image.Image):
+            values = self.transform(image)
+        else:
+            values = self.transform.read(image)
+        logits = self.network(values[None].to(self.network.classifier.weight.device))[0]
+        if not bool(logits.isfinite().all()):
+            raise UserError(
+                "the network's outputs are not finite: the checkpoint is of a diverged run; "
+                "choose an earlier one"
+            )
+        # Of equal probabilities the lower class number comes first, as in evaluation.
+        found, classes = logits.double().softmax(0).sort(descending=True, stable=True)
+        pairs = zip(classes[:top].tolist(), found[:top].tolist(), strict=True)
+        return [(self.classes[number], probability) for number, probability in pairs]
+
+
+def load(path: str | Path) -> Classifier:
+    """Load a trained network; nothing in the files is executed.
+
+    Args:
+        path: a run folder (its `best.pt` is taken), a checkpoint, or a folder that
+            `bn-inception export format=safetensors` has written.
+
+    Raises:
+        UserError: there is no network in it, or it is damaged.
+    """
+    path = Path(path)
+    exported = (path / export.CONFIG).is_file()
+    found = export.load_exported(path) if exported else load_network(_checkpoint(path))
+    network = found.network
+    numbers = map(str, range(network.num_classes))
+    backend = preprocessing.backend_of(found.preprocessing)
+    transform = SingleCrop(network.config.image_size, backend)
+    return Classifier(network, found.classes or tuple(numbers), transform)
+
+
+def _checkpoint(path: Path) -> Path:
+    if not path.is_dir():
+        return path
+    refuse_links(path)
+    file = path / "checkpoints" / BEST
+    if not file.is_file():
+        raise UserError(
+            f"{path}: has no checkpoints/{BEST}, and no {export.CONFIG}; give a run folder, a "
+            "folder that bn-inception export has written, or a checkpoint (FILE.pt)"
+        )
+    return file

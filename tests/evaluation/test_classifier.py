@@ -1,0 +1,199 @@
+"""A network in one line of Python, and `bn-inception predict`: evaluation's pixels and results."""
+
+import os
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from evaluation.networks import small_network
+from PIL import Image
+
+import bn_inception
+from bn_inception import UserError
+from bn_inception.cli.main import dispatch, main
+from bn_inception.data import (
+    Backend,
+    DataConfig,
+    DataKind,
+    FolderSource,
+    OnError,
+    UnreadableImage,
+    open_sources,
+    to_input,
+    validation_batches,
+)
+from bn_inception.evaluation.crops import SINGLE
+from bn_inception.evaluation.evaluate import evaluate_source
+from bn_inception.network import checkpoint
+
+CLASSES = ["red\x1b[2J", "green", "blue" * 30]
+
+
+def write_run(folder: Path, backend: Backend | None = None, **changes: object) -> Path:
+    (folder / "checkpoints").mkdir(parents=True)
+    network = small_network(3)
+    state = {
+        "step": 7,
+        "network": network.state_dict(),
+        "network_config": checkpoint.plain(network.config),
+        "classes": CLASSES,
+        "preprocessing": None if backend is None else {"backend": backend.value},
+    }
+    checkpoint.save({**state, **changes}, folder / "checkpoints", checkpoint.BEST)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> FolderSource:
+    """Held-out images, a JPEG, a palette PNG and a portrait PNG with an EXIF turn."""
+    root = tmp_path_factory.mktemp("photographs")
+    generator = np.random.default_rng(2)
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    for split in ("train", "val"):
+        for label in range(3):
+            (root / split / f"n{label}").mkdir(parents=True)
+            image = Image.fromarray(generator.integers(0, 256, (37, 51, 3), np.uint8))
+            image.save(root / split / f"n{label}" / "0.jpg", quality=90)
+            image.quantize(16).save(root / split / f"n{label}" / "1.png")
+            image.save(root / split / f"n{label}" / "2.png", exif=turned)
+    return open_sources(DataConfig(DataKind.folder, str(root))).validation
+
+
+@pytest.mark.parametrize("backend", Backend)
+def test_pixels_and_probabilities_are_those_of_evaluation(
+    tmp_path: Path, source: FolderSource, backend: Backend
+) -> None:
+    classifier = bn_inception.load(write_run(tmp_path / "run", backend))
+    (batch,) = validation_batches(
+        source, image_size=16, batch=99, workers=0, on_error=OnError.fail, backend=backend
+    )
+    paths = [source.name(index) for index in range(len(source))]
+    for path, expected in zip(paths, to_input(batch.images), strict=True):
+        assert torch.equal(classifier.transform.read(path), expected)
+        if path.endswith(".png"):
+            # A JPEG is decoded by Pillow here, and in evaluation by the backend.
+            assert torch.equal(classifier.transform(Image.open(path)), expected)
+    expected = evaluate_source(
+        classifier.network, source, SINGLE, image_size=16, batch_size=4, workers=0,
+        device=torch.device("cpu"), backend=backend,
+    ).probabilities  # fmt: skip
+    for likeliest, row in zip(classifier.predict(paths), expected, strict=True):
+        assert [p for _, p in likeliest] == sorted((p for _, p in likeliest), reverse=True)
+        assert dict(likeliest) == pytest.approx(dict(zip(CLASSES, row, strict=True)), abs=1e-3)
+    assert [len(found) for found in classifier.predict(paths[:2], top=1)] == [1, 1]
+
+
+def test_run_checkpoint_and_export_are_one_network(tmp_path: Path, source: FolderSource) -> None:
+    run = write_run(tmp_path / "run", Backend.fast)
+    assert dispatch(["export", f"run={run}", f"output={tmp_path / 'out'}"]) == 0
+    loaded = [
+        bn_inception.load(path)
+        for path in (run, str(run / "checkpoints" / "best.pt"), tmp_path / "out")
+    ]
+    with Image.open(source.name(1)) as image:
+        predicted = [dict(classifier.predict([image])[0]) for classifier in loaded]
+    for classifier, found in zip(loaded, predicted, strict=True):
+        assert classifier.classes == tuple(CLASSES) and not classifier.network.training
+        assert classifier.transform == loaded[0].transform
+        assert found == pytest.approx(predicted[0], abs=1e-5)
+
+
+def test_outputs_without_names_have_numbers(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", classes=None)
+    assert bn_inception.load(run).classes == ("0", "1", "2")
+
+
+class _Evil:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, ("evil",)
+
+
+def test_nothing_in_a_strangers_folder_is_executed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = write_run(tmp_path / "run", recipe=_Evil())
+    with pytest.raises(UserError, match="refused"):
+        bn_inception.load(run)
+    (tmp_path / "bare.pt").write_bytes(pickle.dumps(_Evil()))
+    with pytest.raises(UserError, match="damaged"):
+        bn_inception.load("bare.pt")
+    assert not Path("evil").exists()
+
+
+def test_a_folder_without_a_network_or_with_a_link_out_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no checkpoints/best\.pt, and no config\.json"):
+        bn_inception.load(tmp_path)
+    with pytest.raises(UserError, match="no such file"):
+        bn_inception.load(tmp_path / "nowhere")
+    run = write_run(tmp_path / "run")
+    (run / "checkpoints" / "best.pt").rename(tmp_path / "secret.pt")
+    (run / "checkpoints" / "best.pt").symlink_to(tmp_path / "secret.pt")
+    with pytest.raises(UserError, match="leads out of the run folder"):
+        bn_inception.load(run)
+
+
+def test_images_that_cannot_be_read_are_named(tmp_path: Path, source: FolderSource) -> None:
+    classifier = bn_inception.load(write_run(tmp_path / "run"))
+    cut = tmp_path / "cut.png"
+    cut.write_bytes(Path(source.name(1)).read_bytes()[:200])
+    nowhere = str(tmp_path / "nowhere.jpg")
+    for image, name in (
+        (nowhere, nowhere),
+        (cut, str(cut)),
+        (Image.open(cut), str(cut)),
+        (Image.new("F", (20, 20)), "the image"),
+    ):
+        with pytest.raises(UnreadableImage) as caught:
+            classifier.predict([image])
+        assert caught.value.name == name
+    with pytest.raises(UserError, match="give a list"):
+        classifier.predict(str(cut))
+
+
+def test_a_diverged_network_predicts_nothing(tmp_path: Path, source: FolderSource) -> None:
+    broken = small_network(3)
+    broken.classifier.bias.data[1] = float("nan")
+    run = write_run(tmp_path / "run", network=broken.state_dict())
+    with pytest.raises(UserError, match="not finite"):
+        bn_inception.load(run).predict([source.name(0)])
+
+
+def test_the_command_shows_a_block_an_image_and_goes_on_after_a_bad_one(
+    tmp_path: Path, source: FolderSource, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = write_run(tmp_path / "run")
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "good.jpg").write_bytes(Path(source.name(0)).read_bytes())
+    bad = [str(tmp_path / "pipe.jpg"), str(tmp_path / "a\nb.jpg")]
+    good = os.path.relpath(tmp_path / "good.jpg")
+    with pytest.raises(SystemExit) as caught:
+        main(["predict", f"run={run}", good, *bad, good])
+    assert caught.value.code == 2
+    out, err = capsys.readouterr()
+    first, second, end = out.split("\n\n")
+    assert first == second and end == "" and first.splitlines()[0] == good
+    assert "red\\x1b[2J" in first and len(first.splitlines()) == 4
+    assert all(len(line) <= 80 for line in first.splitlines()[1:])
+    assert err.count("\n") == 2 and "pipe.jpg cannot be read: not a regular file" in err
+    file = run / "checkpoints" / "best.pt"
+    assert dispatch(["predict", f"checkpoint={file}", "top=1", good]) == 0
+    assert capsys.readouterr().out.splitlines() == [*first.splitlines()[:2], ""]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["a.jpg"], "one of run=FOLDER and checkpoint=FILE"),
+        (["run=x", "checkpoint=y", "a.jpg"], "one of run=FOLDER and checkpoint=FILE"),
+        (["run=x"], "no images"),
+        (["run=x", "a.jpg", "top=0"], "top: 0"),
+        (["run=nowhere", "a.jpg"], "nowhere: there is no such file"),
+    ],
+)
+def test_what_is_missing_is_said(given: list[str], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        dispatch(["predict", *given])
