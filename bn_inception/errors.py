@@ -1,5 +1,8 @@
 """The exceptions that a user may see."""
 
+import difflib
+from collections.abc import Sequence
+
 
 class UserError(ValueError):
     """Bad input: one line naming the thing, the value, what is allowed and the remedy.
@@ -10,3 +13,12 @@ class UserError(ValueError):
 
 class AgreedError(UserError):
     """A UserError that every process of a run raises alike; only the first one prints it."""
+
+
+def close_matches(word: str, known: Sequence[str]) -> str:
+    """The end of an error's line, "; close: a, b", of the known words nearest to `word`, if any."""
+    matches = difflib.get_close_matches(word, known, n=3, cutoff=0.5)
+    if not matches:
+        tail = word.rpartition(".")[2]
+        matches = [key for key in known if key.rpartition(".")[2] == tail][:3]
+    return f"; close: {', '.join(matches)}" if matches else ""

@@ -21,6 +21,7 @@ _OPTIONS = (
     "run.",
     "machine.",
     "milestones",
+    "probe.",
     "data.root",
     "data.cache",
     "data.workers",

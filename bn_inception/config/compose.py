@@ -1,6 +1,5 @@
 """Hydra's composition, with one clear line where something does not fit."""
 
-import difflib
 import math
 import re
 from collections.abc import Iterator, Sequence
@@ -15,7 +14,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from bn_inception.config.own import register_files
-from bn_inception.errors import UserError
+from bn_inception.errors import UserError, close_matches
 from bn_inception.files import configs_folder, first_line
 from bn_inception.paper.results import MINI_BATCH
 
@@ -137,15 +136,6 @@ def flatten(config: Config, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield from flatten(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
-
-
-def close_matches(word: str, known: Sequence[str]) -> str:
-    """Return " Close: a, b." for the known words nearest to `word`, or nothing."""
-    matches = difflib.get_close_matches(word, known, n=3, cutoff=0.5)
-    if not matches:
-        tail = word.rpartition(".")[2]
-        matches = [key for key in known if key.rpartition(".")[2] == tail][:3]
-    return f"; close: {', '.join(matches)}" if matches else ""
 
 
 def write_yaml(config: Config) -> str:

@@ -8,9 +8,9 @@ from typing import Any, TypeVar
 from omegaconf import OmegaConf
 from omegaconf.errors import ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
-from bn_inception.config.compose import Config, close_matches, flatten
+from bn_inception.config.compose import Config, flatten
 from bn_inception.config.saved import refuse_numbers
-from bn_inception.errors import UserError
+from bn_inception.errors import UserError, close_matches
 from bn_inception.training.settings import RunConfig
 
 Schema = TypeVar("Schema")

@@ -7,6 +7,7 @@ imports torch, and TensorBoard's own modules are imported only when a mirror ope
 from bn_inception.record.environment import describe, read_environment, write_environment
 from bn_inception.record.metrics import (
     MetricsLog,
+    ProbeRecord,
     TrainRecord,
     ValidationRecord,
     read_metrics,
@@ -30,6 +31,7 @@ __all__ = [
     "Milestone",
     "Milestones",
     "Predictions",
+    "ProbeRecord",
     "Recorder",
     "RunFolder",
     "RunStatus",

@@ -26,7 +26,7 @@ def _metric(tag: str, shown: str = "", *, fraction: bool = False) -> dict[str, A
     """What a field says about a number that is measured.
 
     Args:
-        tag: in TensorBoard.
+        tag: in TensorBoard; {layer} in it is the record's.
         shown: on the terminal, such as "loss {:.3f}"; empty for not.
         fraction: whether a file must hold a number in [0, 1].
     """
@@ -51,7 +51,7 @@ class Record:
     def scalars(self) -> dict[str, float]:
         """The finite metrics by TensorBoard tag."""
         return {
-            metric.metadata["tag"]: value
+            metric.metadata["tag"].format_map(vars(self)): value
             for metric in fields(self)
             if "tag" in metric.metadata
             and (value := getattr(self, metric.name)) is not None
@@ -111,7 +111,47 @@ class ValidationRecord(Record):
     population_batches: int | None = None
 
 
-KINDS: dict[str, type[Record]] = {kind.kind: kind for kind in (TrainRecord, ValidationRecord)}
+def _input(name: str) -> Any:
+    return field(metadata=_metric(f"probe/{{layer}}/{name}"))
+
+
+@dataclass(frozen=True)
+class ProbeRecord(Record):
+    """A look into one layer in the forward and backward pass of update number `step`.
+
+    The values are those that go into its nonlinearity: of the first channel (`channel_`), and of
+    all of the layer. None where one was not finite.
+
+    Attributes:
+        layer: its name, such as `3a.conv_3x3`.
+        channel_p15, channel_p50, channel_p85, p15, p50, p85: percentiles.
+        channel_mean, channel_deviation, mean, deviation: mean and standard deviation.
+        saturated: fraction of a sigmoid's inputs with a slope under a tenth of the greatest;
+            None for other nonlinearities.
+        gradient_to_weight: norm of the gradient of the loss, without L2 regularization, over the
+            norm of the weight.
+    """
+
+    kind: ClassVar[str] = "probe"
+
+    layer: str
+    channel_p15: float | None = _input("channel_p15")
+    channel_p50: float | None = _input("channel_p50")
+    channel_p85: float | None = _input("channel_p85")
+    channel_mean: float | None = _input("channel_mean")
+    channel_deviation: float | None = _input("channel_deviation")
+    p15: float | None = _input("p15")
+    p50: float | None = _input("p50")
+    p85: float | None = _input("p85")
+    mean: float | None = _input("mean")
+    deviation: float | None = _input("deviation")
+    saturated: float | None = _input("saturated")
+    gradient_to_weight: float | None = _input("gradient_to_weight")
+
+
+KINDS: dict[str, type[Record]] = {
+    kind.kind: kind for kind in (TrainRecord, ValidationRecord, ProbeRecord)
+}
 
 
 class MetricsLog:

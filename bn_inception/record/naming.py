@@ -10,6 +10,7 @@ SAME_RUN = (
     "run.root",
     "run.resume",
     "machine.",
+    "probe.",
     "data.root",
     "data.cache",
     "data.workers",

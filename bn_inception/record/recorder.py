@@ -10,7 +10,13 @@ from numpy.typing import NDArray
 
 from bn_inception.errors import UserError
 from bn_inception.paper.results import MINI_BATCH
-from bn_inception.record.metrics import MetricsLog, Record, TrainRecord, ValidationRecord
+from bn_inception.record.metrics import (
+    MetricsLog,
+    ProbeRecord,
+    Record,
+    TrainRecord,
+    ValidationRecord,
+)
 from bn_inception.record.milestones import Milestones
 from bn_inception.record.run_folder import RunFolder
 from bn_inception.record.summary import Best, Divergence, RunStatus, Summary
@@ -142,6 +148,10 @@ class Recorder:
         self._append(record)
         self._write_summary()
         return is_best
+
+    def probe(self, record: ProbeRecord) -> None:
+        """Record a look into a layer."""
+        self._append(record)
 
     def training_batch(self, pixels: NDArray[np.uint8]) -> None:
         """Show a run's first mini-batch in TensorBoard, so that a wrong colour or crop is seen.

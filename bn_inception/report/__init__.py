@@ -3,7 +3,7 @@
 from bn_inception.report.claims import Verdict, judge
 from bn_inception.report.comparison import Figure3, compare, evaluated_models
 from bn_inception.report.evaluations import Evaluation, StabilityEdge, read_saved
-from bn_inception.report.figures import figure2
+from bn_inception.report.figures import figure2, inputs_of_a_layer
 from bn_inception.report.measures import Decision
 from bn_inception.report.page import report_page
 from bn_inception.report.runs import Run, read_run, read_runs
@@ -33,6 +33,7 @@ __all__ = [
     "evaluated_models",
     "figure2",
     "figure4",
+    "inputs_of_a_layer",
     "judge",
     "read_run",
     "read_runs",

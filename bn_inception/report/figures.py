@@ -15,6 +15,7 @@ from matplotlib.ticker import NullFormatter, StrMethodFormatter
 from numpy.typing import NDArray
 
 from bn_inception.paper.results import CONTROLS, FIGURE_3
+from bn_inception.quoting import printable
 from bn_inception.record.summary import RunStatus
 from bn_inception.report.comparison import Figure3, Kind, Model, Row
 from bn_inception.report.runs import Run
@@ -26,6 +27,9 @@ _RECIPE_COLOUR = dict(zip((*FIGURE_3, *CONTROLS), _COLOURS, strict=True))
 _DASHES = ("solid", "dashed", "dotted", "dashdot")
 _LABEL_WIDTH = 26
 """Characters of a line of a label."""
+
+
+_LARGEST_DRAWN = 1e30
 
 
 @dataclass(frozen=True)
@@ -109,6 +113,57 @@ def by_crops(models: Sequence[Model]) -> Drawing | None:
         axes.set_xlabel("crops of an image, averaged")
         _finish(axes, labels)
     return _drawing("crops", "Accuracy by the number of crops", figure)
+
+
+def inputs_of_a_layer(comparison: Figure3) -> Drawing | None:
+    """Figure 1(b, c) for the real network: one layer of `inception` beside that of `bn_baseline`.
+
+    The lines are the percentiles of the first channel, the band those (15th to 85th) of all
+    channels. Of several layers in both it is the last, of several seeds the first that was looked
+    into. None where no layer was in both.
+    """
+    names = ("inception", "bn_baseline")
+    rows = {row.recipe: row for row in comparison.of(Kind.recipe)}
+    runs = [run for name in names if name in rows for run in rows[name].runs if run.probes]
+    found = {run.summary.recipe: run for run in reversed(runs)}
+    layers = [dict.fromkeys(record.layer for _, record in run.probes) for run in found.values()]
+    common = [layer for layer in layers[0] if layer in layers[-1]] if len(found) == 2 else []
+    if not common:
+        return None
+    said = printable(textwrap.shorten(common[-1], 40))
+    with _style():
+        figure = Figure(figsize=(8.0, 3.2), layout="constrained")
+        for axes, name in zip(figure.subplots(1, 2, sharey=True), names, strict=True):
+            _draw_probe(axes, found[name], common[-1], _RECIPE_COLOUR[name])
+            axes.set_title(FIGURE_3[name].title, fontsize=10)
+            axes.set_xlabel("training steps of 32 images")
+            axes.set_ylabel(f"input of {said}'s nonlinearity", parse_math=False)
+            axes.label_outer()
+    return _drawing("probe", f"How the inputs of a layer move, as in Figure 1: {said}", figure)
+
+
+def _draw_probe(axes: Axes, run: Run, layer: str, colour: str) -> None:
+    looks = [(step, record) for step, record in run.probes if record.layer == layer]
+    steps = [step for step, _ in looks]
+
+    def drawn(name: str) -> NDArray[np.float64]:
+        # A diverging run has values that no axis can hold: a gap.
+        values = np.array([getattr(record, name) for _, record in looks], dtype=float)
+        return np.where(np.abs(values) < _LARGEST_DRAWN, values, np.nan)
+
+    axes.fill_between(steps, drawn("p15"), drawn("p85"), color=colour, alpha=0.15, lw=0)
+    for percentile in (15, 50, 85):
+        values = drawn(f"channel_p{percentile}")
+        axes.plot(steps, values, color=colour, linewidth=1.2)
+        if np.isnan(values[-1]):
+            continue
+        axes.annotate(
+            f"{percentile}th", (steps[-1], values[-1]), xytext=(4, 0), textcoords="offset points",
+            va="center", fontsize=8,
+        )  # fmt: skip
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    axes.grid(color="0.9", linewidth=0.8)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 @contextmanager

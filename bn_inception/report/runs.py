@@ -10,7 +10,13 @@ import numpy as np
 from bn_inception.errors import UserError
 from bn_inception.fields import read_object
 from bn_inception.paper.results import MINI_BATCH
-from bn_inception.record.metrics import TrainRecord, ValidationRecord, read_metrics
+from bn_inception.record.metrics import (
+    ProbeRecord,
+    Record,
+    TrainRecord,
+    ValidationRecord,
+    read_metrics,
+)
 from bn_inception.record.run_folder import refuse_links
 from bn_inception.record.summary import RunStatus, Summary, read_summary
 from bn_inception.report.curves import plateau
@@ -34,6 +40,7 @@ class Run:
         data_fingerprint: of the data set trained on; None where the folder does not say.
         validation_count: held-out images of the last evaluation; 0 before it.
         training: (step, top-1 fraction) of each training interval that says it, steps as above.
+        probes: each look into a layer, with its step, as above.
         evaluations: what `bn-inception evaluate` has left in the folder.
         environment: `environment.json`; empty where there is none.
         overrides: `key=value`, sorted, that make it another experiment than its recipe, scale and
@@ -53,6 +60,7 @@ class Run:
     data_fingerprint: str | None = None
     validation_count: int = 0
     training: tuple[tuple[float, float], ...] = ()
+    probes: tuple[tuple[float, ProbeRecord], ...] = ()
     evaluations: tuple[Evaluation, ...] = ()
     environment: Mapping[str, Any] = field(default_factory=dict)
     overrides: tuple[str, ...] = ()
@@ -133,7 +141,7 @@ def read_run(path: str | Path) -> Run:
     # Lines that do not say how many images they stand for: the summary does, for the whole run.
     equivalent = summary.images_seen / summary.step / MINI_BATCH if summary.step else 1.0
 
-    def steps(record: TrainRecord | ValidationRecord) -> float:
+    def steps(record: Record) -> float:
         known = record.equivalent_steps
         return record.step * equivalent if known is None else known
 
@@ -150,6 +158,9 @@ def read_run(path: str | Path) -> Run:
             (steps(record), record.top1)
             for record in records
             if isinstance(record, TrainRecord) and record.top1 is not None
+        ),
+        probes=tuple(
+            (steps(record), record) for record in records if isinstance(record, ProbeRecord)
         ),
         evaluations=read_evaluations(path / "evaluation"),
         environment=environment,

@@ -8,7 +8,7 @@ from bn_inception.record.atomic import write_bytes, write_text
 from bn_inception.report.claims import Verdict
 from bn_inception.report.comparison import Figure3, evaluated_models
 from bn_inception.report.evaluations import Evaluation
-from bn_inception.report.figures import figure2
+from bn_inception.report.figures import figure2, inputs_of_a_layer
 from bn_inception.report.page import report_page
 from bn_inception.report.runs import Run
 from bn_inception.report.tables import as_json, as_markdown, figure4
@@ -43,6 +43,8 @@ def write_report(
     folder = _make_folder(folder)
     models = evaluated_models(comparison, ensembles)
     errors, drawings = figure4(models), figure2(comparison, axis)
+    if (inputs := inputs_of_a_layer(comparison)) is not None:
+        drawings.append(inputs)
     page = report_page(comparison, runs, drawings, verdicts=verdicts, models=models)
     files = {
         "report.html": page.encode(),

@@ -83,32 +83,16 @@ def _loop(session: Session, console: Console, stop: StopRequest) -> RunStatus:
                 images = learner.execution.to_input(batch.images, batch.factors)
                 if session.step == 0:
                     session.recorder.training_batch(_pixels(images))
-                rate = learning_rate(
-                    session.config.optimizer,
-                    session.step,
-                    schedule.decay_steps,
-                    schedule.warmup_steps,
-                )
-                learner.seed_dropout(session.step)
-                result = train_step(
-                    learner.model,
-                    learner.optimizer,
-                    images,
-                    batch.labels,
-                    rate,
-                    session.world,
-                    forward=learner.execution.forward,
-                    graph=learner.execution.graph,
-                )
-                session.step += 1
+                rate = _update(session, images, batch.labels)
                 session.replaced += batch.replaced
-                meter.add(result, session.step)
 
                 due = session.due(stop)
                 if Due.CHECK in due:
                     _check_finite(session, images)
                 if Due.LOG in due:
                     _log(session, console, rate)
+                for record in session.probe.records:
+                    session.recorder.probe(record)
                 if Due.STOP in due:
                     raise Stopped
                 with meter.clock_stopped():
@@ -120,6 +104,29 @@ def _loop(session: Session, console: Console, stop: StopRequest) -> RunStatus:
         session.save()
         return RunStatus.interrupted
     return RunStatus.finished
+
+
+def _update(session: Session, images: Tensor, labels: Tensor) -> float:
+    """Make the next update; return its learning rate."""
+    learner, schedule = session.learner, session.schedule
+    rate = learning_rate(
+        session.config.optimizer, session.step, schedule.decay_steps, schedule.warmup_steps
+    )
+    learner.seed_dropout(session.step)
+    with session.probe.watching(session.step + 1):
+        result = train_step(
+            learner.model,
+            learner.optimizer,
+            images,
+            labels,
+            rate,
+            session.world,
+            forward=learner.execution.forward,
+            graph=learner.execution.graph,
+        )
+    session.step += 1
+    session.meter.add(result, session.step)
+    return rate
 
 
 def _pixels(images: Tensor) -> NDArray[np.uint8]:

@@ -14,6 +14,7 @@ from bn_inception.training.learner import Learner
 from bn_inception.training.local_batch import local_batch
 from bn_inception.training.meter import TrainingMeter
 from bn_inception.training.optimizer import start_momenta
+from bn_inception.training.probe import Probe
 from bn_inception.training.schedule import Due, Schedule
 from bn_inception.training.settings import RunConfig
 from bn_inception.training.signals import StopRequest
@@ -36,6 +37,7 @@ class Session:
         learner: the network and what updates it.
         recorder: writes, in the first process.
         meter: what training measures between two log steps.
+        probe: looks into layers, in the first process.
         step: updates made, over all sessions of the run.
         population: BN's statistics at the last evaluation (Algorithm 2); empty without BN.
         loss_has_fallen: whether the training loss has ever been clearly under ln(classes).
@@ -73,6 +75,14 @@ class Session:
             hyperparameters=_hyperparameters(config),
         )
         self.meter = TrainingMeter(self.learner.device, config.batch.images)
+        machine = self.learner.execution.machine
+        self.probe = Probe(
+            config.probe,
+            self.learner.network,
+            config.batch.images,
+            compiled=machine.compile or machine.cuda_graphs,
+            silent=not world.first,
+        )
         self.step = 0
         self.population: dict[str, Tensor] = {}
         self.loss_has_fallen = False

@@ -9,6 +9,7 @@ from bn_inception.network import NetworkConfig, Precision
 from bn_inception.record import Milestones
 from bn_inception.training.duration import Duration
 from bn_inception.training.optimizer import OptimizerConfig, require_positive
+from bn_inception.training.probe import ProbeConfig
 
 
 class Resume(Enum):
@@ -211,6 +212,7 @@ class RunConfig:
     train: TrainConfig
     machine: MachineConfig
     milestones: list[float] = field(default_factory=list)
+    probe: ProbeConfig = field(default_factory=ProbeConfig)
 
     def __post_init__(self) -> None:
         Milestones(self.milestones)

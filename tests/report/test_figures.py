@@ -6,7 +6,8 @@ import matplotlib
 import pytest
 from PIL import Image
 
-from bn_inception.report import compare, figure2, read_runs
+from bn_inception.record import MetricsLog, ProbeRecord
+from bn_inception.report import compare, figure2, inputs_of_a_layer, read_runs, write_report
 
 
 def labels(drawing):
@@ -65,3 +66,42 @@ def test_forty_labels_do_not_overlap(make_run):
     _, changes = figure2(compare([*runs, *odd]))
     with Image.open(io.BytesIO(changes.png)) as image:
         assert image.height > 1500
+
+
+def look_into(run, *layers, steps=(1, 100, 200), value=1.0):
+    log = MetricsLog(run / "metrics.jsonl")
+    for step in steps:
+        for layer in layers:
+            log.append(ProbeRecord(step, float(step), layer, *[value * n for n in range(12)]))
+    log.close()
+    return run
+
+
+def test_one_layer_of_the_plain_network_beside_that_of_the_bn_network(make_run, tmp_path):
+    plain = look_into(make_run("plain", "inception", [0.1]), "conv1", "5b.conv_3x3", "5b.x")
+    other = make_run("other", "bn_baseline", [0.2])
+    assert inputs_of_a_layer(compare(read_runs([plain, other]))) is None
+    look_into(other, "4a.conv_3x3")
+    assert inputs_of_a_layer(compare(read_runs([plain, other]))) is None
+    # A diverging run is drawn as far as it can be.
+    seed = look_into(make_run("seed", "bn_baseline", [0.2], seed=1), "conv1", "5b.conv_3x3")
+    look_into(seed, "5b.conv_3x3", steps=(300,), value=1e300)
+    runs = read_runs([plain, seed])
+    drawing = inputs_of_a_layer(compare(runs))
+    said = labels(drawing)
+    assert {"Inception", "BN-Baseline"} <= set(said)
+    assert any("5b.conv_3x3" in words for words in said)
+    written = write_report(compare(runs), runs, tmp_path / "report")
+    assert {"probe.png", "probe.svg"} <= {path.name for path in written}
+    assert drawing.title in (tmp_path / "report" / "report.html").read_text()
+    assert inputs_of_a_layer(compare(read_runs([plain, seed]))) == drawing
+
+
+def test_a_layer_with_a_hostile_name_is_drawn_as_text(make_run):
+    name = "$\\frac{" + "\x1b[31m<script>" + "x" * 10_000
+    runs = [
+        look_into(make_run(recipe, recipe, [0.1]), name) for recipe in ("inception", "bn_baseline")
+    ]
+    drawing = inputs_of_a_layer(compare(read_runs(runs)))
+    ET.fromstring(drawing.svg)
+    assert "\x1b" not in drawing.title and len(drawing.title) < 100
