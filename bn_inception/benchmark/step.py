@@ -143,7 +143,7 @@ def _measured(session: Session, steps: int, rounds: int, say: Callable[[str], No
 
     session.batches.training = fed  # type: ignore[method-assign]
     # Not to the terminal: the loop's own lines are not what was asked for.
-    console = Console(session.config.run.name, session.schedule.steps, 0, io.StringIO())
+    console = Console(io.StringIO())
     try:
         train(session, console, ended)
     finally:

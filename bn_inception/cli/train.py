@@ -2,7 +2,8 @@
 
 import os
 import sys
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,9 @@ from bn_inception.cli.sweep import sweep
 from bn_inception.config import compose, write_yaml
 from bn_inception.config.compose import Config, changed_words
 from bn_inception.config.resume import RECORDED, continuation, continued, identity
-from bn_inception.quoting import printable
+from bn_inception.data.config import DataConfig, is_url
+from bn_inception.errors import UserError
+from bn_inception.quoting import shell_command
 from bn_inception.record import RunFolder, RunStatus, Summary
 from bn_inception.record.naming import suffix
 from bn_inception.training.settings import RunConfig
@@ -63,14 +66,12 @@ def _train(config: RunConfig, composed: Config, world: "World") -> int:
         # One process speaks and writes; to the others the terminal is nowhere.
         terminal = sys.stderr if world.first else stack.enter_context(open(os.devnull, "w"))
 
-        def say(line: str) -> None:
-            print(printable(line), file=terminal, flush=True)
-
+        console = Console(terminal)
         stack.enter_context(joined(world, device, config.machine.timeout))
         changed = world.from_first(lambda: continuation(config, composed))
         for key, (before, now) in (changed or {}).items():
             if not key.startswith(RECORDED):
-                say(f"{key} was {before}, is {now}")
+                console.say(f"{key} was {before}, is {now}")
         session = open_session(
             config,
             write_yaml(composed),
@@ -79,25 +80,29 @@ def _train(config: RunConfig, composed: Config, world: "World") -> int:
             changed={
                 key: values for key, values in (changed or {}).items() if key.startswith(RECORDED)
             },
-            say=say,
+            say=console.say,
             world=world,
         )
         with session.folder:
-            console = Console(config.run.name, session.schedule.steps, session.step, terminal)
             # Not earlier: before its first update a run has nothing that is not on disk, and a
             # signal ends it at once, wherever it waits.
             stop = stack.enter_context(StopRequest())
             try:
                 summary = train(session, console, stop)
+            except UserError as error:
+                console.log(f"bn-inception: {error}")
+                raise
             finally:
                 console.close()
-    if world.first:
-        print(_last_words(session.folder, summary))
+            for line in _last_words(session.folder, summary, config.data):
+                console.log(line)
+                if world.first:
+                    print(line)
     return 128 + stop.signal if summary.status is RunStatus.interrupted and stop.signal else 0
 
 
-def _last_words(folder: RunFolder, summary: Summary) -> str:
-    """One line: how the run ended, what it reached, where it is."""
+def _last_words(folder: RunFolder, summary: Summary, data: DataConfig) -> Iterator[str]:
+    """How the run ended, what it reached, how many images it could not read, where it is."""
     best = summary.best
     accuracy = f", best top-1 {best.top1:.2%} at step {best.step}" if best else ""
     ended = summary.status.value
@@ -105,7 +110,17 @@ def _last_words(folder: RunFolder, summary: Summary) -> str:
         ended = f"diverged at step {summary.diverged.step} in layer {summary.diverged.layer}"
     if summary.status is RunStatus.interrupted:
         ended = f"interrupted at step {summary.step} (continue with run.resume=must)"
-    return f"{folder.name}: {ended}{accuracy}; {folder.path}"
+    words = f"{folder.name}: {ended}{accuracy}"
+    if replaced := len(summary.replaced_images):
+        words += f"; training images that cannot be read and were replaced: {replaced:,}"
+    # Neither a path nor a name is cut: they are for copying.
+    yield from textwrap.wrap(
+        f"{words}; {folder.path}", 80, subsequent_indent="  ",
+        break_long_words=False, break_on_hyphens=False,
+    )  # fmt: skip
+    if replaced and data.root is not None and not is_url(data.root):  # an audit reads folders
+        audit = ["bn-inception", "audit", f"data={data.kind.value}", f"data.root={data.root}"]
+        yield f"  find them all: {shell_command(audit)}"
 
 
 COMMAND = Command("train", RunConfig, run, read=read, multirun=sweep)

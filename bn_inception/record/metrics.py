@@ -82,7 +82,7 @@ class TrainRecord(Record):
     kind: ClassVar[str] = "train"
 
     loss: float | None = field(metadata=_metric("loss/train", "loss {:.3f}"))
-    learning_rate: float = field(metadata=_metric("learning_rate", "rate {:.3g}"))
+    learning_rate: float = field(metadata=_metric("learning_rate"))
     images_per_second: float | None = field(
         metadata=_metric("images_per_second", "images/s {:.0f}")
     )

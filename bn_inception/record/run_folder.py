@@ -56,6 +56,7 @@ class RunFolder:
         environment.json   code, versions, machine, data
         metrics.jsonl      the record, one JSON object a line
         summary.json       what the run has come to
+        train.log          what was said meanwhile, for people
         tensorboard/       a mirror of the metrics
         checkpoints/
     ```
@@ -84,6 +85,7 @@ class RunFolder:
         self.environment = self.path / "environment.json"
         self.metrics = self.path / "metrics.jsonl"
         self.summary = self.path / "summary.json"
+        self.log = self.path / "train.log"
         self.tensorboard = self.path / "tensorboard"
         self.checkpoints = self.path / "checkpoints"
         self._lock = ExitStack()

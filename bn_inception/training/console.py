@@ -1,69 +1,126 @@
-"""What a person sees while a run trains: a bar on a terminal, plain lines elsewhere."""
+"""What a person sees while a run trains, and its copy in the run's folder."""
 
+import os
 import sys
 import time
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
 from typing import Any, TextIO
 
+import torch
 from tqdm import tqdm
 
+from bn_inception.paper.results import MINI_BATCH
 from bn_inception.quoting import printable
-from bn_inception.record import Best, TrainRecord, ValidationRecord
+from bn_inception.record import Best, Milestone, TrainRecord, ValidationRecord
+from bn_inception.training.session import Session
+
+COLUMNS = 80
+"""Of a terminal, and of a file that is read on one."""
+_NAME = 8
+"""Columns; less of a run's name tells nothing."""
 
 
 class Console:
-    """Progress of one run, on `stream` (standard error by default).
+    """Progress of one run, on `stream` (standard error by default) and in the run's `train.log`.
 
-    On a terminal a tqdm bar with loss, rate, images/s, time left, last and best accuracy;
-    elsewhere a plain line at every evaluation and at most every `interval` seconds between them.
+    A line for every evaluation. Between them a terminal has a bar with time left; elsewhere there
+    is a plain line at most every `interval` seconds. A log that cannot be written ends no run.
     """
 
-    def __init__(
-        self, name: str, total: int, step: int, stream: TextIO | None = None, interval: float = 15.0
-    ) -> None:
-        self._name = name
-        self._total = total
+    def __init__(self, stream: TextIO | None = None, interval: float = 15.0) -> None:
         self._stream = stream or sys.stderr
         self._interval = interval
-        self._first_step = step
-        self._started = self._printed = time.monotonic()
-        self._fields: dict[str, str] = {}
+        self._file: Path | None = None
+        self._unlogged: list[str] = []
         self._bar: Any = None
+        self._loss = ""
+
+    def start(self, session: Session) -> None:
+        """Say what begins here; before `show`."""
+        self._file = session.folder.log if session.world.first else Path(os.devnull)
+        self._name = session.config.run.name
+        self._total = session.schedule.steps
+        self._first_step = session.step
+        self._estimated = False
+        self._started = self._printed = time.monotonic()
+        for line in _banner(session):
+            self.say(line)
         if self._stream.isatty():
             self._bar = tqdm(
-                total=total, initial=step, desc=name, unit="step", file=self._stream,
+                total=self._total,
+                initial=session.step,
+                file=self._stream,
                 dynamic_ncols=True,
-            )  # fmt: skip
+                bar_format="{percentage:3.0f}% |{bar:10}| {n_fmt}/{total_fmt}  {desc}  "
+                "{remaining} left",
+            )
 
     def say(self, line: str) -> None:
-        """Print one line above the bar."""
+        """Print one line above the bar, and log it."""
         line = printable(line)
         if self._bar is not None:
             self._bar.write(line, file=self._stream)
         else:
             print(line, file=self._stream, flush=True)
+        self.log(line)
 
-    def show(self, record: TrainRecord | ValidationRecord, best: Best | None = None) -> None:
-        """Show a record just made, beside what the others before it showed, and the best so far."""
-        self._fields |= record.shown
+    def log(self, line: str) -> None:
+        """Write a line into `train.log` alone; before `start` it waits there."""
+        self._unlogged.append(printable(line))
+        if self._file is None:
+            return
+        # Opened for each line, so that no buffer fails later: a full disk costs lines, not the run.
+        with suppress(OSError), self._file.open("ab") as file:
+            for unlogged in self._unlogged:
+                file.write(f"{unlogged}\n".encode(errors="backslashreplace"))
+        self._unlogged.clear()
+
+    def show(
+        self,
+        record: TrainRecord | ValidationRecord,
+        best: Best | None = None,
+        milestones: Iterable[Milestone] = (),
+    ) -> None:
+        """Show a record just made; of an evaluation beside the best and the milestones so far."""
+        step, shown = record.step, record.shown
+        if isinstance(record, TrainRecord):
+            self._loss = shown.get("loss/train", self._loss)
+            self._show_training(step, "  ".join(shown.values()))
+            return
+        fields = [self._loss, *shown.values()]
         if best is not None:
-            self._fields["best"] = f"best {best.top1:.2%}"
-        self._show(record.step, force=isinstance(record, ValidationRecord))
+            fields.append("(best)" if best.step == step else f"best {best.top1:.2%}")
+        met = [milestone.target for milestone in milestones if milestone.step == step]
+        fields += [f"met {100 * max(met):.4g}%"] if met else []
+        self.say(self._line(step, "  ".join(filter(None, fields))))
 
     def close(self) -> None:
         """Leave the bar as it stands."""
         if self._bar is not None:
             self._bar.close()
 
-    def _show(self, step: int, force: bool) -> None:
+    def _show_training(self, step: int, fields: str) -> None:
+        done = step - self._first_step
+        if not self._estimated and done > 0 and step < self._total:
+            self._estimated = True
+            self.say(f"about {self._left(step)} left, going by the first {done:,} steps")
         if self._bar is not None:
-            self._bar.set_postfix_str(", ".join(self._fields.values()), refresh=False)
+            self._bar.set_description_str(fields, refresh=False)
             self._bar.update(step - self._bar.n)
             return
         now = time.monotonic()
-        if force or now - self._printed >= self._interval or step >= self._total:
+        if now - self._printed >= self._interval or step >= self._total:
             self._printed = now
-            fields = "  ".join(self._fields.values())
-            self.say(f"{self._name}  step {step}/{self._total}  {fields}  left {self._left(step)}")
+            self.say(self._line(step, f"{fields}  left {self._left(step)}"))
+
+    def _line(self, step: int, fields: str) -> str:
+        """With as much of the run's name as there is place for."""
+        line = f"step {step}/{self._total}  {fields}"
+        place = COLUMNS - len(line) - 2
+        return f"{_shortened(self._name, place)}  {line}" if place >= _NAME else line
 
     def _left(self, step: int) -> str:
         done = step - self._first_step
@@ -71,3 +128,27 @@ class Console:
             return "?"
         seconds = (time.monotonic() - self._started) / done * (self._total - step)
         return str(tqdm.format_interval(seconds))
+
+
+def _shortened(name: str, columns: int) -> str:
+    """A run's name in so many columns: its end tells more, data and seed."""
+    return name if len(name) <= columns else f"…{name[1 - columns :]}"
+
+
+def _banner(session: Session) -> Iterator[str]:
+    config, sources, device = session.config, session.batches.sources, session.learner.device
+    machine, threads = "CPU", torch.get_num_threads()
+    if device.type == "cuda":
+        machine = torch.cuda.get_device_name(device)
+    each = f"{session.world.size} processes, each " if session.world.size > 1 else ""
+    done = f", {session.step:,} of them done" if session.step else ""
+    summary, now = session.recorder.summary, f"{datetime.now():%Y-%m-%d %H:%M:%S}"
+    yield f"{_shortened(config.run.name, COLUMNS - len(now) - 2)}  {now}"
+    yield f"  device   {each}{machine}, {threads} thread{'s' * (threads != 1)}"
+    yield f"  images   {len(sources.train):,} for training, {len(sources.validation):,} held out"
+    yield f"  network  {summary.parameters:,} parameters, {summary.classes:,} classes"
+    yield f"  steps    {session.schedule.steps:,} of {config.batch.images:,} images{done}"
+    yield f"  paper    {config.recipe.steps:,.0f} steps of {MINI_BATCH} images at scale=paper"
+    yield f"  folder   {session.folder.path}"
+    if session.step < session.schedule.steps:
+        yield f"  time     known after the first {config.train.log_every:,} steps"

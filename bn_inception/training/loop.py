@@ -45,6 +45,7 @@ def train(session: Session, console: Console, stop: StopRequest) -> Summary:
             the run can be resumed.
     """
     diverged = None
+    console.start(session)
     try:
         status = _loop(session, console, stop)
     except Diverged as error:
@@ -194,6 +195,6 @@ def _evaluate(session: Session, console: Console, stop: StopRequest) -> None:
         population_batches=session.config.train.population_batches if session.population else None,
     )
     is_best = recorder.validation(record, result.unreadable)
-    console.show(record, best=recorder.best)
+    console.show(record, recorder.best, recorder.milestones.as_list())
     if is_best:
         session.save_best()

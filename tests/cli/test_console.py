@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import re
 import shlex
 import signal
 import subprocess
@@ -11,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from small_runs import TINY
+from small_runs import TINY, write_images
 
 from bn_inception.network import checkpoint
 from bn_inception.record import read_predictions
@@ -30,6 +31,23 @@ def shell(line: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def on_a_terminal(command: list[str], folder: Path) -> str:
+    """What a command prints on a terminal, started in `folder`."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.chdir(folder)
+        os.execvp("bash", ["bash", "-c", f"stty cols 80 rows 24 && {shlex.join(command)}"])
+    said = b""
+    try:
+        while more := os.read(terminal, 1 << 16):
+            said += more
+    except OSError:  # Linux's end of a terminal
+        pass
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    return said.decode()
+
+
 def status(root: Path) -> str:
     return str(json.loads((root / "run" / "summary.json").read_text())["status"])
 
@@ -39,7 +57,7 @@ def test_head_ends_neither_a_run_nor_an_evaluation(tmp_path: Path, images: Path)
     # Workers, so that what they inherit of the streams is tried as well.
     run = shlex.join(train(tmp_path, images, "data.workers=1"))
     said = shell(f"{run} 2>&1 | head -1; echo status ${{PIPESTATUS[0]}}")
-    assert said.stdout.splitlines()[1:] == ["status 0"] and "step" in said.stdout
+    assert said.stdout.splitlines()[1:] == ["status 0"] and said.stdout.startswith("run  20")
     assert status(tmp_path) == "finished"
     evaluate = shlex.join([*COMMAND, "evaluate", f"run={tmp_path / 'run'}", "machine.threads=1"])
     said = shell(f"{evaluate} 2>&1 | head -1; echo status ${{PIPESTATUS[0]}}")
@@ -94,3 +112,68 @@ def test_a_closed_terminal_saves_and_ends_or_is_outlived(
         assert os.waitstatus_to_exitcode(ended) == 128 + signal.SIGHUP
         assert status(tmp_path) == "interrupted"
         assert 0 < step < steps
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("terminal", [True, False])
+def test_what_is_said_fits_80_columns_and_stands_in_the_log(tmp_path: Path, terminal: bool) -> None:
+    broken = write_images(tmp_path / "photos") / "train" / "n0001" / "3.JPEG"
+    broken.write_bytes(b"not an image")
+    name = "bn_x5-cpu-folder-seed0-dropout0.4"
+    log = tmp_path / "outputs" / name / "train.log"
+    given = ["data.on_error=skip", "milestones=[0.01]", f"run.name={name}"]
+
+    def said(*overrides: str) -> str:
+        command = train(Path("outputs"), Path("photos"), *given, *overrides)
+        if terminal:
+            return on_a_terminal(command, tmp_path)
+        line = f"cd {shlex.quote(str(tmp_path))} && {shlex.join(command)} 2>&1"
+        return shell(line).stdout
+
+    first = said("train.steps=8")
+    lines = [line.rstrip() for line in re.split(r"[\r\n]+", first) if line.strip()]
+    assert max(map(len, lines)) <= 80
+    assert bool(re.search(r"%\s\|.+\| [0-8]/8 .* left", first)) == terminal
+    logged = log.read_text().splitlines()
+    assert [line for line in lines if "% |" not in line] == logged
+    banner = "\n".join(logged[:8])
+    assert banner.startswith(f"{name}  20")
+    for words in (
+        "CPU, 1 thread",
+        "42 for training, 15 held out",
+        "parameters, 3 classes",
+        "8 of 8 images",
+        "6,000,000 steps of 32",
+        f"outputs/{name}",
+        "after the first 2 steps",
+    ):
+        assert words in banner
+    assert "left, going by the first 2 steps" in logged[8]
+    evaluations = [line for line in logged if "  top-1 " in line]
+    form = r"…?\S+  step [48]/8  loss \d\.\d{3}  top-1 \d+\.\d\d%  (\(best\)|best \S+%)(  met 1%)?"
+    assert len(evaluations) == 2 and all(re.fullmatch(form, line) for line in evaluations)
+    assert sum("met 1%" in line for line in evaluations) == 1
+    ended = " ".join(" ".join(logged[logged.index(evaluations[-1]) + 1 :]).split())
+    assert f"{name}: finished, best top-1 " in ended
+    assert "training images that cannot be read and were replaced: 1;" in ended
+    assert ended.endswith("bn-inception audit data=folder data.root=photos")
+    said("run.resume=must")
+    resumed = log.read_text().splitlines()
+    assert resumed[: len(logged)] == logged
+    assert "  steps    12 of 8 images, 8 of them done" in resumed[len(logged) :]
+
+
+def test_a_log_that_cannot_be_written_ends_no_run(tmp_path: Path, images: Path) -> None:
+    (tmp_path / "run" / "train.log").mkdir(parents=True)
+    assert shell(shlex.join(train(tmp_path, images))).returncode == 0
+    assert status(tmp_path) == "finished"
+
+
+def test_the_log_says_why_a_run_ended(tmp_path: Path) -> None:
+    images = write_images(tmp_path / "photos")
+    (images / "train" / "n0001" / "3.JPEG").write_bytes(b"not an image")
+    ended = shell(shlex.join(train(tmp_path, images)))
+    assert ended.returncode == 2
+    log = (tmp_path / "run" / "train.log").read_text()
+    assert log.splitlines()[-1] == ended.stderr.splitlines()[-1]
+    assert "n0001/3.JPEG cannot be read" in log
