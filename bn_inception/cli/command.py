@@ -1,6 +1,7 @@
 """What every command is: keys with their defaults in a YAML file, a schema, and what is done."""
 
 import argparse
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, NoReturn, TypeVar
@@ -64,6 +65,13 @@ class Command(Generic[Schema]):
                 raise UserError(f"--multirun: {self.name} has no runs to make; train has")
             plain = [word for word in words if "=" not in word and not word.startswith("-")]
             overrides = tuple(word for word in words if word not in plain)
+            if plain and self.plain is None:
+                names = {field.name for field in dataclasses.fields(self.schema)}  # type: ignore[arg-type]
+                such = f", such as run={plain[0]}" if "run" in names else ""
+                raise UserError(
+                    f"{plain[0]}: {self.name} takes key=value only{such}; see bn-inception "
+                    f"{self.name} --help"
+                )
             if options.config_dir:
                 overrides += (search_path(options.config_dir),)
             if options.multirun and self.multirun is not None:
@@ -89,10 +97,6 @@ class Command(Generic[Schema]):
             composed[self.plain] = plain[0]
         elif plain and self.plain:
             raise UserError(f"{plain[1]}: {self.name} takes one {self.plain}")
-        elif plain:
-            raise UserError(
-                f"{plain[0]}: {self.name} takes key=value only; see bn-inception {self.name} --help"
-            )
 
 
 class _Options(argparse.ArgumentParser):

@@ -53,6 +53,7 @@ def save(state: dict[str, Any], folder: Path, name: str = LAST) -> None:
         with replacing(target) as file:
             file.write(content.getbuffer())
             file.flush()
+            os.fsync(file.fileno())  # before previous.pt is touched: the disk may be full
             if (reason := damage(Path(file.name))) is not None:
                 raise OSError(f"the file does not read back: {reason}")
             if name == LAST and target.exists():

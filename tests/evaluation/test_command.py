@@ -283,7 +283,7 @@ def test_what_is_missing_is_asked_for(run: Path, tmp_path: Path) -> None:
         ([f"run={tmp_path}/absent"], "no such folder"),
         ([f"checkpoint={file}", "output=a.npz"], "data: not given"),
         ([f"checkpoint={file}", "data=synthetic"], "give output=FILE.npz"),
-        (["outputs/a"], "run: outputs/a: no such folder"),
+        (["outputs/a"], "outputs/a: evaluate takes key=value only, such as run=outputs/a"),
     ):
         with pytest.raises(UserError, match=said):
             dispatch(["evaluate", *arguments])
