@@ -1,11 +1,11 @@
 """What `make demo` shows, for one seed as a sentence and for several as a table.
 
     python experiments/demo.py sentence RUN_FOLDER RUN_FOLDER
-    python experiments/demo.py seeds [seeds=6] [parallel=1] [run.root=outputs/demo_seeds] \
-        [output=experiments/demo/seeds.json] [key=value ...]
+    python experiments/demo.py seeds [seeds=16,17,18,19,20] [parallel=1] \
+        [run.root=outputs/demo_seeds] [output=experiments/demo/seeds.json] [key=value ...]
 
 `sentence` takes a run of recipe=inception and one of recipe=bn_x5. `seeds` trains both at
-scale=demo for the seeds from 0 on, `parallel` runs at a time, and writes the table as JSON and
+scale=demo for each seed, `parallel` runs at a time, and writes the table as JSON and
 Markdown; runs that are there are taken as they are. Target and steps to it: docs/statements.md, for
 each seed by itself.
 """
@@ -29,8 +29,8 @@ from bn_inception.report.target import curves_of, target_by
 RECIPES = ("inception", "bn_x5")
 SHARE = 0.25
 """BN-x5 is to reach the target in at most this share of the plain network's steps."""
-CHOSEN_WITH = 0
-"""Images and rate factor were chosen by looking at this seed: it proves nothing."""
+CHOSEN_WITH = range(16)
+"""Images and rate factor were chosen by looking at these seeds: they prove nothing."""
 
 
 @dataclass(frozen=True)
@@ -120,14 +120,14 @@ def as_table(found: Sequence[Seen]) -> str:
             f"| {percent(seen.ratio) if seen.reached else '-'} | {percent(other)} "
             f"| {(seen.fault or ('yes' if seen.within else 'no')).partition(':')[0]} |"
         )
-    counted = [seen for seen in found if seen.seed != CHOSEN_WITH]
+    counted = [seen for seen in found if seen.seed not in CHOSEN_WITH]
     hits = sum(seen.within for seen in counted)
     return "\n".join(
         [
             *lines,
             "",
-            f"Of the {len(counted)} seeds besides seed {CHOSEN_WITH}, BN-x5 is within a quarter of "
-            f"plain Inception's steps in {hits}.",
+            f"Of the {len(counted)} seeds that chose nothing, BN-x5 is within a quarter of plain "
+            f"Inception's steps in {hits}.",
         ]
     )
 
@@ -160,12 +160,12 @@ def main() -> None:
     elif words[:1] == ["seeds"]:
         own, given = split_arguments(
             words[1:],
-            seeds="6",
+            seeds="16,17,18,19,20",
             parallel="1",
             output="experiments/demo/seeds.json",
             **{"run.root": "outputs/demo_seeds"},
         )
-        root, seeds = Path(own["run.root"]), range(int(own["seeds"]))
+        root, seeds = Path(own["run.root"]), [int(seed) for seed in own["seeds"].split(",")]
         with ThreadPoolExecutor(int(own["parallel"])) as pool:
             pairs = itertools.product(seeds, RECIPES)
             list(pool.map(lambda pair: train(root, pair[1], pair[0], given), pairs))

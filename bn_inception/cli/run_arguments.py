@@ -1,6 +1,5 @@
 """Run folders as a command's arguments: read, with what their configurations set otherwise."""
 
-import math
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -159,7 +158,7 @@ def settings_of(config: Config) -> Settings:
         if value and key not in values and not key.startswith((*_OPTIONS, *_DERIVED))
     ]
     unknown = (f"config.yaml lacks {', '.join(lacking)}",) if lacking else ()
-    steps = math.ceil(expected["train.steps"])
+    steps = max(1, round(expected["train.steps"]))
     return Settings(tuple(sorted({*primary, *others})), tuple(options), unknown, steps)
 
 

@@ -18,16 +18,16 @@ FAST = [0.25, 0.95, 0.95, 0.95, 0.95, 0.95]
 def write_run(
     root: Path, recipe: str, curve: list[float], seed: int = 0, status: str = "finished"
 ) -> Path:
-    """A run at scale=demo, evaluated every 50 steps; its length is the curve's."""
+    """A run at scale=demo, evaluated every 84 steps; its length is the curve's."""
     folder = demo.folder(root, recipe, seed)
     folder.mkdir(parents=True)
     given = [f"recipe={recipe}", "scale=demo", f"run.seed={seed}"]
     (folder / "config.yaml").write_text(write_yaml(compose("train", given)))
     log = MetricsLog(folder / "metrics.jsonl")
     for number, top1 in enumerate(curve, start=1):
-        log.append(ValidationRecord(50 * number, 50.0 * number, 1.0, top1, top1, 400))
+        log.append(ValidationRecord(84 * number, 84.0 * number, 1.0, top1, top1, 400))
     log.close()
-    steps = 50 * len(curve)
+    steps = 84 * len(curve)
     Summary(
         recipe=recipe, scale="demo", seed=seed, data="synthetic", classes=4, planned_steps=steps,
         status=RunStatus(status), step=steps, images_seen=32 * steps,
@@ -38,8 +38,8 @@ def write_run(
 @pytest.mark.parametrize(
     ("plain", "fast", "expected"),
     [
-        (PLAIN, FAST, "BN-x5 reached plain Inception's plateau (90.0 %, less a point) at step 96, "
-         "plain Inception at step 549: 17.4 % of the steps."),
+        (PLAIN, FAST, "BN-x5 reached plain Inception's plateau (90.0 %, less a point) at step 161, "
+         "plain Inception at step 923: 17.4 % of the steps."),
         (PLAIN, [0.5] * 6, "BN-x5 did not reach plain Inception's plateau of 90.0 % less a point: "
          "it ended at 50.0 %."),
         (PLAIN[:20], FAST, "These runs show nothing: inception-demo-synthetic-seed0 is not a "
@@ -65,17 +65,17 @@ def test_two_runs_of_one_recipe_are_refused(tmp_path: Path) -> None:
         demo.look(folders)
 
 
-def test_the_seed_that_chose_does_not_count(tmp_path: Path) -> None:
+def test_seeds_that_chose_do_not_count(tmp_path: Path) -> None:
     found = [
         demo.look([write_run(tmp_path, "inception", PLAIN, seed),
                    write_run(tmp_path, "bn_x5", fast, seed)])
-        for seed, fast in ((0, FAST), (1, FAST), (2, [0.25] * 6), (3, [*[0.25] * 3, *FAST[1:4]]))
+        for seed, fast in ((0, FAST), (16, FAST), (17, [0.25] * 6), (18, [*[0.25] * 3, *FAST[1:4]]))
     ]  # fmt: skip
     demo.write(found, tmp_path / "seeds.json")
     rows = json.loads((tmp_path / "seeds.json").read_text())["seeds"]
     assert [row["within"] for row in rows] == [True, True, False, False]
     table = (tmp_path / "seeds.md").read_text()
-    assert "Of the 3 seeds besides seed 0, BN-x5 is within a quarter" in table
+    assert "Of the 3 seeds that chose nothing, BN-x5 is within a quarter" in table
     assert table.rstrip().endswith("in 1.")
 
 

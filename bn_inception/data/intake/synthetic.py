@@ -32,7 +32,7 @@ TRAIN_PER_CLASS, VAL_PER_CLASS = 1000, 100
 
 # Ranges that each image draws from; lightness is 0 to 1.
 PAPER = (0.85, 1.0)
-INK = (0.16, 0.19)  # how much darker the pattern is than the paper, in each channel by itself
+INK = (0.25, 0.30)  # how much darker the pattern is than the paper, in each channel by itself
 PERIOD = (10.0, 20.0)  # pixels
 NOISE = 0.01  # the width of a uniform distribution
 
