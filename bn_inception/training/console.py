@@ -131,8 +131,9 @@ class Console:
 
 
 def _shortened(name: str, columns: int) -> str:
-    """A run's name in so many columns: its end tells more, data and seed."""
-    return name if len(name) <= columns else f"…{name[1 - columns :]}"
+    """A run's name in so many columns: its recipe at the front, its seed at the end."""
+    front = columns // 2
+    return name if len(name) <= columns else f"{name[:front]}…{name[front + 1 - columns :]}"
 
 
 def _banner(session: Session) -> Iterator[str]:
