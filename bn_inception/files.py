@@ -24,6 +24,23 @@ def configs_folder() -> Path:
     raise UserError(f"configs: not found beside or inside {package}; install the package again")
 
 
+def choices_of(group: str) -> list[str]:
+    """The choices in a group of `configs/`; they may lie in a folder of their own: ensemble/1."""
+    folder = configs_folder() / group
+    names = (path.relative_to(folder).with_suffix("") for path in folder.rglob("*.yaml"))
+    return sorted(name.as_posix() for name in names if name.name != "base")
+
+
+def make_folder(folder: Path, key: str) -> None:
+    """Make a folder, and those above it, where missing; else a UserError that names `key`."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"{key}: {folder} cannot be created ({first_line(error)}); choose another folder"
+        ) from error
+
+
 def first_line(error: BaseException) -> str:
     """What went wrong, in one line: an OSError's reason, or the first line of the message."""
     if isinstance(error, OSError) and error.strerror:

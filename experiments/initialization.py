@@ -32,6 +32,7 @@ from short_training import ShortTraining
 from torch import Tensor
 
 from bn_inception.config import compose, run_config
+from bn_inception.files import write_json
 from bn_inception.network import (
     AUXILIARY_LOSS_WEIGHT,
     Inception,
@@ -39,7 +40,6 @@ from bn_inception.network import (
     Nonlinearity,
     initialize,
 )
-from bn_inception.record.atomic import write_json
 
 RULES = [rule.value for rule in Initialization if rule is not Initialization.xavier_sigmoid]
 SIGNALS = {

@@ -30,7 +30,7 @@ from pathlib import Path
 from short_training import ShortTraining
 
 from bn_inception.errors import UserError
-from bn_inception.record.atomic import write_json
+from bn_inception.files import write_json
 from bn_inception.training.loop import STARTED_BELOW
 
 RATE = 0.0015

@@ -9,6 +9,7 @@ import bn_inception
 
 PACKAGE = Path(bn_inception.__file__).parent
 LAYERS = {
+    "drawing": 0,
     "errors": 0,
     "fields": 0,
     "files": 0,
@@ -28,7 +29,7 @@ LAYERS = {
 # Of equal height, and strangers to each other.
 SEPARATE = ({"network", "data", "record"}, {"report", "benchmark", "mnist"})
 TOP = {"__init__", "__main__"}
-WITHOUT_TORCH = {"errors", "fields", "files", "quoting", "paper", "record", "report"}
+WITHOUT_TORCH = {"drawing", "errors", "fields", "files", "quoting", "paper", "record", "report"}
 
 
 def imports(path: Path) -> set[str]:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from bn_inception.errors import UserError
+from bn_inception.files import write_json
 from bn_inception.record import describe
-from bn_inception.record.atomic import write_json
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance

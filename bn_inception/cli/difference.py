@@ -34,8 +34,8 @@ def run(call: Call[DifferenceConfig]) -> int:
     from bn_inception.cli.ensemble import member_names
     from bn_inception.evaluation.members import prediction_file
     from bn_inception.evaluation.paired import compare_predictions
+    from bn_inception.files import write_json
     from bn_inception.record import read_predictions
-    from bn_inception.record.atomic import write_json
 
     config = call.config
     output = output_file(config.output)

@@ -31,8 +31,8 @@ def run(call: Call[EnsembleConfig]) -> int:
     """Average predictions; return 0."""
     from bn_inception.evaluation.ensemble import ensemble
     from bn_inception.evaluation.members import prediction_file
+    from bn_inception.files import write_json
     from bn_inception.record import write_predictions
-    from bn_inception.record.atomic import write_json
 
     config = call.config
     output = output_file(config.output)

@@ -17,7 +17,7 @@ from bn_inception.cli.output import output_file
 from bn_inception.cli.progress import ProgressBar
 from bn_inception.cli.statistics import Reported, Way, statistics_wanted
 from bn_inception.config import compose, run_config
-from bn_inception.config.saved import saved_config
+from bn_inception.config.saved import refuse_saved_url, saved_config
 from bn_inception.data import Backend, DataConfig, ImageSource, open_sources, preprocessing
 from bn_inception.errors import UserError
 from bn_inception.evaluation import saved
@@ -160,12 +160,7 @@ def _data(
         )
     keys = [key.removeprefix("data.") for key in given if key.startswith("data.")]
     own = {key: value for key, value in trained["data"].items() if key not in HERE}
-    root = own.get("root")
-    if isinstance(root, str) and "://" in root and "root" not in keys:
-        raise UserError(
-            f"data.root: {root} stands in the run's config.yaml, and is not opened for that; give "
-            f"data.root=URL to read it, or other data"
-        )
+    refuse_saved_url(trained, given)
     return {**{key: composed[key] for key in HERE}, **own, **{key: composed[key] for key in keys}}
 
 

@@ -60,7 +60,7 @@ def checkpoint_file(run: str | None, checkpoint: str | None, which: Which) -> Pa
 def run(call: Call[ExportConfig]) -> int:
     """Export; return 0."""
     from bn_inception.fields import read_object
-    from bn_inception.files import write_bytes, write_json
+    from bn_inception.files import make_folder, write_bytes, write_json
     from bn_inception.network import export
     from bn_inception.network.checkpoint import load_network
 
@@ -78,10 +78,7 @@ def run(call: Call[ExportConfig]) -> int:
             f"images (the largest is {exported.largest:.3g})"
         )
     folder = Path(config.output)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"output: {folder} cannot be created ({error.strerror})") from error
+    make_folder(folder, "output")
     described = folder / export.CONFIG
     if described.exists():
         # One config.json stands for all that lies beside it.

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from bn_inception.files import configs_folder
+from bn_inception.files import choices_of, configs_folder
 
 NAMES = (
     "train",
@@ -84,13 +84,6 @@ def command_help(name: str) -> str:
     if name == "train":
         _add(options, "-m", "every run of a sweep: recipe=inception,bn_x5 run.seed=0,1")
     return parser.format_help().rstrip()
-
-
-def choices_of(group: str) -> list[str]:
-    """The files of a group; they may stand in a folder of their own, as ensemble/1."""
-    folder = configs_folder() / group
-    names = (path.relative_to(folder).with_suffix("") for path in folder.rglob("*.yaml"))
-    return sorted(name.as_posix() for name in names if name.name != "base")
 
 
 def keys_of(name: str) -> list[Key]:

@@ -44,7 +44,7 @@ def run(call: Call[MnistConfig]) -> int:
     """Train both networks, write Figure 1 and its numbers; return 0."""
     import torch
 
-    from bn_inception.files import first_line, write_json
+    from bn_inception.files import make_folder, write_json
     from bn_inception.mnist import NETWORKS, Curve, Evaluation, MnistSettings, read_digits, train
     from bn_inception.mnist.figure import figure1
     from bn_inception.record import describe
@@ -52,10 +52,7 @@ def run(call: Call[MnistConfig]) -> int:
     config = call.config
     digits = read_digits(Path(config.root).expanduser())
     folder = Path(config.output).expanduser()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"output: {folder} cannot be made ({first_line(error)})") from error
+    make_folder(folder, "output")
     torch.set_num_threads(config.threads)
     curves: list[Curve] = []
     for seed in config.seeds:

@@ -12,19 +12,15 @@ from bn_inception.config.compose import Config, flatten
 from bn_inception.config.saved import saved_config, without_paths
 from bn_inception.errors import UserError
 from bn_inception.files import configs_folder
+from bn_inception.record.naming import NOT_COMPUTED
 
 if TYPE_CHECKING:
     from bn_inception.report import Evaluation, Run, StabilityEdge
 
 _OPTIONS = (
+    *NOT_COMPUTED,
     "run.",
-    "machine.",
     "milestones",
-    "probe.",
-    "data.root",
-    "data.cache",
-    "data.workers",
-    "data.on_error",
     "train.checkpoint_",
     "train.log_every",
     "train.start_check",

@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from bn_inception.config.own import register_files
 from bn_inception.errors import UserError, close_matches
-from bn_inception.files import configs_folder, first_line
+from bn_inception.files import choices_of, configs_folder, first_line
 from bn_inception.paper.results import MINI_BATCH
 
 Config = dict[str, Any]
@@ -147,12 +147,9 @@ def _explain_choice(error: MissingConfigException, overrides: Sequence[str]) -> 
     """One line for recipe=unknown: what was given, what there is."""
     missing = error.missing_cfg_file or ""
     group, _, choice = missing.partition("/")
-    folder = configs_folder() / group
-    if not choice or not folder.is_dir():
+    if not choice or not (configs_folder() / group).is_dir():
         return f"configuration: {first_line(error)}"
-    # Choices may stand in a folder of their own: recipe=ensemble/1.
-    files = (path.relative_to(folder).with_suffix("") for path in folder.rglob("*.yaml"))
-    known = sorted(file.as_posix() for file in files if file.name != "base")
+    known = choices_of(group)
     same = re.sub(r"[^a-z0-9/]+", "_", choice.lower())
     near = f"; write {group}={same}" if same in known else close_matches(choice, known)
     return f"{group}={choice}: there is no such {group}; choose from {', '.join(known)}{near}"

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bn_inception.config.compose import Config, compose, flatten
-from bn_inception.config.saved import saved_config
-from bn_inception.data.config import is_url
+from bn_inception.config.saved import refuse_saved_url, saved_config
 from bn_inception.errors import UserError
 from bn_inception.record import RunFolder
 from bn_inception.record.naming import SAME_RUN
@@ -118,11 +117,7 @@ def continued(folder: str, overrides: Sequence[str]) -> Config:
     composed = compose("train", overrides)
     config: Config = {section: dict(values) if isinstance(values, dict) else values
                       for section, values in saved.items()}  # fmt: skip
-    if is_url(config["data"].get("root")) and "data.root" not in keys:
-        raise UserError(
-            f"data.root: {config['data']['root']} stands in the run's config.yaml, and is not "
-            "opened for that; give data.root=URL to read it"
-        )
+    refuse_saved_url(config, keys)
     config["run"] |= {"root": str(path.parent), "name": path.name, "resume": Resume.must.value}
     for key, value in flatten(composed):
         section, _, name = key.partition(".")

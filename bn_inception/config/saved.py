@@ -3,6 +3,7 @@
 import io
 import math
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from bn_inception.config.compose import Config, flatten
+from bn_inception.data.config import is_url
 from bn_inception.errors import UserError
 from bn_inception.files import first_line
 from bn_inception.record.environment import without_folders
@@ -44,6 +46,24 @@ def saved_config(folder: Path) -> Config | None:
                 "the run out"
             )
     return config
+
+
+def refuse_saved_url(config: Config, given: Collection[str]) -> None:
+    """Refuse to open a URL because a run folder, perhaps somebody else's, names it.
+
+    Args:
+        config: of the run.
+        given: the keys on the command line; a root among them is the user's own.
+
+    Raises:
+        UserError: the run's images come from a URL, and no `data.root` is given.
+    """
+    root = config["data"].get("root")
+    if isinstance(root, str) and is_url(root) and "data.root" not in given:
+        raise UserError(
+            f"data.root: {root} stands in the run's config.yaml, and is not opened for that; give "
+            "data.root=URL to read it, or data.root=FOLDER"
+        )
 
 
 def read_yaml(path: Path) -> Config:

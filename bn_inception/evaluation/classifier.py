@@ -13,6 +13,7 @@ from bn_inception.data import Backend, UnreadableImage, preprocessing, to_input
 from bn_inception.data.pixels.backend import as_picture, open_picture
 from bn_inception.data.pixels.crops import Picture, cut_single
 from bn_inception.errors import UserError
+from bn_inception.evaluation.evaluate import require_finite
 from bn_inception.files import first_line, read_bytes
 from bn_inception.network import Inception, export
 from bn_inception.network.checkpoint import BEST, load_network
@@ -97,11 +98,7 @@ class Classifier:
         else:
             values = self.transform.read(image)
         logits = self.network(values[None].to(self.network.classifier.weight.device))[0]
-        if not bool(logits.isfinite().all()):
-            raise UserError(
-                "the network's outputs are not finite: the checkpoint is of a diverged run; "
-                "choose an earlier one"
-            )
+        require_finite(logits)
         # Of equal probabilities the lower class number comes first, as in evaluation.
         found, classes = logits.double().softmax(0).sort(descending=True, stable=True)
         pairs = zip(classes[:top].tolist(), found[:top].tolist(), strict=True)

@@ -24,9 +24,7 @@ from bn_inception.data.pixels.crops import (
     single_crops,
 )
 from bn_inception.errors import UserError
-
-SCALES = (256, 288, 320, 352)
-"""Shorter sides of the resized image (GN section 7), for crops of 224."""
+from bn_inception.paper.results import MULTICROP_SCALES
 
 
 @dataclass(frozen=True)
@@ -71,7 +69,7 @@ def gn144(width: int, height: int, size: int) -> list[Box]:
     """
     short = min(width, height)
     boxes: list[Box] = []
-    for scale in SCALES:
+    for scale in MULTICROP_SCALES:
         for share in (0.5, 0.0, 1.0):
             left, top = (width - short) * share, (height - short) * share  # one of them is 0
             square = (left, top, left + short, top + short)

@@ -15,10 +15,10 @@ import torch
 from numpy.typing import NDArray
 
 from bn_inception.errors import UserError
-from bn_inception.evaluation.errors import TOP, Errors
+from bn_inception.evaluation.errors import Errors
 from bn_inception.evaluation.members import require_same_images
 from bn_inception.record import Predictions, read_predictions
-from bn_inception.record.predictions import NEVER
+from bn_inception.record.predictions import NEVER, TOP
 
 BLOCK = 256
 """Images compared at a time: 20 MB of 1000 float64 classes for ten members."""

@@ -3,9 +3,6 @@
 from dataclasses import dataclass
 from typing import Any
 
-TOP = 5
-"""Classes among which the label may be for an image to count as right."""
-
 
 @dataclass(frozen=True)
 class Errors:

@@ -30,8 +30,8 @@ from bn_inception.data import (
 )
 from bn_inception.errors import UserError
 from bn_inception.evaluation.crops import SINGLE, CropRule
-from bn_inception.evaluation.errors import TOP, Errors
-from bn_inception.record.predictions import NEVER
+from bn_inception.evaluation.errors import Errors
+from bn_inception.record.predictions import NEVER, TOP
 
 
 @dataclass(frozen=True)
@@ -161,6 +161,19 @@ def evaluate(
     )
 
 
+def require_finite(logits: Tensor) -> None:
+    """Refuse what a broken network puts out.
+
+    Raises:
+        UserError: an output is infinite or not a number.
+    """
+    if not bool(logits.isfinite().all()):
+        raise UserError(
+            "the network's outputs are not finite: the checkpoint is of a diverged run; "
+            "choose an earlier one"
+        )
+
+
 def _logits(network: nn.Module, crops: Tensor, mirrored: bool, batch_size: int | None) -> Tensor:
     """Logits of uint8 crops (U, 3, S, S), and then of their mirrors if `mirrored`."""
     views = [crops, crops.flip(3)] if mirrored else [crops]
@@ -244,11 +257,7 @@ def evaluate_source(
 
     def keep(batch: ValidationBatch, judged: Judged) -> None:
         nonlocal done, crops
-        if not bool(judged.logits.isfinite().all()):
-            raise UserError(
-                "the network's outputs are not finite: the checkpoint is of a diverged run; "
-                "choose an earlier one"
-            )
+        require_finite(judged.logits)
         readable = batch.readable.numpy()
         at = done + np.flatnonzero(readable)
         reasons = (reason for _, reason in batch.unreadable)

@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 from scipy.stats import binomtest
 
 from bn_inception.errors import UserError
-from bn_inception.evaluation.errors import TOP
 from bn_inception.evaluation.members import require_same_images
 from bn_inception.record import Predictions
+from bn_inception.record.predictions import TOP
 
 RESAMPLES = 10_000
 """Of the bootstrap: the ends of a 95 % interval are then themselves steady to about 1 %."""

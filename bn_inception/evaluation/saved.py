@@ -10,10 +10,10 @@ import numpy as np
 
 from bn_inception.data import ImageSource
 from bn_inception.evaluation.crops import CropRule
-from bn_inception.evaluation.errors import TOP
 from bn_inception.evaluation.evaluate import SourceResult
 from bn_inception.files import write_json, write_text
 from bn_inception.record import Predictions, write_predictions
+from bn_inception.record.predictions import TOP
 
 CONFUSED_PAIRS = 20
 

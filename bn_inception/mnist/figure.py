@@ -1,27 +1,24 @@
 """BN Figure 1: test accuracy by step, and how a sigmoid's input moves, without and with BN."""
 
 from collections.abc import Sequence
-from io import BytesIO
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import StrMethodFormatter
 
+from bn_inception.drawing import COLOURS, drawing, frame, percentile_lines, style, thousands
 from bn_inception.files import write_bytes
 from bn_inception.mnist.network import NETWORKS, Normalization
-from bn_inception.mnist.training import PERCENTILES, Curve
+from bn_inception.mnist.training import Curve
 
 _NAMES = {Normalization.plain: "Without BN", Normalization.bn: "With BN"}
-# Of Okabe and Ito's palette, told apart with every kind of colour blindness.
-_COLOURS = {Normalization.plain: "#000000", Normalization.bn: "#0072B2"}
+_COLOURS = dict(zip(NETWORKS, COLOURS, strict=False))
 _LOWEST_ACCURACY = 0.7
 """Where Figure 1(a) begins."""
 
 
-def figure1(curves: Sequence[Curve], folder: Path) -> tuple[Path, Path]:
+def figure1(curves: Sequence[Curve], folder: Path) -> list[Path]:
     """Draw `figure1.png` and `figure1.svg` into `folder`; the same curves give the same bytes.
 
     Panel (a) has the mean over the seeds and the band from the lowest to the highest; (b) and (c)
@@ -34,10 +31,7 @@ def figure1(curves: Sequence[Curve], folder: Path) -> tuple[Path, Path]:
     Raises:
         UserError: the folder cannot be written.
     """
-    paths = folder / "figure1.png", folder / "figure1.svg"
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams["svg.hashsalt"] = "bn-inception"
+    with style():
         figure = Figure(figsize=(10.0, 3.6), layout="constrained")
         accuracy, *moves = figure.subplots(1, 3)
         _draw_accuracy(accuracy, curves)
@@ -45,13 +39,10 @@ def figure1(curves: Sequence[Curve], folder: Path) -> tuple[Path, Path]:
             first = next(curve for curve in curves if curve.network is network)
             _draw_percentiles(axes, first, f"({letter}) {_NAMES[network]}")
         moves[1].sharey(moves[0])
-        for path, metadata in zip(
-            paths, ({"Software": None}, {"Date": None, "Creator": None}), strict=True
-        ):
-            content = BytesIO()
-            figure.savefig(content, format=path.suffix[1:], dpi=150, metadata=metadata)
-            write_bytes(path, content.getvalue())
-    return paths
+    files = drawing("figure1", "Figure 1", figure).files
+    for name, content in files.items():
+        write_bytes(folder / name, content)
+    return [folder / name for name in files]
 
 
 def _draw_accuracy(axes: Axes, curves: Sequence[Curve]) -> None:
@@ -66,31 +57,21 @@ def _draw_accuracy(axes: Axes, curves: Sequence[Curve]) -> None:
     axes.set_ylim(_LOWEST_ACCURACY, 1)
     axes.set_title("(a) test accuracy")
     axes.legend(loc="lower right", frameon=False)
-    _common(axes)
+    _steps(axes)
 
 
 def _draw_percentiles(axes: Axes, curve: Curve, title: str) -> None:
     steps = [evaluation.step for evaluation in curve.evaluations]
     values = np.array([evaluation.percentiles for evaluation in curve.evaluations])
-    for number, percentile in enumerate(PERCENTILES):
-        axes.plot(steps, values[:, number], color=_COLOURS[curve.network], lw=1.2)
-        axes.annotate(
-            f"{percentile}th",
-            (steps[-1], values[-1, number]),
-            xytext=(4, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize=8,
-        )
+    percentile_lines(axes, steps, values, _COLOURS[curve.network])
     axes.set_title(title)
     axes.set_ylabel("input to a sigmoid")
-    _common(axes)
+    _steps(axes)
 
 
-def _common(axes: Axes) -> None:
+def _steps(axes: Axes) -> None:
     axes.set_xlabel("training steps")
     axes.set_xlim(left=0)
-    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    thousands(axes)
     axes.tick_params(axis="x", labelsize=8)
-    axes.grid(color="0.9", linewidth=0.8)
-    axes.spines[["top", "right"]].set_visible(False)
+    frame(axes)

@@ -1,14 +1,15 @@
 """The network of section 4.1: three fully-connected hidden layers of 100 sigmoid units."""
 
+import itertools
 from enum import Enum
 
 import torch
 from torch import Tensor, nn
 
 from bn_inception.network.normalization import batch_norm_1d
+from bn_inception.paper.results import MNIST_HIDDEN_UNITS
 
-PIXELS = 28 * 28
-HIDDEN, UNITS, CLASSES = 3, 100, 10
+PIXELS, CLASSES = 28 * 28, 10
 
 
 class Normalization(Enum):
@@ -33,13 +34,13 @@ def sigmoid_network(
         generator: both networks draw the same weights from the same state.
     """
     layers: list[nn.Module] = []
-    for inputs in (PIXELS, *[UNITS] * (HIDDEN - 1)):
+    for inputs, units in itertools.pairwise((PIXELS, *MNIST_HIDDEN_UNITS)):
         if normalization is Normalization.bn:
-            layers += [nn.Linear(inputs, UNITS, bias=False), batch_norm_1d(UNITS)]
+            layers += [nn.Linear(inputs, units, bias=False), batch_norm_1d(units)]
         else:
-            layers += [nn.Linear(inputs, UNITS)]
+            layers += [nn.Linear(inputs, units)]
         layers.append(nn.Sigmoid())
-    network = nn.Sequential(*layers, nn.Linear(UNITS, CLASSES))
+    network = nn.Sequential(*layers, nn.Linear(MNIST_HIDDEN_UNITS[-1], CLASSES))
     for layer in network:
         if isinstance(layer, nn.Linear):
             nn.init.normal_(layer.weight, std=deviation, generator=generator)

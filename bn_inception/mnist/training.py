@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from bn_inception.mnist.images import Digits
 from bn_inception.mnist.network import Normalization, logits_and_last_inputs, sigmoid_network
 from bn_inception.network.normalization import BatchNorm1d
+from bn_inception.paper.results import FIGURE_1_PERCENTILES, MNIST_MINI_BATCH, MNIST_STEPS
 
-PERCENTILES = (15, 50, 85)
 UNIT = 0
 """Figure 1 shows "one typical sigmoid". The first is shown here, whatever it looks like."""
 
@@ -31,8 +31,8 @@ class MnistSettings:
     learning_rate: float
     deviation: float
     seed: int = 0
-    steps: int = 50_000
-    batch: int = 60
+    steps: int = MNIST_STEPS
+    batch: int = MNIST_MINI_BATCH
     evaluate_every: int = 500
     population_batches: int = 100
 
@@ -127,7 +127,7 @@ def _evaluate(
         judged(images)
     judged.eval()
     logits, inputs = logits_and_last_inputs(judged, test.images)
-    ranks = torch.tensor([percentile / 100 for percentile in PERCENTILES])
+    ranks = torch.tensor([percentile / 100 for percentile in FIGURE_1_PERCENTILES])
     return Evaluation(
         step,
         _accuracy(logits, test),

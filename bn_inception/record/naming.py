@@ -4,11 +4,7 @@ import hashlib
 import re
 from collections.abc import Iterable
 
-SAME_RUN = (
-    "train.",
-    "run.name",
-    "run.root",
-    "run.resume",
+NOT_COMPUTED = (
     "machine.",
     "probe.",
     "data.root",
@@ -16,6 +12,8 @@ SAME_RUN = (
     "data.workers",
     "data.on_error",
 )
+"""Keys, or their beginnings, that say where and how a run is made, and nothing of what it is."""
+SAME_RUN = ("train.", "run.name", "run.root", "run.resume", *NOT_COMPUTED)
 """Keys, or their beginnings, that change neither the network nor the order of its images: a run may
 continue with others."""
 _NAMED = ("run.seed", "recipe.name", "scale.name", "data.kind")

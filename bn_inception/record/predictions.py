@@ -22,6 +22,8 @@ from bn_inception.files import write_bytes
 FORMAT = 1
 UNLABELLED = -1
 """Label of an image whose class is not known."""
+TOP = 5
+"""Classes among which the label may be for an image to count as right."""
 NEVER = int(np.iinfo(np.int64).max)
 """Rank of an image that could not be read or has no label: among the first k for no k."""
 

@@ -1,58 +1,37 @@
 """BN Figure 2 for a user's runs, and accuracy by the number of crops."""
 
-import io
-import re
 import textwrap
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter, StrMethodFormatter
+from matplotlib.ticker import NullFormatter
 from numpy.typing import NDArray
 
-from bn_inception.paper.results import CONTROLS, FIGURE_3
+from bn_inception.drawing import (
+    COLOURS,
+    Drawing,
+    drawing,
+    frame,
+    percentile_lines,
+    style,
+    thousands,
+)
+from bn_inception.paper.results import CONTROLS, FIGURE_1_PERCENTILES, FIGURE_3
 from bn_inception.quoting import printable
 from bn_inception.record.summary import RunStatus
 from bn_inception.report.comparison import Figure3, Kind, Model, Row
 from bn_inception.report.runs import Run
 
-# Okabe and Ito's palette, told apart with every kind of colour blindness; its yellow is left out
-# (too light on white). The recipes in the paper's order, then the controls.
-_COLOURS = ("#000000", "#0072B2", "#009E73", "#D55E00", "#CC79A7", "#E69F00", "#56B4E9")
-_RECIPE_COLOUR = dict(zip((*FIGURE_3, *CONTROLS), _COLOURS, strict=True))
+# The recipes in the paper's order, then the controls.
+_RECIPE_COLOUR = dict(zip((*FIGURE_3, *CONTROLS), COLOURS, strict=True))
 _DASHES = ("solid", "dashed", "dotted", "dashdot")
 _LABEL_WIDTH = 26
 """Characters of a line of a label."""
 
 
 _LARGEST_DRAWN = 1e30
-
-
-@dataclass(frozen=True)
-class Drawing:
-    """A figure in the two forms that it is shown in; the same runs give the same bytes.
-
-    Attributes:
-        name: of its files, without an ending.
-        title: what it shows.
-        png, svg: the files.
-    """
-
-    name: str
-    title: str
-    png: bytes
-    svg: bytes
-
-    @property
-    def element(self) -> str:
-        """An `<svg>` to stand in an HTML page, without any reference outwards."""
-        # The XML declaration, the DOCTYPE and the metadata name files elsewhere.
-        text = self.svg.decode("utf-8")
-        return re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
 
 
 def figure2(comparison: Figure3, axis: str = "linear") -> list[Drawing]:
@@ -77,7 +56,7 @@ def figure2(comparison: Figure3, axis: str = "linear") -> list[Drawing]:
     )
     wanted = (True, bool(changes), bool(members))
     return [
-        _drawing(name, title, _draw(rows, comparison.target, axis))
+        drawing(name, title, _draw(rows, comparison.target, axis))
         for (name, title, rows), is_wanted in zip(groups, wanted, strict=True)
         if is_wanted
     ]
@@ -93,14 +72,14 @@ def by_crops(models: Sequence[Model]) -> Drawing | None:
             measured.append((model.name, np.array(alike).mean(0)))
     if not measured:
         return None
-    with _style():
+    with style():
         figure = Figure(figsize=(8.0, 3.6), layout="constrained")
         axes = figure.add_subplot()
         labels = []
         for number, (name, curve) in enumerate(measured):
             crops, top1 = curve[:, 0], 100 * curve[:, 1]
-            colour = _COLOURS[number % len(_COLOURS)]
-            dashes = _DASHES[number // len(_COLOURS) % len(_DASHES)]
+            colour = COLOURS[number % len(COLOURS)]
+            dashes = _DASHES[number // len(COLOURS) % len(_DASHES)]
             marker = "o" if len(crops) <= 12 else None
             axes.plot(crops, top1, marker=marker, markersize=3, color=colour, linestyle=dashes)
             labels.append((crops[-1], top1[-1], textwrap.fill(name, _LABEL_WIDTH), colour))
@@ -112,7 +91,7 @@ def by_crops(models: Sequence[Model]) -> Drawing | None:
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_xlabel("crops of an image, averaged")
         _finish(axes, labels)
-    return _drawing("crops", "Accuracy by the number of crops", figure)
+    return drawing("crops", "Accuracy by the number of crops", figure)
 
 
 def inputs_of_a_layer(comparison: Figure3) -> Drawing | None:
@@ -131,7 +110,7 @@ def inputs_of_a_layer(comparison: Figure3) -> Drawing | None:
     if not common:
         return None
     said = printable(textwrap.shorten(common[-1], 40))
-    with _style():
+    with style():
         figure = Figure(figsize=(8.0, 3.2), layout="constrained")
         for axes, name in zip(figure.subplots(1, 2, sharey=True), names, strict=True):
             _draw_probe(axes, found[name], common[-1], _RECIPE_COLOUR[name])
@@ -139,7 +118,7 @@ def inputs_of_a_layer(comparison: Figure3) -> Drawing | None:
             axes.set_xlabel("training steps of 32 images")
             axes.set_ylabel(f"input of {said}'s nonlinearity", parse_math=False)
             axes.label_outer()
-    return _drawing("probe", f"How the inputs of a layer move, as in Figure 1: {said}", figure)
+    return drawing("probe", f"How the inputs of a layer move, as in Figure 1: {said}", figure)
 
 
 def _draw_probe(axes: Axes, run: Run, layer: str, colour: str) -> None:
@@ -152,31 +131,14 @@ def _draw_probe(axes: Axes, run: Run, layer: str, colour: str) -> None:
         return np.where(np.abs(values) < _LARGEST_DRAWN, values, np.nan)
 
     axes.fill_between(steps, drawn("p15"), drawn("p85"), color=colour, alpha=0.15, lw=0)
-    for percentile in (15, 50, 85):
-        values = drawn(f"channel_p{percentile}")
-        axes.plot(steps, values, color=colour, linewidth=1.2)
-        if np.isnan(values[-1]):
-            continue
-        axes.annotate(
-            f"{percentile}th", (steps[-1], values[-1]), xytext=(4, 0), textcoords="offset points",
-            va="center", fontsize=8,
-        )  # fmt: skip
-    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
-    axes.grid(color="0.9", linewidth=0.8)
-    axes.spines[["top", "right"]].set_visible(False)
-
-
-@contextmanager
-def _style() -> Iterator[None]:
-    with matplotlib.rc_context():
-        # The defaults, not the user's matplotlibrc; the salt makes the SVG's ids reproducible.
-        matplotlib.rcdefaults()
-        matplotlib.rcParams["svg.hashsalt"] = "bn-inception"
-        yield
+    channel = [drawn(f"channel_p{percentile}") for percentile in FIGURE_1_PERCENTILES]
+    percentile_lines(axes, steps, np.stack(channel, 1), colour)
+    thousands(axes)
+    frame(axes)
 
 
 def _draw(rows: Sequence[Row], target: float | None, axis: str) -> Figure:
-    with _style():
+    with style():
         # At 100 dots an inch on a page: 800 pixels wide, which a README shows unscaled.
         figure = Figure(figsize=(8.0, 4.6), layout="constrained")
         axes = figure.add_subplot()
@@ -186,7 +148,7 @@ def _draw(rows: Sequence[Row], target: float | None, axis: str) -> Figure:
             if not any(run.steps for run in row.runs):
                 continue
             number = drawn[row.recipe] = drawn.get(row.recipe, -1) + 1
-            colour = _RECIPE_COLOUR.get(row.recipe) or _COLOURS[len(drawn) % len(_COLOURS)]
+            colour = _RECIPE_COLOUR.get(row.recipe) or COLOURS[len(drawn) % len(COLOURS)]
             end = _curve(axes, row, colour, _DASHES[number % len(_DASHES)])
             labels.append((*end, _label(row), colour))
             if row.steps is not None and target is not None:
@@ -195,7 +157,7 @@ def _draw(rows: Sequence[Row], target: float | None, axis: str) -> Figure:
             axes.axhline(100 * target, color="0.45", linewidth=1.0, linestyle=(0, (2, 2)))
             labels.append((axes.get_xlim()[1], 100 * target, f"target {100 * target:.1f} %", "0.3"))
         axes.set_xscale(axis)
-        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+        thousands(axes)
         axes.set_xlabel("training steps of 32 images")
         axes.set_xlim(left=0 if axis == "linear" else None)
         axes.set_ylim(bottom=0)
@@ -244,8 +206,7 @@ def _label(row: Row) -> str:
 def _finish(axes: Axes, labels: Sequence[tuple[float, float, str, str]]) -> None:
     """Frame and labels: each (x, y, text, colour) beside the plot, at the height of its line."""
     axes.set_ylabel("validation accuracy, top-1 (%)")
-    axes.grid(color="0.9", linewidth=0.8)
-    axes.spines[["top", "right"]].set_visible(False)
+    frame(axes)
     lines = sum(label[2].count("\n") + 1.5 for label in labels)
     figure = axes.get_figure(root=True)
     if figure is not None:
@@ -284,15 +245,3 @@ def _finish(axes: Axes, labels: Sequence[tuple[float, float, str, str]]) -> None
                 "relpos": (0, 0.5),
             },
         )
-
-
-def _drawing(name: str, title: str, figure: Figure) -> Drawing:
-    files = []
-    with _style():
-        for kind in ("png", "svg"):
-            buffer = io.BytesIO()
-            # Neither a date nor the version of the software: equal runs, equal files.
-            metadata = {"svg": {"Date": None, "Creator": None}, "png": {"Software": None}}[kind]
-            figure.savefig(buffer, format=kind, dpi=150, metadata=metadata)
-            files.append(buffer.getvalue())
-    return Drawing(name, title, *files)

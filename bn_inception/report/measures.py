@@ -14,7 +14,7 @@ from bn_inception.paper.results import (
     IMAGENET_VALIDATION_IMAGES,
     MINI_BATCH,
 )
-from bn_inception.record.predictions import read_predictions
+from bn_inception.record.predictions import TOP, read_predictions
 from bn_inception.record.summary import RunStatus
 from bn_inception.report.curves import Curves, learned_limit, target_of, tenth
 from bn_inception.report.estimates import (
@@ -35,8 +35,6 @@ from bn_inception.report.estimates import (
 from bn_inception.report.evaluations import Evaluation
 from bn_inception.report.runs import Run
 from bn_inception.report.settings import PLAIN, Need, Setting
-
-TOP = 5
 
 
 class Decision(StrEnum):

@@ -6,10 +6,11 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader
 
+from bn_inception.drawing import Drawing
 from bn_inception.record.environment import command_line
 from bn_inception.report.claims import Verdict, by_statement
 from bn_inception.report.comparison import Figure3, Kind, Model
-from bn_inception.report.figures import Drawing, by_crops
+from bn_inception.report.figures import by_crops
 from bn_inception.report.runs import Run
 from bn_inception.report.tables import figure3, figure4
 from bn_inception.report.verdicts import claims_table, conclusion, shared_command

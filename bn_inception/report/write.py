@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from bn_inception.errors import UserError
-from bn_inception.record.atomic import write_bytes, write_text
+from bn_inception.files import make_folder, write_bytes, write_text
 from bn_inception.report.claims import Verdict
 from bn_inception.report.comparison import Figure3, evaluated_models
 from bn_inception.report.evaluations import Evaluation
@@ -52,7 +51,7 @@ def write_report(
         "comparison.json": as_json(comparison, ensembles).encode(),
     }
     for drawing in drawings:
-        files |= {f"{drawing.name}.png": drawing.png, f"{drawing.name}.svg": drawing.svg}
+        files |= drawing.files
     for name, content in files.items():
         write_bytes(folder / name, content)
     return [folder / name for name in files]
@@ -79,11 +78,6 @@ def write_claims(verdicts: Sequence[Verdict], folder: str | Path) -> list[Path]:
 
 
 def _make_folder(folder: str | Path) -> Path:
-    folder = Path(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"output: {folder} cannot be created ({error.strerror}); choose another folder"
-        ) from error
-    return folder
+    made = Path(folder)
+    make_folder(made, "output")
+    return made

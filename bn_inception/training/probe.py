@@ -13,11 +13,9 @@ from torch import Tensor, nn
 
 from bn_inception.errors import UserError, close_matches
 from bn_inception.network.inception import AuxiliaryHead, HiddenConvolution, Inception
-from bn_inception.paper.results import MINI_BATCH
+from bn_inception.paper.results import FIGURE_1_PERCENTILES, MINI_BATCH
 from bn_inception.record import ProbeRecord
 
-PERCENTILES = (15, 50, 85)
-"""Of Figure 1."""
 CHANNEL = 0
 """Figure 1 shows "one typical sigmoid". The first channel is taken, whatever it looks like: chosen
 before any run, and of the same initial weights in all recipes. A sample is (image, y, x)."""
@@ -160,6 +158,6 @@ def _statistics(values: Tensor) -> Tensor:
     """The percentiles (the nearest value), mean and standard deviation of all values."""
     # torch.quantile takes 16 million values at most; conv1 has 26 million at 224 pixels.
     ordered = values.flatten().sort().values
-    places = [round(percentile / 100 * (len(ordered) - 1)) for percentile in PERCENTILES]
+    places = [round(percentile / 100 * (len(ordered) - 1)) for percentile in FIGURE_1_PERCENTILES]
     percentiles = [ordered[place] for place in places]
     return torch.stack([*percentiles, values.mean(), values.std(correction=0)])

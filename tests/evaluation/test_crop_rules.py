@@ -9,7 +9,8 @@ from PIL import Image
 from bn_inception import UserError
 from bn_inception.data.pixels.backend import PillowPicture
 from bn_inception.data.pixels.crops import cut_crops, cut_single, single_crop
-from bn_inception.evaluation.crops import RULES, SCALES, SINGLE, CropRule, crop_rule, gn144, ten
+from bn_inception.evaluation.crops import RULES, SINGLE, CropRule, crop_rule, gn144, ten
+from bn_inception.paper.results import MULTICROP_SCALES
 
 SIDES = st.one_of(st.integers(1, 3), st.integers(4, 700), st.integers(10_000, 20_000))
 SIZES = st.sampled_from([13, 16, 32, 64, 224])
@@ -98,7 +99,7 @@ def test_equal_to_resizing_the_whole_image_and_cutting(width: int, height: int) 
     image = photo(width, height)
     pixels, places = cut_crops(PillowPicture(image), gn144, 224)
     ours = iter(pixels[place].astype(int) for place in places)
-    for shorter in SCALES:
+    for shorter in MULTICROP_SCALES:
         sides = (width * shorter // min(width, height), height * shorter // min(width, height))
         whole = image.resize(sides, Image.Resampling.BILINEAR)
         spare_x, spare_y = whole.width - shorter, whole.height - shorter

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from bn_inception.errors import UserError
-from bn_inception.record.atomic import write_json, write_text
+from bn_inception.files import write_json, write_text
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):

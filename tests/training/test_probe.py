@@ -15,8 +15,9 @@ from torch import nn
 from bn_inception import UserError
 from bn_inception.config import compose, run_config
 from bn_inception.network import Inception, initialize
+from bn_inception.paper.results import FIGURE_1_PERCENTILES
 from bn_inception.training.optimizer import build_optimizer
-from bn_inception.training.probe import CHANNEL, PERCENTILES, SATURATED, Probe, ProbeConfig
+from bn_inception.training.probe import CHANNEL, SATURATED, Probe, ProbeConfig
 from bn_inception.training.step import losses, train_step
 
 At = Callable[..., None]
@@ -146,7 +147,7 @@ def test_a_look_is_of_the_inputs_and_the_gradient_of_that_update(recipe: str) ->
     row: Any = before.rows["conv1"]
     inputs = row.normalization(row.convolution(row.depthwise(images))).detach().numpy()
     for prefix, values in (("channel_", inputs[:, CHANNEL]), ("", inputs)):
-        for percentile in PERCENTILES:
+        for percentile in FIGURE_1_PERCENTILES:
             found = getattr(record, f"{prefix}p{percentile}")
             assert found == pytest.approx(np.percentile(values, percentile, method="nearest"))
         assert getattr(record, f"{prefix}mean") == pytest.approx(values.mean(), abs=1e-6)
