@@ -152,6 +152,8 @@ def test_what_is_said_fits_80_columns_and_stands_in_the_log(tmp_path: Path, term
     evaluations = [line for line in logged if "  top-1 " in line]
     form = r"…?\S+  step [48]/8  loss \d\.\d{3}  top-1 \d+\.\d\d%  (\(best\)|best \S+%)(  met 1%)?"
     assert len(evaluations) == 2 and all(re.fullmatch(form, line) for line in evaluations)
+    # Two runs side by side are told apart.
+    assert all(line.startswith("bn_x5") for line in evaluations)
     assert sum("met 1%" in line for line in evaluations) == 1
     ended = " ".join(" ".join(logged[logged.index(evaluations[-1]) + 1 :]).split())
     assert f"{name}: finished, best top-1 " in ended

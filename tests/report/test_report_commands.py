@@ -8,10 +8,11 @@ from report.conftest import evaluation_json
 
 from bn_inception.cli.main import dispatch
 from bn_inception.cli.run_arguments import read_run_arguments, settings_of
-from bn_inception.config import compose, write_yaml
+from bn_inception.config import compose, run_config, write_yaml
 from bn_inception.errors import UserError
 from bn_inception.network.invariance import scale_invariance
 from bn_inception.report.statements import INVARIANCE_TOLERANCE
+from bn_inception.training.schedule import Schedule
 
 
 def configured(folder: Path, *overrides: str) -> Path:
@@ -25,6 +26,14 @@ def test_a_run_as_committed_has_no_overrides():
         known = settings_of(config)
         assert (known.overrides, known.options, known.unknown) == ((), (), ())
         assert known.steps == config["train"]["steps"]
+
+
+@pytest.mark.parametrize("compression", [12000, 12001, 11999.5])
+def test_a_recipe_is_as_long_as_its_run(compression):
+    """31e6 / 12000 is 2,583.3 steps: a run of 2,583 is whole."""
+    config = compose("train", ["recipe=inception", f"scale.compression={compression}"])
+    known = settings_of(config)
+    assert known.steps == Schedule.of(run_config(config), images=4000).steps
 
 
 @pytest.mark.parametrize(
