@@ -152,8 +152,11 @@ def _start(
 def _finish(process: subprocess.Popen[str]) -> None:
     _, said = process.communicate()
     if process.returncode != 0:
-        last = said.strip().splitlines()[-1] if said.strip() else f"status {process.returncode}"
-        raise UserError(f"verify-resume: training failed: {last.removeprefix('bn-inception: ')}")
+        lines = said.strip().splitlines() or [f"status {process.returncode}"]
+        # torchrun frames what a process has said with lines of its own.
+        own = [line for line in lines if line.startswith("bn-inception: ")]
+        last = (own or lines)[-1].removeprefix("bn-inception: ")
+        raise UserError(f"verify-resume: training failed: {last}")
 
 
 def _kill_after(process: subprocess.Popen[str], folder: Path) -> None:

@@ -58,11 +58,15 @@ class Watch:
     @contextmanager
     def running(self) -> Iterator[None]:
         """Watch while entered."""
-        threading.Thread(target=self._run, name="watch", daemon=True).start()
+        thread = threading.Thread(target=self._run, name="watch", daemon=True)
+        thread.start()
         try:
             yield
         finally:
             self._done.set()
+            # A thread that is in a call to the store when Python ends aborts the process; one
+            # whose store does not answer any more may not keep it.
+            thread.join(_SILENT_SECONDS)
 
     def tell(self, text: str) -> None:
         """Let the others know why this process ends; the first to tell is heard."""

@@ -17,6 +17,7 @@ from bn_inception.data import (
     DataKind,
     FolderSource,
     OnError,
+    ValidationBatch,
     open_sources,
     to_input,
     validation_batches,
@@ -103,6 +104,40 @@ def test_equal_to_the_straightforward_way(source: FolderSource, rule: CropRule) 
     assert (result.predicted == mean.argmax(1)).mean() > 0.8
     first = np.take_along_axis(plain[:, 0], source.labels[:, None], 1)
     assert result.counts.loss == pytest.approx(-np.log(first).mean(), abs=2e-3)
+
+
+class Fixed(nn.Module):
+    """Gives the logits it was made with, whatever the images."""
+
+    def __init__(self, logits: Tensor) -> None:
+        super().__init__()
+        self.logits = logits
+
+    def forward(self, images: Tensor) -> Tensor:
+        assert len(images) == len(self.logits)
+        return self.logits
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_the_fifth_class_counts_and_the_sixth_does_not(ties: bool) -> None:
+    """Image i's label is behind i classes; with `ties`, equal to them and of a higher number."""
+    images = classes = 8
+    labels = torch.arange(images)
+    logits = torch.zeros(images, classes)
+    if not ties:
+        for image in range(images):
+            logits[image, image] = 1
+            logits[image, :image] = torch.arange(2, image + 2)
+    batch = ValidationBatch(
+        images=torch.zeros(images, 3, SIZE, SIZE, dtype=torch.uint8),
+        labels=labels,
+        readable=torch.ones(images, dtype=torch.bool),
+        unreadable=[],
+        rows=labels[:, None],
+    )
+    result = evaluate(Fixed(logits), [batch], CPU)
+    assert result is not None
+    assert (result.correct, result.correct_top5, result.count) == (1, 5, 8)
 
 
 def test_a_source_is_evaluated_as_training_does_it(tmp_path: Path) -> None:

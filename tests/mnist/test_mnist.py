@@ -117,6 +117,16 @@ def test_the_command_writes_figure_and_numbers(
     assert sorted(path.suffix for path in mnist_files.iterdir()) == [".gz"] * 4
 
 
+def test_digits_are_binary_and_three_sets_apart(mnist_files: Path) -> None:
+    """Grey 128 is 1; the last 10,000 training images are held out."""
+    training, validation, test = read_digits(mnist_files)
+    assert [len(part.labels) for part in (training, validation, test)] == [50_000, 10_000, 10_000]
+    for part in (training, validation, test):
+        assert set(part.images.unique().tolist()) == {0.0, 1.0}
+        assert torch.equal(part.images.sum(1), 28.0 * part.labels)
+    assert training.images.data_ptr() + training.images.nbytes == validation.images.data_ptr()
+
+
 def test_without_network_it_says_what_to_give(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -168,3 +168,18 @@ def test_a_full_disk_is_a_user_error(tmp_path):
     with pytest.raises(UserError, match="No space left"):
         log.append(train(1))
     log.close()
+
+
+def test_other_lines_than_the_checkpoints_are_refused(tmp_path):
+    """As many, and each a record: another run's file, or one with a digit changed."""
+    path = tmp_path / "metrics.jsonl"
+    write(path, a_run(3))
+    log = MetricsLog(path)
+    lines, checksum = log.lines, log.checksum
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b'"loss": 1.0', b'"loss": 1.5', 1))
+    with pytest.raises(UserError, match=r"other lines than those with which the checkpoint at st"):
+        log.truncate(3, lines, checksum)
+    path.write_bytes(content)
+    assert len(log.truncate(3, lines, checksum)) == lines
+    log.close()

@@ -28,6 +28,20 @@ def test_a_bad_name_is_refused(tmp_path, name):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_new_folder_is_synced_in_its_parents(tmp_path, monkeypatch):
+    """A power cut must not take the run with all that it has synced."""
+    synced, sync = set(), os.fsync
+
+    def noting(descriptor):
+        synced.add(os.readlink(f"/proc/self/fd/{descriptor}"))
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noting)
+    with RunFolder(tmp_path / "outputs", "new") as folder:
+        folder.create()
+    assert {str(tmp_path), str(tmp_path / "outputs")} <= synced
+
+
 def test_create_makes_the_layout(tmp_path):
     folder = RunFolder(tmp_path / "outputs", "bn_x5-cpu.seed0")
     assert not folder.has_run()
