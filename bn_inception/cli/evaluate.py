@@ -55,7 +55,7 @@ class EvaluationMachine(ProcessorConfig):
 
 @dataclass
 class InferenceConfig:
-    """How networks are put to images; the same keys in `evaluate` and `submission`."""
+    """How networks are put to images; the keys beside what is evaluated."""
 
     run: str | None
     checkpoint: str | None

@@ -27,7 +27,6 @@ NAMES = (
     "ensemble",
     "difference",
     "predict",
-    "submission",
     "import-weights",
     "export",
 )

@@ -1,5 +1,5 @@
 """Exact evaluation of a network on held-out images."""
 
-from bn_inception.evaluation.evaluate import EvaluationResult, evaluate
+from bn_inception.evaluation.evaluate import Counts, evaluate
 
-__all__ = ["EvaluationResult", "evaluate"]
+__all__ = ["Counts", "evaluate"]

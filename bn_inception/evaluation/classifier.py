@@ -25,34 +25,26 @@ MAX_BYTES = 1 << 28
 
 @dataclass(frozen=True)
 class SingleCrop:
-    """From an image to the network's input: evaluation's single crop (BN section 4.2).
-
-    Attributes:
-        image_size: S in pixels.
-        backend: who decodes files and resizes.
-    """
+    """From an image to the network's input: evaluation's single crop (BN section 4.2)."""
 
     image_size: int
     backend: Backend
 
-    def __call__(self, image: Image.Image) -> Tensor:
-        """Float32 (3, S, S), RGB in [-1, 1].
+    def __call__(self, image: Image.Image | str | Path) -> Tensor:
+        """Float32 (3, S, S), RGB in [-1, 1]; UnreadableImage where it cannot be decoded.
 
-        Raises:
-            UnreadableImage: the image cannot be decoded.
+        A file is decoded by the backend, as in evaluation.
         """
-        name = str(getattr(image, "filename", "")) or "the image"
-        return self._input(as_picture(image, name, self.backend))
-
-    def read(self, path: str | Path) -> Tensor:
-        """The same of an image file, decoded by the backend too; UnreadableImage likewise."""
-        try:
-            data = read_bytes(Path(path), MAX_BYTES)
-        except (OSError, ValueError) as error:
-            raise UnreadableImage(str(path), first_line(error)) from error
-        return self._input(open_picture(data, str(path), self.backend))
-
-    def _input(self, picture: Picture) -> Tensor:
+        picture: Picture
+        if isinstance(image, Image.Image):
+            name = str(getattr(image, "filename", "")) or "the image"
+            picture = as_picture(image, name, self.backend)
+        else:
+            try:
+                data = read_bytes(Path(image), MAX_BYTES)
+            except (OSError, ValueError) as error:
+                raise UnreadableImage(str(image), first_line(error)) from error
+            picture = open_picture(data, str(image), self.backend)
         pixels = np.array(cut_single(picture, self.image_size))
         return to_input(torch.from_numpy(pixels)[None])[0]
 
@@ -62,10 +54,9 @@ class Classifier:
     """A trained network with what it takes and what it tells.
 
     Attributes:
-        network: in evaluation mode, on the CPU, BN with the statistics that the file carries:
-            images (N, 3, S, S) to logits (N, classes).
+        network: in evaluation mode, on the CPU: images (N, 3, S, S) to logits (N, classes).
         classes: the name of each output; its number where the file names none.
-        transform: from a PIL image to (3, S, S).
+        transform: from a PIL image or an image file to (3, S, S).
     """
 
     network: Inception
@@ -77,15 +68,8 @@ class Classifier:
     ) -> list[list[tuple[str, float]]]:
         """The `top` likeliest classes of each image with their probabilities, likeliest first.
 
-        One image at a time: memory does not grow with their number.
-
-        Args:
-            images: PIL images, or paths of files.
-            top: classes an image; all where the network has fewer.
-
-        Raises:
-            UnreadableImage: an image cannot be read; it is named.
-            UserError: one path in place of a list, or the outputs are not finite.
+        One image at a time: memory does not grow with their number. UnreadableImage names one that
+        cannot be read.
         """
         if isinstance(images, str):
             raise UserError(f"predict: {images!r} is one path; give a list, [{images!r}]")
@@ -93,11 +77,8 @@ class Classifier:
 
     @torch.inference_mode()
     def _likeliest(self, image: Image.Image | str | Path, top: int) -> list[tuple[str, float]]:
-        if isinstance(image, Image.Image):
-            values = self.transform(image)
-        else:
-            values = self.transform.read(image)
-        logits = self.network(values[None].to(self.network.classifier.weight.device))[0]
+        values = self.transform(image)[None]
+        logits = self.network(values.to(self.network.classifier.weight.device))[0]
         require_finite(logits)
         # Of equal probabilities the lower class number comes first, as in evaluation.
         found, classes = logits.double().softmax(0).sort(descending=True, stable=True)
@@ -108,12 +89,8 @@ class Classifier:
 def load(path: str | Path) -> Classifier:
     """Load a trained network; nothing in the files is executed.
 
-    Args:
-        path: a run folder (its `best.pt` is taken), a checkpoint, or a folder that
-            `bn-inception export format=safetensors` has written.
-
-    Raises:
-        UserError: there is no network in it, or it is damaged.
+    `path` is a run folder (its `best.pt` is taken), a checkpoint, or a folder that `bn-inception
+    export format=safetensors` has written.
     """
     path = Path(path)
     exported = (path / export.CONFIG).is_file()

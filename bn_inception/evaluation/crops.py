@@ -4,12 +4,10 @@ A crop is a box in the coordinates of the source image, resized to S x S by an a
 filter (Pillow: `image.resize((S, S), BILINEAR, box=box)`). S is the network's image size; GN's
 numbers are for 224, and for another S a scale k becomes round(S * k / 224).
 
-Two places where this is not, to the pixel, "resize the image, cut, and resize what is to be":
-the longer side of the resized image is not rounded to whole pixels, so that both axes keep one
-scale (a crop lies less than half a resized pixel from where rounding would put it); and the whole
-square is resized straight from the source instead of from the resized image, one interpolation
-instead of two. The latter makes the four scales' whole squares one and the same crop: it is
-computed once and counted four times, as are all three squares of a square image.
+In two places this differs, below a pixel, from "resize the image, cut, and resize what is to be".
+The longer side of the resized image is not rounded to whole pixels, so that both axes keep one
+scale. And the whole square is resized straight from the source, one interpolation instead of two:
+the four scales' whole squares are one and the same crop, computed once and counted four times.
 """
 
 import functools
@@ -32,7 +30,6 @@ class CropRule:
     """How many crops of an image are averaged.
 
     Attributes:
-        name: as `crops=` gives it.
         boxes: of an image of (width, height) pixels and S: boxes (left, top, right, bottom) in
             source pixels, each square and inside the image, repetitions included.
         order: of the crops, for a person: prefixes of it are smaller crop rules.

@@ -4,8 +4,9 @@ Nothing is evaluated again. A member of 50,000 images and 1000 classes takes 100
 """
 
 import hashlib
+import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,13 +30,8 @@ _LESS_THAN_ANY = 2.0**-30
 image's rank does not depend on the order in which members are added. Of equal probabilities the
 lower class number comes first: this lead decides it, and nothing else."""
 
-
-@dataclass(frozen=True)
-class Subset:
-    """The ensemble of some members, by their numbers in ascending order."""
-
-    members: tuple[int, ...]
-    errors: Errors
+Subset = tuple[int, ...]
+"""Members by their numbers, ascending."""
 
 
 @dataclass(frozen=True)
@@ -45,24 +41,18 @@ class Ensemble:
     Attributes:
         names: of the members.
         predictions: mean probabilities, rounded to float16; meta `members` names the members.
-        subsets: every non-empty subset, single members first, the whole ensemble last. Errors are
-            counted on exact sums of the members' float16 probabilities; of equal ones the lower
-            class number is first.
+        subsets: errors of every non-empty subset, single members first, the whole ensemble last,
+            counted on exact sums of the members' float16 probabilities.
     """
 
     names: tuple[str, ...]
     predictions: Predictions
-    subsets: tuple[Subset, ...]
+    subsets: dict[Subset, Errors]
 
     @property
     def errors(self) -> Errors:
         """Those of the whole ensemble."""
-        return self.subsets[-1].errors
-
-    def of_size(self, models: int) -> list[Subset]:
-        """The subsets of `models` members, the lowest top-1 error first."""
-        chosen = [subset for subset in self.subsets if len(subset.members) == models]
-        return sorted(chosen, key=lambda s: (s.errors.wrong, s.errors.wrong_top5, s.members))
+        return self.subsets[tuple(range(len(self.names)))]
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-able: setting and images, errors with 95 % intervals, members, every subset size."""
@@ -74,26 +64,26 @@ class Ensemble:
             **self.errors.as_dict(),
             **{key: meta[key] for key in ("image_size", "data") if key in meta},
             "members": [
-                {"name": name, **_rates(single.errors)}
-                for name, single in zip(self.names, self.subsets, strict=False)
+                {"name": name, **_rates(self.subsets[(member,)])}
+                for member, name in enumerate(self.names)
             ],
-            "subsets": [self._size(models) for models in range(1, len(self.names) + 1)],
+            "subsets": [self._of_size(models) for models in range(1, len(self.names) + 1)],
         }
 
-    def _size(self, models: int) -> dict[str, Any]:
-        subsets = self.of_size(models)
-        rates = [_rates(subset.errors) for subset in subsets]
-
-        def described(at: int) -> dict[str, Any]:
-            return {"members": [self.names[m] for m in subsets[at].members], **rates[at]}
-
+    def _of_size(self, models: int) -> dict[str, Any]:
+        """Best, mean and worst of the subsets of so many members, by top-1 error."""
+        chosen = [(errors, subset) for subset, errors in self.subsets.items()
+                  if len(subset) == models]  # fmt: skip
+        chosen.sort(key=lambda pair: (pair[0].wrong, pair[0].wrong_top5, pair[1]))
+        rates = [_rates(errors) for errors, _ in chosen]
+        best, worst = (
+            {"members": [self.names[member] for member in chosen[at][1]], **rates[at]}
+            for at in (0, -1)
+        )
+        mean = {key: math.fsum(rate[key] for rate in rates) / len(rates) for key in rates[0]}
         return {
-            "models": models,
-            "subsets": len(subsets),
-            "best": described(0),
-            "mean": {key: math.fsum(r[key] for r in rates) / len(rates) for key in rates[0]},
-            "worst": described(-1),
-        }
+            "models": models, "subsets": len(chosen), "best": best, "mean": mean, "worst": worst,
+        }  # fmt: skip
 
 
 def _rates(errors: Errors) -> dict[str, float]:
@@ -103,15 +93,10 @@ def _rates(errors: Errors) -> dict[str, float]:
 def ensemble(paths: Sequence[str | Path], names: Sequence[str]) -> Ensemble:
     """Average the predictions in `paths`, 2 to MAX_MEMBERS files of the same labelled images.
 
-    Args:
-        paths: files that `bn-inception evaluate` has written.
-        names: what to call the members, one a file.
+    `names` is what to call the members.
 
     Raises:
-        UserError: a file that is not such predictions, or already an ensemble's; too few or too
-            many; a member given twice; other images, labels, classes, crops or statistics than the
-            first member's, or images that only some members could read. The first difference is
-            named.
+        UserError: the first thing in which the members do not fit, named.
     """
     if not 2 <= len(paths) <= MAX_MEMBERS:
         raise UserError(
@@ -131,25 +116,23 @@ def ensemble(paths: Sequence[str | Path], names: Sequence[str]) -> Ensemble:
             seen[identity] = path
     ids, labels = members[0].ids, members[0].labels
     mean = np.empty(members[0].probabilities.shape, np.float16)
-    wrong = np.zeros((1 << len(members), 2), np.int64)
+    numbers = range(len(members))
+    wrong = {
+        subset: np.zeros(2, np.int64)
+        for size in numbers
+        for subset in itertools.combinations(numbers, size + 1)
+    }
     for start in range(0, len(labels), BLOCK):
         block = slice(start, start + BLOCK)
         # Conversions from and to float16 are torch's: numpy's take 10 to 100 times as long where
         # probabilities are below 2^-14, which most are. Members x images x classes.
         rows = torch.stack([torch.from_numpy(m.probabilities[block]) for m in members]).double()
         mean[block] = rows.mean(0).half().numpy()
-        for mask, ranks in _subset_ranks(rows.numpy(), labels[block]):
-            wrong[mask] += np.count_nonzero(ranks > 0), np.count_nonzero(ranks >= TOP)
-    subsets = [
-        Subset(
-            tuple(member for member in range(len(members)) if mask >> member & 1),
-            Errors(int(wrong[mask, 0]), int(wrong[mask, 1]), len(labels)),
-        )
-        for mask in range(1, len(wrong))
-    ]
-    subsets.sort(key=lambda subset: (len(subset.members), subset.members))
-    predictions = Predictions(ids, labels, mean, _meta(members, names))
-    return Ensemble(tuple(names), predictions, tuple(subsets))
+        _count(rows.numpy(), labels[block], wrong)
+    subsets = {
+        subset: Errors(int(one), int(five), len(labels)) for subset, (one, five) in wrong.items()
+    }
+    return Ensemble(tuple(names), Predictions(ids, labels, mean, _meta(members, names)), subsets)
 
 
 def _require_fits(member: Predictions, path: str, first: Predictions, first_path: str) -> None:
@@ -195,29 +178,24 @@ def _meta(members: Sequence[Predictions], names: Sequence[str]) -> dict[str, Any
     return {**shared, "checkpoint": {"sha256": digest}, "members": list(names)}
 
 
-def _subset_ranks(
-    probabilities: NDArray[np.float64], labels: NDArray[np.int64]
-) -> Iterator[tuple[int, NDArray[np.int64]]]:
-    """Each subset, as a mask of members, with its ranks (images,) of the labels.
+def _count(
+    probabilities: NDArray[np.float64],
+    labels: NDArray[np.int64],
+    wrong: dict[Subset, NDArray[np.int64]],
+) -> None:
+    """Add to `wrong` the top-1 and top-5 errors of every subset on these images.
 
     A class that no member puts before the label is before it in no subset: only the others are
     summed, a few an image where the members are good, so that 63 subsets cost little more than one.
     """
-    members, images, classes = probabilities.shape
+    _, images, classes = probabilities.shape
     lead = probabilities - probabilities[:, np.arange(images), labels][:, :, None]
     lower = np.where(np.arange(classes)[None, :] < labels[:, None], _LESS_THAN_ANY, 0.0)
     rows, columns = np.nonzero((lead + lower > 0).any(axis=0))
     lead, lower = lead[:, rows, columns], lower[rows, columns]
     unreadable = ~probabilities[0].any(axis=1)
-
-    def grow(
-        mask: int, total: NDArray[np.float64], first: int
-    ) -> Iterator[tuple[int, NDArray[np.int64]]]:
-        for member in range(first, members):
-            grown = total + lead[member]
-            ranks = np.bincount(rows[grown > 0], minlength=images)
-            ranks[unreadable] = NEVER
-            yield mask | 1 << member, ranks
-            yield from grow(mask | 1 << member, grown, member + 1)
-
-    yield from grow(0, lower, 0)
+    for subset, counted in wrong.items():
+        before = lead[list(subset)].sum(0) + lower > 0
+        ranks = np.bincount(rows[before], minlength=images)
+        ranks[unreadable] = NEVER
+        counted += np.count_nonzero(ranks > 0), np.count_nonzero(ranks >= TOP)

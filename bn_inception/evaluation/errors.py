@@ -6,13 +6,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Errors:
-    """Images whose label is not the likeliest class, or not among the five likeliest, of `count`.
-
-    Attributes:
-        wrong: top-1 errors.
-        wrong_top5: top-5 errors.
-        count: images, unreadable ones (always wrong) among them.
-    """
+    """Top-1 and top-5 errors among `count` images; unreadable images are always wrong."""
 
     wrong: int
     wrong_top5: int

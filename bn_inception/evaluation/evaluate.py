@@ -1,10 +1,9 @@
 """A network on held-out images: every image exactly once, counted exactly.
 
 Loader workers decode each image once and cut its distinct crops; mirrors are made on the device.
-The network sees at most `batch_size` crops at a time. A worker hands over as many images as fill
-about one batch, at least one: beside the network's own memory that is at most
-max(batch_size, 72) x 3 x S^2 bytes (11 MB at 224), times the loader's prefetching, whatever the
-size of the data set. What grows with it are the predictions, two bytes an image and class.
+A worker hands over as many images as fill about one batch, at least one. Beside the network's own
+memory that is at most max(batch_size, 72) x 3 x S^2 bytes (11 MB at 224), times the loader's
+prefetching. Only the predictions grow with the data set: two bytes an image and class.
 """
 
 import math
@@ -35,17 +34,14 @@ from bn_inception.record.predictions import NEVER, TOP
 
 
 @dataclass(frozen=True)
-class EvaluationResult:
-    """Counts over `count` images; an unreadable image is in `count` and never correct.
+class Counts:
+    """What came of `count` images; an unreadable one is in `count` and never correct.
 
     Attributes:
-        loss: mean cross-entropy of the first crop over the readable images with a label, NaN if
-            there is none.
+        loss: mean cross-entropy of the first crop over the readable images, NaN if there is none.
         correct_by_crops: int64 (K, 2): images whose label is the likeliest class, and among the
             five likeliest, when the first 1 to K crops are averaged. Of equal probabilities the
             lower class number comes first.
-        count: images, readable or not.
-        unreadable: images that could not be read.
     """
 
     loss: float
@@ -54,29 +50,20 @@ class EvaluationResult:
     unreadable: int
 
     @property
-    def correct(self) -> int:
-        """Images whose likeliest class is their label, all crops averaged."""
-        return int(self.correct_by_crops[-1, 0])
-
-    @property
-    def correct_top5(self) -> int:
-        """Images whose label is among the five likeliest classes."""
-        return int(self.correct_by_crops[-1, 1])
-
-    @property
-    def errors(self) -> Errors:
-        """The images that are not correct."""
-        return Errors(self.count - self.correct, self.count - self.correct_top5, self.count)
-
-    @property
     def top1(self) -> float:
-        """Top-1 accuracy, a fraction."""
-        return self.correct / self.count
+        """Top-1 accuracy over all crops, a fraction."""
+        return float(self.correct_by_crops[-1, 0] / self.count)
 
     @property
     def top5(self) -> float:
-        """Top-5 accuracy, a fraction."""
-        return self.correct_top5 / self.count
+        """Top-5 accuracy over all crops, a fraction."""
+        return float(self.correct_by_crops[-1, 1] / self.count)
+
+    @property
+    def errors(self) -> Errors:
+        """The images that are not correct over all crops."""
+        wrong, wrong_top5 = (self.count - self.correct_by_crops[-1]).tolist()
+        return Errors(wrong, wrong_top5, self.count)
 
 
 class Judged(NamedTuple):
@@ -86,8 +73,8 @@ class Judged(NamedTuple):
         logits: (U, C) of the distinct crops, the mirrored ones last.
         mean: float64 (n, C), the softmax averaged over the crops (GN section 7).
         ranks: int64 (n, K), classes likelier than the label over the first 1 to K crops: 0 is
-            correct, below 5 is correct in the top-5 sense; `NEVER` for an unreadable image, for one
-            without a label, and where an output is not a number.
+            correct, below 5 is correct in the top-5 sense; `NEVER` for an unreadable image and
+            where an output is not a number.
     """
 
     logits: Tensor
@@ -105,68 +92,51 @@ def evaluate(
     rule: CropRule = SINGLE,
     batch_size: int | None = None,
     each: Callable[[ValidationBatch, Judged], None] = lambda batch, judged: None,
-) -> EvaluationResult | None:
-    """Evaluate `network` on `batches` with its running statistics.
-
-    Softmax and mean are computed in float64.
+) -> Counts | None:
+    """Evaluate `network` on `batches`; softmax and mean are computed in float64.
 
     Args:
-        network: put into evaluation mode, and back into the mode it was in.
-        batches: of `validation_batches` with the rule's boxes; the last may be smaller.
-        device: where the network lies.
-        stopped: polled after every batch.
-        total: sums a tensor over the processes that share the images, each with batches of its own;
-            counts are summed, never percentages averaged.
-        rule: the crops.
+        network: on `device`; put into evaluation mode, and back into the mode it was in.
+        batches: of `validation_batches` with the rule's boxes.
+        stopped: polled after every batch; half an evaluation counts for nothing, and gives None.
+        total: sums a tensor over the processes that share the images: counts are summed, never
+            percentages averaged.
         batch_size: crops that the network sees at a time; None is all of a batch.
         each: told every batch, and what became of it.
-
-    Returns:
-        Exact counts, or None if `stopped` said so: half an evaluation counts for nothing.
     """
     was_training = network.training
     network.eval()
     correct = torch.zeros(rule.crops, 2, dtype=torch.int64, device=device)
     loss = torch.zeros((), dtype=torch.float64, device=device)
-    count = unreadable = unlabelled = 0
+    count = unreadable = 0
     try:
         with torch.inference_mode():
             for batch in batches:
                 logits = _logits(network, batch.images.to(device), rule.mirrored, batch_size)
                 rows, labels = batch.rows.to(device), batch.labels.to(device)
-                known = batch.readable.to(device) & (labels >= 0)
-                losses = F.cross_entropy(logits[rows[:, 0]], labels.clamp(min=0), reduction="none")
-                loss += losses[known].double().sum()
+                readable = batch.readable.to(device)
+                losses = F.cross_entropy(logits[rows[:, 0]], labels, reduction="none")
+                loss += losses[readable].double().sum()
                 if rule.mirrored:
                     rows = torch.stack([rows, rows + len(batch.images)], 2).flatten(1)
                 sums = logits.double().softmax(1)[rows].cumsum(1)  # (n, K, C)
-                ranks = torch.where(known[:, None], _ranks(sums, labels), NEVER)
+                ranks = torch.where(readable[:, None], _ranks(sums, labels), NEVER)
                 correct += torch.stack([(ranks == 0).sum(0), (ranks < TOP).sum(0)], 1)
                 count += len(labels)
                 unreadable += int((~batch.readable).sum())
-                unlabelled += int((batch.readable & (batch.labels < 0)).sum())
                 each(batch, Judged(logits, sums[:, -1] / rows.shape[1], ranks))
                 if stopped():
                     return None
     finally:
         network.train(was_training)
-    counts = torch.tensor([count, unreadable, unlabelled], device=device)
-    *places, count, unreadable, unlabelled = total(torch.cat([correct.flatten(), counts])).tolist()
-    judged = count - unreadable - unlabelled
-    return EvaluationResult(
-        loss=total(loss).item() / judged if judged else math.nan,
-        correct_by_crops=np.array(places, np.int64).reshape(-1, 2),
-        count=count,
-        unreadable=unreadable,
-    )
+    counts = torch.tensor([count, unreadable], device=device)
+    *places, count, unreadable = total(torch.cat([correct.flatten(), counts])).tolist()
+    mean = total(loss).item() / (count - unreadable) if count > unreadable else math.nan
+    return Counts(mean, np.array(places, np.int64).reshape(-1, 2), count, unreadable)
 
 
 def require_finite(logits: Tensor) -> None:
-    """Refuse what a broken network puts out.
-
-    Raises:
-        UserError: an output is infinite or not a number.
-    """
+    """UserError where an output of a network is infinite or not a number."""
     if not bool(logits.isfinite().all()):
         raise UserError(
             "the network's outputs are not finite: the checkpoint is of a diverged run; "
@@ -188,7 +158,7 @@ def _logits(network: nn.Module, crops: Tensor, mirrored: bool, batch_size: int |
 
 def _ranks(scores: Tensor, labels: Tensor) -> Tensor:
     """Place of the label among the classes, (n, K) from (n, K, C) and (n,)."""
-    at = labels.clamp(min=0)[:, None, None].expand(-1, scores.shape[1], 1)
+    at = labels[:, None, None].expand(-1, scores.shape[1], 1)
     own = scores.gather(2, at)
     lower = torch.arange(scores.shape[2], device=scores.device) < at
     places = (scores > own).sum(2) + ((scores == own) & lower).sum(2)
@@ -200,7 +170,6 @@ class SourceResult:
     """What came of a source of N images of C classes.
 
     Attributes:
-        counts: see there.
         probabilities: float16 (N, C), the mean softmax; zeros for an unreadable image.
         ranks: int64 (N,), of `Judged`, over all crops.
         predicted: int64 (N,), the likeliest class, -1 for an unreadable image.
@@ -209,7 +178,7 @@ class SourceResult:
         seconds: from the start of reading to the last image.
     """
 
-    counts: EvaluationResult
+    counts: Counts
     probabilities: NDArray[np.float16]
     ranks: NDArray[np.int64]
     predicted: NDArray[np.int64]
@@ -232,18 +201,11 @@ def evaluate_source(
 ) -> SourceResult:
     """Evaluate `network` on every image of `source`, and keep what became of each.
 
-    The result does not depend on `workers`, and on `batch_size` only as far as the network's own
-    rounding does.
+    The result does not depend on `workers`, and on `batch_size` (crops that the network sees at a
+    time) only as far as the network's own rounding does.
 
     Args:
         network: on `device`, channels_last; put into evaluation mode, and back.
-        source: held-out images; a label of -1 is an unknown one.
-        rule: the crops.
-        image_size: S in pixels.
-        batch_size: crops that the network sees at a time, at least 1.
-        workers: processes that read and cut; 0 does it in this one, None chooses by the cores.
-        device: where the network lies.
-        backend: who decodes and resizes.
         progress: told the number of images done after every batch.
 
     Raises:

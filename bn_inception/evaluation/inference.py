@@ -30,14 +30,9 @@ class Statistics(Enum):
 
 @dataclass(frozen=True)
 class Folding:
-    """What folding came to.
+    """The folded network, or the original where folding changed its outputs (not `accepted`).
 
-    Attributes:
-        network: the folded network, or the original where folding changed its outputs.
-        difference: largest absolute difference of their logits on `images` images; None where
-            there is no BN to fold.
-        images: held-out images compared.
-        accepted: whether `network` is the folded one.
+    `difference` is the largest of their logits on `images` images; None without BN or images.
     """
 
     network: nn.Module
@@ -47,12 +42,9 @@ class Folding:
 
 
 def fold_checked(network: Inception, source: ImageSource, device: torch.device) -> Folding:
-    """Fold BN into the convolutions and compare logits on the first held-out images.
+    """Fold BN into the convolutions and compare logits on the first readable held-out images.
 
-    Args:
-        network: on `device`, in evaluation mode; left as it is.
-        source: held-out images; unreadable ones are passed over.
-        device: where the network lies.
+    `network` lies on `device` in evaluation mode, and is left as it is.
     """
     folded = fold(network)
     if network.config.normalization is Normalization.none:

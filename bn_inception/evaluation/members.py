@@ -6,7 +6,7 @@ from typing import NoReturn
 import numpy as np
 
 from bn_inception.errors import UserError
-from bn_inception.record import UNLABELLED, Predictions
+from bn_inception.record import Predictions
 from bn_inception.record.predictions import read_meta
 from bn_inception.record.run_folder import refuse_links
 
@@ -16,17 +16,8 @@ def prediction_file(
 ) -> Path:
     """The predictions meant by `path`: the file itself, or one in a run folder's `evaluation/`.
 
-    Args:
-        path: an .npz file or a run folder.
-        crops: of a run folder, only predictions with this crop setting.
-        statistics: of a run folder, only predictions with these BN statistics.
-
-    Returns:
-        In a run folder the newest that fits.
-
-    Raises:
-        UserError: nothing there, nothing that fits, or predictions made in several ways and no
-            choice among them.
+    In a run folder it is the newest with the crops and statistics asked for. UserError where there
+    is none, and where predictions were made in several ways and no choice among them was given.
     """
     path = Path(path)
     if not path.is_dir():
@@ -38,39 +29,33 @@ def prediction_file(
             f"{path}: holds no predictions (evaluation/*.npz); make them with bn-inception "
             f"evaluate run={path}"
         )
-    ways = {file: _way(file) for file in files}
-    fitting = [
-        file
-        for file, (its_crops, its_statistics) in ways.items()
-        if crops in (None, its_crops) and statistics in (None, its_statistics)
-    ]
-    found = {ways[file] for file in (fitting or files)}
-    there = "; ".join(sorted(f"crops={c} statistics={s}" for c, s in found))
+    wanted = {"crops": crops, "statistics": statistics}
+    asked = {key: value for key, value in wanted.items() if value is not None}
+    metas = {file: read_meta(file) for file in files}
+    fitting = {
+        file: meta
+        for file, meta in metas.items()
+        if all(meta.get(key) == value for key, value in asked.items())
+    }
+    ways = {
+        f"crops={meta.get('crops')} statistics={meta.get('statistics')}"
+        for meta in (fitting or metas).values()
+    }
+    there = "; ".join(sorted(ways))
     if not fitting:
-        wanted = " ".join(
-            f"{key}={value}"
-            for key, value in (("crops", crops), ("statistics", statistics))
-            if value is not None
+        missing = " ".join(f"{key}={value}" for key, value in asked.items())
+        raise UserError(
+            f"{path}: holds no predictions with {missing}, only {there}; evaluate it so"
         )
-        raise UserError(f"{path}: holds no predictions with {wanted}, only {there}; evaluate it so")
-    if len(found) > 1:
+    if len(ways) > 1:
         raise UserError(f"{path}: holds predictions made in several ways ({there}); choose one")
-    return fitting[-1]
-
-
-def _way(file: Path) -> tuple[object, object]:
-    meta = read_meta(file)
-    return meta.get("crops"), meta.get("statistics")
+    return list(fitting)[-1]
 
 
 def require_same_images(
     one: Predictions, other: Predictions, first_name: str, other_name: str
 ) -> None:
-    """Refuse two sets of predictions that are not of the same labelled images and classes.
-
-    Raises:
-        UserError: the first difference, or the first image without a label.
-    """
+    """UserError with the first difference of two sets' images, labels or classes."""
 
     def refuse(what: str) -> NoReturn:
         raise UserError(f"{first_name} and {other_name}: {what}; evaluate both on the same data")
@@ -89,8 +74,3 @@ def require_same_images(
     for at in np.flatnonzero(one.labels != other.labels):
         label, other_label = one.labels[at], other.labels[at]
         refuse(f"{one.ids[at]} has the label {label} in one and {other_label} in the other")
-    for at in np.flatnonzero(one.labels == UNLABELLED):
-        raise UserError(
-            f"{first_name} and {other_name}: {one.ids[at]} has no label, so that there are no "
-            "errors to count; for unlabelled images see bn-inception submission"
-        )

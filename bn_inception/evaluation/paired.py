@@ -21,10 +21,8 @@ class PairedDifference:
     """The second predictions against the first, by one measure of error.
 
     Attributes:
-        count: images.
         errors: of the first and of the second, images.
         only_first: images that only the first gets right.
-        only_second: images that only the second gets right.
         interval: 95 % bootstrap interval of `difference`, fractions.
         p_value: two-sided, of McNemar's exact test: the chance that networks of equal error split
             the images on which they disagree at least so unevenly.
@@ -97,36 +95,24 @@ def compare_predictions(
 ) -> Comparison:
     """Compare two networks, or two ways to evaluate one, on the same images.
 
-    Args:
-        first: predictions of N labelled images.
-        second: of the same images, in the same order.
-        names: of the two, for errors.
-        seed: of the bootstrap.
-
-    Raises:
-        UserError: other images, labels or classes, the first difference named; a negative seed.
+    `names` are for errors, `seed` is the bootstrap's.
     """
     if seed < 0:
         raise UserError(f"seed: {seed} is negative; give 0 or more")
     require_same_images(first, second, *names)
     ranks = first.ranks(), second.ranks()
-    top1, top5 = (
-        _difference(ranks[0] < places, ranks[1] < places, seed=seed) for places in (1, TOP)
-    )
+    top1, top5 = (_difference(ranks[0] < place, ranks[1] < place, seed) for place in (1, TOP))
     return Comparison(len(first), top1, top5)
 
 
-def _difference(
-    first: NDArray[np.bool_], second: NDArray[np.bool_], *, seed: int
-) -> PairedDifference:
-    count = len(first)
-    only_first = int(np.count_nonzero(first & ~second))
-    only_second = int(np.count_nonzero(second & ~first))
+def _difference(first: NDArray[np.bool_], second: NDArray[np.bool_], seed: int) -> PairedDifference:
+    """Of two networks that get each image right or not."""
+    only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
     return PairedDifference(
-        count=count,
-        errors=(int(np.count_nonzero(~first)), int(np.count_nonzero(~second))),
+        count=len(first),
+        errors=(int((~first).sum()), int((~second).sum())),
         only_first=only_first,
         only_second=only_second,
-        interval=bootstrap_interval(only_first, only_second, count, seed=seed),
+        interval=bootstrap_interval(only_first, only_second, len(first), seed=seed),
         p_value=mcnemar(only_first, only_second),
     )

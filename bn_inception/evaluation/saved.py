@@ -19,13 +19,7 @@ CONFUSED_PAIRS = 20
 
 
 def predictions(result: SourceResult, source: ImageSource, meta: dict[str, Any]) -> Predictions:
-    """The predictions of an evaluation.
-
-    Args:
-        result: of `source`.
-        source: the images evaluated.
-        meta: what they were made with; `classes` and `unreadable` (id -> reason) are added.
-    """
+    """Of an evaluation of `source`; `meta` gains `classes` and `unreadable` (id -> reason)."""
     ids = np.array([source.identity(index) for index in range(len(source))])
     unreadable = {str(ids[index]): reason for index, reason in result.unreadable.items()}
     return Predictions(
@@ -41,17 +35,15 @@ def summary(
 ) -> dict[str, Any]:
     """The JSON object beside the predictions.
 
-    Returns:
-        `models` 1; exact counts `count`, `wrong`, `wrong_top5`; errors and
-        their 95 % Wilson intervals as fractions; `accuracy_by_crops`, rows (crops, top-1, top-5)
-        of accuracies, and `crop_order`; `confused`, the most frequent (label, predicted, images);
-        `unreadable`; `images_per_second` and `crops_per_second` (what was computed, repetitions
-        left out); then the entries of the predictions' meta (`crops`, `statistics`, ...) and
-        `settings`.
+    `accuracy_by_crops` has rows (crops, top-1, top-5) of accuracies; `confused` the most frequent
+    errors; `crops_per_second` counts what was computed, repetitions left out. The entries of the
+    predictions' meta and `settings` stand at the end.
     """
     counts = result.counts
     classes = made.meta["classes"]
-    meta = {key: value for key, value in made.meta.items() if key != "classes"}
+    wrong = (result.ranks > 0) & (result.predicted >= 0)
+    pairs = Counter(zip(made.labels[wrong].tolist(), result.predicted[wrong].tolist(), strict=True))
+    confused = sorted(pairs.items(), key=lambda item: (-item[1], item[0]))[:CONFUSED_PAIRS]
     return {
         "models": 1,
         **counts.errors.as_dict(),
@@ -64,30 +56,19 @@ def summary(
         ],
         "confused": [
             {"label": classes[label], "predicted": classes[predicted], "images": images}
-            for label, predicted, images in confused_pairs(result, made, CONFUSED_PAIRS)
+            for (label, predicted), images in confused
         ],
-        **meta,
+        **{key: value for key, value in made.meta.items() if key != "classes"},
         **settings,
     }
-
-
-def confused_pairs(
-    result: SourceResult, made: Predictions, limit: int
-) -> list[tuple[int, int, int]]:
-    """The most frequent top-1 errors: (label, predicted class, images), most frequent first."""
-    wrong = (result.ranks > 0) & (result.predicted >= 0) & (made.labels >= 0)
-    pairs = zip(made.labels[wrong].tolist(), result.predicted[wrong].tolist(), strict=True)
-    counted = sorted(Counter(pairs).items(), key=lambda item: (-item[1], item[0]))
-    return [(label, predicted, images) for (label, predicted), images in counted[:limit]]
 
 
 def class_table(result: SourceResult, made: Predictions) -> str:
     """CSV, a line a class in label order: images, errors in images and as fractions."""
     classes = made.meta["classes"]
-    known = made.labels >= 0
     images, wrong, wrong_top5 = (
-        np.bincount(made.labels[known & which], minlength=len(classes)).tolist()
-        for which in (known, result.ranks > 0, result.ranks >= TOP)
+        np.bincount(made.labels[which], minlength=len(classes)).tolist()
+        for which in (result.ranks >= 0, result.ranks > 0, result.ranks >= TOP)
     )
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
@@ -101,11 +82,7 @@ def class_table(result: SourceResult, made: Predictions) -> str:
 def write_evaluation(
     path: Path, result: SourceResult, made: Predictions, described: dict[str, Any]
 ) -> list[Path]:
-    """Write `NAME.npz`, and beside it `NAME.json` and `NAME.classes.csv`; each atomically.
-
-    Raises:
-        UserError: a file cannot be written; those that were there stay.
-    """
+    """Write `NAME.npz`, and beside it `NAME.json` and `NAME.classes.csv`; each atomically."""
     paths = [path, path.with_suffix(".json"), path.with_suffix(".classes.csv")]
     write_predictions(paths[0], made)
     write_json(paths[1], described)

@@ -14,7 +14,6 @@ from bn_inception.record.metrics import (
 )
 from bn_inception.record.milestones import Milestone, Milestones
 from bn_inception.record.predictions import (
-    UNLABELLED,
     Predictions,
     read_predictions,
     write_predictions,
@@ -24,7 +23,6 @@ from bn_inception.record.run_folder import RunFolder
 from bn_inception.record.summary import Best, Divergence, RunStatus, Summary, read_summary
 
 __all__ = [
-    "UNLABELLED",
     "Best",
     "Divergence",
     "MetricsLog",

@@ -20,12 +20,10 @@ from bn_inception.fields import parse_object
 from bn_inception.files import write_bytes
 
 FORMAT = 1
-UNLABELLED = -1
-"""Label of an image whose class is not known."""
 TOP = 5
 """Classes among which the label may be for an image to count as right."""
 NEVER = int(np.iinfo(np.int64).max)
-"""Rank of an image that could not be read or has no label: among the first k for no k."""
+"""Rank of an image that could not be read: among the first k for no k."""
 
 _REMEDY = "give an .npz file that bn-inception evaluate has written"
 # float16 keeps 11 bits: each probability is off by at most 2^-12 of itself, or by 2^-25 where it
@@ -40,7 +38,7 @@ class Predictions:
     Attributes:
         ids: unicode (N,), each image's path below its split's folder, unique, with forward
             slashes: the same wherever the data set lies.
-        labels: int64 (N,), `UNLABELLED` where unknown.
+        labels: int64 (N,).
         probabilities: float16 (N, classes), each row a mean of softmax outputs (GN section 7), its
             sum about 1; all zeros for an image that could not be read.
         meta: what they were made with, JSON-able. `format` is always there, the rest as
@@ -64,21 +62,20 @@ class Predictions:
     def ranks(self) -> NDArray[np.int64]:
         """Place of each image's label among its classes, int64 (N,), 0 for the likeliest.
 
-        Of equal probabilities the lower class number comes first. `NEVER` where the label is
-        unknown or the image could not be read.
+        Of equal probabilities the lower class number comes first. `NEVER` where the image
+        could not be read.
         """
         return ranks(self.probabilities, self.labels)
 
 
 def ranks(probabilities: NDArray[np.floating[Any]], labels: NDArray[np.int64]) -> NDArray[np.int64]:
     """`Predictions.ranks` of probabilities (N, classes) of any precision and labels (N,)."""
-    known = (labels >= 0) & np.asarray(probabilities.any(axis=1))
-    own = probabilities[np.arange(len(labels)), np.where(known, labels, 0)][:, None]
+    own = probabilities[np.arange(len(labels)), labels][:, None]
     before = np.arange(probabilities.shape[1])[None, :] < labels[:, None]
     place: NDArray[np.int64] = (probabilities > own).sum(axis=1) + (
         (probabilities == own) & before
     ).sum(axis=1)
-    return np.where(known, place, NEVER)
+    return np.where(probabilities.any(axis=1), place, NEVER)
 
 
 def write_predictions(path: str | Path, predictions: Predictions) -> None:
@@ -199,11 +196,11 @@ def _check(predictions: Predictions, where: str) -> None:
         raise UserError(
             f"{where}: {classes} columns of probabilities do not fit the named classes; {_REMEDY}"
         )
-    wrong = np.flatnonzero((labels < UNLABELLED) | (labels >= classes))
+    wrong = np.flatnonzero((labels < 0) | (labels >= classes))
     if len(wrong):
         raise UserError(
             f"{where}: {ids[wrong[0]]} has the label {labels[wrong[0]]}; allowed are 0 to "
-            f"{classes - 1}, or {UNLABELLED} for none; {_REMEDY}"
+            f"{classes - 1}; {_REMEDY}"
         )
     # By blocks: a comparison of all rows at once would hold several copies of them.
     for start in range(0, len(ids), 4096):
