@@ -22,13 +22,7 @@ COLOURS = ("#000000", "#0072B2", "#009E73", "#D55E00", "#CC79A7", "#E69F00", "#5
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure in the two forms that it is shown in.
-
-    Attributes:
-        name: of its files, without an ending.
-        title: what it shows.
-        png, svg: the files.
-    """
+    """A figure: the name of its files without an ending, what it shows, and the files."""
 
     name: str
     title: str

@@ -4,10 +4,11 @@ import dataclasses
 import json
 import math
 from collections.abc import Mapping
-from enum import Enum
+from enum import EnumType
+from functools import cache
 from pathlib import Path
-from types import NoneType, UnionType
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from types import NoneType
+from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 from bn_inception.errors import UserError
 from bn_inception.files import first_line, read_bytes
@@ -15,22 +16,25 @@ from bn_inception.files import first_line, read_bytes
 T = TypeVar("T")
 
 FRACTION = "fraction"
-"""Metadata of a dataclass's field: a number in [0, 1]."""
+"""Metadata of a dataclass's field: a `Fraction`."""
+Fraction = Annotated[float, FRACTION]
 MAX_BYTES = 1 << 26
 """Of one file: a summary with a thousand replaced images has 100 KB."""
 _LARGEST = 1 << 63
+_EXPECTED = {
+    str: "text",
+    bool: "true or false",
+    int: "an integer of 0 or more",
+    float: "a number",
+    Fraction: "a fraction in [0, 1]",
+    list: "a list",
+}
 
 
 def read_object(path: Path, remedy: str) -> "Fields":
-    """The JSON object in the file `path`.
-
-    Raises:
-        UserError: missing, unreadable, too long, or not a JSON object; `remedy` ends the line.
-    """
+    """The JSON object in a file; where there is none, a UserError that ends in `remedy`."""
     try:
         text = read_bytes(path, MAX_BYTES).decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 text; {remedy}") from error
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read ({first_line(error)}); {remedy}") from error
     return parse_object(text, str(path), remedy)
@@ -73,147 +77,75 @@ def _of_64_bits(digits: str) -> int:
     return int(digits)
 
 
+@dataclasses.dataclass(frozen=True)
 class Fields:
-    """Typed access to one JSON object.
+    """Typed access to one JSON object; `where` names it in errors.
 
-    Each method raises UserError where the key is missing or its value has another type; the
-    `optional_` ones return None where the key is missing or null. Unknown keys are ignored, so
-    that a file written by a newer version can be read.
+    Unknown keys are ignored, so that a file written by a newer version can be read.
     """
 
-    def __init__(self, values: Mapping[str, Any], where: str) -> None:
-        self._values = values
-        self._where = where
+    values: Mapping[str, Any]
+    where: str
 
-    @property
-    def values(self) -> dict[str, Any]:
-        """All of the object, unchecked."""
-        return dict(self._values)
+    def get(self, key: str, kind: Any) -> Any:
+        """The value of `key`, a UserError if it is missing or of another type than `kind`.
 
-    def _get(self, key: str, allowed: str, types: tuple[type, ...], optional: bool) -> Any:
-        value = self._values.get(key)
-        if value is None and optional:
-            return None
-        if key not in self._values:
-            raise UserError(f"{self._where}: {key!r} is missing; expected {allowed}")
-        # In Python True is an int; in JSON it is not a number.
-        if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
-            raise UserError(f"{self._where}: {key!r} is {value!r}; expected {allowed}")
-        return value
+        Args:
+            key: of the object.
+            kind: str, bool, int (0 or more), float, Fraction, Fields, an enum or a dataclass; a
+                list, tuple or dict of such; with `| None` it may be null or missing.
+        """
+        where = f"{self.where}: {key!r}"
+        if key not in self.values and NoneType not in get_args(kind):
+            raise UserError(f"{where} is missing; expected {_expected(kind)}")
+        return _typed(self.values.get(key), kind, where)
 
     def as_(self, kind: type[T]) -> T:
-        """The object as the dataclass `kind`; where a field allows None, the key may be missing.
+        """The object as the dataclass `kind`."""
+        hints = _hints(kind)  # type: ignore[arg-type]
+        return kind(**{name: self.get(name, hint) for name, hint in hints.items()})
 
-        Fields are of the types that the methods below read, enums, and dataclasses of such.
-        """
-        hints = get_type_hints(kind)
-        return kind(
-            **{
-                field.name: self._typed(field.name, hints[field.name], field.metadata)
-                for field in dataclasses.fields(kind)  # type: ignore[arg-type]
-            }
-        )
 
-    def _typed(self, key: str, kind: Any, metadata: Mapping[str, Any]) -> Any:
-        if metadata.get(FRACTION):
-            return self.fraction(key)
-        if isinstance(kind, UnionType):
-            if self._values.get(key) is None:
-                return None
-            (kind,) = set(get_args(kind)) - {NoneType}
-        if isinstance(kind, type) and issubclass(kind, Enum):
-            return self._member(key, kind)
+@cache
+def _hints(kind: type[Any]) -> dict[str, Any]:
+    hints = get_type_hints(kind)
+    return {
+        field.name: Fraction if field.metadata.get(FRACTION) else hints[field.name]
+        for field in dataclasses.fields(kind)
+    }
+
+
+def _typed(value: Any, kind: Any, where: str) -> Any:
+    if NoneType in get_args(kind):
+        if value is None:
+            return None
+        (kind,) = set(get_args(kind)) - {NoneType}
+    container, inner = get_origin(kind), get_args(kind)
+    if isinstance(value, dict):
+        if container is dict:
+            return {key: _typed(v, inner[1], f"{where}[{key!r}]") for key, v in value.items()}
         if dataclasses.is_dataclass(kind):
-            inner = self._get(key, "an object", (dict,), False)
-            return Fields(inner, f"{self._where}: {key}").as_(kind)  # type: ignore[arg-type]
-        if get_origin(kind) is list:
-            return [entry.as_(get_args(kind)[0]) for entry in self.objects(key)]
-        if get_origin(kind) is dict:
-            return self.texts(key)
-        return {str: self.text, bool: self.flag, int: self.count, float: self.number}[kind](key)
-
-    def _member(self, key: str, kind: type[Enum]) -> Enum:
-        value = self.text(key)
-        if value not in kind.__members__:
-            allowed = ", ".join(kind.__members__)
-            raise UserError(f"{self._where}: {key!r} is {value!r}; expected one of {allowed}")
+            fields = Fields(value, where)
+            return fields if kind is Fields else fields.as_(kind)  # type: ignore[arg-type]
+    if isinstance(value, list):
+        if container is list:
+            return [_typed(v, inner[0], f"{where}[{at}]") for at, v in enumerate(value)]
+        if container is tuple and len(value) == len(inner):
+            return tuple(_typed(v, each, where) for v, each in zip(value, inner, strict=True))
+    if isinstance(kind, EnumType) and isinstance(value, str) and value in kind.__members__:
         return kind(value)
-
-    def text(self, key: str) -> str:
-        """Text, possibly empty."""
-        return str(self._get(key, "text", (str,), False))
-
-    def optional_text(self, key: str) -> str | None:
-        """Text or None."""
-        value = self._get(key, "text or null", (str,), True)
-        return None if value is None else str(value)
-
-    def flag(self, key: str) -> bool:
-        """True or false."""
-        return bool(self._get(key, "true or false", (bool,), False))
-
-    def count(self, key: str) -> int:
-        """An integer of 0 or more."""
-        return self._not_negative(key, self._get(key, "an integer of 0 or more", (int,), False))
-
-    def optional_count(self, key: str) -> int | None:
-        """An integer of 0 or more, or None."""
-        value = self._get(key, "an integer of 0 or more, or null", (int,), True)
-        return None if value is None else self._not_negative(key, value)
-
-    def number(self, key: str) -> float:
-        """A finite number."""
-        return float(self._get(key, "a number", (int, float), False))
-
-    def fraction(self, key: str) -> float:
-        """A number in [0, 1]."""
-        value = self.number(key)
-        if not 0 <= value <= 1:
-            raise UserError(f"{self._where}: {key!r} is {value!r}; expected a fraction in [0, 1]")
+    # In Python True is an int; in JSON it is not a number.
+    number = type(value) in (int, float)
+    if number and (kind is float or (kind == Fraction and 0 <= value <= 1)):
+        return float(value)
+    if type(value) is kind and not (kind is int and value < 0):
         return value
+    raise UserError(f"{where} is {value!r}; expected {_expected(kind)}")
 
-    def optional_object(self, key: str) -> "Fields | None":
-        """An object or None."""
-        value = self._get(key, "an object or null", (dict,), True)
-        return None if value is None else Fields(value, f"{self._where}: {key}")
 
-    def objects(self, key: str) -> "list[Fields]":
-        """A list of objects."""
-        values = self._get(key, "a list of objects", (list,), False)
-        for value in values:
-            if not isinstance(value, dict):
-                raise UserError(f"{self._where}: {key!r} holds {value!r}; expected objects")
-        return [Fields(value, f"{self._where}: {key}[{i}]") for i, value in enumerate(values)]
-
-    def texts(self, key: str) -> dict[str, str]:
-        """An object of texts."""
-        values = self._get(key, "an object of texts", (dict,), False)
-        for name, value in values.items():
-            if not isinstance(value, str):
-                raise UserError(f"{self._where}: {key!r}[{name!r}] is {value!r}; expected text")
-        return dict(values)
-
-    def optional_texts(self, key: str) -> dict[str, str]:
-        """An object of texts; empty where missing or null."""
-        return {} if self._values.get(key) is None else self.texts(key)
-
-    def pair(self, key: str) -> tuple[float, float]:
-        """A list of two numbers."""
-        values = self._get(key, "a list of 2 numbers", (list,), False)
-        if len(values) != 2 or not all(type(value) in (int, float) for value in values):
-            raise UserError(f"{self._where}: {key!r} is {values!r}; expected 2 numbers")
-        return float(values[0]), float(values[1])
-
-    def rows(self, key: str, width: int) -> list[tuple[float, ...]]:
-        """A list of lists of `width` numbers each; empty where missing or null."""
-        rows = self._get(key, f"a list of {width} numbers each", (list,), True) or []
-        for row in rows:
-            numbers = isinstance(row, list) and all(type(value) in (int, float) for value in row)
-            if not numbers or len(row) != width:
-                raise UserError(f"{self._where}: {key!r} holds {row!r}; expected {width} numbers")
-        return [tuple(map(float, row)) for row in rows]
-
-    def _not_negative(self, key: str, value: int) -> int:
-        if value < 0:
-            raise UserError(f"{self._where}: {key!r} is {value}; expected 0 or more")
-        return value
+def _expected(kind: Any) -> str:
+    if isinstance(kind, EnumType):
+        return f"one of {', '.join(kind.__members__)}"
+    if get_origin(kind) is tuple:
+        return f"{len(get_args(kind))} numbers"
+    return _EXPECTED.get(kind) or _EXPECTED.get(get_origin(kind)) or "an object"

@@ -45,8 +45,7 @@ def first_line(error: BaseException) -> str:
     """What went wrong, in one line: an OSError's reason, or the first line of the message."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 @contextmanager
@@ -56,9 +55,6 @@ def replacing(path: Path, folder: Path | None = None) -> Iterator[IO[bytes]]:
     Args:
         path: appears, or is replaced, at the end of the `with` block; an exception leaves it.
         folder: where the temporary file lies, on the same disk; None is beside `path`.
-
-    Raises:
-        OSError: the file cannot be written.
     """
     # The process id keeps two processes that write one file from sharing a temporary one.
     temporary = (folder or path.parent) / f".{path.name}.{os.getpid()}.tmp"
@@ -88,11 +84,7 @@ def is_left_over(name: str) -> bool:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Replace `path` by `content`.
-
-    Raises:
-        UserError: the file cannot be written (no permission, disk full); the old one is left.
-    """
+    """Replace `path` by `content`; a UserError, and the old file left, where it cannot be."""
     try:
         with replacing(path) as file:
             file.write(content)
@@ -114,12 +106,8 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
 
 
 def read_bytes(path: Path, limit: int) -> bytes:
-    """The content of a file.
-
-    Raises:
-        OSError: it cannot be read.
-        ValueError: it is no regular file (a pipe would be waited for), or has over `limit` bytes.
-    """
+    """The content of a file; a ValueError if it is no regular one, or has over `limit` bytes."""
+    # A pipe would be waited for.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     with open(descriptor, "rb") as file:
         if not path.is_file():
@@ -133,11 +121,7 @@ def read_bytes(path: Path, limit: int) -> bytes:
 
 
 def parse_json(text: bytes) -> Any:
-    """The value of a JSON text in UTF-8.
-
-    Raises:
-        ValueError: it is none, with a reason of one line.
-    """
+    """The value of a JSON text in UTF-8; a ValueError of one line where it is none."""
     try:
         return json.loads(text.decode("utf-8"))
     except RecursionError:
@@ -154,11 +138,8 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
     """Hold the lock on a file, which is made where it is missing, and left.
 
     The lock is the kernel's and ends with the process, however that ends. It belongs to this
-    process alone: forked ones do not inherit it, as they would a flock.
-
-    Raises:
-        BlockingIOError: another process holds it, and `wait` is False.
-        OSError: the file cannot be made.
+    process alone: forked ones do not inherit it, as they would a flock. Where another process holds
+    it and `wait` is False, a BlockingIOError.
     """
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:

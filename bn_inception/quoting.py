@@ -10,12 +10,7 @@ _INVISIBLE = ("Cc", "Cf", "Zl", "Zp")
 
 
 def printable(text: str, keep: str = "") -> str:
-    r"""`text` with everything that a terminal would obey written as an escape, such as `\x1b`.
-
-    Args:
-        text: one line, or several where `keep` has the line break.
-        keep: characters that are let through.
-    """
+    r"""`text` with all that a terminal would obey, but for `keep`, as an escape such as `\x1b`."""
     if text.isascii() and text.isprintable():
         return text
     return "".join(

@@ -82,7 +82,9 @@ def run(call: Call[ExportConfig]) -> int:
     described = folder / export.CONFIG
     if described.exists():
         # One config.json stands for all that lies beside it.
-        before = read_object(described, "choose another folder").optional_text("checkpoint_sha256")
+        before = read_object(described, "choose another folder").get(
+            "checkpoint_sha256", str | None
+        )
         if before != loaded.sha256:
             raise UserError(f"output: {folder} holds another network; choose another folder")
     write_bytes(folder / name, content)

@@ -207,12 +207,12 @@ def load_network(path: str | Path) -> LoadedNetwork:
     return LoadedNetwork(
         network=network.to(memory_format=torch.channels_last).eval(),
         classes=class_names(state.get("classes"), outputs, where),
-        recipe=said.optional_text("recipe") or "",
-        step=said.optional_count("step") or 0,
+        recipe=said.get("recipe", str | None) or "",
+        step=said.get("step", int | None) or 0,
         config=config,
         sha256=sha256,
-        preprocessing=said.optional_texts("preprocessing") or None,
-        population_batches=said.optional_count("population_batches"),
+        preprocessing=said.get("preprocessing", dict[str, str] | None) or None,
+        population_batches=said.get("population_batches", int | None),
         running_statistics=running,
     )
 

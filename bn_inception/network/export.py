@@ -132,7 +132,7 @@ def load_exported(folder: Path) -> Exported:
     if described.values.get("format") != FORMAT:
         raise UserError(f"{where}: not written by bn-inception export (format {FORMAT}); {_REMEDY}")
     config = network_config(described.values.get("network"), where)
-    num_classes = described.count("num_classes")
+    num_classes = described.get("num_classes", int)
     if not 2 <= num_classes <= MAX_CLASSES:
         raise UserError(f"{where}: 'num_classes' is {num_classes}, out of range; {_REMEDY}")
     tensors = read_safetensors(weights, _REMEDY)
@@ -143,7 +143,7 @@ def load_exported(folder: Path) -> Exported:
     return Exported(
         network.eval(),
         class_names(described.values.get("classes"), num_classes, where),
-        described.optional_texts("preprocessing") or None,
+        described.get("preprocessing", dict[str, str] | None) or None,
     )
 
 

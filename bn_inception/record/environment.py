@@ -95,7 +95,7 @@ def read_environment(path: Path) -> dict[str, Any]:
     for key in ("resumed", "changes"):
         if not isinstance(values.get(key, []), list):
             raise UserError(f"{path}: {key!r} is no list; {remedy}")
-    return values
+    return dict(values)
 
 
 def command_line(arguments: Sequence[str]) -> list[str]:

@@ -288,7 +288,7 @@ def read_metrics(path: Path) -> list[Record]:
 def _parse(line: bytes, where: str) -> Record:
     remedy = "the file is damaged; restore it from a copy"
     values = parse_object(line.decode("utf-8", errors="replace"), where, remedy)
-    kind = values.text("kind")
+    kind = values.get("kind", str)
     if kind not in KINDS:
         raise UserError(f"{where}: 'kind' is {kind!r}; expected {' or '.join(KINDS)}")
     return values.as_(KINDS[kind])

@@ -158,13 +158,13 @@ def _meta(text: NDArray[Any], where: str) -> dict[str, Any]:
     if text.shape != () or text.dtype.kind != "U":
         raise UserError(f"{where}: 'meta' is no text; {_REMEDY}")
     fields = parse_object(str(text), f"{where}: 'meta'", _REMEDY)
-    meta = fields.values
+    meta = dict(fields.values)
     if meta.get("format") != FORMAT:
         raise UserError(
             f"{where}: predictions of format {meta.get('format')!r}, not {FORMAT}; {_REMEDY}"
         )
     for key in ("crops", "statistics"):
-        fields.optional_text(key)
+        fields.get(key, str | None)
     return meta
 
 

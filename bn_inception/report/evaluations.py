@@ -4,9 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bn_inception.errors import UserError
-from bn_inception.fields import Fields, read_object
+from bn_inception.fields import Fields, Fraction, read_object
 
 _REMEDY = "give what bn-inception evaluate or ensemble has written"
+_PAIR = tuple[float, float]
+_ROWS = list[tuple[float, float, float]] | None
 
 
 @dataclass(frozen=True)
@@ -86,12 +88,12 @@ def read_saved(path: str | Path) -> Evaluation | StabilityEdge:
     """
     path = Path(path)
     fields = read_object(path, _REMEDY)
-    if fields.optional_text("kind") != "stability_edge":
+    if fields.get("kind", str | None) != "stability_edge":
         return _evaluation(path, fields)
     lowest: dict[tuple[str, str], dict[int, float]] = {}
-    for row in fields.objects("rows"):
-        seeds = lowest.setdefault((row.text("network"), row.text("outcome")), {})
-        seed, rate = row.count("seed"), row.number("rate")
+    for row in fields.get("rows", list[Fields]):
+        seeds = lowest.setdefault((row.get("network", str), row.get("outcome", str)), {})
+        seed, rate = row.get("seed", int), row.get("rate", float)
         seeds[seed] = min(rate, seeds.get(seed, rate))
     failures = {"nonfinite": "not finite", "stuck": "stuck at chance"}
     said = []
@@ -100,7 +102,7 @@ def read_saved(path: str | Path) -> Evaluation | StabilityEdge:
             rates = lowest.get((network, outcome), {})
             at = ", ".join(f"{rates[seed]:.3g}" for seed in sorted(rates))
             said.append(f"{network} {words} from rate {at}" if at else f"{network} never {words}")
-    return StabilityEdge(path, fields.text("scale"), "; ".join(said))
+    return StabilityEdge(path, fields.get("scale", str), "; ".join(said))
 
 
 def read_evaluations(folder: Path) -> tuple[Evaluation, ...]:
@@ -120,25 +122,26 @@ def read_evaluations(folder: Path) -> tuple[Evaluation, ...]:
 
 
 def _evaluation(path: Path, fields: Fields) -> Evaluation:
-    crops = fields.text("crops")
+    crops = fields.get("crops", str)
     # A crop rule is called by its number of crops, all but one.
     count = "1" if crops == "single" else crops
     if not (count.isascii() and count.isdigit() and len(count) < 6):
         raise UserError(f"{path}: 'crops' is {crops!r}; expected single, or a number of crops")
-    data = fields.optional_object("data")
+    data = fields.get("data", Fields | None)
     return Evaluation(
         path=path,
         crops=int(count),
-        statistics=fields.optional_text("statistics"),
-        models=fields.count("models"),
-        count=fields.count("count"),
-        top1_error=fields.fraction("top1_error"),
-        top5_error=fields.fraction("top5_error"),
-        top1_interval=fields.pair("top1_interval"),
-        top5_interval=fields.pair("top5_interval"),
+        statistics=fields.get("statistics", str | None),
+        models=fields.get("models", int),
+        count=fields.get("count", int),
+        top1_error=fields.get("top1_error", Fraction),
+        top5_error=fields.get("top5_error", Fraction),
+        top1_interval=fields.get("top1_interval", _PAIR),
+        top5_interval=fields.get("top5_interval", _PAIR),
         accuracy_by_crops=tuple(
-            (int(crops), top1, top5) for crops, top1, top5 in fields.rows("accuracy_by_crops", 3)
+            (int(crops), top1, top5)
+            for crops, top1, top5 in fields.get("accuracy_by_crops", _ROWS) or []
         ),
-        image_size=fields.optional_count("image_size"),
-        data=None if data is None else data.optional_text("fingerprint"),
+        image_size=fields.get("image_size", int | None),
+        data=None if data is None else data.get("fingerprint", str | None),
     )

@@ -110,10 +110,9 @@ def _last_training(metrics: Path) -> tuple[float | None, int, float]:
     for line in reversed(lines):
         try:
             fields = parse_object(line.decode("utf-8", "replace"), str(metrics), "")
-            if fields.text("kind") == "train":
-                known = fields.values.get("images_per_second") is not None
-                speed = fields.number("images_per_second") if known else 0.0
-                return written, fields.count("step"), speed
+            if fields.get("kind", str) == "train":
+                speed = fields.get("images_per_second", float | None) or 0.0
+                return written, fields.get("step", int), speed
         except UserError:
             # The first line is cut, and the last one may be under way.
             continue

@@ -189,5 +189,5 @@ def _environment(path: Path) -> dict[str, Any]:
         return {}
     remedy = "restore it from a copy, or delete it"
     content = read_object(path, remedy)
-    content.optional_text("data_fingerprint")
-    return content.values
+    content.get("data_fingerprint", str | None)
+    return dict(content.values)
