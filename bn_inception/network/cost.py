@@ -10,8 +10,7 @@ def saved_bytes(network: Inception, images: int) -> int:
     """Bytes of float32 tensors that a forward pass in training keeps for the backward pass.
 
     For `images` images of the network's training size. Each storage is counted once; parameters
-    and buffers are not counted. The forward pass runs on a copy whose tensors have shapes but no
-    storage, so it costs no arithmetic.
+    and buffers are not counted. The forward pass runs on a copy without storage.
     """
     size = network.config.image_size
     with torch.device("meta"):

@@ -22,10 +22,7 @@ def fold(network: Inception) -> Inception:
 
     Where a module averages 3x3 and then projects with a 1x1 convolution, the copy projects first
     and averages fewer channels. The function is the same: both operations are linear, and a mean
-    that does not count the padding leaves the bias unchanged.
-
-    Returns:
-        The copy, in evaluation mode, on the same device. It cannot be trained.
+    that does not count the padding leaves the bias unchanged. The copy cannot be trained.
     """
     folded = copy.deepcopy(network).eval().requires_grad_(False)
     folded.auxiliary = None
@@ -35,20 +32,18 @@ def fold(network: Inception) -> Inception:
         ):
             module.convolution = _folded(module.convolution, module.normalization)
             module.normalization = None
-        if isinstance(module, InceptionBlock):
-            averaged = module.pool.pool is Pool.average and not module.pool.count_padding
-            module.projects_first = averaged and module.projection is not None
+    for row in folded.rows.values():
+        if not isinstance(row, InceptionBlock) or not isinstance(row.projection, HiddenConvolution):
+            continue
+        if row.pool.pool is Pool.average and not row.pool.count_padding:
+            projected = nn.Sequential(row.projection.convolution, row.pool)
+            row.projection.add_module("convolution", projected)
+            row.add_module("pool", nn.Identity())
     return folded
 
 
 def largest_difference(network: nn.Module, other: nn.Module, images: Tensor) -> float:
-    """The largest absolute difference of two networks' logits; both in evaluation mode.
-
-    Args:
-        network: returns logits (N, classes).
-        other: the same.
-        images: (N, 3, S, S), the networks' input.
-    """
+    """The largest absolute difference of two networks' logits (N, classes), in evaluation mode."""
     with torch.inference_mode():
         return float((network(images).double() - other(images).double()).abs().max())
 

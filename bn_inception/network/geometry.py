@@ -1,9 +1,8 @@
 """Sides of the feature maps, and the small-image rule.
 
 The paper's network takes 224x224 images: a stem of total stride 8 (conv1, pool1, pool2, each 2),
-then Inception modules on grids of 28, 14 and 7. For smaller images every module of Figure 5 stays,
-and the small-image rule reduces strides of the stem to 1, in the order conv1, pool2, pool1, until
-the last modules (5a, 5b) have a grid of at least 4x4:
+then Inception modules on grids of 28, 14 and 7. For smaller images the small-image rule reduces
+strides of the stem to 1, until the last modules (5a, 5b) have a grid of at least 4x4:
 
     image   stem strides (conv1, pool1, pool2)   grids of 3a, 4a, 5a
     224     2, 2, 2                              28, 14, 7
@@ -39,14 +38,11 @@ class StemStrides(NamedTuple):
 
 
 # In the order in which the small-image rule reduces strides.
-_STEMS = tuple(StemStrides(*strides) for strides in ((2, 2, 2), (1, 2, 2), (1, 2, 1), (1, 1, 1)))
+_STEMS = (StemStrides(2, 2, 2), StemStrides(1, 2, 2), StemStrides(1, 2, 1), StemStrides(1, 1, 1))
 
 
 def stem_strides(image_size: int) -> StemStrides:
-    """The stem's strides for square images of `image_size` pixels a side, by the small-image rule.
-
-    Raises UserError for images under MINIMUM_IMAGE_SIZE.
-    """
+    """The stem's strides for square images of `image_size` pixels a side."""
     for stem in _STEMS:
         if _grids(image_size, stem)["5b"] >= MINIMUM_LAST_GRID:
             return stem
@@ -57,10 +53,7 @@ def stem_strides(image_size: int) -> StemStrides:
 
 
 def grids(image_size: int) -> dict[str, int]:
-    """Side of each row's output, by row name in forward order, for square images of `image_size`.
-
-    Rows are named as in `figure5.ROWS`, conv1 to 5b. Raises UserError as `stem_strides` does.
-    """
+    """Side of the output of each row of `figure5.ROWS`, conv1 to 5b, in forward order."""
     return _grids(image_size, stem_strides(image_size))
 
 
@@ -69,12 +62,10 @@ def auxiliary_grid(image_size: int) -> int:
     return (grids(image_size)["4d"] - AUXILIARY_POOL) // AUXILIARY_POOL_STRIDE + 1
 
 
-def _grids(image_size: int, stem: StemStrides) -> dict[str, int]:
+def _grids(side: int, stem: StemStrides) -> dict[str, int]:
     strides = {"conv1": stem.conv1, "pool1": stem.pool1, "conv2": 1, "pool2": stem.pool2}
     strides |= {module.name: module.stride for module in figure5.MODULES}
     sides = {}
-    side = image_size
     for name, stride in strides.items():
-        side = -(-side // stride)
-        sides[name] = side
+        sides[name] = side = -(-side // stride)
     return sides

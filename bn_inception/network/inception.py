@@ -15,14 +15,13 @@ from torch import Tensor, nn
 
 from bn_inception.errors import UserError
 from bn_inception.network import geometry
-from bn_inception.network.initialization import Role
 from bn_inception.network.normalization import (
+    LocalResponseNormalization,
     PerActivationBatchNorm,
     batch_norm_1d,
     batch_norm_2d,
 )
 from bn_inception.network.precision import in_float32
-from bn_inception.network.response import LocalResponseNormalization
 from bn_inception.network.settings import (
     FirstConvolution,
     NetworkConfig,
@@ -34,10 +33,11 @@ from bn_inception.paper.figure5 import InceptionModule, Pool
 
 AUXILIARY_LOSS_WEIGHT = 0.3
 """Weight of the auxiliary head's loss in the total loss (GN section 5)."""
-CAFFE_MEAN = (128.0, 117.0, 104.0)
-"""Mean colour (RGB, 0 to 255) that the published Caffe network subtracts before it pads."""
 AUXILIARY_ROW = "4d"
 """Row that the auxiliary head reads; this choice gives the paper's 13.6 million parameters."""
+CAFFE_MEAN = (128.0, 117.0, 104.0)
+"""Mean colour (RGB, 0 to 255) that the published Caffe network subtracts before it pads."""
+_WIDTHS = ("one_by_one", "reduce_3x3", "conv_3x3", "double_reduce", "double_3x3", "projection")
 
 
 class Logits(NamedTuple):
@@ -48,18 +48,15 @@ class Logits(NamedTuple):
 
 
 def scaled(channels: int, width: float) -> int:
-    """`channels` times `width`, rounded to the nearest multiple of 4 (halves up), at least 4.
-
-    Figure 5's widths are multiples of 32, so widths of 1, 0.5 and 0.25 need no rounding and keep
-    all proportions.
-    """
-    return max(4, 4 * math.floor(channels * width / 4 + 0.5))
+    """`channels` times `width`, rounded to a multiple of 4 (halves up), at least 4; 0 stays 0."""
+    return max(4, 4 * math.floor(channels * width / 4 + 0.5)) if channels else 0
 
 
 class HiddenConvolution(nn.Module):
     """Convolution, normalization if any, nonlinearity: (N, C, H, W) to (N, out_channels, H/s, W/s).
 
     Padding is symmetric, kernel // 2, as in the public PyTorch ports. A side n becomes ceil(n / s).
+    Given the output's side `grid`, BN is per activation.
     """
 
     def __init__(
@@ -68,30 +65,24 @@ class HiddenConvolution(nn.Module):
         in_channels: int,
         out_channels: int,
         kernel: int,
-        role: Role,
-        *,
         stride: int = 1,
-        per_activation_grid: int | None = None,
+        grid: int | None = None,
     ) -> None:
         super().__init__()
-        self.role = role
-        self.convolution = nn.Conv2d(
-            in_channels,
-            out_channels,
-            kernel,
-            stride,
-            padding=kernel // 2,
-            bias=config.has_convolution_bias,
-        )
-        self.normalization = _normalization(config, out_channels, per_activation_grid)
+        bias, padding = config.has_convolution_bias, kernel // 2
+        self.convolution = nn.Conv2d(in_channels, out_channels, kernel, stride, padding, bias=bias)
+        self.normalization: nn.Module | None = None
+        if config.normalization is Normalization.batch:
+            self.normalization = (
+                batch_norm_2d(out_channels)
+                if grid is None
+                else PerActivationBatchNorm(out_channels, grid, grid)
+            )
         self.nonlinearity = _nonlinearity(config)
 
     def forward(self, maps: Tensor) -> Tensor:
         """(N, in_channels, H, W) to (N, out_channels, ceil(H / stride), ceil(W / stride))."""
-        return self.activated(self.convolution(maps))
-
-    def activated(self, maps: Tensor) -> Tensor:
-        """Normalization, if any, and nonlinearity, which follow the convolution; same shape."""
+        maps = self.convolution(maps)
         if self.normalization is not None:
             maps = self.normalization(maps)
         output: Tensor = self.nonlinearity(maps)
@@ -104,9 +95,9 @@ class SeparableConvolution(HiddenConvolution):
     The two halves have no bias, normalization or nonlinearity between them (BN 4.2).
     """
 
-    def __init__(self, config: NetworkConfig, out_channels: int, *, stride: int) -> None:
+    def __init__(self, config: NetworkConfig, out_channels: int, stride: int) -> None:
         filters = 3 * figure5.CONV1_DEPTH_MULTIPLIER
-        super().__init__(config, filters, out_channels, 1, Role.image)
+        super().__init__(config, filters, out_channels, kernel=1)
         self.depthwise = nn.Conv2d(3, filters, 7, stride, padding=3, groups=3, bias=False)
 
     def forward(self, maps: Tensor) -> Tensor:
@@ -122,9 +113,7 @@ class SamePool(nn.Module):
 
     def __init__(self, pool: Pool, stride: int, *, count_padding: bool = False) -> None:
         super().__init__()
-        self.pool = pool
-        self.stride = stride
-        self.count_padding = count_padding
+        self.pool, self.stride, self.count_padding = pool, stride, count_padding
 
     def forward(self, maps: Tensor) -> Tensor:
         """(N, C, H, W) to (N, C, ceil(H / stride), ceil(W / stride))."""
@@ -139,72 +128,37 @@ class SamePool(nn.Module):
         odd = (maps.shape[2] % 2, maps.shape[3] % 2)
         return F.max_pool2d(maps, 3, 2, padding=odd, ceil_mode=True)
 
-    def extra_repr(self) -> str:
-        """Shown by repr."""
-        return f"{self.pool}, stride={self.stride}"
-
 
 class InceptionBlock(nn.Module):
-    """One Inception module of Figure 5: (N, C, H, W) to (N, out_channels, H/stride, W/stride).
-
-    Attributes:
-        projects_first: whether the pool branch projects before it averages, see `folding`.
-    """
-
-    projects_first = False
+    """One Inception module of Figure 5: (N, C, H, W) to (N, out_channels, H/stride, W/stride)."""
 
     def __init__(
         self, config: NetworkConfig, module: InceptionModule, in_channels: int, in_grid: int
     ) -> None:
         super().__init__()
         per_activation = module.name in config.per_activation
-        stride = module.stride
 
-        def unit(
-            channels: int, out_channels: int, kernel: int, role: Role, stride: int = 1
-        ) -> HiddenConvolution:
-            return HiddenConvolution(
-                config,
-                channels,
-                out_channels,
-                kernel,
-                role,
-                stride=stride,
-                per_activation_grid=-(-in_grid // stride) if per_activation else None,
-            )
+        def unit(channels: int, out_channels: int, kernel: int, stride: int = 1) -> nn.Module:
+            grid = -(-in_grid // stride) if per_activation else None
+            return HiddenConvolution(config, channels, out_channels, kernel, stride, grid)
 
-        self.one_by_one = None
-        if module.one_by_one:
-            self.one_by_one = unit(in_channels, module.one_by_one, 1, Role.hidden)
-        self.reduce_3x3 = unit(in_channels, module.reduce_3x3, 1, Role.reduction)
-        self.conv_3x3 = unit(module.reduce_3x3, module.conv_3x3, 3, Role.hidden, stride)
-        self.double_reduce = unit(in_channels, module.double_reduce, 1, Role.reduction)
-        self.double_3x3_1 = unit(module.double_reduce, module.double_3x3, 3, Role.hidden)
-        self.double_3x3_2 = unit(module.double_3x3, module.double_3x3, 3, Role.hidden, stride)
-        self.pool = SamePool(module.pool, stride, count_padding=config.caffe_padding)
-        self.projection = None
-        if module.projection:
-            self.projection = unit(in_channels, module.projection, 1, Role.projection)
-        self.out_channels = module.channels(in_channels)
+        self.one_by_one = unit(in_channels, module.one_by_one, 1) if module.one_by_one else None
+        self.reduce_3x3 = unit(in_channels, module.reduce_3x3, 1)
+        self.conv_3x3 = unit(module.reduce_3x3, module.conv_3x3, 3, module.stride)
+        self.double_reduce = unit(in_channels, module.double_reduce, 1)
+        self.double_3x3_1 = unit(module.double_reduce, module.double_3x3, 3)
+        self.double_3x3_2 = unit(module.double_3x3, module.double_3x3, 3, module.stride)
+        self.pool = SamePool(module.pool, module.stride, count_padding=config.caffe_padding)
+        self.projection = unit(in_channels, module.projection, 1) if module.projection else None
 
     def forward(self, maps: Tensor) -> Tensor:
         """(N, C, H, W) to (N, out_channels, ceil(H / stride), ceil(W / stride))."""
-        branches: list[Tensor] = []
-        if self.one_by_one is not None:
-            branches.append(self.one_by_one(maps))
+        branches = [] if self.one_by_one is None else [self.one_by_one(maps)]
         branches.append(self.conv_3x3(self.reduce_3x3(maps)))
         branches.append(self.double_3x3_2(self.double_3x3_1(self.double_reduce(maps))))
-        branches.append(self._pooled(maps))
+        pooled = self.pool(maps)
+        branches.append(pooled if self.projection is None else self.projection(pooled))
         return torch.cat(branches, 1)
-
-    def _pooled(self, maps: Tensor) -> Tensor:
-        if self.projection is None:
-            pooled: Tensor = self.pool(maps)
-            return pooled
-        if self.projects_first:
-            return self.projection.activated(self.pool(self.projection.convolution(maps)))
-        pooled = self.projection(self.pool(maps))
-        return pooled
 
 
 class AuxiliaryHead(nn.Module):
@@ -215,31 +169,25 @@ class AuxiliaryHead(nn.Module):
     dropout of 70 %), because this reading gives the paper's number of parameters.
     """
 
-    def __init__(
-        self, config: NetworkConfig, in_channels: int, pooled_grid: int, num_classes: int
-    ) -> None:
+    def __init__(self, config: NetworkConfig, in_channels: int, num_classes: int) -> None:
         super().__init__()
         channels, features = scaled(128, config.width), scaled(768, config.width)
-        self.pooled_grid = pooled_grid
+        self.grid = geometry.auxiliary_grid(config.image_size)
         self.pool = nn.AvgPool2d(geometry.AUXILIARY_POOL, geometry.AUXILIARY_POOL_STRIDE)
-        self.convolution = HiddenConvolution(config, in_channels, channels, 1, Role.hidden)
-        self.hidden = nn.Linear(
-            channels * pooled_grid**2, features, bias=config.has_convolution_bias
-        )
-        self.normalization = (
-            None if config.normalization is Normalization.none else batch_norm_1d(features)
-        )
+        self.convolution = HiddenConvolution(config, in_channels, channels, kernel=1)
+        self.hidden = nn.Linear(channels * self.grid**2, features, bias=config.has_convolution_bias)
+        batch = config.normalization is Normalization.batch
+        self.normalization = batch_norm_1d(features) if batch else None
         self.nonlinearity = _nonlinearity(config)
         self.classifier = nn.Linear(features, num_classes)
 
     def forward(self, maps: Tensor) -> Tensor:
         """(N, C, grid, grid) to logits (N, classes); UserError for another grid."""
         maps = self.pool(maps)
-        if maps.shape[2:] != (self.pooled_grid, self.pooled_grid):
+        if maps.shape[2:] != (self.grid, self.grid):
             raise UserError(
                 f"training images give the auxiliary head a map of {tuple(maps.shape[2:])}: "
-                f"allowed is {self.pooled_grid}x{self.pooled_grid}; "
-                "train at the configured image_size"
+                f"allowed is {self.grid}x{self.grid}; train at the configured image_size"
             )
         features: Tensor = self.hidden(self.convolution(maps).flatten(1))
         if self.normalization is not None:
@@ -256,8 +204,7 @@ class Inception(nn.Module):
     last modules, unless some BN is per activation. BN raises torch's ValueError for a training
     batch of one image.
 
-    The weights are torch's defaults until `initialization.initialize` sets those that training
-    uses. Raises UserError for fewer than two classes.
+    The weights are torch's defaults until `initialize` sets those that training uses.
     """
 
     border: Tensor | None
@@ -273,42 +220,41 @@ class Inception(nn.Module):
         # With this colour subtracted, the zeros that conv1 pads with stand for this colour.
         border = torch.tensor(CAFFE_MEAN)[:, None, None] / 127.5 - 1.0
         self.register_buffer("border", border if config.caffe_padding else None, persistent=False)
-        grids = geometry.grids(config.image_size)
-        strides = geometry.stem_strides(config.image_size)
-
-        # Sizes in the comments: channels x side x side of the row's output at 224 and width 1.
-        rows: dict[str, nn.Module] = {}
-        stem, reduce, channels = (scaled(c, config.width) for c in (64, 64, 192))
-        if config.first_convolution is FirstConvolution.separable:
-            rows["conv1"] = SeparableConvolution(config, stem, stride=strides.conv1)
-        else:
-            rows["conv1"] = HiddenConvolution(  # 64 x 112 x 112
-                config, 3, stem, 7, Role.image, stride=strides.conv1
-            )
-        rows["pool1"] = SamePool(Pool.max, strides.pool1)  # 64 x 56 x 56
-        if config.local_response_normalization:
-            rows["lrn1"] = LocalResponseNormalization(stem)
-        rows["conv2_reduce"] = HiddenConvolution(config, stem, reduce, 1, Role.projection)
-        rows["conv2"] = HiddenConvolution(config, reduce, channels, 3, Role.hidden)  # 192 x 56 x 56
-        if config.local_response_normalization:
-            rows["lrn2"] = LocalResponseNormalization(channels)
-        rows["pool2"] = SamePool(Pool.max, strides.pool2)  # 192 x 28 x 28
-
+        self.rows = nn.ModuleDict()
+        channels = self._add_stem()
         auxiliary: AuxiliaryHead | None = None
+        grids = geometry.grids(config.image_size)
         grid = grids["pool2"]
         for printed in figure5.modules(config.pool_projection):
-            module = _scaled_module(printed, config.width)
-            block = InceptionBlock(config, module, channels, grid)
-            rows[module.name] = block
-            channels, grid = block.out_channels, grids[module.name]
+            wide: dict[str, Any] = {w: scaled(getattr(printed, w), config.width) for w in _WIDTHS}
+            module = replace(printed, **wide)
+            self.rows[module.name] = InceptionBlock(config, module, channels, grid)
+            channels, grid = module.channels(channels), grids[module.name]
             if module.name == AUXILIARY_ROW and config.auxiliary_head:
-                pooled_grid = geometry.auxiliary_grid(config.image_size)
-                auxiliary = AuxiliaryHead(config, channels, pooled_grid, num_classes)
-
-        self.rows = nn.ModuleDict(rows)
+                auxiliary = AuxiliaryHead(config, channels, num_classes)
         self.dropout = nn.Dropout(config.dropout)
         self.classifier = nn.Linear(channels, num_classes)  # 1024 -> classes
         self.auxiliary = auxiliary
+
+    def _add_stem(self) -> int:
+        """The rows before the Inception modules; returns their channels."""
+        config, rows = self.config, self.rows
+        strides = geometry.stem_strides(config.image_size)
+        stem, reduce, channels = (scaled(c, config.width) for c in (64, 64, 192))
+        # In the comments: channels x side x side of the row's output at 224 and width 1.
+        if config.first_convolution is FirstConvolution.separable:
+            rows["conv1"] = SeparableConvolution(config, stem, strides.conv1)  # 64 x 112 x 112
+        else:
+            rows["conv1"] = HiddenConvolution(config, 3, stem, 7, strides.conv1)
+        rows["pool1"] = SamePool(Pool.max, strides.pool1)  # 64 x 56 x 56
+        if config.local_response_normalization:
+            rows["lrn1"] = LocalResponseNormalization(stem)
+        rows["conv2_reduce"] = HiddenConvolution(config, stem, reduce, 1)
+        rows["conv2"] = HiddenConvolution(config, reduce, channels, 3)  # 192 x 56 x 56
+        if config.local_response_normalization:
+            rows["lrn2"] = LocalResponseNormalization(channels)
+        rows["pool2"] = SamePool(Pool.max, strides.pool2)  # 192 x 28 x 28
+        return channels
 
     def forward(self, images: Tensor) -> Tensor | Logits:
         """Logits of images (N, 3, H, W): see the class."""
@@ -324,12 +270,9 @@ class Inception(nn.Module):
             if name == AUXILIARY_ROW and self.training and self.auxiliary is not None:
                 auxiliary = self.auxiliary(maps)
         # Figure 5's 7x7 average pool; at other image sizes it covers the whole last grid.
-        logits = in_float32(self._classified, maps.mean((2, 3)))
+        features = maps.mean((2, 3))
+        logits = in_float32(lambda inputs: self.classifier(self.dropout(inputs)), features)
         return logits if auxiliary is None else Logits(logits, auxiliary)
-
-    def _classified(self, features: Tensor) -> Tensor:
-        logits: Tensor = self.classifier(self.dropout(features))
-        return logits
 
     def named_rows(self) -> Iterator[tuple[str, nn.Module]]:
         """The rows, the auxiliary head ("auxiliary") and the classifier, by name, in forward order.
@@ -342,42 +285,9 @@ class Inception(nn.Module):
                 yield "auxiliary", self.auxiliary
         yield "classifier", self.classifier
 
-    def layer_roles(self) -> Iterator[tuple[nn.Conv2d | nn.Linear, Role]]:
-        """Every convolution and linear layer with its role, in forward order."""
-        for _, row in self.named_rows():
-            for module in row.modules():
-                if isinstance(module, SeparableConvolution):
-                    yield module.depthwise, module.role
-                if isinstance(module, HiddenConvolution):
-                    yield module.convolution, module.role
-                if isinstance(module, AuxiliaryHead):
-                    yield module.hidden, Role.hidden
-                    yield module.classifier, Role.classifier
-        yield self.classifier, Role.classifier
-
-
-def _normalization(
-    config: NetworkConfig, channels: int, per_activation_grid: int | None
-) -> nn.Module | None:
-    if config.normalization is Normalization.none:
-        return None
-    if per_activation_grid is not None:
-        return PerActivationBatchNorm(channels, per_activation_grid, per_activation_grid)
-    return batch_norm_2d(channels)
-
 
 def _nonlinearity(config: NetworkConfig) -> nn.Module:
     # In place: the backward passes of BN and convolution need their inputs, not the output that
     # this overwrites.
-    if config.nonlinearity is Nonlinearity.sigmoid:
-        return nn.Sigmoid()
-    return nn.ReLU(inplace=True)
-
-
-def _scaled_module(module: InceptionModule, width: float) -> InceptionModule:
-    widths = ("one_by_one", "reduce_3x3", "conv_3x3", "double_reduce", "double_3x3", "projection")
-    wide: dict[str, Any] = {
-        name: scaled(getattr(module, name), width) if getattr(module, name) else 0
-        for name in widths
-    }
-    return replace(module, **wide)
+    sigmoid = config.nonlinearity is Nonlinearity.sigmoid
+    return nn.Sigmoid() if sigmoid else nn.ReLU(inplace=True)

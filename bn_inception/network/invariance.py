@@ -1,9 +1,7 @@
 """A numerical check of BN section 3.3: the scale of the weights does not matter."""
 
-from collections.abc import Iterator
-
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from bn_inception.network.normalization import (
     PerActivationBatchNorm,
@@ -13,8 +11,8 @@ from bn_inception.network.normalization import (
 
 FACTORS = (0.1, 3.0, 100.0)
 """Factors by which the weights are multiplied."""
-# Large enough that epsilon, which breaks the identity, is negligible beside the variance.
 _INPUT_SCALE = 1e6
+"""Large enough that epsilon, which breaks the identity, is negligible beside the variance."""
 
 
 def scale_invariance() -> tuple[float, float]:
@@ -27,49 +25,44 @@ def scale_invariance() -> tuple[float, float]:
         The largest difference of outputs and the largest difference of gradients, each relative to
         the largest magnitude of the expected values.
     """
-    output_difference = gradient_difference = 0.0
-    for layer, normalization, inputs, upstream in _cases():
-        expected_output, expected_gradient = _run(layer, normalization, inputs, upstream, 1.0)
-        for factor in FACTORS:
-            output, gradient = _run(layer, normalization, inputs, upstream, factor)
-            output_difference = max(output_difference, _relative(output, expected_output))
-            gradient_difference = max(
-                gradient_difference, _relative(factor * gradient, expected_gradient)
-            )
-    return output_difference, gradient_difference
-
-
-def _cases() -> Iterator[tuple[nn.Conv2d | nn.Linear, nn.Module, torch.Tensor, torch.Tensor]]:
     generator = torch.Generator().manual_seed(0)
-    for layer, normalization in (
-        (nn.Conv2d(6, 8, 3, bias=False), batch_norm_2d(8)),
-        (nn.Conv2d(6, 8, 3, bias=False), PerActivationBatchNorm(8, 5, 5)),
-        (nn.Linear(6, 8, bias=False), batch_norm_1d(8)),
-    ):
-        layer, normalization = layer.double(), normalization.double()
-        shape = (16, 6, 7, 7) if isinstance(layer, nn.Conv2d) else (16, 6)
-        with torch.no_grad():
-            layer.weight.normal_(generator=generator)
-        inputs = torch.randn(shape, dtype=torch.float64, generator=generator)
-        inputs *= _INPUT_SCALE
-        output_shape = (16, 8, 5, 5) if isinstance(layer, nn.Conv2d) else (16, 8)
-        upstream = torch.randn(output_shape, dtype=torch.float64, generator=generator)
-        yield layer, normalization, inputs, upstream
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(shape, dtype=torch.float64, generator=generator)
+
+    differences = [(0.0, 0.0)]
+    for layer, normalization, inputs, upstream in (
+        (nn.Conv2d(6, 8, 3, bias=False), batch_norm_2d(8), (16, 6, 7, 7), (16, 8, 5, 5)),
+        (nn.Conv2d(6, 8, 3, bias=False), PerActivationBatchNorm(8, 5, 5), (16, 6, 7, 7),
+         (16, 8, 5, 5)),
+        (nn.Linear(6, 8, bias=False), batch_norm_1d(8), (16, 6), (16, 8)),
+    ):  # fmt: skip
+        given = normal(*layer.weight.shape), _INPUT_SCALE * normal(*inputs), normal(*upstream)
+        output, gradient = _computed(layer, normalization.double(), *given, factor=1.0)
+        for factor in FACTORS:
+            scaled = _computed(layer, normalization, *given, factor=factor)
+            differences.append(
+                (_relative(scaled[0], output), _relative(factor * scaled[1], gradient))
+            )
+    outputs, gradients = zip(*differences, strict=True)
+    return max(outputs), max(gradients)
 
 
-def _run(
-    layer: nn.Conv2d | nn.Linear,
+def _computed(
+    layer: nn.Module,
     normalization: nn.Module,
-    inputs: torch.Tensor,
-    upstream: torch.Tensor,
+    weight: Tensor,
+    inputs: Tensor,
+    upstream: Tensor,
+    *,
     factor: float,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    weight = (factor * layer.weight).detach().requires_grad_()
-    maps = torch.func.functional_call(layer, {"weight": weight}, (inputs,))
-    output = normalization(maps)
+) -> tuple[Tensor, Tensor]:
+    """The normalized output of the layer with `factor` times `weight`, and the gradient to that."""
+    weight = (factor * weight).requires_grad_()
+    output = normalization(torch.func.functional_call(layer, {"weight": weight}, (inputs,)))
     (gradient,) = torch.autograd.grad(output, weight, upstream)
     return output.detach(), gradient
 
 
-def _relative(actual: torch.Tensor, expected: torch.Tensor) -> float:
+def _relative(actual: Tensor, expected: Tensor) -> float:
     return float((actual - expected).abs().max() / expected.abs().max())

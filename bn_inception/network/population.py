@@ -4,11 +4,11 @@ import copy
 from collections.abc import Callable, Iterable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from bn_inception.errors import UserError
-from bn_inception.network.inception import Inception
-from bn_inception.network.normalization import PerActivationBatchNorm, set_statistics
+from bn_inception.network.inception import AuxiliaryHead, Inception
+from bn_inception.network.normalization import _BatchNorm, set_statistics
 
 
 def population_statistics(
@@ -29,13 +29,9 @@ def population_statistics(
     see the inputs they see in training. The parameters are fixed and dropout is off. The auxiliary
     head is not used at inference and keeps its running statistics.
 
-    The result is a function of weights and mini-batches. If several processes share the
-    mini-batches, it equals that of one process up to the rounding of a float64 sum.
-
     Args:
         network: not changed; random generators are not changed either.
-        batches: the network's inputs (N, 3, S, S), N at least 2, on its device, each one
-            mini-batch; training mini-batches of the training size, at least one over all
+        batches: the network's inputs (N, 3, S, S), each one mini-batch; at least one over all
             processes. None if only other processes still have one.
         stopped: polled after every batch.
         total: sums a tensor over the processes that share the mini-batches.
@@ -43,30 +39,22 @@ def population_statistics(
     Returns:
         The copy, in evaluation mode, with the statistics as its running statistics; None if
         `stopped` returned true. A network without BN is only copied.
-
-    Raises:
-        UserError: no batch was given.
     """
     result = copy.deepcopy(network).eval()
     set_statistics(result)  # each of `batches` is one mini-batch, and this process has all of it
     layers = [
         module
         for _, row in result.named_rows()
-        if row is not result.auxiliary
+        if not isinstance(row, AuxiliaryHead)
         for module in row.modules()
-        if isinstance(module, nn.BatchNorm2d | PerActivationBatchNorm)
+        if isinstance(module, _BatchNorm)
     ]
     momenta = [layer.momentum for layer in layers]
     for layer in layers:
         # With momentum 1 torch's running statistics are the batch's own mean, and its variance
         # times m/(m-1).
         layer.train().momentum = 1.0
-    statistics = [
-        statistic
-        for layer in layers
-        for statistic in (layer.running_mean, layer.running_var)
-        if statistic is not None
-    ]
+    statistics = [value for layer in layers for value in (layer.running_mean, layer.running_var)]
     # All sums in one vector, and the number of mini-batches behind them: one exchange.
     device = network.classifier.weight.device
     values = sum(statistic.numel() for statistic in statistics)

@@ -10,42 +10,29 @@ from torch import Tensor
 
 from bn_inception.errors import UserError
 
-_TENSOR_CORES_FOR_FLOAT32 = (8, 0)
-"""First compute capability with tf32 and bf16 in hardware (Ampere)."""
-
 
 class Precision(Enum):
     """Number format of convolutions and matrix products.
 
     Weights, BN statistics, the classifiers, the loss and the optimizer always use float32.
-
-    `fp32` is exact float32. `tf32` rounds the inputs of float32 products to 10 bits of mantissa and
-    exists only on CUDA. `bf16` is autocast to bfloat16, which is fast if the processor has
-    instructions for it (CUDA from Ampere on, AMX or AVX512_BF16 on the CPU).
     """
 
     fp32 = "fp32"
     tf32 = "tf32"
+    """Rounds the inputs of float32 products to 10 bits of mantissa; on CUDA only."""
     bf16 = "bf16"
+    """Autocast to bfloat16, fast on CUDA from Ampere on and on CPUs with AMX or AVX512_BF16."""
 
 
 def set_precision(precision: Precision, device: torch.device, *, key: str) -> str | None:
     """Prepare this process for `precision` on `device`; call before the first forward pass.
 
     On CUDA, how float32 is multiplied is a setting of the process. Backward passes need it too, a
-    compiled function is compiled again when it changes, and a captured graph keeps the setting it
-    was captured with. It is therefore set once, here, and `computing` only does the autocast.
-
-    Args:
-        precision: the format wanted.
-        device: of the network.
-        key: the option's name, for errors.
+    compiled function is compiled again when it changes, and a captured graph keeps it. It is
+    therefore set once, here, and `computing` only does the autocast.
 
     Returns:
-        A line that the user should see, or None.
-
-    Raises:
-        UserError: the device does not support it.
+        A line that the user should see, or None. `key` is the option's name in it and in errors.
     """
     if device.type != "cuda":
         if precision is Precision.tf32:
@@ -72,10 +59,7 @@ def set_precision(precision: Precision, device: torch.device, *, key: str) -> st
 
 
 def computing(precision: Precision, device: torch.device) -> torch.autocast:
-    """Compute in `precision` on `device` while entered; around forward passes only.
-
-    The backward pass uses the formats of the forward pass.
-    """
+    """Compute in `precision` on `device` while entered; around forward passes only."""
     # No cache of converted weights: every weight is used once in a forward pass, and cached tensors
     # must not outlive the capture of a graph.
     return torch.autocast(
@@ -86,9 +70,8 @@ def computing(precision: Precision, device: torch.device) -> torch.autocast:
 def in_float32(layer: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
     """Apply `layer` in float32, without autocast.
 
-    This is for the classifiers. Logits in bfloat16 have 8 bits: several classes would have equal
-    ones, and a logit of 10 would be off by up to 0.03. The classifiers have only 0.05 % of the
-    network's multiplications, so this costs nothing.
+    This is for the classifiers, 0.05 % of the network's multiplications. Logits in bfloat16 have 8
+    bits: several classes would have equal ones, and a logit of 10 would be off by up to 0.03.
     """
     device = inputs.device.type
     # "meta" has no autocast, and torch 2.11 cannot compile the query whether a device has one.
@@ -99,8 +82,8 @@ def in_float32(layer: Callable[[Tensor], Tensor], inputs: Tensor) -> Tensor:
 
 
 def has_tensor_cores(device: torch.device) -> bool:
-    """Whether a CUDA device multiplies tf32 and bf16 in hardware."""
-    return torch.cuda.get_device_capability(device) >= _TENSOR_CORES_FOR_FLOAT32
+    """Whether a CUDA device multiplies tf32 and bf16 in hardware (from Ampere on)."""
+    return torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def _cpu_has_bfloat16() -> bool:

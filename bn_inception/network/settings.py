@@ -54,47 +54,30 @@ class NetworkConfig:
     convolution_bias: bool = False
     """Whether convolutions have biases before BN, which cancels them; without BN they always do."""
     width: float = 1.0
-    """Multiplies every hidden width, see `scaled`."""
+    """Multiplies every hidden width, see `inception.scaled`."""
     image_size: int = 224
     """Side of the training images in pixels; small images change the stem, see `geometry`."""
     initialization: Initialization = Initialization.he
-    """He et al. 2015, from the paper's own month; docs/fidelity.md compares the rules."""
     initial_weight_gain: float = 1.0
     """Multiplies the initial convolution weights (BN section 4.2.3, the ensemble)."""
     caffe_padding: bool = False
     """For imported weights: pad images with Caffe's mean colour, and averages with zeros."""
 
     def __post_init__(self) -> None:
-        if not 0.0 <= self.dropout < 1.0:
-            raise UserError(
-                f"dropout is {self.dropout}: allowed are 0 to below 1; choose a probability"
-            )
-        if not (math.isfinite(self.width) and 0.0 < self.width <= 16.0):
-            raise UserError(
-                f"width is {self.width}: allowed are factors above 0, up to 16; 1 is the paper's"
-            )
-        if not (math.isfinite(self.initial_weight_gain) and self.initial_weight_gain > 0.0):
-            raise UserError(
-                f"initial_weight_gain is {self.initial_weight_gain}: allowed are finite factors "
-                "above 0; 1 leaves the weights alone"
-            )
-        if self.image_size > MAX_IMAGE_SIZE:
-            raise UserError(
-                f"image_size is {self.image_size}: allowed are up to {MAX_IMAGE_SIZE} pixels"
-            )
+        gain, unknown = self.initial_weight_gain, set(self.per_activation) - {*figure5.MODULE_NAMES}
+        plain = self.normalization is Normalization.none
+        for name, allowed, limits in (
+            ("dropout", 0.0 <= self.dropout < 1.0, "0 to below 1"),
+            ("width", 0.0 < self.width <= 16.0, "factors above 0, up to 16"),
+            ("initial_weight_gain", math.isfinite(gain) and gain > 0.0, "finite factors above 0"),
+            ("image_size", self.image_size <= MAX_IMAGE_SIZE, f"up to {MAX_IMAGE_SIZE} pixels"),
+            ("per_activation", not unknown, f"[] or some of {', '.join(figure5.MODULE_NAMES)}"),
+            ("per_activation", not (plain and self.per_activation), "[] with normalization none"),
+        ):
+            if not allowed:
+                raise UserError(f"{name} is {getattr(self, name)}: allowed are {limits}")
         figure5.modules(self.pool_projection)
         geometry.stem_strides(self.image_size)
-        for name in self.per_activation:
-            if name not in figure5.MODULE_NAMES:
-                raise UserError(
-                    f"per_activation names the module {name!r}: allowed are "
-                    f"{', '.join(figure5.MODULE_NAMES)}; name some of them"
-                )
-        if self.per_activation and self.normalization is Normalization.none:
-            raise UserError(
-                f"per_activation is {self.per_activation} with normalization none: allowed is [] "
-                "there; set normalization to batch or per_activation to []"
-            )
 
     @property
     def has_convolution_bias(self) -> bool:

@@ -12,7 +12,7 @@ from bn_inception.network import (
     Normalization,
     initialize,
 )
-from bn_inception.network.initialization import RECTIFIED_VARIANCE, Role
+from bn_inception.network.initialization import RECTIFIED_VARIANCE
 
 PLAIN = {"normalization": Normalization.none}
 
@@ -41,22 +41,6 @@ def test_weights_depend_on_the_generator_alone(rule):
     assert not torch.equal(
         network.state_dict()["classifier.weight"], states[0]["classifier.weight"]
     )
-
-
-def test_every_layer_has_a_role(small):
-    network = small()
-    layers = [layer for layer, _ in network.layer_roles()]
-    expected = [m for m in network.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
-    assert {id(layer) for layer in layers} == {id(layer) for layer in expected}
-    assert len(layers) == len(expected) == 71 + 1 + 2
-    roles = [role for _, role in network.layer_roles()]
-    assert {role: roles.count(role) for role in Role} == {
-        Role.image: 2,
-        Role.reduction: 20,
-        Role.projection: 8 + 1,
-        Role.hidden: 71 - 1 - 20 - 9,
-        Role.classifier: 2,
-    }
 
 
 def wide(rule: Initialization, **settings: object) -> Inception:
