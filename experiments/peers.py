@@ -127,13 +127,13 @@ def main() -> None:
     wanted, rounds, workers = (int(given.get(key, default)) for key, default in
                                (("images", 1024), ("rounds", 5), ("workers", 1)))  # fmt: skip
     data = DataConfig(DataKind(given.get("data", "folder")), given["data.root"])
-    images = Chosen(open_sources(data).train, wanted, data.on_error, print)
+    images = Chosen(open_sources(data).train, wanted)
     torch.set_num_threads(1)
     kept = (LOADER, LOADER + FULL, REFERENCE, REFERENCE_FULL)
     units = -(-wanted // (MINI_BATCH * max(1, workers))) * max(1, workers)
     with tempfile.TemporaryDirectory() as name:
         copies(images, Path(name))
-        ways = [way for way in ways_of(images, SIZE, workers, CPU) if way.name in kept]
+        ways = [way for way in ways_of(images, SIZE, workers) if way.name in kept]
         ways += peers(Path(name), workers)
         for number in range(rounds):
             for way in each_other_way_round(ways, number):

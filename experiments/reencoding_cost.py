@@ -13,7 +13,7 @@ keep their bytes.
 import sys
 import time
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -99,7 +99,7 @@ def main() -> None:
         for key in ("original", *(f"N={side} q={quality}" for side, quality in VARIANTS))
     ]
     print(f"{len(files)} photographs, {boxes} training boxes each, all filters, {SIZE} pixels")
-    print(as_table(rows))
+    print(as_table([asdict(row) for row in rows]))
 
 
 if __name__ == "__main__":

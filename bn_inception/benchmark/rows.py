@@ -1,25 +1,26 @@
 """What every benchmark reports: rows of one measurement each, as a table and as JSON."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
+from bn_inception.benchmark.timing import CPU
 from bn_inception.errors import UserError
 from bn_inception.files import write_json
 from bn_inception.record import describe
 
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
+Row = dict[str, Any]
+"""Texts and numbers by column; None is not known."""
 
 
-def as_table(rows: Sequence["DataclassInstance"]) -> str:
-    """Rows of one kind as an aligned Markdown table, a column a field; None is "-"."""
+def as_table(rows: Sequence[Row]) -> str:
+    """Rows of one kind as an aligned Markdown table; None is "-"."""
     columns = []
-    for name, first in asdict(rows[0]).items():
-        cells = [name, *(_cell(getattr(row, name)) for row in rows)]
+    for name, first in rows[0].items():
+        cells = [name, *(_cell(row[name]) for row in rows)]
         width, right = max(map(len, cells)), not isinstance(first, str)
         cells = [cell.rjust(width) if right else cell.ljust(width) for cell in cells]
         cells.insert(1, "-" * (width - 1) + "-:"[right])
@@ -31,27 +32,22 @@ def as_table(rows: Sequence["DataclassInstance"]) -> str:
 class Measured:
     """What a benchmark measured, what that means, and on what it was measured, JSON-able."""
 
-    rows: Sequence["DataclassInstance"]
+    rows: list[Row]
     sentences: list[str]
     about: dict[str, Any]
 
     def show(self, output: Path | None) -> None:
-        """Print table and sentences; write all as JSON, in one piece or not at all.
-
-        Raises:
-            UserError: `output` cannot be written.
-        """
+        """Print table and sentences; write all as JSON, in one piece or not at all."""
         print(as_table(self.rows), "", *self.sentences, sep="\n")
         if output is not None:
-            rows = [asdict(row) for row in self.rows]
-            write_json(output, {**self.about, "sentences": self.sentences, "rows": rows})
+            write_json(output, {**self.about, "sentences": self.sentences, "rows": self.rows})
             print(output)
 
 
-def about_here(device: torch.device | None = None, fingerprint: str = "") -> dict[str, Any]:
+def about_here(fingerprint: str = "", device: torch.device = CPU) -> dict[str, Any]:
     """On what something was measured: machine, versions, and the data's fingerprint if given."""
-    cuda = device is not None and device.type == "cuda"
-    about = describe(fingerprint, gpus=[torch.cuda.get_device_name(device)] if cuda else [])
+    gpus = [torch.cuda.get_device_name(device)] if device.type == "cuda" else []
+    about = describe(fingerprint, gpus=gpus)
     return {key: value for key, value in about.items() if fingerprint or key != "data_fingerprint"}
 
 
@@ -60,9 +56,9 @@ def in_words(workers: int) -> str:
     return "no worker process" if workers == 0 else f"{workers} worker{'s' if workers > 1 else ''}"
 
 
-def refuse_below(least: int, key: str, value: int | None) -> None:
+def refuse_below(least: float, key: str, value: float | None) -> None:
     """UserError where the value of `key` (None is not given) is below `least`."""
-    if value is not None and value < least:
+    if value is not None and not value >= least:
         raise UserError(f"{key}: {value} is not {least} or more")
 
 

@@ -13,20 +13,18 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from bn_inception.benchmark.reference import PlainLoop
-from bn_inception.benchmark.rows import Measured, about_here, in_words, refuse_below
+from bn_inception.benchmark.rows import Measured, Row, about_here, in_words, refuse_below
 from bn_inception.benchmark.timing import Way, each_other_way_round, repeated, take_turn, timed
 from bn_inception.data import DataKind, TrainingBatch, default_workers
-from bn_inception.data.pixels.photometric import draw_factors
 from bn_inception.errors import UserError
+from bn_inception.files import first_line
 from bn_inception.network import Inception, Precision, initialize, set_precision
 from bn_inception.training import Console, Session, StopRequest, choose_device, open_session, train
 from bn_inception.training.capture import WARM_UP
-from bn_inception.training.duration import whole_steps
 from bn_inception.training.execution import Execution
 from bn_inception.training.machine import Machine
 from bn_inception.training.optimizer import build_optimizer
@@ -37,9 +35,8 @@ NEVER = 10**12
 """A step that is not reached."""
 PREPARED = 4
 """Batches that all ways go through, again and again."""
-PLAIN, OURS, LOOP = "plain loop", "ours: step alone", "ours: whole loop"
-LOADED, AUGMENTATION = "ours: whole loop, from the loader", "augmentation alone"
-POPULATION = "population statistics, a mini-batch"
+PLAIN, OURS, AUGMENTATION = "plain loop", "ours: step alone", "augmentation alone"
+LOOP, LOADED = "ours: whole loop", "ours: whole loop, from the loader"
 
 
 @dataclass
@@ -58,33 +55,17 @@ class StepBenchmark:
         refuse_below(1, "benchmark.rounds", self.rounds)
 
 
-@dataclass(frozen=True)
-class StepRow:
-    """The speed of one way at one batch size; the ratio is to the plain loop. None: no figure."""
-
-    name: str
-    batch: int
-    milliseconds: float | None
-    images_per_second: float | None
-    ratio_to_reference: float | None
-    note: str = ""
-
-
 def benchmark_step(
     config: RunConfig, settings: StepBenchmark, say: Callable[[str], None]
 ) -> Measured:
-    """Measure every way at every batch size.
-
-    Raises:
-        UserError: as for a training run.
-    """
+    """Measure every way at every batch size."""
     device = choose_device(config.machine.device)
     cuda = device.type == "cuda"
     steps = settings.steps or (20 if cuda else 2)
     # The loop is measured, not evaluations and checkpoints.
     endless = replace(config.train, steps=NEVER, evaluate_every=NEVER, checkpoint_every=NEVER,
                       checkpoint_minutes=None)  # fmt: skip
-    rows: list[StepRow] = []
+    rows: list[Row] = []
     sentences: list[str] = []
     for images in settings.batches or ([32, 256] if cuda else [32]):
         say(f"{images} images an update")
@@ -96,11 +77,9 @@ def benchmark_step(
             session = open_session(here, "", resume=False, say=say)
             with session.folder:
                 ways = _measured(session, steps, settings.rounds, say)
-            rows += [_row(way, ways[0], images) for way in ways]
-        every = whole_steps(config.train.evaluate_every, batch=images,
-                            images=len(session.batches.sources.train))  # fmt: skip
-        sentences += _sentences(ways, images, config.train.population_batches, every)
-    about = about_here(device) | {
+        rows += [_row(way, ways[0], images) for way in ways]
+        sentences += _sentences(ways, images)
+    about = about_here(device=device) | {
         "recipe": config.recipe.name,
         "steps": steps,
         "rounds": settings.rounds,
@@ -113,11 +92,12 @@ def benchmark_step(
 
 def _measured(session: Session, steps: int, rounds: int, say: Callable[[str], None]) -> list[Way]:
     """All ways at the session's batch size, the plain loop first, with their seconds."""
-    device, ended, batches = session.learner.device, StopRequest(), _prepared(session)
+    device, ended, loader = session.learner.device, StopRequest(), session.batches.training
+    with closing(loader(0, PREPARED, agree=True)) as read:
+        batches = list(read)
     ways = _ways(session, batches)
     # The loop asks for its batches: it is measured from outside, in what it waits for.
-    loop, from_loader = (repeated(name, int, int) for name in (LOOP, LOADED))  # never started
-    loader = session.batches.training
+    loop, from_loader = (Way(name, repeated(int, int)) for name in (LOOP, LOADED))  # never started
 
     def fed(start: int, stop: int, *, agree: bool) -> Generator[TrainingBatch, None, None]:
         for turn in range(-1, rounds):
@@ -126,10 +106,10 @@ def _measured(session: Session, steps: int, rounds: int, say: Callable[[str], No
                 _turn(way, steps if turn >= 0 else 0, device)
             _prepare(session.learner.execution.machine, device)
             if turn < 0:
-                yield from (batches[step % PREPARED] for step in range(WARM_UP + 2))
+                yield from itertools.islice(itertools.cycle(batches), WARM_UP + 2)
                 continue
             with timed(loop, steps, device):
-                yield from (batches[step % PREPARED] for step in range(steps))
+                yield from itertools.islice(itertools.cycle(batches), steps)
         if session.config.data.kind is not DataKind.synthetic:
             with closing(loader(start, stop, agree=agree)) as read:
                 workers = session.config.data.workers
@@ -161,42 +141,31 @@ def _turn(way: Way, units: int, device: torch.device) -> None:
         if way.name == PLAIN:
             raise
         # torch.compile without a working compiler, or too little memory.
-        lines = str(error).strip().splitlines()
-        way.failure = f"failed: {lines[0][:120] if lines else type(error).__name__}"
+        way.failure = f"failed: {first_line(error)[:120]}"
         way.seconds.clear()
 
 
 def _ways(session: Session, batches: list[TrainingBatch]) -> list[Way]:
-    """The plain loop, our step with each piece more and as configured, parts of a run."""
+    """The plain loop, our step with each piece more and as configured, the augmentation."""
     learner, config = session.learner, session.config
     device, machine = learner.device, learner.execution.machine
     execution = Execution(machine, device)
-    labels = [batch.labels.to(device) for batch in batches]
-    factors = [batch.factors.to(device) for batch in batches]
-    pixels = [batch.images.to(device) for batch in batches]
-    floats = [execution.to_input(*each).contiguous() for each in zip(pixels, factors, strict=True)]
-    classes = session.learner.network.num_classes
-    plain = PlainLoop(
-        _network(config, classes, Machine(channels_last=False), device), config.optimizer
+    labels, factors, pixels = (
+        [getattr(batch, name).to(device) for batch in batches]
+        for name in ("labels", "factors", "images")
     )
-    network = _network(config, classes, machine, device)
-    inputs = [images.contiguous(memory_format=machine.memory_format) for images in floats]
+    floats = [execution.to_input(*each).contiguous() for each in zip(pixels, factors, strict=True)]
+    classes = learner.network.num_classes
+    network = _network(config, classes, Machine(channels_last=False), device)
+    plain = PlainLoop(network, config.optimizer)
     ready = partial(_prepare, machine, device)
-
-    def population(images: Tensor) -> object:
-        with torch.no_grad(), execution.computing():
-            return network(images)
-
+    pieces = [*_pieces(device, compiled=machine.compile), (OURS, machine)]
     return [
-        repeated(PLAIN, plain.prepare, plain.step, floats, labels,
-                 note="eager, NCHW, float32, metrics read at every step"),
-        *(our_step(name, config, piece, floats, labels, classes)
-          for name, piece in _pieces(device, compiled=machine.compile)),
-        our_step(OURS, config, machine, floats, labels, classes),
-        repeated(AUGMENTATION, ready, execution.to_input, pixels, factors,
-                 note="uint8 and factors to the network's input"),
-        repeated(POPULATION, ready, population, inputs,
-                 note="forward pass in training mode, without gradient"),
+        Way(PLAIN, repeated(plain.prepare, plain.step, floats, labels),
+            note="eager, NCHW, float32, metrics read at every step"),
+        *(our_step(name, config, piece, floats, labels, classes) for name, piece in pieces),
+        Way(AUGMENTATION, repeated(ready, execution.to_input, pixels, factors),
+            note="uint8 and factors to the network's input"),
     ]  # fmt: skip
 
 
@@ -243,10 +212,9 @@ def our_step(
 
     on = [key for key in ("compile", "cuda_graphs", "channels_last", "fused_update")
           if getattr(machine, key)]  # fmt: skip
-    note = ", ".join([machine.precision.value, *on])
     warm_up = WARM_UP + 2 if machine.cuda_graphs else 1 + machine.compile
-    ready = partial(_prepare, machine, device)
-    return repeated(name, ready, step, inputs, labels, warm_up=warm_up, note=note)
+    start = repeated(partial(_prepare, machine, device), step, inputs, labels)
+    return Way(name, start, warm_up, ", ".join([machine.precision.value, *on]))
 
 
 def _prepare(machine: Machine, device: torch.device) -> None:
@@ -260,41 +228,26 @@ def _network(config: RunConfig, classes: int, machine: Machine, device: torch.de
     return network.to(device).to(memory_format=machine.memory_format).train()
 
 
-def _prepared(session: Session) -> list[TrainingBatch]:
-    """Batches of noise, as the loader would make them."""
-    size, images = session.config.network.image_size, session.config.batch.images
-    photometric, classes = (
-        session.config.augmentation.photometric,
-        session.learner.network.num_classes,
-    )
-    draw = np.random.default_rng(0)
-    return [
-        TrainingBatch(
-            torch.from_numpy(draw.integers(0, 256, (images, size, size, 3), np.uint8)).permute(
-                0, 3, 1, 2
-            ),
-            torch.from_numpy(np.stack([draw_factors(photometric, draw) for _ in range(images)])),
-            torch.from_numpy(draw.integers(0, classes, images)),
-            [],
-        )
-        for _ in range(PREPARED)
-    ]
-
-
-def _row(way: Way, plain: Way, images: int) -> StepRow:
-    seconds = way.median
-    if seconds is None:
-        return StepRow(way.name, images, None, None, None, way.failure or way.note)
-    ratio = None if way.name in (AUGMENTATION, POPULATION) else way.speedup(plain)
-    if way.name == LOADED:  # measured once, after the rounds
+def _row(way: Way, plain: Way, images: int) -> Row:
+    seconds, ratio = way.median, way.speedup(plain)
+    if way.name == AUGMENTATION:
+        ratio = None
+    elif way.name == LOADED and seconds:  # measured once, after the rounds
         ratio = (plain.median or 0.0) / seconds
-    return StepRow(way.name, images, seconds * 1e3, images / seconds, ratio, way.note)
+    return {
+        "name": way.name,
+        "batch": images,
+        "milliseconds": None if seconds is None else seconds * 1e3,
+        "images_per_second": None if seconds is None else images / seconds,
+        "ratio_to_reference": ratio,
+        "note": way.failure or way.note,
+    }
 
 
-def _sentences(ways: list[Way], images: int, mini_batches: int, every: int) -> list[str]:
+def _sentences(ways: list[Way], images: int) -> list[str]:
     medians = {way.name: way.median for way in ways}
     ours, loop, loaded = (medians.get(name) for name in (OURS, LOOP, LOADED))
-    augmentation, population = medians[AUGMENTATION], medians[POPULATION]
+    augmentation = medians[AUGMENTATION]
     said = []
     if ours and loop and augmentation:
         said.append(
@@ -304,10 +257,4 @@ def _sentences(ways: list[Way], images: int, mini_batches: int, every: int) -> l
     if loop and loaded:
         share = max(0.0, 1 - loop / loaded)
         said.append(f"{images} images: {share:.1%} of a step from the loader is loading")
-    if loop and population:
-        share = mini_batches * population / (every * loop)
-        said.append(
-            f"{images} images: population statistics (Algorithm 2) of {mini_batches} mini-batches "
-            f"every {every:,} updates cost {share:.2%} of the updates' time, without loading"
-        )
     return said

@@ -75,29 +75,16 @@ def each_other_way_round(ways: Sequence[Way], turn: int) -> Sequence[Way]:
 
 
 def repeated(
-    name: str,
-    prepare: Callable[[], object],
-    action: Callable[..., object],
-    *arguments: Sequence[Any],
-    warm_up: int = 1,
-    note: str = "",
-) -> Way:
-    """A way that calls `action` with the next element of each of `arguments`, around and around."""
+    prepare: Callable[[], object], action: Callable[..., object], *arguments: Sequence[Any]
+) -> Callable[[], Stream]:
+    """Starts streams that call `action` with the next of each of `arguments`, round and round."""
 
     def start() -> Stream:
         prepare()
         for given in itertools.cycle(zip(*arguments, strict=True)):
             yield action(*given)
 
-    return Way(name, start, warm_up, note)
-
-
-def median_seconds(way: Way, device: torch.device, units: int) -> float:
-    """Seconds of a unit, each timed by itself after the warm-up."""
-    take_turn(way, device, untimed=way.warm_up)
-    for _ in range(units):
-        take_turn(way, device, units=1)
-    return statistics.median(way.seconds)
+    return start
 
 
 def _wait(device: torch.device) -> None:

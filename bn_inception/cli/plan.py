@@ -9,9 +9,7 @@ from bn_inception.cli.output import output_file
 from bn_inception.config import compose
 from bn_inception.config.convert import checked
 from bn_inception.data import DataKind, open_sources
-from bn_inception.errors import AgreedError, UserError
 from bn_inception.paper import results
-from bn_inception.training import choose_device, joined, world_from_environment
 from bn_inception.training.settings import RunConfig
 
 MEMBERS = tuple(f"ensemble/{number}" for number in range(1, results.ENSEMBLE_MODELS + 1))
@@ -27,32 +25,18 @@ class PlanConfig(RunConfig):
 
 
 def run(call: Call[PlanConfig]) -> int:
-    """Measure what is not given, apply the model, print rows and assumptions; return 0.
-
-    Under torchrun the exchange between the processes is measured too, and the first one prints.
-    """
+    """Measure what is not given, apply the model, print rows and assumptions; return 0."""
     config = call.config
-    try:
-        output = output_file(config.output)
-        given = [word.partition("=")[2] for word in call.overrides if word.startswith("recipe=")]
-        others = [word for word in call.overrides if not word.startswith("recipe=")]
-        configs = {
-            recipe: checked(compose("plan", [*others, f"recipe={recipe}"]), PlanConfig)
-            for recipe in given or config.plan.recipes or RECIPES
-        }
-    except UserError as error:
-        raise AgreedError(str(error)) from error  # every process is given the same
-    world = world_from_environment()
-    device = choose_device(config.machine.device, world)
-    with joined(world, device, config.machine.timeout):
-        sources = None
-        if config.data.kind is not DataKind.synthetic:  # whose images say nothing of ImageNet's
-            sources = world.agreed(lambda: open_sources(config.data))
-        runs = forecast_runs(configs.values(), config.plan, sources, world)
-    if not world.first:
-        return 0
-    sentences = lines(runs, config.plan, sources, config.data)
-    Measured(rows(runs), sentences, about_here()).show(output)
+    output = output_file(config.output)
+    given = [word.partition("=")[2] for word in call.overrides if word.startswith("recipe=")]
+    others = [word for word in call.overrides if not word.startswith("recipe=")]
+    configs = [
+        checked(compose("plan", [*others, f"recipe={recipe}"]), PlanConfig)
+        for recipe in given or config.plan.recipes or RECIPES
+    ]
+    known = config.data.kind is not DataKind.synthetic  # whose images say nothing of ImageNet's
+    runs = forecast_runs(configs, config.plan, open_sources(config.data) if known else None)
+    Measured(rows(runs), lines(runs, config.plan), about_here()).show(output)
     return 0
 
 

@@ -1,50 +1,43 @@
 """Figure 5 of BN (Ioffe and Szegedy 2015, arXiv 1502.03167): the architecture as data.
 
-`ROWS` holds the table as printed. `MODULES` holds its ten Inception modules with the printed
-widths. The widths printed for 4c and 4d sum to 608 channels, but their printed output is 576, so at
-least one printed number is wrong; `modules` returns one of the two readings.
+The widths printed for 4c and 4d sum to 608 channels, but their printed output is 576, so at least
+one printed number is wrong; `modules` returns one of the two readings.
 """
 
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import NamedTuple
 
 from bn_inception.errors import UserError
 
 
 class Pool(StrEnum):
-    """The pooling of a row."""
+    """The pooling of a module."""
 
     average = "average"
     max = "max"
 
 
-@dataclass(frozen=True)
-class PrintedRow:
-    """One row of the table as printed.
+class PrintedRow(NamedTuple):
+    """One row of the table: patch size (0 where none is printed), stride and output size.
 
-    `output_side` and `output_channels` are the printed output size (side x side x channels). For 3c
-    and 4e the printed side is that of the row's input, although their stride is 2. `kernel` is the
-    patch size, 0 where none is printed. `reduce` is the "#3x3 reduce" of the stem's second
-    convolution.
+    For 3c and 4e the printed side is that of the row's input, although their stride is 2.
     """
 
     name: str
-    title: str
     kernel: int
     stride: int
     output_side: int
     output_channels: int
-    reduce: int = 0
 
 
 @dataclass(frozen=True)
 class InceptionModule:
-    """One Inception module: four branches side by side, joined by channel.
+    """One Inception module: four branches side by side, joined by channel; widths are outputs.
 
-    The branches are, in the order of concatenation: 1x1 (absent where `one_by_one` is 0); 1x1
-    reduce and 3x3; 1x1 reduce and two 3x3 of one width; 3x3 pool and 1x1 projection. A `projection`
-    of 0 passes the pooled input through. A stride of 2 is that of the last 3x3 in both
-    convolutional branches and of the pool, never of a 1x1. All widths are output channels.
+    In the order of concatenation: 1x1 (absent where 0); 1x1 reduce and 3x3; 1x1 reduce and two 3x3
+    of one width; 3x3 pool and 1x1 projection (0 passes the pooled input through). A stride of 2 is
+    that of the last 3x3 in both convolutional branches and of the pool, never of a 1x1.
     """
 
     name: str
@@ -58,27 +51,27 @@ class InceptionModule:
     projection: int
 
     def channels(self, in_channels: int) -> int:
-        """Output channels by sum of the branches, for an input of `in_channels` channels."""
+        """Output channels: the sum of the branches."""
         pooled = self.projection if self.projection else in_channels
         return self.one_by_one + self.conv_3x3 + self.double_3x3 + pooled
 
 
-ROWS: tuple[PrintedRow, ...] = (
-    PrintedRow("conv1", "convolution", 7, 2, 112, 64),
-    PrintedRow("pool1", "max pool", 3, 2, 56, 64),
-    PrintedRow("conv2", "convolution", 3, 1, 56, 192, reduce=64),
-    PrintedRow("pool2", "max pool", 3, 2, 28, 192),
-    PrintedRow("3a", "inception (3a)", 0, 1, 28, 256),
-    PrintedRow("3b", "inception (3b)", 0, 1, 28, 320),
-    PrintedRow("3c", "inception (3c)", 0, 2, 28, 576),
-    PrintedRow("4a", "inception (4a)", 0, 1, 14, 576),
-    PrintedRow("4b", "inception (4b)", 0, 1, 14, 576),
-    PrintedRow("4c", "inception (4c)", 0, 1, 14, 576),
-    PrintedRow("4d", "inception (4d)", 0, 1, 14, 576),
-    PrintedRow("4e", "inception (4e)", 0, 2, 14, 1024),
-    PrintedRow("5a", "inception (5a)", 0, 1, 7, 1024),
-    PrintedRow("5b", "inception (5b)", 0, 1, 7, 1024),
-    PrintedRow("average_pool", "avg pool", 7, 1, 1, 1024),
+ROWS = (
+    PrintedRow("conv1", 7, 2, 112, 64),
+    PrintedRow("pool1", 3, 2, 56, 64),
+    PrintedRow("conv2", 3, 1, 56, 192),
+    PrintedRow("pool2", 3, 2, 28, 192),
+    PrintedRow("3a", 0, 1, 28, 256),
+    PrintedRow("3b", 0, 1, 28, 320),
+    PrintedRow("3c", 0, 2, 28, 576),
+    PrintedRow("4a", 0, 1, 14, 576),
+    PrintedRow("4b", 0, 1, 14, 576),
+    PrintedRow("4c", 0, 1, 14, 576),
+    PrintedRow("4d", 0, 1, 14, 576),
+    PrintedRow("4e", 0, 2, 14, 1024),
+    PrintedRow("5a", 0, 1, 7, 1024),
+    PrintedRow("5b", 0, 1, 7, 1024),
+    PrintedRow("average_pool", 7, 1, 1, 1024),
 )
 """Every row of Figure 5 as printed, in forward order."""
 
@@ -99,20 +92,16 @@ MODULES: tuple[InceptionModule, ...] = (
     InceptionModule("5b", 1, 352, 192, 320, 192, 224, _MAX, 128),
 )
 """The ten Inception modules with the widths as printed."""
-
-MODULE_NAMES: tuple[str, ...] = tuple(module.name for module in MODULES)
-
-POOL_PROJECTIONS = (96, 128)
-"""The two readings of the pool projection of 4c and 4d."""
+MODULE_NAMES = tuple(module.name for module in MODULES)
 
 
 def modules(pool_projection: int = 96) -> tuple[InceptionModule, ...]:
     """The ten modules under one reading of the pool projection of 4c and 4d.
 
     96 keeps the printed outputs (576, 576, 1024 after 4c, 4d, 4e); 128 keeps the printed
-    projections (608, 608, 1056). Raises UserError for any other value.
+    projections (608, 608, 1056).
     """
-    if pool_projection not in POOL_PROJECTIONS:
+    if pool_projection not in (96, 128):
         raise UserError(
             f"pool_projection is {pool_projection}: allowed are 96 (the outputs as printed) and "
             "128 (the projections as printed); choose one of them"

@@ -6,18 +6,11 @@ al. 2014, arXiv 1409.4842).
 
 from dataclasses import dataclass
 
-IMAGENET_TRAIN_IMAGES = 1_281_167
-"""Training images of ILSVRC 2012."""
-IMAGENET_VALIDATION_IMAGES = 50_000
-"""Validation images of ILSVRC 2012, on which Figures 2, 3 and 4 are measured."""
-IMAGENET_TEST_IMAGES = 100_000
-"""Images on the ILSVRC test server (section 4.2.3)."""
-IMAGENET_CLASSES = 1000
+IMAGENET_TRAIN_IMAGES, IMAGENET_VALIDATION_IMAGES, IMAGENET_CLASSES = 1_281_167, 50_000, 1000
+"""ILSVRC 2012; Figures 2, 3 and 4 are measured on its validation images."""
 
 MINI_BATCH = 32
 """Section 4.2: images in a training step, in every recipe."""
-STEPS_PER_8_EPOCHS = round(8 * IMAGENET_TRAIN_IMAGES / MINI_BATCH)
-"""320,292 steps: GN section 6 multiplies the learning rate by 0.96 every 8 epochs."""
 
 TARGET_TOP1 = 0.722
 """Figure 3: the plain network's maximum accuracy; steps are counted until it is reached."""
@@ -27,47 +20,40 @@ PARAMETERS = 13.6e6
 
 @dataclass(frozen=True)
 class RecipeResult:
-    """One row of Figure 3: title as printed, steps of 32 images, top-1 validation accuracy."""
+    """One row of Figure 3: title as printed, steps of 32 images, top-1 validation accuracy.
+
+    Steps are to TARGET_TOP1, None if it was never reached; section 4.2.2 names the step of one
+    maximum.
+    """
 
     name: str
     title: str
-    initial_learning_rate: float
-    """Sections 4.2.1 and 4.2.2: 0.0015, and 5 or 30 times that."""
     steps_to_72_2: int | None
-    """Steps to TARGET_TOP1; None if the network never reached it."""
     maximum_top1: float
     maximum_at_step: int | None = None
-    """Step of the maximum, where the text (section 4.2.2) names it."""
 
 
-FIGURE_3: dict[str, RecipeResult] = {
+FIGURE_3 = {
     result.name: result
     for result in (
-        RecipeResult("inception", "Inception", 0.0015, 31_000_000, 0.722),
-        RecipeResult("bn_baseline", "BN-Baseline", 0.0015, 13_300_000, 0.727),
-        RecipeResult("bn_x5", "BN-x5", 0.0075, 2_100_000, 0.730),
-        RecipeResult("bn_x30", "BN-x30", 0.045, 2_700_000, 0.748, maximum_at_step=6_000_000),
-        RecipeResult("bn_x5_sigmoid", "BN-x5-Sigmoid", 0.0075, None, 0.698),
+        RecipeResult("inception", "Inception", 31_000_000, 0.722),
+        RecipeResult("bn_baseline", "BN-Baseline", 13_300_000, 0.727),
+        RecipeResult("bn_x5", "BN-x5", 2_100_000, 0.730),
+        RecipeResult("bn_x30", "BN-x30", 2_700_000, 0.748, maximum_at_step=6_000_000),
+        RecipeResult("bn_x5_sigmoid", "BN-x5-Sigmoid", None, 0.698),
     )
 }
 """Figure 3: steps to 72.2 % and maximum accuracy, in the paper's order."""
 
-CONTROLS: dict[str, str] = {
+CONTROLS = {
     "inception_x5": "the model parameters reach machine infinity",
     "inception_sigmoid": "the accuracy remains equivalent to chance",
 }
 """Section 4.2.2 on plain Inception at five times the rate, and with sigmoid."""
 
-L2_FACTOR = 5
-"""Section 4.2.1: the accelerated BN recipes divide the L2 weight loss by this."""
-DECAY_FACTOR = 6
-"""Section 4.2.1: the accelerated BN recipes decay the learning rate this much faster."""
-SHUFFLING_GAIN = 0.01
-"""Section 4.2.1: "about 1 %" validation accuracy from within-shard shuffling."""
-
 
 @dataclass(frozen=True)
-class EvaluationResult:
+class ReportedErrors:
     """One row of Figure 4: errors on the validation set, None if no number is printed."""
 
     title: str
@@ -77,19 +63,16 @@ class EvaluationResult:
     top5_error: float
 
 
-FIGURE_4: tuple[EvaluationResult, ...] = (
-    EvaluationResult("GoogLeNet ensemble", 144, 7, None, 0.0667),
-    EvaluationResult("Deep Image low-res", None, 1, None, 0.0796),
-    EvaluationResult("Deep Image high-res", None, 1, 0.2488, 0.0742),
-    EvaluationResult("Deep Image ensemble", None, None, None, 0.0598),
-    EvaluationResult("BN-Inception single crop", 1, 1, 0.252, 0.0782),
-    EvaluationResult("BN-Inception multicrop", 144, 1, 0.2199, 0.0582),
-    EvaluationResult("BN-Inception ensemble", 144, 6, 0.201, 0.049),
+FIGURE_4 = (
+    ReportedErrors("GoogLeNet ensemble", 144, 7, None, 0.0667),
+    ReportedErrors("Deep Image low-res", None, 1, None, 0.0796),
+    ReportedErrors("Deep Image high-res", None, 1, 0.2488, 0.0742),
+    ReportedErrors("Deep Image ensemble", None, None, None, 0.0598),
+    ReportedErrors("BN-Inception single crop", 1, 1, 0.252, 0.0782),
+    ReportedErrors("BN-Inception multicrop", 144, 1, 0.2199, 0.0582),
+    ReportedErrors("BN-Inception ensemble", 144, 6, 0.201, 0.049),
 )
 """Figure 4, in the paper's order."""
-
-TEST_SERVER_TOP5_ERROR = 0.0482
-"""Figure 4's footnote: the ensemble on the test server's 100,000 images."""
 
 ENSEMBLE_MODELS = 6
 """Section 4.2.3: networks in the ensemble, each BN-x30 with some changes."""
@@ -99,8 +82,6 @@ ENSEMBLE_STEPS = 6_000_000
 """Section 4.2.3: each network reaches its maximum after about this many steps."""
 MULTICROP_SCALES = (256, 288, 320, 352)
 """GN section 7: shorter sides in pixels; 4 scales x 3 squares x 6 crops x 2 mirrors = 144."""
-MULTICROP_CROPS = 144
-"""GN section 7."""
 
 MNIST_STEPS = 50_000
 """Section 4.1 and Figure 1: training steps of the MNIST experiment."""

@@ -29,10 +29,10 @@ def test_the_papers_longest_run_on_one_gpu_of_given_speed(
     assert row["updates"] == 31_000_000
     assert row["hours"] == pytest.approx((31e6 * 0.032 + 155 * 25) / 3600)
     assert row["gpu_hours"] == row["hours"]
-    assert (row["compute_ms"], row["loading_ms"], row["exchange_ms"]) == pytest.approx((32, 16, 0))
+    assert (row["compute_ms"], row["loading_ms"]) == pytest.approx((32, 16))
     assert row["waits_for"] == "compute"
-    printed = capsys.readouterr().out.replace(str(tmp_path), "")
-    assert "2 workers" in printed and "13,594,824 parameters" in printed and "144" not in printed
+    printed = capsys.readouterr().out
+    assert "2 workers" in printed and "13,594,824 parameters" in printed
 
 
 def test_all_rows_the_ensemble_and_their_sum(tmp_path: Path) -> None:
@@ -46,31 +46,14 @@ def test_all_rows_the_ensemble_and_their_sum(tmp_path: Path) -> None:
     )
 
 
-def test_eight_gpus_exchange_gradients_and_the_slow_side_is_named(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    wide = ("recipe=bn_x30", "batch=x8", "plan.processes=8", *GIVEN)
-    exchange = ("plan.exchange_gigabytes_per_second=100", "plan.exchange_microseconds=20")
-    (row,) = planned(tmp_path, *wide, *exchange, "plan.workers=8").values()
-    # Each of eight holds 32 of 256 images; 2 x 7/8 of 54.4 MB at 100 GB/s are under a millisecond.
+def test_eight_gpus_and_the_slow_side_is_named(tmp_path: Path) -> None:
+    given = ("recipe=bn_x30", "batch=x8", "plan.processes=8", "plan.workers=8", *GIVEN)
+    (row,) = planned(tmp_path, *given).values()
+    # Each of eight holds 32 of 256 images, and eight workers make them.
     assert row["updates"] == 6_000_000 / 8
-    assert row["compute_ms"] == pytest.approx(32)
-    assert 0.5 < row["exchange_ms"] < 1.5
-    assert row["waits_for"] == "loading"
-    assert row["update_ms"] == row["loading_ms"] == pytest.approx(64)
+    assert (row["compute_ms"], row["loading_ms"]) == pytest.approx((32, 64))
+    assert row["waits_for"] == "loading" and row["update_ms"] == row["loading_ms"]
     assert row["gpu_hours"] == pytest.approx(8 * row["hours"])
-    capsys.readouterr()
-    (unknown,) = planned(tmp_path, *wide).values()
-    assert unknown["exchange_ms"] is None
-    assert "plan.exchange_gigabytes_per_second" in capsys.readouterr().out
-
-
-def test_a_batch_of_32_on_eight_gpus_pays_for_shared_statistics(tmp_path: Path) -> None:
-    exchange = ("plan.exchange_gigabytes_per_second=100", "plan.exchange_microseconds=20")
-    shared = planned(tmp_path, "recipe=bn_x30", "plan.processes=8", *GIVEN, *exchange)
-    plain = planned(tmp_path, "recipe=inception", "plan.processes=8", *GIVEN, *exchange)
-    # Two exchanges of 20 microseconds in each of about 70 normalizations.
-    assert shared["bn_x30"]["exchange_ms"] - plain["inception"]["exchange_ms"] > 2
 
 
 def test_without_images_loading_is_left_out_and_said(

@@ -1,0 +1,67 @@
+"""The paper's facts agree with one another, where the paper agrees with itself."""
+
+import subprocess
+import sys
+
+import pytest
+
+from bn_inception.errors import UserError
+from bn_inception.paper import figure5, results
+
+PRINTED = {row.name: row for row in figure5.ROWS}
+
+
+def outputs(modules: tuple[figure5.InceptionModule, ...]) -> dict[str, int]:
+    channels, result = PRINTED["pool2"].output_channels, {}
+    for module in modules:
+        channels = result[module.name] = module.channels(channels)
+    return result
+
+
+def test_the_two_readings_give_the_printed_outputs_or_the_printed_projections() -> None:
+    printed = {name: PRINTED[name].output_channels for name in figure5.MODULE_NAMES}
+    assert outputs(figure5.modules()) == printed
+    assert figure5.modules(128) == figure5.MODULES
+    assert outputs(figure5.MODULES) == printed | {"4c": 608, "4d": 608, "4e": 1056}
+    pairs = zip(figure5.modules(96), figure5.modules(128), strict=True)
+    assert [one.name for one, other in pairs if one != other] == ["4c", "4d"]
+
+
+def test_printed_sides_follow_from_the_strides_but_for_3c_and_4e() -> None:
+    side, wrong = 224, []
+    for row in figure5.ROWS[:-1]:
+        side //= row.stride
+        if side != row.output_side:
+            wrong.append(row.name)
+            assert row.output_side == side * row.stride  # the input's side
+    assert wrong == ["3c", "4e"]
+    assert side == figure5.ROWS[-1].kernel == 7
+    assert all(module.stride == PRINTED[module.name].stride for module in figure5.MODULES)
+
+
+@pytest.mark.parametrize("value", [0, 64, 97])
+def test_another_pool_projection_is_refused(value: int) -> None:
+    with pytest.raises(UserError, match=f"pool_projection is {value}.*96.*128"):
+        figure5.modules(value)
+
+
+def test_the_papers_statements_follow_from_figures_3_and_4() -> None:
+    rows = results.FIGURE_3
+    assert list(rows) == ["inception", "bn_baseline", "bn_x5", "bn_x30", "bn_x5_sigmoid"]
+    assert set(results.CONTROLS) == {"inception_x5", "inception_sigmoid"}
+    steps = {name: row.steps_to_72_2 or 0 for name, row in rows.items()}
+    assert steps["bn_baseline"] < steps["inception"] / 2
+    assert 14 < steps["inception"] / steps["bn_x5"] < 15
+    assert steps["bn_x30"] > steps["bn_x5"] and rows["bn_x5_sigmoid"].steps_to_72_2 is None
+    assert rows["bn_x30"].maximum_top1 == max(row.maximum_top1 for row in rows.values())
+    assert rows["inception"].maximum_top1 == results.TARGET_TOP1
+    errors = [row.top5_error for row in results.FIGURE_4 if row.title.startswith("BN")]
+    assert errors == [0.0782, 0.0582, 0.049]
+
+
+def test_the_facts_load_without_torch() -> None:
+    program = (
+        "import sys, bn_inception.paper.results, bn_inception.paper.figure5; "
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
