@@ -21,6 +21,12 @@ def printable(text: str, keep: str = "") -> str:
     )
 
 
+def shortened(name: str, columns: int) -> str:
+    """A run's name in so many columns: its recipe at the front, its seed at the end."""
+    front = columns // 2
+    return name if len(name) <= columns else f"{name[:front]}…{name[front + 1 - columns :]}"
+
+
 def markdown_cell(text: str) -> str:
     """`text` on one line of Markdown, in which it makes no cell, no link, no code and no HTML."""
     return re.sub(r"([\\`*\[\]<|])", r"\\\1", printable(text)).strip()

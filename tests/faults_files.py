@@ -18,7 +18,7 @@ def files(bench: Bench) -> Iterator[Fault]:
     for names, refusal in (
         (("config.yaml",), r"config\.yaml: missing"),
         (("environment.json",), r"environment\.json: cannot be read"),
-        (("metrics.jsonl",), r"metrics\.jsonl: missing, but the checkpoint at step 6"),
+        (("metrics.jsonl",), r"metrics\.jsonl: 0 lines, but the checkpoint was made with"),
         (("checkpoints/last.pt", "checkpoints/previous.pt"), r"holds no last\.pt or previous\.pt"),
     ):
         spoil = functools.partial(_hidden, names, bench.root / "hidden")

@@ -16,10 +16,8 @@ for _module in (
     "bn_inception.cli.train",
     "bn_inception.training",
     "tensorboard.compat.proto.event_pb2",
-    "tensorboard.plugins.custom_scalar.layout_pb2",
-    "tensorboard.plugins.hparams.api_pb2",
+    "tensorboard.plugins.hparams.summary_v2",
     "tensorboard.summary.writer.record_writer",
-    "tensorboard.util.tensor_util",
 ):
     importlib.import_module(_module)
 

@@ -12,7 +12,6 @@ from bn_inception.record.metrics import (
     ValidationRecord,
     read_metrics,
 )
-from bn_inception.record.milestones import Milestone, Milestones
 from bn_inception.record.predictions import (
     Predictions,
     read_predictions,
@@ -20,14 +19,21 @@ from bn_inception.record.predictions import (
 )
 from bn_inception.record.recorder import Recorder
 from bn_inception.record.run_folder import RunFolder
-from bn_inception.record.summary import Best, Divergence, RunStatus, Summary, read_summary
+from bn_inception.record.summary import (
+    Best,
+    Divergence,
+    Milestone,
+    RunStatus,
+    Summary,
+    milestones,
+    read_summary,
+)
 
 __all__ = [
     "Best",
     "Divergence",
     "MetricsLog",
     "Milestone",
-    "Milestones",
     "Predictions",
     "ProbeRecord",
     "Recorder",
@@ -37,6 +43,7 @@ __all__ = [
     "TrainRecord",
     "ValidationRecord",
     "describe",
+    "milestones",
     "read_environment",
     "read_metrics",
     "read_predictions",

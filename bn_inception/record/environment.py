@@ -14,15 +14,11 @@ from bn_inception.errors import UserError
 from bn_inception.fields import read_object
 from bn_inception.files import write_json
 
-_PACKAGES = {
-    "bn_inception": "bn-inception",
-    "torch": "torch",
-    "torchvision": "torchvision",
-    "numpy": "numpy",
-    "pillow": "pillow",
-}
+_PACKAGES = ("bn_inception", "torch", "torchvision", "numpy", "pillow")
 
 _PATH = ("/", "~", "file:/")
+# A path begins the argument, or the value after `=`, a quote, a bracket or a comma.
+_INNER_PATH = re.compile(r"(^|[=,\[{:'\"\s])(?:file://)?(?:~[^/\s]*/|/)[^,\]}'\"]*")
 
 
 def describe(data_fingerprint: str, *, gpus: Sequence[str] = ()) -> dict[str, Any]:
@@ -33,15 +29,13 @@ def describe(data_fingerprint: str, *, gpus: Sequence[str] = ()) -> dict[str, An
         gpus: names of the devices in use, such as "NVIDIA H100".
 
     Returns:
-        A JSON-able dict: `command` (paths outside the working directory shortened to their last
-        part), `git` {`commit`, `dirty`} (both None without a checkout), `versions` (None where not
-        installed), `platform`, `cpu` {`model`, `cores`}, `gpus`, `data_fingerprint`. It holds no
-        user name, host name or absolute path.
+        A JSON-able dict without a user name, host name or absolute path; None stands for what is
+        not known or not installed.
     """
     versions: dict[str, str | None] = {"python": platform.python_version()}
-    for name, distribution in _PACKAGES.items():
+    for name in _PACKAGES:
         try:
-            versions[name] = metadata.version(distribution)
+            versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             versions[name] = None
     return {
@@ -64,13 +58,9 @@ def write_environment(
 ) -> None:
     """Write `environment.json`.
 
-    Args:
-        path: of the file.
-        environment: from `describe`.
-        resumed_at: the step a resumed run continues from; its environment is then appended to
-            the list `resumed`, so that the one the run was started in is kept.
-        changed: settings of a resumed run that are others from here on, (before, after) by
-            key; appended to the list `changes` as {"step": N, "changed": {key: [was, is]}}.
+    Where the run was resumed, at step `resumed_at`, the file keeps the environment that it was
+    started in, and this one is appended to the list `resumed`. Settings that are others from here
+    on, (before, after) by key, are appended to the list `changes`.
     """
     if resumed_at is None or not path.exists():
         write_json(path, environment)
@@ -85,11 +75,7 @@ def write_environment(
 
 
 def read_environment(path: Path) -> dict[str, Any]:
-    """Read `environment.json`.
-
-    Raises:
-        UserError: it cannot be read, or is not what `write_environment` has written.
-    """
+    """Read `environment.json`; UserError where it is not what `write_environment` writes."""
     remedy = "restore it from a copy, or start again under another run.name"
     values = read_object(path, remedy).values
     for key in ("resumed", "changes"):
@@ -104,21 +90,18 @@ def command_line(arguments: Sequence[str]) -> list[str]:
     for argument in arguments[1:]:
         key, equals, value = argument.partition("=")
         if argument.startswith(_PATH):
-            shortened.append(without_folders(argument))
-            continue
-        if value.startswith(_PATH):
+            argument = without_folders(argument)
+        elif value.startswith(_PATH):
             # Whole, whatever characters are in it.
-            shortened.append(f"{key}{equals}{without_folders(value)}")
-            continue
-        # A path begins the argument, or the value after `=`, a quote, a bracket or a comma.
-        shortened.append(
-            re.sub(
-                r"(^|[=,\[{:'\"\s])(?:file://)?(?:~[^/\s]*/|/)[^,\]}'\"]*",
-                lambda match: match[1] + ".../" + Path(match[0]).name,
-                argument,
-            )
-        )
+            argument = f"{key}{equals}{without_folders(value)}"
+        else:
+            argument = _INNER_PATH.sub(_last_part, argument)
+        shortened.append(argument)
     return shortened
+
+
+def _last_part(match: re.Match[str]) -> str:
+    return f"{match[1]}.../{Path(match[0]).name}"
 
 
 def without_folders(text: str) -> str:

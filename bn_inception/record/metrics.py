@@ -1,8 +1,7 @@
 """`metrics.jsonl`: the record of a run, one JSON object a line.
 
-A metric is one line of a record's class: its name in the file, its TensorBoard tag, how the
-terminal shows it. Whoever measures makes the record; recorder, mirror and console pass it on.
-A value that is not finite (the loss of a diverging run) is written as null: JSON has no NaN.
+A metric is one field of a record: its name in the file, its TensorBoard tag, how the terminal shows
+it. A value that is not finite (the loss of a diverging run) is written as null: JSON has no NaN.
 """
 
 import json
@@ -10,7 +9,6 @@ import math
 import os
 import zlib
 from dataclasses import asdict, dataclass, field, fields
-from io import FileIO
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -23,23 +21,15 @@ MAX_BYTES = 1 << 30
 
 
 def _metric(tag: str, shown: str = "", *, fraction: bool = False) -> dict[str, Any]:
-    """What a field says about a number that is measured.
-
-    Args:
-        tag: in TensorBoard; {layer} in it is the record's.
-        shown: on the terminal, such as "loss {:.3f}"; empty for not.
-        fraction: whether a file must hold a number in [0, 1].
-    """
+    """A number's tag in TensorBoard, and its format on the terminal; empty for not there."""
     return {"tag": tag, "shown": shown, FRACTION: fraction}
 
 
 @dataclass(frozen=True)
 class Record:
-    """What was measured at `step`.
+    """What was measured after `step` updates; `equivalent_steps` are images seen / 32.
 
-    Attributes:
-        step: updates done.
-        equivalent_steps: images seen / 32; None in files that do not say.
+    What a file may lack is None.
     """
 
     kind: ClassVar[str]
@@ -70,13 +60,9 @@ class Record:
 
 @dataclass(frozen=True)
 class TrainRecord(Record):
-    """Training over one log interval that ends at `step`.
+    """Training over the log interval that ends at `step`: means over it, the rate at its end.
 
-    Attributes:
-        loss: mean over the interval, cross-entropy in nats; None where it was not finite.
-        learning_rate: of the update at `step`.
-        images_per_second: over the interval.
-        top1: fraction of the interval's training images classified correctly, or None.
+    Losses are cross-entropies in nats, accuracies fractions.
     """
 
     kind: ClassVar[str] = "train"
@@ -91,14 +77,10 @@ class TrainRecord(Record):
 
 @dataclass(frozen=True)
 class ValidationRecord(Record):
-    """One evaluation on the whole held-out set.
+    """One evaluation on all `count` held-out images.
 
-    Attributes:
-        loss: mean cross-entropy in nats; None where it was not finite.
-        top1, top5: fractions of the `count` images.
-        statistics: of BN that the network was judged with: `population`; None without BN, and in
-            files that do not say.
-        population_batches: training mini-batches over which Algorithm 2 took them.
+    The network was judged with BN's `statistics` ("population"; None without BN), which Algorithm 2
+    took over `population_batches` training mini-batches.
     """
 
     kind: ClassVar[str] = "validation"
@@ -119,17 +101,10 @@ def _input(name: str) -> Any:
 class ProbeRecord(Record):
     """A look into one layer in the forward and backward pass of update number `step`.
 
-    The values are those that go into its nonlinearity: of the first channel (`channel_`), and of
-    all of the layer. None where one was not finite.
-
-    Attributes:
-        layer: its name, such as `3a.conv_3x3`.
-        channel_p15, channel_p50, channel_p85, p15, p50, p85: percentiles.
-        channel_mean, channel_deviation, mean, deviation: mean and standard deviation.
-        saturated: fraction of a sigmoid's inputs with a slope under a tenth of the greatest;
-            None for other nonlinearities.
-        gradient_to_weight: norm of the gradient of the loss, without L2 regularization, over the
-            norm of the weight.
+    Percentiles, mean and standard deviation are of what goes into its nonlinearity: of the first
+    channel (`channel_`), and of all of the layer. `saturated` is the fraction of a sigmoid's inputs
+    with a slope under a tenth of the greatest; `gradient_to_weight` is the norm of the gradient of
+    the loss, without L2 regularization, over that of the weight. None is: not finite.
     """
 
     kind: ClassVar[str] = "probe"
@@ -157,25 +132,43 @@ KINDS: dict[str, type[Record]] = {
 class MetricsLog:
     """Appends records to `metrics.jsonl`; each line reaches the operating system at once.
 
-    A line cut short by a killed process is removed on opening, so that the next one starts afresh.
+    Args:
+        path: of the file, made where it is missing.
+        lines: with which the checkpoint was made; those that follow are dropped unread, whole or
+            cut short by a kill.
+        checksum: CRC-32 of these lines.
 
     Attributes:
-        lines: in the file.
-        checksum: CRC-32 of the file.
+        kept: the records that the file begins with.
+        lines, checksum: of the file as it is now.
 
     Raises:
-        UserError: the file cannot be written (no permission, disk full).
+        UserError: the file does not begin with these lines, or cannot be written.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, lines: int = 0, checksum: int = 0) -> None:
         self._path = path
-        content = path.read_bytes() if path.exists() else b""
-        whole = content[: content.rfind(b"\n") + 1]
-        if whole != content:
-            write_bytes(path, whole)
-        self.lines = whole.count(b"\n")
-        self.checksum = zlib.crc32(whole)
-        self._file = self._open()
+        found = path.read_bytes() if path.exists() else b""
+        kept = found.splitlines(keepends=True)[:lines]
+        content = b"".join(kept)
+        remedy = "restore the file, or start a new run under another run.name"
+        if len(kept) < lines:
+            raise UserError(
+                f"{path}: {len(kept)} lines, but the checkpoint was made with {lines}; {remedy}"
+            )
+        self.kept = [_parse(line, f"{path}, line {n}") for n, line in enumerate(kept, start=1)]
+        self.lines, self.checksum = lines, zlib.crc32(content)
+        if self.checksum != checksum:
+            raise UserError(
+                f"{path}: other lines than those with which the checkpoint was made; {remedy}"
+            )
+        if content != found:
+            write_bytes(path, content)
+        # Unbuffered: forked loader workers inherit no half-written line, and closing cannot fail.
+        try:
+            self._file = path.open("ab", buffering=0)
+        except OSError as error:
+            raise self._cannot_write(error) from error
 
     def append(self, record: Record) -> None:
         """Write one line."""
@@ -192,49 +185,6 @@ class MetricsLog:
         self.lines += 1
         self.checksum = zlib.crc32(line, self.checksum)
 
-    def truncate(
-        self, step: int, lines: int | None = None, checksum: int | None = None
-    ) -> list[Record]:
-        """Go back to the state at `step`: drop every record of a later step.
-
-        Args:
-            step: the step of the checkpoint that training continues from.
-            lines: the number of lines when the checkpoint was made; what follows them is
-                dropped too, unread. It settles what belongs to a checkpoint made between the
-                update and the evaluation of one and the same step.
-            checksum: CRC-32 of those lines when the checkpoint was made.
-
-        Returns:
-            The records kept, in order.
-
-        Raises:
-            UserError: the file has fewer than `lines` lines, others than the checkpoint was made
-                with, or a line to keep is broken.
-        """
-        raw = self._path.read_bytes().splitlines(keepends=True)
-        if lines is not None and len(raw) < lines:
-            raise UserError(
-                f"{self._path}: {len(raw)} lines, but the checkpoint at step {step} was made "
-                f"with {lines}; restore the file, or start a new run under another run.name"
-            )
-        parsed = [
-            (_parse(line, f"{self._path}, line {number}"), line)
-            for number, line in enumerate(raw[:lines], start=1)
-        ]
-        if checksum not in (None, zlib.crc32(b"".join(raw[:lines]))):
-            raise UserError(
-                f"{self._path}: other lines than those with which the checkpoint at step {step} "
-                "was made; restore the file, or start a new run under another run.name"
-            )
-        kept = [(record, line) for record, line in parsed if record.step <= step]
-        content = b"".join(line for _, line in kept)
-        if len(kept) < len(raw):
-            self._file.close()
-            write_bytes(self._path, content)
-            self._file = self._open()
-        self.lines, self.checksum = len(kept), zlib.crc32(content)
-        return [record for record, _ in kept]
-
     def sync(self) -> None:
         """Put every line on disk: what a checkpoint counts on must survive a power cut too."""
         try:
@@ -246,13 +196,6 @@ class MetricsLog:
         """Close the file; the log takes no further records."""
         self._file.close()
 
-    def _open(self) -> FileIO:
-        # Unbuffered: forked loader workers inherit no half-written line, and closing cannot fail.
-        try:
-            return self._path.open("ab", buffering=0)
-        except OSError as error:
-            raise self._cannot_write(error) from error
-
     def _cannot_write(self, error: OSError) -> UserError:
         return UserError(
             f"{self._path}: cannot be written ({first_line(error)}); "
@@ -263,11 +206,8 @@ class MetricsLog:
 def read_metrics(path: Path) -> list[Record]:
     """Read a `metrics.jsonl`, in order.
 
-    The last line is left out where a killed process has cut it short; any other broken line is
-    an error.
-
-    Raises:
-        UserError: the file cannot be read, or a line is broken (named by its number).
+    The last line is left out where a killed process has cut it short; any other broken line is a
+    UserError with its number.
     """
     try:
         lines = read_bytes(path, MAX_BYTES).splitlines(keepends=True)

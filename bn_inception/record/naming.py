@@ -25,10 +25,7 @@ def suffix(words: Iterable[str]) -> str:
     """What follows a run's usual name, such as `-dropout0.4`: so that a changed run is another one.
 
     The same whatever the order of the words, and whatever is changed when a run continues. Where it
-    would be longer than LONGEST, a hash stands for it.
-
-    Args:
-        words: the `key=value` that were given.
+    would be longer than LONGEST, a hash stands for it. `words` are the `key=value` that were given.
     """
     said = {}
     for word in words:

@@ -41,9 +41,7 @@ class Predictions:
         labels: int64 (N,).
         probabilities: float16 (N, classes), each row a mean of softmax outputs (GN section 7), its
             sum about 1; all zeros for an image that could not be read.
-        meta: what they were made with, JSON-able. `format` is always there, the rest as
-            `bn-inception evaluate` writes it: `crops` and `image_size`, `statistics`, `classes`
-            (names by column), `checkpoint`, `preprocessing`, `data`, `unreadable` (id -> reason).
+        meta: what they were made with, JSON-able, as `bn-inception evaluate` writes it.
     """
 
     ids: NDArray[np.str_]
@@ -79,11 +77,7 @@ def ranks(probabilities: NDArray[np.floating[Any]], labels: NDArray[np.int64]) -
 
 
 def write_predictions(path: str | Path, predictions: Predictions) -> None:
-    """Write predictions to `path`, atomically; a file that was there is replaced.
-
-    Raises:
-        UserError: the folder is missing or cannot be written; what was there stays.
-    """
+    """Write predictions to `path`, atomically."""
     meta = json.dumps({"format": FORMAT, **predictions.meta}, allow_nan=False)
     _check(predictions, str(path))
     buffer = io.BytesIO()
@@ -98,11 +92,7 @@ def write_predictions(path: str | Path, predictions: Predictions) -> None:
 
 
 def read_predictions(path: str | Path) -> Predictions:
-    """Read and check a file that `write_predictions` wrote.
-
-    Raises:
-        UserError: missing, truncated, not such a file, or with contents that do not fit.
-    """
+    """Read a file that `write_predictions` wrote; UserError for any other."""
     path = Path(path)
     arrays = _read(path, ("ids", "labels", "probabilities", "meta"))
     where = str(path)
@@ -114,11 +104,7 @@ def read_predictions(path: str | Path) -> Predictions:
 
 
 def read_meta(path: str | Path) -> dict[str, Any]:
-    """Read only what a file of predictions says about itself.
-
-    Raises:
-        UserError: missing, truncated, or not such a file.
-    """
+    """Read only what a file of predictions says about itself."""
     return _meta(_read(Path(path), ("meta",))["meta"], str(path))
 
 

@@ -2,50 +2,47 @@
 
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bn_inception.errors import UserError
-from bn_inception.paper.results import MINI_BATCH
+from bn_inception.fields import Fields
 from bn_inception.record.metrics import (
     MetricsLog,
-    ProbeRecord,
     Record,
     TrainRecord,
     ValidationRecord,
 )
-from bn_inception.record.milestones import Milestones
 from bn_inception.record.run_folder import RunFolder
-from bn_inception.record.summary import Best, Divergence, RunStatus, Summary
+from bn_inception.record.summary import Divergence, RunStatus, Summary, milestones
 from bn_inception.record.tensorboard import HyperparameterValue, TensorBoardMirror
+
+_CARRIED = (
+    "best",
+    "milestones",
+    "started_learning",
+    "replaced_images",
+    "unreadable_validation_images",
+)
+"""What a resumed run takes over of its summary."""
+_COUNTED = ("last_train_step", "last_validation_step", "training_images", "training_seconds")
+"""Attributes of the recorder that a checkpoint carries."""
 
 
 class Recorder:
     """Writes one run's metrics, summary and TensorBoard mirror, and remembers its best.
 
-    Call `start` for a new run or `restore` for a resumed one, then `train` and `validation` in
-    the order of their steps, then `finish`. At one step the record is independent of whether a
-    checkpoint is made before or after the evaluation.
+    Call `start` for a new run or `restore` for a resumed one, then `train` and `validation` in the
+    order of their steps, then `finish`. What cannot be written is a UserError.
 
     Args:
-        folder: created or opened for resume, so that this process holds its lock; None writes
-            nothing, for every process of a run but the first.
+        folder: locked by this process; None writes nothing, for every process but the first.
         summary: names the run; the recorder fills in the rest as it goes.
         batch: images in one update, over all processes.
-        targets: top-1 accuracies (fractions) whose steps are milestones.
+        targets: top-1 accuracies whose steps are milestones.
         hyperparameters: for TensorBoard's hparams page.
-
-    Attributes:
-        summary: as of the last call.
-        milestones: the steps to the target accuracies so far.
-        last_train_step, last_validation_step: the steps of the last records; None before them.
-
-    Raises:
-        UserError: bad targets; and from every call that writes: the folder is full or not
-            writable.
     """
 
     def __init__(
@@ -58,113 +55,77 @@ class Recorder:
         hyperparameters: Mapping[str, HyperparameterValue] | None = None,
     ) -> None:
         self.summary = summary
-        self.milestones = Milestones(targets)
+        summary.milestones = milestones(targets)
         self.last_train_step: int | None = None
         self.last_validation_step: int | None = None
         self._folder = folder
         self._batch = batch
         self._hyperparameters = dict(hyperparameters or {})
-        self._training_images = 0
-        self._training_seconds = 0.0
-        self._earlier_seconds = 0.0
-        self._opened = time.monotonic()
+        self.training_images = 0
+        self.training_seconds = 0.0
+        self._began = time.monotonic()
         self._metrics: MetricsLog | None = None
         self._mirror: TensorBoardMirror | None = None
 
-    @property
-    def best(self) -> Best | None:
-        """The highest validation accuracy so far and its first step."""
-        return self.summary.best
-
     def start(self) -> None:
         """Begin the record of a new run: `summary.json` says `running` from here on."""
-        if self._folder is not None:
-            self._open(self._folder)
-        self._write_summary()
+        self._open(0, 0)
 
     def restore(self, state: dict[str, Any], step: int) -> None:
-        """Continue the record from a checkpoint.
+        """Continue the record from a checkpoint at `step`, with its `state()`.
 
-        Metrics of later steps are dropped, and TensorBoard is told to drop them too.
-
-        Args:
-            state: `state()` at the checkpoint.
-            step: the checkpoint's step.
-
-        Raises:
-            UserError: other milestones than the run was started with, or `metrics.jsonl` does
-                not hold what it did at the checkpoint.
+        What the record and TensorBoard hold beyond it is dropped. UserError for other milestones
+        than the run was started with, and for a `metrics.jsonl` that is not the checkpoint's.
         """
-        milestones = Milestones.from_state(state["milestones"])
-        if milestones.targets != self.milestones.targets:
+        saved = Fields(state["summary"], "the recorder").as_(Summary)
+        given, targets = ([m.target for m in s.milestones] for s in (self.summary, saved))
+        if given != targets:
             raise UserError(
-                f"milestones: {list(self.milestones.targets)} differ from "
-                f"{list(milestones.targets)}, with which the run was started; "
+                f"milestones: {given} differ from {targets}, with which the run was started; "
                 "resume with the same ones"
             )
-        self.milestones = milestones
-        self.last_train_step = state["last_train_step"]
-        self.last_validation_step = state["last_validation_step"]
-        self._training_images = state["training_images"]
-        self._training_seconds = state["training_seconds"]
-        self._earlier_seconds = state["wall_seconds"]
-        self._opened = time.monotonic()
-        self.summary.best = None if state["best"] is None else Best(**state["best"])
-        self.summary.started_learning = state["started_learning"]
-        self.summary.replaced_images = dict(state["replaced_images"])
-        self.summary.unreadable_validation_images = state["unreadable_validation_images"]
+        for name in _CARRIED:
+            setattr(self.summary, name, getattr(saved, name))
+        for name in _COUNTED:
+            setattr(self, name, state[name])
+        self._began = time.monotonic() - saved.wall_seconds
         self._at(step)
-        if self._folder is not None:
-            self._open(self._folder, step, state["metrics_lines"], state["metrics_checksum"])
-        self._write_summary()
+        self._open(state["metrics_lines"], state["metrics_checksum"])
 
     def train(self, record: TrainRecord) -> None:
         """Record the log interval that ends at the record's step."""
         self._at(record.step)
         images = (record.step - (self.last_train_step or 0)) * self._batch
         if record.images_per_second is not None and record.images_per_second > 0:
-            self._training_images += images
-            self._training_seconds += images / record.images_per_second
+            self.training_images += images
+            self.training_seconds += images / record.images_per_second
         self.last_train_step = record.step
-        self._append(record)
+        self.append(record)
 
     def validation(self, record: ValidationRecord, unreadable: int = 0) -> bool:
-        """Record one evaluation, and bring best, milestones and `summary.json` up to date.
-
-        Args:
-            record: of an evaluation later than all before.
-            unreadable: how many of its images could not be read.
+        """Record one evaluation, with so many unreadable images, and write the summary.
 
         Returns:
             Whether `top1` is a new best: strictly greater than every one before.
         """
         self._at(record.step)
-        self.milestones.observe(record.step, record.top1)
+        is_best = self.summary.observe(record.step, record.top1, self.last_validation_step or 0)
         self.last_validation_step = record.step
-        is_best = self.summary.best is None or record.top1 > self.summary.best.top1
-        if is_best:
-            self.summary.best = Best(record.top1, record.step)
         self.summary.unreadable_validation_images = unreadable
-        self._append(record)
+        self.append(record)
         self._write_summary()
         return is_best
 
-    def probe(self, record: ProbeRecord) -> None:
-        """Record a look into a layer."""
-        self._append(record)
+    def append(self, record: Record) -> None:
+        """Write a record of any kind, such as a look into a layer, and no more."""
+        if self._metrics is not None and self._mirror is not None:
+            self._metrics.append(record)
+            self._mirror.record(record, self.summary)
 
     def training_batch(self, pixels: NDArray[np.uint8]) -> None:
-        """Show a run's first mini-batch in TensorBoard, so that a wrong colour or crop is seen.
-
-        Args:
-            pixels: uint8 (N, height, width, 3), RGB, after every augmentation.
-        """
+        """Show the first mini-batch in TensorBoard: a wrong colour or crop is seen there."""
         if self._mirror is not None:
             self._mirror.training_batch(pixels)
-
-    def replaced(self, images: Iterable[tuple[str, str]]) -> None:
-        """Tally training images that could not be read and were replaced: (name, reason)."""
-        self.summary.replaced_images.update(images)
 
     def started_learning(self, started: bool) -> None:
         """Note whether the loss has left ln(classes)."""
@@ -175,25 +136,11 @@ class Recorder:
     def finish(
         self, status: RunStatus, *, step: int, diverged: Divergence | None = None
     ) -> Summary:
-        """Write how the run ended, and close.
-
-        Args:
-            status: any but `running`.
-            step: updates done.
-            diverged: where, if status is `diverged`.
-
-        Returns:
-            The summary as written.
-        """
-        if (diverged is not None) != (status is RunStatus.diverged):
-            raise ValueError(f"status {status.value} with diverged={diverged}")
+        """Write how the run ended after `step` updates, and where it `diverged`; close."""
         self._at(step)
         self.summary.status = status
         self.summary.diverged = diverged
         self._write_summary()
-        # An interrupted run may go on.
-        if self._mirror is not None and status is not RunStatus.interrupted:
-            self._mirror.end(succeeded=status is RunStatus.finished)
         self.close()
         return self.summary
 
@@ -201,19 +148,12 @@ class Recorder:
         """What a checkpoint must carry, as JSON-able values; all it counts on is on disk then."""
         if self._metrics is not None:
             self._metrics.sync()
+        self.summary.wall_seconds = time.monotonic() - self._began
         return {
-            "best": None if self.best is None else asdict(self.best),
-            "milestones": self.milestones.state(),
-            "started_learning": self.summary.started_learning,
-            "replaced_images": dict(self.summary.replaced_images),
-            "unreadable_validation_images": self.summary.unreadable_validation_images,
-            "last_train_step": self.last_train_step,
-            "last_validation_step": self.last_validation_step,
+            "summary": self.summary.as_dict(),
+            **{name: getattr(self, name) for name in _COUNTED},
             "metrics_lines": 0 if self._metrics is None else self._metrics.lines,
             "metrics_checksum": 0 if self._metrics is None else self._metrics.checksum,
-            "training_images": self._training_images,
-            "training_seconds": self._training_seconds,
-            "wall_seconds": self._wall_seconds(),
         }
 
     def close(self) -> None:
@@ -226,33 +166,18 @@ class Recorder:
         self.summary.step = step
         self.summary.images_seen = step * self._batch
 
-    def _append(self, record: Record) -> None:
-        if self._metrics is not None and self._mirror is not None:
-            self._metrics.append(record)
-            self._mirror.record(record, self.best, self.milestones.as_list())
-
-    def _open(
-        self, folder: RunFolder, at: int = 0, lines: int = 0, checksum: int | None = None
-    ) -> None:
-        """Open the files as they were at step `at`, with these lines in `metrics.jsonl`."""
-        self._metrics = MetricsLog(folder.metrics)
-        self._mirror = TensorBoardMirror(
-            folder.tensorboard,
-            self._hyperparameters,
-            same_axis=self._batch == MINI_BATCH,
-            milestones=self.milestones.as_list(),
-            resumed_at=at,
-            kept=self._metrics.truncate(at, lines, checksum),
-            best=self.best,
-        )
-
-    def _wall_seconds(self) -> float:
-        return self._earlier_seconds + time.monotonic() - self._opened
+    def _open(self, lines: int, checksum: int) -> None:
+        """Open the files, with these lines in `metrics.jsonl`."""
+        if self._folder is not None:
+            self._metrics = MetricsLog(self._folder.metrics, lines, checksum)
+            self._mirror = TensorBoardMirror(
+                self._folder.tensorboard, self._hyperparameters, self.summary, self._metrics.kept
+            )
+        self._write_summary()
 
     def _write_summary(self) -> None:
-        if self._training_seconds > 0:
-            self.summary.images_per_second = self._training_images / self._training_seconds
-        self.summary.wall_seconds = self._wall_seconds()
-        self.summary.milestones = self.milestones.as_list()
+        if self.training_seconds > 0:
+            self.summary.images_per_second = self.training_images / self.training_seconds
+        self.summary.wall_seconds = time.monotonic() - self._began
         if self._folder is not None:
             self.summary.write(self._folder.summary)

@@ -18,13 +18,10 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,199}")
 
 
 def refuse_links(folder: Path) -> None:
-    """Refuse a run folder whose reading or writing would end outside it, or never.
+    """Refuse a run folder that holds a link out of it, or what is neither a file nor a folder.
 
     A folder that somebody sent may hold a link to any file of this machine. The folder itself may
     be reached by a link.
-
-    Raises:
-        UserError: the first link that leads out, or what is neither a file nor a folder.
     """
     root, waiting = os.path.realpath(folder), [str(folder)]
     while waiting:
@@ -64,12 +61,7 @@ class RunFolder:
     Nothing is touched until `create` or `open_for_resume`; both take a lock that lasts until
     `close` or the end of the process, whichever way it ends.
 
-    Args:
-        root: folder of all runs; created by `create` where missing.
-        name: letters, digits and `_ . + -`, beginning with none of `. + -`.
-
-    Raises:
-        UserError: a name that is no plain folder name.
+    A name that is no plain folder name is a UserError.
     """
 
     def __init__(self, root: str | Path, name: str) -> None:
@@ -102,12 +94,7 @@ class RunFolder:
         )
 
     def create(self) -> None:
-        """Make the folder for a new run and lock it.
-
-        Raises:
-            UserError: the folder holds a run already, another process writes it, or it cannot be
-                created; nothing in it is changed.
-        """
+        """Make the folder for a new run and lock it; one that holds a run is left unchanged."""
         if self.path.is_file():
             raise UserError(f"{self.path}: a file, not a run folder; choose another run.name")
         # Somebody else's folder gets no lock file; where there is one, it says if a run goes on.
@@ -134,12 +121,7 @@ class RunFolder:
             ) from error
 
     def open_for_resume(self) -> None:
-        """Lock the folder of an earlier run, to continue it.
-
-        Raises:
-            UserError: there is no run in the folder, another process writes it, or it is not
-                writable.
-        """
+        """Lock the folder of an earlier run, to continue it."""
         if not self.has_run():
             raise UserError(
                 f"{self.path}: no run to resume here; check run.root and run.name, "

@@ -1,14 +1,15 @@
 """`summary.json`: what a run has come to, in one small file."""
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from bn_inception.errors import UserError
 from bn_inception.fields import FRACTION, read_object
 from bn_inception.files import write_json
 from bn_inception.paper.results import MINI_BATCH
-from bn_inception.record.milestones import Milestone
 
 
 class RunStatus(Enum):
@@ -37,27 +38,44 @@ class Divergence:
 
 
 @dataclass
+class Milestone:
+    """The first evaluated `step` at or above a `target` accuracy, a fraction in (0, 1].
+
+    The true step lies in (previous_step, step]; both are None until there is one. It is the
+    quantity of BN Figure 3.
+    """
+
+    target: float = field(metadata={FRACTION: True})
+    step: int | None = None
+    previous_step: int | None = None
+
+
+def milestones(targets: Iterable[float]) -> list[Milestone]:
+    """Milestones that nothing has met yet, ascending; UserError for a target that is none."""
+    ordered = sorted(targets)
+    for target in ordered:
+        if not 0 < target <= 1:
+            raise UserError(
+                f"milestones: {target} is not a fraction in (0, 1]; 72.2 % is written 0.722"
+            )
+        if ordered.count(target) > 1:
+            raise UserError(f"milestones: {target} is given twice; give each target once")
+    return [Milestone(float(target)) for target in ordered]
+
+
+@dataclass
 class Summary:
     """The content of `summary.json`.
 
     Attributes:
-        recipe, scale, seed: what was run.
-        data: name of the data set; None where unknown.
-        classes, parameters: size of the network's task, and its trained parameters.
-        planned_steps: updates after which the run is finished.
-        status: see RunStatus.
-        step: updates done when this was written.
+        step: updates done when this was written; a run is finished after `planned_steps`.
         images_seen: training images up to `step`, each time it was seen.
-        best: None before the first evaluation.
-        milestones: by ascending target.
-        diverged: None unless status is diverged.
         started_learning: false while the loss stands within a hair of ln(classes) although the
-            run is long enough to judge; true before that.
+            run is long enough to judge.
         images_per_second: training throughput over the whole run, evaluation and stops excluded.
         wall_seconds: time spent in the run's processes, all of its sessions together.
         replaced_images: training images that could not be read and were replaced, name -> reason.
-        unreadable_validation_images: held-out images that could not be read at the last
-            evaluation; each counts as an error.
+        unreadable_validation_images: at the last evaluation; each counts as an error.
     """
 
     recipe: str
@@ -79,14 +97,22 @@ class Summary:
     replaced_images: dict[str, str] = field(default_factory=dict)
     unreadable_validation_images: int = 0
 
-    @property
-    def equivalent_steps(self) -> float:
-        """Image-equivalent steps: `images_seen` in mini-batches of the paper's 32."""
-        return self.images_seen / MINI_BATCH
+    def observe(self, step: int, top1: float, previous_step: int) -> bool:
+        """Take note of an evaluation, and of the one before it; return whether it is a new best.
+
+        The first of equal accuracies is the best.
+        """
+        for milestone in self.milestones:
+            if milestone.step is None and top1 >= milestone.target:
+                milestone.step, milestone.previous_step = step, previous_step
+        is_best = self.best is None or top1 > self.best.top1
+        if is_best:
+            self.best = Best(top1, step)
+        return is_best
 
     def as_dict(self) -> dict[str, Any]:
         """The JSON object that `write` writes."""
-        more = {"status": self.status.value, "equivalent_steps": self.equivalent_steps}
+        more = {"status": self.status.value, "equivalent_steps": self.images_seen / MINI_BATCH}
         return {**asdict(self), **more}
 
     def write(self, path: Path) -> None:
@@ -95,9 +121,5 @@ class Summary:
 
 
 def read_summary(path: Path) -> Summary:
-    """Read a `summary.json`; the inverse of `Summary.write`.
-
-    Raises:
-        UserError: missing file, broken JSON, a missing key, or a value of another type.
-    """
+    """Read a `summary.json`; UserError where it is not what `Summary.write` writes."""
     return read_object(path, "give a run folder that training has written").as_(Summary)

@@ -9,7 +9,7 @@ from pathlib import Path
 from bn_inception.errors import UserError
 from bn_inception.fields import parse_object
 from bn_inception.paper.results import MINI_BATCH
-from bn_inception.quoting import printable
+from bn_inception.quoting import printable, shortened
 from bn_inception.record.summary import RunStatus, Summary, read_summary
 
 SILENT_AFTER = 15 * 60.0
@@ -44,9 +44,7 @@ class Progress:
 
     def line(self) -> str:
         """At most 80 columns."""
-        name = printable(self.name)
-        # The end of a name tells more: data and seed.
-        name = name if len(name) <= _NAME else f"…{name[1 - _NAME :]}"
+        name = shortened(printable(self.name), _NAME)
         best = "-" if self.best is None else f"{100 * self.best:.1f} %"
         ends = "" if self.ends is None else f"{self.ends:%d %b %H:%M}"
         speed = f"{self.images_per_second:,.0f}/s" if self.images_per_second else "-"

@@ -13,7 +13,7 @@ import torch
 from tqdm import tqdm
 
 from bn_inception.paper.results import MINI_BATCH
-from bn_inception.quoting import printable
+from bn_inception.quoting import printable, shortened
 from bn_inception.record import Best, Milestone, TrainRecord, ValidationRecord
 from bn_inception.training.session import Session
 
@@ -120,7 +120,7 @@ class Console:
         """With as much of the run's name as there is place for."""
         line = f"step {step}/{self._total}  {fields}"
         place = COLUMNS - len(line) - 2
-        return f"{_shortened(self._name, place)}  {line}" if place >= _NAME else line
+        return f"{shortened(self._name, place)}  {line}" if place >= _NAME else line
 
     def _left(self, step: int) -> str:
         done = step - self._first_step
@@ -128,12 +128,6 @@ class Console:
             return "?"
         seconds = (time.monotonic() - self._started) / done * (self._total - step)
         return str(tqdm.format_interval(seconds))
-
-
-def _shortened(name: str, columns: int) -> str:
-    """A run's name in so many columns: its recipe at the front, its seed at the end."""
-    front = columns // 2
-    return name if len(name) <= columns else f"{name[:front]}…{name[front + 1 - columns :]}"
 
 
 def _banner(session: Session) -> Iterator[str]:
@@ -144,7 +138,7 @@ def _banner(session: Session) -> Iterator[str]:
     each = f"{session.world.size} processes, each " if session.world.size > 1 else ""
     done = f", {session.step:,} of them done" if session.step else ""
     summary, now = session.recorder.summary, f"{datetime.now():%Y-%m-%d %H:%M:%S}"
-    yield f"{_shortened(config.run.name, COLUMNS - len(now) - 2)}  {now}"
+    yield f"{shortened(config.run.name, COLUMNS - len(now) - 2)}  {now}"
     yield f"  device   {each}{machine}, {threads} thread{'s' * (threads != 1)}"
     yield f"  images   {len(sources.train):,} for training, {len(sources.validation):,} held out"
     yield f"  network  {summary.parameters:,} parameters, {summary.classes:,} classes"

@@ -93,7 +93,7 @@ def _loop(session: Session, console: Console, stop: StopRequest) -> RunStatus:
                 if Due.LOG in due:
                     _log(session, console, rate)
                 for record in session.probe.records:
-                    session.recorder.probe(record)
+                    session.recorder.append(record)
                 if Due.STOP in due:
                     raise Stopped
                 with meter.clock_stopped():
@@ -195,6 +195,6 @@ def _evaluate(session: Session, console: Console, stop: StopRequest) -> None:
         population_batches=session.config.train.population_batches if session.population else None,
     )
     is_best = recorder.validation(record, result.unreadable)
-    console.show(record, recorder.best, recorder.milestones.as_list())
+    console.show(record, recorder.summary.best, recorder.summary.milestones)
     if is_best:
         session.save_best()

@@ -100,7 +100,6 @@ def _opened(
         _require_no_steps(folder)
     else:
         _require_same_run(state, session)
-        _require_metrics(state, folder)
         _require_same_environment(folder, environment)
     return state
 
@@ -134,7 +133,7 @@ def _say_what_is_other(
 ) -> None:
     for key, (before, now) in changed.items():
         say(f"{key} was {before}, is {now} from step {session.step} on")
-    file, best = session.folder.checkpoints / checkpoint.BEST, session.recorder.best
+    file, best = session.folder.checkpoints / checkpoint.BEST, session.recorder.summary.best
     if best is not None and not file.exists():
         say(
             f"warning: {file} is missing: the network of step {best.step}, the best so far, is lost"
@@ -158,17 +157,6 @@ def _require_same_run(state: dict[str, Any], session: Session) -> None:
             f"{session.folder.checkpoints}: the checkpoint is of another run ({theirs}; this one "
             f"is {config.recipe.name}, seed {config.run.seed}, and config.yaml says the rest); "
             "restore this run's own from a copy"
-        )
-
-
-def _require_metrics(state: dict[str, Any], folder: RunFolder) -> None:
-    # Before the record is opened, which makes the file.
-    recorder = state["recorder"]
-    lines = recorder.get("metrics_lines") if isinstance(recorder, dict) else None
-    if lines and not folder.metrics.exists():
-        raise UserError(
-            f"{folder.metrics}: missing, but the checkpoint at step {state['step']} was made with "
-            f"{lines} lines; restore the file, or start a new run under another run.name"
         )
 
 

@@ -118,7 +118,7 @@ class Session:
     def share_replaced(self) -> None:
         """Put every process's replaced images into the record."""
         for images in self.world.gathered(self.replaced):
-            self.recorder.replaced(images)
+            self.recorder.summary.replaced_images.update(images)
         self.replaced.clear()
 
     def save(self) -> None:

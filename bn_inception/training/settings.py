@@ -6,7 +6,7 @@ from enum import Enum
 from bn_inception.data import AugmentationConfig, DataConfig, OrderConfig
 from bn_inception.errors import UserError
 from bn_inception.network import NetworkConfig, Precision
-from bn_inception.record import Milestones
+from bn_inception.record import milestones
 from bn_inception.training.duration import Duration
 from bn_inception.training.optimizer import OptimizerConfig, require_positive
 from bn_inception.training.probe import ProbeConfig
@@ -215,4 +215,4 @@ class RunConfig:
     probe: ProbeConfig = field(default_factory=ProbeConfig)
 
     def __post_init__(self) -> None:
-        Milestones(self.milestones)
+        milestones(self.milestones)

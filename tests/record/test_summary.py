@@ -1,6 +1,8 @@
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bn_inception.errors import UserError
 from bn_inception.record import (
@@ -9,6 +11,7 @@ from bn_inception.record import (
     Milestone,
     RunStatus,
     Summary,
+    milestones,
     read_summary,
 )
 
@@ -104,3 +107,28 @@ def test_a_broken_file_is_named(tmp_path, content):
         read_summary(path)
     with pytest.raises(UserError, match="cannot be read"):
         read_summary(tmp_path / "missing.json")
+
+
+accuracies = st.lists(st.integers(0, 50).map(lambda correct: correct / 50), max_size=30)
+targets_sets = st.sets(st.integers(1, 50).map(lambda correct: correct / 50), max_size=6)
+
+
+@given(curve=accuracies, targets=targets_sets, spacing=st.integers(1, 1000))
+def test_a_milestone_is_the_first_evaluation_at_or_above_and_the_one_before(
+    curve, targets, spacing
+):
+    summary = Summary("bn_x5", "demo", 0, milestones=milestones(targets))
+    for number, top1 in enumerate(curve, start=1):
+        summary.observe(number * spacing, top1, (number - 1) * spacing)
+    for milestone, target in zip(summary.milestones, sorted(targets), strict=True):
+        reached = [number for number, top1 in enumerate(curve, start=1) if top1 >= target]
+        steps = (reached[0] * spacing, (reached[0] - 1) * spacing) if reached else (None, None)
+        assert milestone == Milestone(target, *steps)
+    best = summary.best
+    assert best == (Best(max(curve), (curve.index(max(curve)) + 1) * spacing) if curve else None)
+
+
+@pytest.mark.parametrize("targets", [[0.0], [-0.1], [1.1], [72.2], [float("nan")], [0.2, 0.2]])
+def test_bad_targets_are_refused(targets):
+    with pytest.raises(UserError, match="milestones: "):
+        milestones(targets)

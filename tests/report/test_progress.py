@@ -27,7 +27,7 @@ def test_runs_stand_as_their_folders_say(make_run, capsys):
     # 700 updates of 32 images at 32 images a second, 100 of them gone by.
     assert first.ends.timestamp() == pytest.approx(written + 700)
     assert (second.state, second.best, second.ends) == ("interrupted", None, None)
-    assert third.line().startswith("…") and "-seed1 finished" in third.line()
+    assert third.line().startswith("xxxx") and "…xxxx-seed1 finished" in third.line()
     (silent, *_) = read_progress(root, written + 7500)
     assert silent.state == "silent 2:05" and silent.ends is None
     assert [one.name for one in read_progress(going)] == ["going"]

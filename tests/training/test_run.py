@@ -261,7 +261,7 @@ def spoiled(folder: Path, *names: str) -> None:
          r"network\.dropout was 0\.4, is 0\.1; optimizer\.momentum was 0\.9, is 0\.5"),
         ((), ("data.root={others}",), r"data\.root: the images differ"),
         (("config.yaml",), ("run.seed=3", "recipe=bn_x30"), r"config\.yaml: missing"),
-        (("metrics.jsonl",), (), r"metrics\.jsonl: missing, but the checkpoint at step 12 was"),
+        (("metrics.jsonl",), (), r"metrics\.jsonl: 0 lines, but the checkpoint was made"),
         (("checkpoints/last.pt", "checkpoints/previous.pt", "checkpoints/best.pt"), (),
          r"holds no last\.pt or previous\.pt"),
         (("checkpoints/last.pt", "checkpoints/previous.pt", "metrics.jsonl"), (),
