@@ -1,31 +1,45 @@
-"""50,000 steps of section 4.1, and what Figure 1 shows of them."""
+"""The network of section 4.1, its 50,000 steps, and what Figure 1 shows of them."""
 
 import copy
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from enum import Enum
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bn_inception.mnist.images import Digits
-from bn_inception.mnist.network import Normalization, logits_and_last_inputs, sigmoid_network
-from bn_inception.network.normalization import BatchNorm1d
-from bn_inception.paper.results import FIGURE_1_PERCENTILES, MNIST_MINI_BATCH, MNIST_STEPS
+from bn_inception.network.normalization import BatchNorm1d, batch_norm_1d
+from bn_inception.paper.results import (
+    FIGURE_1_PERCENTILES,
+    MNIST_HIDDEN_UNITS,
+    MNIST_MINI_BATCH,
+    MNIST_STEPS,
+)
 
+PIXELS, CLASSES = 28 * 28, 10
 UNIT = 0
 """Figure 1 shows "one typical sigmoid". The first is shown here, whatever it looks like."""
+
+
+class Normalization(Enum):
+    """Whether the hidden layers have BN: y = g(BN(Wu)) instead of y = g(Wu + b)."""
+
+    plain = "plain"
+    bn = "bn"
+
+
+NETWORKS = tuple(Normalization)
 
 
 @dataclass(frozen=True)
 class MnistSettings:
     """One training: plain SGD at a constant rate; section 4.1 names no other.
 
-    Attributes:
-        learning_rate, deviation: of the choices in docs/mnist.md; the paper gives neither.
-        steps, batch: section 4.1.
-        evaluate_every: steps.
-        population_batches: mini-batches of BN's Algorithm 2 at an evaluation.
+    The paper gives neither the rate nor the weights' standard deviation: see docs/mnist.md.
+    `population_batches` are the mini-batches of BN's Algorithm 2 at an evaluation.
     """
 
     learning_rate: float
@@ -65,6 +79,30 @@ class Curve:
         return sum(evaluation.validation_accuracy for evaluation in last) / len(last)
 
 
+def sigmoid_network(
+    normalization: Normalization, deviation: float, generator: torch.Generator
+) -> nn.Sequential:
+    """Images (N, 784) to logits (N, 10); the output layer has no BN.
+
+    Every weight is drawn from a Gaussian of standard deviation `deviation`, the same for both
+    networks. Biases and beta start at 0, gamma at 1.
+    """
+    layers: list[nn.Module] = []
+    for inputs, units in itertools.pairwise((PIXELS, *MNIST_HIDDEN_UNITS)):
+        if normalization is Normalization.bn:
+            layers += [nn.Linear(inputs, units, bias=False), batch_norm_1d(units)]
+        else:
+            layers += [nn.Linear(inputs, units)]
+        layers.append(nn.Sigmoid())
+    network = nn.Sequential(*layers, nn.Linear(MNIST_HIDDEN_UNITS[-1], CLASSES))
+    for layer in network:
+        if isinstance(layer, nn.Linear):
+            nn.init.normal_(layer.weight, std=deviation, generator=generator)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+    return network
+
+
 def train(
     normalization: Normalization,
     settings: MnistSettings,
@@ -74,12 +112,6 @@ def train(
     """Train one network on the first of `digits`; evaluate it on the others.
 
     The weights and the order of the images are functions of the seed, the same for both networks.
-
-    Args:
-        normalization: plain, or with BN.
-        settings: of the training.
-        digits: training, validation and test images.
-        progress: told of every evaluation.
     """
     training, validation, test = digits
     generator = torch.Generator().manual_seed(settings.seed)
@@ -126,15 +158,11 @@ def _evaluate(
     for images in population:
         judged(images)
     judged.eval()
-    logits, inputs = logits_and_last_inputs(judged, test.images)
+    inputs = judged[:-2](test.images)[:, UNIT]  # of the last hidden layer's sigmoids
     ranks = torch.tensor([percentile / 100 for percentile in FIGURE_1_PERCENTILES])
-    return Evaluation(
-        step,
-        _accuracy(logits, test),
-        _accuracy(judged(validation.images), validation),
-        tuple(torch.quantile(inputs[:, UNIT], ranks).tolist()),
+    test_accuracy, validation_accuracy = (
+        (judged(digits.images).argmax(1) == digits.labels).double().mean().item()
+        for digits in (test, validation)
     )
-
-
-def _accuracy(logits: Tensor, digits: Digits) -> float:
-    return (logits.argmax(1) == digits.labels).double().mean().item()
+    percentiles = tuple(torch.quantile(inputs, ranks).tolist())
+    return Evaluation(step, test_accuracy, validation_accuracy, percentiles)
