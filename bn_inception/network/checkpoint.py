@@ -17,10 +17,10 @@ import os
 import shutil
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from enum import Enum
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,19 +31,16 @@ from bn_inception.files import first_line, replacing
 from bn_inception.network.inception import Inception
 from bn_inception.network.normalization import running_statistics
 from bn_inception.network.settings import NetworkConfig
-from bn_inception.network.tensors import named_tensors, outputs_of, read_pickle, require_tensors
+from bn_inception.network.tensors import TensorFile
 
 LAST, PREVIOUS, BEST = "last.pt", "previous.pt", "best.pt"
 FORMAT = 1
-_REMEDY = "use a checkpoint of bn-inception train"
 
 
 def save(state: dict[str, Any], folder: Path, name: str = LAST) -> None:
     """Write `state` as `folder/name`, atomically; an earlier `last.pt` is kept as `previous.pt`.
 
-    Raises:
-        UserError: the disk is full, the folder cannot be written, or what was written does not
-            read back. The checkpoints that were there stay.
+    Where that fails, the checkpoints that were there stay.
     """
     target = folder / name
     try:
@@ -95,19 +92,14 @@ def damage(path: Path) -> str | None:
 
 
 def load(path: Path) -> dict[str, Any]:
-    """Read one checkpoint onto the CPU.
-
-    Raises:
-        UserError: missing, damaged, in another format, or in need of unpickling arbitrary objects.
-    """
-    if not path.is_file():
-        raise UserError(f"checkpoint {path}: there is no such file")
+    """Read one checkpoint onto the CPU."""
+    file = TensorFile(path, "use another checkpoint", "checkpoint ")
     if (reason := damage(path)) is not None:
-        raise UserError(f"checkpoint {path}: damaged ({reason}); use another checkpoint")
-    state = read_pickle(path, f"checkpoint {path}", "use another checkpoint")
+        file.refuse(f"damaged ({reason})")
+    state = file.read()
     if not isinstance(state, dict) or state.get("format") != FORMAT:
-        raise UserError(f"checkpoint {path}: not written by bn-inception (format {FORMAT})")
-    return state
+        file.refuse(f"not written by bn-inception (format {FORMAT})")
+    return dict(state)
 
 
 def load_latest(
@@ -117,28 +109,25 @@ def load_latest(
 
     If `last.pt` is missing, damaged, or without one of `keys`, `previous.pt` is read, and `warn`
     gets a line about it.
-
-    Raises:
-        UserError: there are checkpoints and none is intact.
     """
+    paths = [folder / LAST, folder / PREVIOUS]
+    if not any(path.exists() for path in paths):
+        return None
     reasons = []
-    for name in (LAST, PREVIOUS):
-        if not (folder / name).exists():
-            if name == LAST and (folder / PREVIOUS).exists():
-                reasons.append(f"checkpoint {folder / name}: missing")
+    for path in paths:
+        if not path.exists():
+            reasons.append(f"checkpoint {path}: missing")
             continue
         try:
-            state = load(folder / name)
-            _require_keys(state, ("step", "network", *keys), folder / name)
+            state = load(path)
+            _require_keys(state, ("step", "network", *keys), path)
         except UserError as error:
             reasons.append(str(error))
             continue
         if reasons:
-            warn(f"{'; '.join(reasons)}; continuing from {name} at step {state['step']}")
+            warn(f"{'; '.join(reasons)}; continuing from {path.name} at step {state['step']}")
         return state
-    if reasons:
-        raise UserError("; ".join(reasons))
-    return None
+    raise UserError("; ".join(reasons))
 
 
 def _require_keys(state: Mapping[str, Any], keys: Sequence[str], path: Path) -> None:
@@ -152,14 +141,13 @@ def _require_keys(state: Mapping[str, Any], keys: Sequence[str], path: Path) -> 
 
 @dataclass(frozen=True)
 class LoadedNetwork:
-    """A checkpoint's network with its description.
+    """A trained network with its description.
 
     Attributes:
         network: on the CPU, channels_last, in evaluation mode.
-        classes: name of each output; None if the checkpoint has none.
+        classes: name of each output; None if unknown.
         recipe: the recipe trained, empty if unknown.
         step: updates made.
-        config: the network's settings.
         sha256: of the file, hexadecimal.
         preprocessing: how training read its images (`data.preprocessing.describe`); None if
             unknown.
@@ -172,44 +160,53 @@ class LoadedNetwork:
     classes: tuple[str, ...] | None
     recipe: str
     step: int
-    config: NetworkConfig
     sha256: str
     preprocessing: dict[str, str] | None
     population_batches: int | None
     running_statistics: dict[str, Tensor]
 
+    @property
+    def config(self) -> NetworkConfig:
+        """The network's settings."""
+        return self.network.config
+
 
 def load_network(path: str | Path) -> LoadedNetwork:
-    """Build the network that a checkpoint describes and load its parameters and statistics.
+    """Build the network that a checkpoint describes and load its parameters and statistics."""
+    state = load(Path(path))
+    file = TensorFile(Path(path), "use a checkpoint of bn-inception train", "checkpoint ")
+    return described_network(Fields(state, file.where), state.get("network"), file)
 
-    The file is a dictionary with `network` (a state_dict), `network_config` (see `plain`) and,
-    where known, `classes` (list of names), `recipe`, `step`, `preprocessing`,
-    `population_batches` and `running_statistics`.
 
-    Raises:
-        UserError: as for `load`; settings, parameters or shapes that do not fit this network.
+def described_network(said: Fields, parameters: object, file: TensorFile) -> LoadedNetwork:
+    """Build the network that `said` describes and load its parameters and statistics.
+
+    Args:
+        said: `network_config` (see `plain`) and, where known, `classes` (list of names), `recipe`,
+            `step`, `preprocessing`, `population_batches` and `running_statistics`.
+        parameters: the state_dict.
+        file: where it comes from.
     """
-    path = Path(path)
-    where, size = f"checkpoint {path}", path.stat().st_size if path.is_file() else 0
-    state = load(path)
-    said = Fields(state, where)
-    tensors = named_tensors(state.get("network"), where, _REMEDY)
-    config = network_config(state.get("network_config"), where)
-    outputs = outputs_of(tensors, "classifier.weight", where, _REMEDY)
-    require_tensors(tensors, expected_tensors(config, outputs), where, _REMEDY, size)
+    config, tensors = network_config(said), file.named(parameters)
+    outputs = file.outputs(tensors, "classifier.weight")
+    file.require(tensors, expected_tensors(config, outputs))
+    classes = said.get("classes", list[str] | None)
+    if classes is not None and len(classes) != outputs:
+        raise UserError(
+            f"{said.where}: names {len(classes)} classes for {outputs} outputs; use another file"
+        )
     network = Inception(config, outputs)
     network.load_state_dict(tensors)
     own = {name: tensors[name] for name in running_statistics(network)}
-    running = named_tensors(state.get("running_statistics", own), where, _REMEDY)
-    require_tensors(running, own, where, _REMEDY, size)
-    with path.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    running = file.named(said.values.get("running_statistics", own))
+    file.require(running, own)
+    with file.path.open("rb") as content:
+        sha256 = hashlib.file_digest(content, "sha256").hexdigest()
     return LoadedNetwork(
         network=network.to(memory_format=torch.channels_last).eval(),
-        classes=class_names(state.get("classes"), outputs, where),
+        classes=None if classes is None else tuple(classes),
         recipe=said.get("recipe", str | None) or "",
         step=said.get("step", int | None) or 0,
-        config=config,
         sha256=sha256,
         preprocessing=said.get("preprocessing", dict[str, str] | None) or None,
         population_batches=said.get("population_batches", int | None),
@@ -223,66 +220,25 @@ def plain(config: NetworkConfig) -> dict[str, Any]:
     return {key: v.value if isinstance(v, Enum) else v for key, v in values.items()}
 
 
-def network_config(values: object, where: str) -> NetworkConfig:
-    """Turn stored plain values into a network's settings; missing ones take their defaults.
-
-    Args:
-        values: a mapping from names to values, from a file.
-        where: the file's name, for errors.
-
-    Raises:
-        UserError: not a mapping, an unknown setting, or a value that is not allowed.
-    """
-    if not isinstance(values, Mapping):
-        raise UserError(f"{where}: does not say which network it is of; use another checkpoint")
-    hints = get_type_hints(NetworkConfig)
-    unknown = sorted(str(key) for key in values.keys() - hints.keys())
+def network_config(said: Fields) -> NetworkConfig:
+    """The network's settings under `network_config`."""
+    given = said.get("network_config", Fields)
+    unknown = given.values.keys() - {field.name for field in fields(NetworkConfig)}
     if unknown:
         raise UserError(
-            f"{where}: the network setting {unknown[0]} is unknown to this version; update "
-            "bn-inception, or use another checkpoint"
+            f"{said.where}: the network setting {min(map(str, unknown))} is unknown to this "
+            "version; update bn-inception, or use another checkpoint"
         )
     try:
-        return NetworkConfig(
-            **{key: _typed(key, value, hints[key]) for key, value in values.items()}
-        )
-    except UserError as error:
-        raise UserError(f"{where}: {error}") from error
-
-
-def _typed(key: str, value: object, kind: Any) -> Any:
-    """`value` as the type of the setting `key`: an enum's value, a list of texts, or itself."""
-    if isinstance(kind, type) and issubclass(kind, Enum):
-        values = [member.value for member in kind]
-        if value not in values:
-            raise UserError(f"{key} is {value!r}: allowed are {', '.join(map(str, values))}")
-        return kind(value)
-    if kind is float and type(value) is int and abs(value) < 1 << 63:
-        return float(value)
-    if kind in (bool, int, float):
-        if type(value) is not kind:
-            raise UserError(f"{key} is {value!r}: allowed is a value of type {kind.__name__}")
-    elif not (isinstance(value, list) and all(isinstance(entry, str) for entry in value)):
-        raise UserError(f"{key} is {value!r}: allowed is a list of texts")
-    return value
+        return Fields(given.values, "network_config").as_(NetworkConfig)
+    except (UserError, OverflowError) as error:
+        raise UserError(f"{said.where}: {error}; use another checkpoint") from error
 
 
 def expected_tensors(config: NetworkConfig, outputs: int) -> dict[str, Tensor]:
     """The names and shapes of a network's parameters and statistics; allocates none of them."""
     with torch.device("meta"):
         return Inception(config, outputs).state_dict()
-
-
-def class_names(names: object, outputs: int, where: str) -> tuple[str, ...] | None:
-    """Stored names of the outputs; None where there are none; UserError if they do not fit."""
-    if names is None:
-        return None
-    if not isinstance(names, list) or len(names) != outputs:
-        given = len(names) if isinstance(names, list) else "no"
-        raise UserError(
-            f"{where}: names {given} classes for {outputs} outputs; use another checkpoint"
-        )
-    return tuple(map(str, names))
 
 
 def weights_hash(weights: Mapping[str, Tensor]) -> str:

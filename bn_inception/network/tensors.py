@@ -3,9 +3,9 @@
 import pickle
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -14,18 +14,81 @@ from bn_inception.errors import UserError
 from bn_inception.files import first_line
 
 
-def read_pickle(path: Path, where: str, remedy: str) -> Any:
-    """Read a file of `torch.save` onto the CPU; only tensors and plain values.
+class TensorFile:
+    """A file that should hold a network's tensors; what does not fit is a UserError of one line.
 
-    Raises:
-        UserError: damaged, or only readable by unpickling arbitrary objects.
+    Args:
+        path: of the file.
+        remedy: ends every message.
+        kind: stands before the path in every message.
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # an old pickle protocol
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # unpickling hostile bytes may raise anything
-        raise UserError(f"{where}: refused, {_refusal(error)}; {remedy}") from error
+
+    def __init__(self, path: Path, remedy: str, kind: str = "") -> None:
+        self.path, self._remedy = path, remedy
+        self.where = f"{kind}{path}"
+        if not path.is_file():
+            self.refuse("there is no such file")
+
+    def refuse(self, reason: str, cause: Exception | None = None) -> NoReturn:
+        """Raise the UserError."""
+        raise UserError(f"{self.where}: {reason}; {self._remedy}") from cause
+
+    def read(self) -> Any:
+        """Tensors and plain values, on the CPU: of safetensors, by its suffix, or of torch.save."""
+        if self.path.suffix == ".safetensors":
+            import safetensors
+            import safetensors.torch
+
+            try:
+                return safetensors.torch.load_file(self.path)
+            except (OSError, safetensors.SafetensorError) as error:
+                self.refuse(f"cannot be read as safetensors ({error})", error)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # an old pickle protocol
+                return torch.load(self.path, map_location="cpu", weights_only=True)
+        except Exception as error:  # unpickling hostile bytes may raise anything
+            self.refuse(f"refused, {_refusal(error)}", error)
+
+    def named(self, values: object) -> dict[str, Tensor]:
+        """`values`, which must be tensors by name."""
+        if not isinstance(values, Mapping) or not all(
+            isinstance(key, str) and isinstance(value, Tensor) for key, value in values.items()
+        ):
+            self.refuse("holds no network's parameters (names and tensors)")
+        return dict(values)
+
+    def outputs(self, tensors: Mapping[str, Tensor], name: str) -> int:
+        """The number of classes, from the weight `name` of the last layer (classes, features)."""
+        head = tensors.get(name)
+        if head is None or head.dim() != 2:
+            self.refuse(f"of another network (no {name})")
+        return int(head.shape[0])
+
+    def require(self, found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+        """Refuse tensors of other names, kinds or shapes than expected, or larger than the file.
+
+        Those expected may lie on the meta device: nothing is allocated before the check.
+        """
+        for keys, problem in (
+            (sorted(expected.keys() - found.keys()), "missing"),
+            (sorted(found.keys() - expected.keys()), "unknown"),
+        ):
+            if keys:
+                shown = ", ".join([*keys[:3], *["..."] * (len(keys) > 3)])
+                self.refuse(f"of another network, {len(keys)} {problem}: {shown}")
+        for name, wanted in expected.items():
+            given = found[name]
+            strided = given.layout is torch.strided and not given.is_quantized
+            if not strided or given.device.type != "cpu":
+                self.refuse(f"{name} is no plain tensor with values")
+            if given.dtype.is_complex or given.is_floating_point() != wanted.is_floating_point():
+                self.refuse(f"{name} is of type {given.dtype}, not {wanted.dtype}")
+            if given.shape != wanted.shape:
+                self.refuse(f"{name} has the shape {(*given.shape,)}, not {(*wanted.shape,)}")
+        # A view can repeat one value any number of times.
+        if sum(tensor.nbytes for tensor in found.values()) > self.path.stat().st_size:
+            self.refuse("its tensors have more values than the file")
 
 
 def _refusal(error: Exception) -> str:
@@ -38,78 +101,3 @@ def _refusal(error: Exception) -> str:
             f"{what}: reading it could run any code; convert it to safetensors where you trust it"
         )
     return f"it does not load as plain tensors ({first_line(error)})"
-
-
-def read_safetensors(path: Path, remedy: str) -> dict[str, Tensor]:
-    """Read tensors by name from a safetensors file.
-
-    Raises:
-        UserError: the file cannot be read, or is damaged.
-    """
-    import safetensors
-    import safetensors.torch
-
-    try:
-        tensors: dict[str, Tensor] = safetensors.torch.load_file(path)
-    except (OSError, safetensors.SafetensorError) as error:
-        raise UserError(f"{path}: cannot be read as safetensors ({error}); {remedy}") from error
-    return tensors
-
-
-def named_tensors(values: object, where: str, remedy: str) -> dict[str, Tensor]:
-    """`values`, if it is a mapping from names to tensors; else UserError."""
-    if not isinstance(values, Mapping) or not all(
-        isinstance(key, str) and isinstance(value, Tensor) for key, value in values.items()
-    ):
-        raise UserError(f"{where}: holds no network's parameters (names and tensors); {remedy}")
-    return dict(values)
-
-
-def outputs_of(tensors: Mapping[str, Tensor], name: str, where: str, remedy: str) -> int:
-    """The number of classes, from the weight `name` of the last layer (classes, features)."""
-    head = tensors.get(name)
-    if head is None or head.dim() != 2:
-        raise UserError(f"{where}: of another network (no {name}); {remedy}")
-    return int(head.shape[0])
-
-
-def require_tensors(
-    found: Mapping[str, Tensor], expected: Mapping[str, Tensor], where: str, remedy: str, size: int
-) -> None:
-    """Refuse tensors of other names, kinds or shapes than expected, or larger than their file.
-
-    Args:
-        found: from the file.
-        expected: on any device; the meta device allocates nothing before the check.
-        where: the file's name, for errors.
-        remedy: the end of error messages.
-        size: of the file, bytes. A view can repeat one value any number of times.
-
-    Raises:
-        UserError: the first tensor that does not fit.
-    """
-
-    def refuse(reason: str) -> None:
-        raise UserError(f"{where}: {reason}; {remedy}")
-
-    for keys, problem in (
-        (sorted(expected.keys() - found.keys()), "missing"),
-        (sorted(found.keys() - expected.keys()), "unknown"),
-    ):
-        if keys:
-            refuse(f"of another network, {len(keys)} {problem}: {_first(keys)}")
-    for name, wanted in expected.items():
-        given = found[name]
-        strided = given.layout is torch.strided and not given.is_quantized
-        if not strided or given.device.type != "cpu":
-            refuse(f"{name} is no plain tensor with values")
-        if given.dtype.is_complex or given.is_floating_point() != wanted.is_floating_point():
-            refuse(f"{name} is of type {given.dtype}, not {wanted.dtype}")
-        if given.shape != wanted.shape:
-            refuse(f"{name} has the shape {tuple(given.shape)}, not {tuple(wanted.shape)}")
-    if sum(tensor.nbytes for tensor in found.values()) > size:
-        refuse("its tensors have more values than the file")
-
-
-def _first(keys: Sequence[str]) -> str:
-    return ", ".join(keys[:3]) + (", ..." if len(keys) > 3 else "")
