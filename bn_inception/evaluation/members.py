@@ -35,7 +35,8 @@ def prediction_file(
     fitting = {
         file: meta
         for file, meta in metas.items()
-        if all(meta.get(key) == value for key, value in asked.items())
+        # A network without BN has no statistics, whichever are asked for.
+        if all(meta.get(key) in (value, None) for key, value in asked.items())
     }
     ways = {
         f"crops={meta.get('crops')} statistics={meta.get('statistics')}"
