@@ -43,7 +43,7 @@ def _ended(shell: subprocess.Popen[bytes]) -> None:
 def test_the_chain_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A shell reads the block and expands it; each command runs in this process, trainings short."""
+    """A shell reads the block and expands it; each command runs here, trainings short."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))  # where the images are drawn
     Image.linear_gradient("L").save("photo.jpg")
