@@ -48,10 +48,9 @@ class InputBenchmark:
     rounds: int = 5
     workers: list[int] | None = None
     image_size: int = 224
-    step_images_per_second: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("images", "rounds", "image_size", "step_images_per_second"):
+        for name in ("images", "rounds", "image_size"):
             refuse_below(1, f"benchmark.{name}", getattr(self, name))
         refuse_below(0, "benchmark.workers", min(self.workers or [0]))
 
@@ -128,7 +127,7 @@ def benchmark_input(
     about["settings"] = {"images": len(images), "images_a_turn": config.images,
                          "rounds": config.rounds, "batch": MINI_BATCH,
                          "image_size": config.image_size, "data": data.kind.value}  # fmt: skip
-    return Measured(rows, [sentence(rows, config.step_images_per_second)], about)
+    return Measured(rows, about)
 
 
 def ways_of(images: Chosen, size: int, workers: int) -> list[Way]:
@@ -220,28 +219,3 @@ def rows_of(ways: Sequence[Way], workers: int) -> list[Row]:
             }
         )
     return rows
-
-
-def sentence(rows: Sequence[Row], step_rate: float | None) -> str:
-    """How many workers training at `step_rate` images/s needs, and which side waits."""
-    if step_rate is None:
-        return (
-            "How many workers training needs was not computed: give "
-            "benchmark.step_images_per_second=N; bn-inception benchmark step measures it."
-        )
-    rates = {
-        row["workers"]: row["images_per_second"] for row in rows if row["name"] == LOADER + FULL
-    }
-    enough = [workers for workers, rate in rates.items() if rate >= step_rate]
-    if enough:
-        return (
-            f"Training at {step_rate:,.0f} images/s needs {in_words(min(enough))}: the loader then "
-            f"makes {rates[min(enough)]:,.0f} images/s and waits for training."
-        )
-    most = max(rates)
-    each, share = rates[most] / max(1, most), rates[most] / step_rate
-    return (
-        f"With {in_words(most)} training waits for images: it runs at {share:.0%} of "
-        f"{step_rate:,.0f} images/s. It needs about {-(-step_rate // each):.0f} workers, at "
-        f"{each:,.0f} images/s each (extrapolated); this machine has {cores()} cores."
-    )

@@ -1,4 +1,4 @@
-"""Hours, GPU-hours, memory and disk of runs that have not been made.
+"""Hours, GPU-hours and device memory of runs that have not been made.
 
 What is not given is measured; every line says what it assumes.
 """
@@ -26,7 +26,6 @@ from bn_inception.training.settings import RunConfig
 GIB = 2**30
 FLOAT_BYTES = 4
 UPDATE_COST = 3  # forward passes that an update costs: backward are two products, for one forward
-RECORD_BYTES = 310  # that a log step adds to metrics.jsonl (170) and to TensorBoard's file (140)
 
 
 @dataclass
@@ -50,17 +49,9 @@ class PlanSettings:
 class Forecast:
     """What a run has to do and how fast; what follows.
 
-    Attributes:
-        updates: steps of the run.
-        evaluations: how often the network is judged.
-        evaluation_images: forward passes of one: held-out images, and the training images of the
-            population statistics.
-        parameters: of the network while it trains, the auxiliary head included.
-        processes: one a GPU (or one in all, on a CPU).
-        images: of an update that a process holds.
-        workers: that read images, over all processes.
-        compute_seconds: forward, backward and update of one process.
-        worker_images_per_second: of one worker on one core; None is not known, and left out.
+    `evaluation_images` are the forward passes of an evaluation, with the training images of the
+    population statistics. A process is one GPU; `images` of an update are one process's, `workers`
+    read for all of them. A `worker_images_per_second` that is not known is left out.
     """
 
     updates: int
@@ -95,10 +86,6 @@ class Forecast:
         image = forward / (self.processes * self.images)
         evaluating = self.evaluations * self.evaluation_images * image
         return (self.updates * self.update_seconds + evaluating) / 3600
-
-    def folder_bytes(self, log_every: int) -> int:
-        """Bytes of last.pt and previous.pt with momenta, best.pt without, and the record."""
-        return 5 * self.parameters * FLOAT_BYTES + self.updates // log_every * RECORD_BYTES
 
 
 Run = tuple[RunConfig, Forecast]
@@ -207,12 +194,11 @@ def _row(name: str, runs: list[Forecast]) -> Row:
 
 
 def lines(runs: Sequence[Run], settings: PlanSettings) -> list[str]:
-    """What the rows assume, then memory and disk, one line each."""
+    """What the rows assume, then device memory, one line each."""
     config, first = runs[0]
     parameters = max(run.parameters for _, run in runs)
     saved = max(saved_bytes(_shape(each.network, 1000), run.images) for each, run in runs)
     device = (3 * FLOAT_BYTES * parameters + saved) / GIB  # weights, gradients, momenta
-    folders = sum(run.folder_bytes(each.train.log_every) for each, run in runs) / GIB
     rate = first.worker_images_per_second
     if rate is None:
         loading = (
@@ -237,7 +223,6 @@ def lines(runs: Sequence[Run], settings: PlanSettings) -> list[str]:
         f"Device memory: {device:,.1f} GiB a process: {parameters:,} parameters with gradients and "
         "momenta, and activations kept for the backward pass, counted in float32 (bf16 keeps about "
         "half of them); not the libraries' workspace, on CUDA about another GiB.",
-        f"Disk: {folders:,.1f} GiB for all run folders (three checkpoints each, and the record).",
     ]
 
 

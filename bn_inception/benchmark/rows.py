@@ -30,11 +30,11 @@ def as_table(rows: Sequence[Row]) -> str:
 
 @dataclass
 class Measured:
-    """What a benchmark measured, what that means, and on what it was measured, JSON-able."""
+    """What a benchmark measured, on what, and what that assumes, JSON-able."""
 
     rows: list[Row]
-    sentences: list[str]
     about: dict[str, Any]
+    sentences: Sequence[str] = ()
 
     def show(self, output: Path | None) -> None:
         """Print table and sentences; write all as JSON, in one piece or not at all."""

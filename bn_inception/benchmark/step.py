@@ -66,7 +66,6 @@ def benchmark_step(
     endless = replace(config.train, steps=NEVER, evaluate_every=NEVER, checkpoint_every=NEVER,
                       checkpoint_minutes=None)  # fmt: skip
     rows: list[Row] = []
-    sentences: list[str] = []
     for images in settings.batches or ([32, 256] if cuda else [32]):
         say(f"{images} images an update")
         # One BN group, as in the plain loop: the same network, and the same work.
@@ -78,7 +77,6 @@ def benchmark_step(
             with session.folder:
                 ways = _measured(session, steps, settings.rounds, say)
         rows += [_row(way, ways[0], images) for way in ways]
-        sentences += _sentences(ways, images)
     about = about_here(device=device) | {
         "recipe": config.recipe.name,
         "steps": steps,
@@ -87,7 +85,7 @@ def benchmark_step(
         "width": config.network.width,
         "machine": session.learner.execution.machine.described(device),
     }
-    return Measured(rows, sentences, about)
+    return Measured(rows, about)
 
 
 def _measured(session: Session, steps: int, rounds: int, say: Callable[[str], None]) -> list[Way]:
@@ -242,19 +240,3 @@ def _row(way: Way, plain: Way, images: int) -> Row:
         "ratio_to_reference": ratio,
         "note": way.failure or way.note,
     }
-
-
-def _sentences(ways: list[Way], images: int) -> list[str]:
-    medians = {way.name: way.median for way in ways}
-    ours, loop, loaded = (medians.get(name) for name in (OURS, LOOP, LOADED))
-    augmentation = medians[AUGMENTATION]
-    said = []
-    if ours and loop and augmentation:
-        said.append(
-            f"{images} images: the loop takes {loop / ours - 1:+.1%} over the step alone, of which "
-            f"{augmentation / ours:.1%} are the augmentation"
-        )
-    if loop and loaded:
-        share = max(0.0, 1 - loop / loaded)
-        said.append(f"{images} images: {share:.1%} of a step from the loader is loading")
-    return said

@@ -1,4 +1,4 @@
-"""`bn-inception plan`: hours, GPU-hours, memory and disk of runs that have not been made."""
+"""`bn-inception plan`: hours, GPU-hours and device memory of runs that have not been made."""
 
 from dataclasses import dataclass, field
 
@@ -36,7 +36,7 @@ def run(call: Call[PlanConfig]) -> int:
     ]
     known = config.data.kind is not DataKind.synthetic  # whose images say nothing of ImageNet's
     runs = forecast_runs(configs, config.plan, open_sources(config.data) if known else None)
-    Measured(rows(runs), lines(runs, config.plan), about_here()).show(output)
+    Measured(rows(runs), about_here(), lines(runs, config.plan)).show(output)
     return 0
 
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bn_inception.benchmark import timing
-from bn_inception.benchmark.input import FULL, LOADER, Chosen, sentence, ways_of
+from bn_inception.benchmark.input import FULL, Chosen, ways_of
 from bn_inception.benchmark.timing import CPU, Stream, Way, each_other_way_round, take_turn
 from bn_inception.cli.main import main
 from bn_inception.data import DataConfig, DataKind, open_sources
@@ -41,7 +41,7 @@ def test_the_command_end_to_end(
             [
                 *("benchmark", "input", f"data.root={images}", f"output={output}"),
                 *("benchmark.images=20", "benchmark.rounds=2", "benchmark.workers=[1,0]"),
-                *("benchmark.image_size=16", "benchmark.step_images_per_second=5"),
+                "benchmark.image_size=16",
             ]
         )
     assert caught.value.code == 0
@@ -61,7 +61,6 @@ def test_the_command_end_to_end(
     assert str(images) not in output.read_text()
     out, _ = capsys.readouterr()
     assert len([line for line in out.splitlines() if line.startswith("|")]) == 2 + len(rows)
-    assert written["sentences"][0] in out and "waits for training" in out
 
 
 @pytest.mark.parametrize(
@@ -69,7 +68,6 @@ def test_the_command_end_to_end(
     [
         ("benchmark.images=0", ["benchmark.images", "0"]),
         ("benchmark.workers=[-1,2]", ["benchmark.workers", "-1"]),
-        ("benchmark.step_images_per_second=-5", ["benchmark.step_images_per_second", "-5"]),
         ("benchmark.round=3", ["benchmark.round", "benchmark.rounds", "bn-inception benchmark"]),
         ("data.workers=3", ["data.workers", "benchmark.workers=[3]"]),
         ("data.backend=pillow", ["data.backend: pillow", "leave it out"]),
@@ -163,22 +161,3 @@ def test_ways_go_forwards_and_backwards() -> None:
     ways = [Way(name, lambda: iter(())) for name in "abc"]
     names = ["".join(way.name for way in each_other_way_round(ways, turn)) for turn in range(3)]
     assert names == ["abc", "cba", "abc"]
-
-
-@given(
-    st.dictionaries(st.integers(0, 64), st.floats(1, 5000), min_size=1, max_size=6),
-    st.floats(1, 9000),
-)
-def test_what_training_needs_and_which_side_waits(rates: dict[int, float], step: float) -> None:
-    rows = [
-        {"name": LOADER + FULL, "workers": workers, "images_per_second": found}
-        for workers, found in rates.items()
-    ]
-    said = sentence(rows, step)
-    enough = [workers for workers, found in rates.items() if found >= step]
-    if enough:
-        needed = f"{min(enough)} worker" if min(enough) else "no worker process"
-        assert f"needs {needed}" in said and "waits for training" in said
-    else:
-        assert "training waits for images" in said and "extrapolated" in said
-    assert "benchmark.step_images_per_second=N" in sentence(rows, None)

@@ -42,9 +42,3 @@ def test_nothing_gets_slower_by_more_of_anything(run: Forecast) -> None:
     assert replace(run, workers=run.workers * 2).hours <= run.hours
     assert replace(run, compute_seconds=run.compute_seconds / 2).hours <= run.hours
     assert run.update_seconds in (run.loading_seconds, run.compute_seconds)
-
-
-def test_disk_by_hand() -> None:
-    # Two checkpoints with momenta and one without; 310 bytes a log step.
-    assert replace(RUN, parameters=100, updates=49).folder_bytes(50) == 100 * 4 * 5
-    assert replace(RUN, parameters=0, updates=31_000_000).folder_bytes(50) == 620_000 * 310

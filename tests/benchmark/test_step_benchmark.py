@@ -52,7 +52,6 @@ def test_every_way_has_a_row_and_the_file_holds_them(
         ratio = row["ratio_to_reference"]
         assert ratio is None if name == "augmentation alone" else ratio > 0
     assert rows["plain loop"]["ratio_to_reference"] == 1
-    assert "over the step alone" in table and "is loading" in table
     assert written["machine"]["precision"] == "fp32" and written["versions"]["torch"]
     assert not list(Path.cwd().glob("outputs/benchmark*"))
 
