@@ -138,11 +138,11 @@ def ensembles(draws, gain, seeds, images):
         error = 0.4 + 0.04 * 0.24 * draws.standard_normal()
         own = tuple(
             evaluation(draws, crops, 1, at, shared, images)
-            for crops, at in ((1, error + gain), (144, error))
+            for crops, at in (("single", error + gain), ("144", error))
         )
         runs.append(Run(**{**vars(run), "evaluations": own}))
     return Setting(
-        "", (), tuple(runs), (), (evaluation(draws, 144, 6, 0.4 - gain, shared, images),)
+        "", (), tuple(runs), (), (evaluation(draws, "144", 6, 0.4 - gain, shared, images),)
     )
 
 

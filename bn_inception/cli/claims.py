@@ -1,6 +1,7 @@
 """`bn-inception claims`: what the paper states, judged by the runs a person has made."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from bn_inception.cli.command import Call, Command
 from bn_inception.cli.run_arguments import read_run_arguments
@@ -28,16 +29,11 @@ def run(call: Call[ClaimsConfig]) -> int:
 
     from bn_inception.network.invariance import scale_invariance
 
-    verdicts = judge(
-        given.runs,
-        ensembles=given.ensembles,
-        edges=given.edges,
-        differences=scale_invariance(),
-    )
+    verdicts = judge(given.runs, ensembles=given.ensembles, differences=scale_invariance())
     print(claims_text(verdicts))
     if config.output is not None:
         print()
-        for path in write_claims(verdicts, config.output):
+        for path in write_claims(verdicts, Path(config.output)):
             print(path)
     failing = required_numbers(verdicts, config.require)
     for verdict in failing:

@@ -32,16 +32,13 @@ def run(call: Call[CompareConfig]) -> int:
     config = call.config
     given = read_run_arguments(config.runs)
     comparison = report.compare(given.runs, baseline=config.baseline)
-    errors = report.figure4(report.evaluated_models(comparison, given.ensembles))
+    errors = report.figure4(comparison, given.ensembles)
     print(report.as_text(comparison, *([] if errors is None else [errors])))
     if config.output is not None:
         from bn_inception.network.invariance import scale_invariance
 
         verdicts = report.judge(
-            given.runs,
-            ensembles=given.ensembles,
-            edges=given.edges,
-            differences=scale_invariance(),
+            given.runs, ensembles=given.ensembles, differences=scale_invariance()
         )
         written = report.write_report(
             comparison,

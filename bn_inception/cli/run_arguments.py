@@ -15,7 +15,7 @@ from bn_inception.files import configs_folder
 from bn_inception.record.naming import NOT_COMPUTED
 
 if TYPE_CHECKING:
-    from bn_inception.report import Evaluation, Run, StabilityEdge
+    from bn_inception.report import Evaluation, Run
 
 _OPTIONS = (
     *NOT_COMPUTED,
@@ -35,15 +35,14 @@ _DERIVED = ("recipe.name", "run.resume")
 
 @dataclass(frozen=True)
 class Given:
-    """What a command's arguments name: run folders, and saved results (`.json` files)."""
+    """What a command's arguments name: run folders, and evaluations (`.json` files)."""
 
     runs: "list[Run]"
     ensembles: "list[Evaluation]"
-    edges: "list[StabilityEdge]"
 
 
 def read_run_arguments(paths: Sequence[str]) -> Given:
-    """Read run folders, evaluations of ensembles and stability edges.
+    """Read run folders and evaluations of ensembles.
 
     Predictions, and folders that `compare` or `claims` have written, are passed over.
 
@@ -53,7 +52,7 @@ def read_run_arguments(paths: Sequence[str]) -> Given:
     Raises:
         UserError: no run folder, one given twice, or something broken in one.
     """
-    from bn_inception.report import Evaluation, StabilityEdge, read_runs, read_saved
+    from bn_inception.report import read_runs, read_saved
 
     predictions = [path for path in paths if path.endswith(".npz")]
     files = [path for path in paths if path.endswith(".json")]
@@ -63,12 +62,7 @@ def read_run_arguments(paths: Sequence[str]) -> Given:
         if path not in predictions and path not in files and not _is_report(Path(path))
     ]
     runs = [_as_configured(run) for run in read_runs(folders)]
-    saved = [read_saved(path) for path in files]
-    return Given(
-        runs,
-        [entry for entry in saved if isinstance(entry, Evaluation)],
-        [entry for entry in saved if isinstance(entry, StabilityEdge)],
-    )
+    return Given(runs, [read_saved(path) for path in files])
 
 
 def _is_report(folder: Path) -> bool:

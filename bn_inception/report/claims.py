@@ -7,9 +7,9 @@ such setting is judged by itself.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bn_inception.report.commands import swept
+from bn_inception.report.commands import Commands, in_words
 from bn_inception.report.estimates import percent
-from bn_inception.report.evaluations import Evaluation, StabilityEdge
+from bn_inception.report.evaluations import Evaluation
 from bn_inception.report.measures import Decision, Part, together
 from bn_inception.report.runs import Run
 from bn_inception.report.settings import PLAIN, Setting, find_settings
@@ -19,13 +19,7 @@ from bn_inception.report.target import Target, curves_of
 
 @dataclass(frozen=True)
 class Evidence:
-    """What one run, or one file, says.
-
-    Attributes:
-        name: of the run or file.
-        path: where it is.
-        says: the numbers.
-    """
+    """What one run, or one file, says."""
 
     name: str
     path: str
@@ -37,9 +31,7 @@ class Verdict:
     """One statement, judged in one setting.
 
     Attributes:
-        statement: which.
         setting: in words; empty for a computation.
-        decision: see Decision.
         reason: the numbers that decide, or what is missing.
         evidence: what was looked at.
         commands: where undecided or not tested, what would help, one after the other; else empty.
@@ -57,7 +49,6 @@ def judge(
     runs: Sequence[Run],
     *,
     ensembles: Sequence[Evaluation] = (),
-    edges: Sequence[StabilityEdge] = (),
     differences: tuple[float, float] | None = None,
 ) -> list[Verdict]:
     """Judge every statement in every setting.
@@ -65,7 +56,6 @@ def judge(
     Args:
         runs: at least one; of equal ones the most often evaluated counts.
         ensembles: saved evaluations of several networks.
-        edges: stability edges, shown beside statement 5 at their scale.
         differences: largest relative differences of outputs and gradients, for statement 7, as
             `bn_inception.network.invariance.scale_invariance` gives them; None if not computed.
 
@@ -75,7 +65,7 @@ def judge(
     """
     judged = [
         [_judge(setting, statement) for statement in STATEMENTS if statement.needs]
-        for setting in find_settings(runs, ensembles, edges)
+        for setting in find_settings(runs, ensembles)
     ]
     nearest = max(judged, key=lambda verdicts: sum(len(v.evidence) for v in verdicts))
     telling = [
@@ -95,11 +85,11 @@ def _judge(setting: Setting, statement: Statement) -> Verdict:
         together([part.decision for part in parts]),
         "; ".join(dict.fromkeys(part.reason for part in parts)),
         tuple(_evidence(setting, statement)),
-        tuple(swept(commands)),
+        in_words(commands),
     )
 
 
-def _decided(setting: Setting, statement: Statement) -> tuple[list[Part], list[str]]:
+def _decided(setting: Setting, statement: Statement) -> tuple[list[Part], Commands]:
     """What its parts come to, and the commands that would help."""
     if setting.unknown:
         reason = f"what was run is not known: {'; '.join(setting.unknown)}"
@@ -115,14 +105,12 @@ def _decided(setting: Setting, statement: Statement) -> tuple[list[Part], list[s
 
 
 def _evidence(setting: Setting, statement: Statement) -> list[Evidence]:
-    """The runs that count, with what each says, and the files."""
+    """The runs that count, with what each says, and the evaluations."""
     target = setting.target if PLAIN in statement.needs else None
     runs = [(need, run) for need in statement.needs for run in setting.of(need)]
     found = [Evidence(run.name, str(run.path), _says(run, target)) for _, run in runs]
-    files: list[Evaluation | StabilityEdge] = []
-    files += [entry for need, run in runs if need.crops for entry in run.own_evaluations]
+    files = [entry for need, run in runs if need.crops for entry in run.own_evaluations]
     files += setting.ensembles if statement.ensemble else ()
-    files += setting.edges if any(need.edge for need in statement.needs) else ()
     return [*found, *(Evidence(file.path.name, str(file.path), file.in_words()) for file in files)]
 
 

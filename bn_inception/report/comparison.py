@@ -18,7 +18,6 @@ from bn_inception.report.estimates import (
     share_ratios,
     steps_ratio,
 )
-from bn_inception.report.evaluations import Evaluation
 from bn_inception.report.runs import Run
 from bn_inception.report.settings import distinct_seeds
 from bn_inception.report.target import Target, curves_of, target_by
@@ -44,8 +43,6 @@ class Row:
     Attributes:
         title: of its own: the recipe's name in the paper, or its own, with what was set otherwise
             in these runs and not in all.
-        recipe, scale: of the runs.
-        kind: what it is shown among.
         runs: by seed.
         plateau: top-1, a fraction; None without an evaluation.
         steps: image-equivalent steps to the target, the geometric mean over seeds; None unless
@@ -55,7 +52,6 @@ class Row:
         shares: the same ratio to 80, 90 and 95 % of the baseline's plateau; None where one of the
             runs did not reach it.
         difference: of the plateau to the baseline's; None like `ratio`, and for the baseline.
-        is_baseline: whether these runs set the target.
         outcome: what became of them, in words.
         paper: its row of the paper's Figure 3; None where there is none.
         paper_ratio: of the paper's steps; None where it gives none to this target.
@@ -101,60 +97,13 @@ class Figure3:
         return [row for row in self.rows if row.kind in kinds]
 
 
-@dataclass(frozen=True)
-class Model:
-    """The saved evaluations of a recipe's seeds, or of ensembles, with one kind of BN statistics.
-
-    Attributes:
-        name: the row's title.
-        networks: averaged.
-        statistics: see Evaluation; population ones where there are both.
-        evaluations: of any crops.
-    """
-
-    name: str
-    networks: int
-    statistics: str | None
-    evaluations: tuple[Evaluation, ...]
-
-    def errors(self, top: int, crops: int) -> list[tuple[float, tuple[float, float]]]:
-        """The top-1 or top-5 errors with so many crops, and their intervals."""
-        found = [entry for entry in self.evaluations if entry.crops == crops]
-        if top == 1:
-            return [(entry.top1_error, entry.top1_interval) for entry in found]
-        return [(entry.top5_error, entry.top5_interval) for entry in found]
-
-
-def evaluated_models(comparison: Figure3, ensembles: Sequence[Evaluation] = ()) -> list[Model]:
-    """Of each row, of the ensemble's members together, and of ensembles, what was evaluated."""
-    named = [
-        ("members of the ensemble, mean" if row.kind is Kind.member else row.title, entry)
-        for row in comparison.rows
-        for run in row.runs
-        for entry in run.evaluations
-    ]
-    named += [(f"ensemble of {entry.models}", entry) for entry in ensembles]
-    found: dict[tuple[str, int], dict[str | None, list[Evaluation]]] = {}
-    for name, entry in named:
-        kinds = found.setdefault((name, entry.models), {})
-        kinds.setdefault(entry.statistics, []).append(entry)
-    models = []
-    for (name, networks), kinds in found.items():
-        statistics = sorted(kinds, key=lambda kind: kind or "unknown")[0]
-        models.append(Model(name, networks, statistics, tuple(kinds[statistics])))
-    return models
-
-
 def compare(runs: Sequence[Run], baseline: str = "inception") -> Figure3:
     """Compare runs as the paper's Figure 3 does, by the rules of docs/statements.md.
 
     Args:
         runs: at least one; of equal seeds the most often evaluated counts.
-        baseline: a run's name or a recipe: with all its seeds it sets the target. Of several
-            settings of that recipe the one with most runs does.
-
-    Raises:
-        UserError: no run of that name or recipe.
+        baseline: a run's name or a recipe, else a UserError: with all its seeds it sets the
+            target. Of several settings of that recipe the one with most runs does.
     """
     members: dict[tuple[object, ...], list[Run]] = {}
     for run in distinct_seeds(runs):

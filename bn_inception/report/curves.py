@@ -63,9 +63,7 @@ def plateau(top1: Array) -> Array:
 def target_of(plain: Array, share: float | None = None) -> Array:
     """(..., S, E) -> (...): the plain network's plateau, mean over seeds, less a point.
 
-    Args:
-        plain: accuracies of plain Inception.
-        share: of the plateau, in place of less a point.
+    Where `share` is given it is this share of the plateau.
     """
     level: Array = np.asarray(plateau(plain).mean(-1))
     return level - POINT if share is None else share * level

@@ -27,10 +27,8 @@ REDRAWS = 100
 class Estimate:
     """A number with its 95 % interval.
 
-    Attributes:
-        value: the number.
-        low, high: the interval; infinite where a run never got there, so that there is no end.
-        source: of the interval, in words.
+    `low` and `high` are infinite where a run never got there, so that there is no end; `source` is
+    what the interval is from, in words.
     """
 
     value: float
@@ -94,11 +92,8 @@ def without_each(values: Array) -> Array | None:
 def difference(
     first: Sequence[float], second: Sequence[float], variances: tuple[float, float]
 ) -> Estimate:
-    """Mean of `first` minus mean of `second`, paired.
-
-    Args:
-        first, second: one value a seed, of the same seeds.
-        variances: that are assumed of one value of either.
+    """Mean of `first` minus mean of `second`, of the same seeds; `variances` are those assumed of
+    one value of either.
     """
     differences = np.subtract(first, second)
     assumed = sum(variances) / len(differences)
@@ -156,14 +151,9 @@ def steps_ratio(
 ) -> Estimate:
     """Steps of `first` to the plain network's target, relative to those of `second`.
 
-    The geometric mean of the ratios of each seed. A run that never gets there is censored: it
-    counts with its length, and the interval of the ratio has no upper end (for a run of `second`
-    that is not the plain network: no lower end).
-
-    Args:
-        first, second: of the same seeds.
-        plain: sets the target; `second` may be some of its seeds, or all.
-        share: see `target_of`.
+    The geometric mean of the ratios of each seed, which both have. A run that never gets there is
+    censored: it counts with its length, and the ratio has no upper end (for a run of `second` that
+    is not the plain network: no lower end). `share` is as in `target_of`.
     """
     against_plain = set(second.seeds) <= set(plain.seeds) and np.array_equal(
         plain.of(second.seeds).top1, second.top1
@@ -208,12 +198,9 @@ def _redrawn(curves: Curves, draws: np.random.Generator) -> Array:
 def difference_of_pairs(only_first: int, only_second: int, count: int) -> tuple[float, float]:
     """One rate minus another, both measured on the same `count` images, and its variance.
 
-    Args:
-        only_first, only_second: images that count for one rate and not for the other.
-        count: of all images.
-
-    Source: Agresti and Min, Statistics in Medicine 24 (2005), 729-740: half an image is added to
-    each of the four cells before the variance is taken.
+    `only_first` images count for one rate and not for the other. Source: Agresti and Min,
+    Statistics in Medicine 24 (2005), 729-740: half an image is added to each of the four cells
+    before the variance is taken.
     """
     first, second, total = only_first + 0.5, only_second + 0.5, count + 2
     variance = ((first + second) / total - ((first - second) / total) ** 2) / total

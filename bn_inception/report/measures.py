@@ -62,10 +62,8 @@ class NotTested(Exception):
 class Measure:
     """One thing that a statement asserts.
 
-    Attributes:
-        how: decides it where `needs` are there, by `limit`; NotTested where they show nothing.
-        needs: runs, in the order in which `how` takes them.
-        limit: a fraction or a ratio.
+    `how` decides it where `needs` are there, in the order in which it takes them, by `limit`, a
+    fraction or a ratio. It raises NotTested where they show nothing.
     """
 
     how: "Callable[[Setting, tuple[Need, ...], float], Part]"
@@ -286,9 +284,9 @@ def _single_and_144(setting: Setting, need: Need) -> list[tuple[Evaluation, Eval
     for run in setting.of(need):
         kinds = {(entry.crops, entry.statistics): entry for entry in run.own_evaluations}
         both = [
-            (kinds[1, statistics], kinds[144, statistics])
+            (kinds["single", statistics], kinds["144", statistics])
             for statistics in ("population", "running", None)
-            if (1, statistics) in kinds and (144, statistics) in kinds
+            if ("single", statistics) in kinds and ("144", statistics) in kinds
         ]
         found += both[:1]
     if not found:
@@ -302,7 +300,7 @@ def _ensemble(setting: Setting, need: Need) -> tuple[list[Evaluation], Evaluatio
     alike = [
         entry
         for entry in setting.ensembles
-        if entry.models == ENSEMBLE_MODELS and entry.crops == 144 and entry.like(networks[0])
+        if entry.models == ENSEMBLE_MODELS and entry.crops == "144" and entry.like(networks[0])
     ]
     if not alike:
         raise NotTested(

@@ -1,44 +1,78 @@
-"""`report.html`: everything about some runs on one page that needs nothing but itself."""
+"""`report.html`: everything about some runs on one page that needs nothing but itself; its files.
+
+A comparison's other files are its tables and figures.
+"""
 
 import json
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader
 
 from bn_inception.drawing import Drawing
+from bn_inception.files import make_folder, write_bytes
 from bn_inception.record.environment import command_line
 from bn_inception.report.claims import Verdict, by_statement
-from bn_inception.report.comparison import Figure3, Kind, Model
-from bn_inception.report.figures import by_crops
+from bn_inception.report.comparison import Figure3, Kind
+from bn_inception.report.evaluations import Evaluation
+from bn_inception.report.figures import figure2, inputs_of_a_layer
 from bn_inception.report.runs import Run
-from bn_inception.report.tables import figure3, figure4
+from bn_inception.report.tables import Table, as_json, as_markdown, figure3, figure4
 from bn_inception.report.verdicts import claims_table, conclusion, shared_command
 
 _ENVIRONMENT = ("git", "versions", "cpu", "gpus", "platform", "data_fingerprint")
 """The parts of `environment.json` that tell a reader something."""
 
 
-def report_page(
+def write_report(
     comparison: Figure3,
     runs: Sequence[Run],
-    drawings: Sequence[Drawing],
+    folder: Path,
     *,
+    ensembles: Sequence[Evaluation] = (),
     verdicts: Sequence[Verdict] = (),
-    models: Sequence[Model] = (),
-) -> str:
-    """Write the page.
+    axis: str = "linear",
+) -> list[Path]:
+    """Write the page, the tables as Markdown and JSON, and the figures as PNG and SVG.
 
     Args:
         comparison: of `runs`.
         runs: those compared.
-        drawings: of `figure2`.
-        verdicts: of `judge`; none for no section on them.
-        models: of `evaluated_models`, for Figure 4 and the accuracy by crops.
+        folder: created if missing; files of the same names are replaced.
+        ensembles: saved evaluations of several networks.
+        verdicts: of `judge`, for the page; none for no section on them.
+        axis: of Figure 2's steps, `linear` or `log`.
 
     Returns:
-        HTML that opens without a network. Absolute paths are shortened to their last part. Whatever
-        text the runs hold is escaped.
+        The paths written.
+    """
+    make_folder(folder, "output")
+    errors, inputs = figure4(comparison, ensembles), inputs_of_a_layer(comparison)
+    drawings = [*figure2(comparison, axis), *([inputs] if inputs else [])]
+    page = report_page(comparison, runs, drawings, verdicts, errors)
+    files = {
+        "report.html": page.encode(),
+        "comparison.md": as_markdown(comparison, *([errors] if errors else [])).encode(),
+        "comparison.json": as_json(comparison, ensembles).encode(),
+    }
+    for drawing in drawings:
+        files |= drawing.files
+    for name, content in files.items():
+        write_bytes(folder / name, content)
+    return [folder / name for name in files]
+
+
+def report_page(
+    comparison: Figure3,
+    runs: Sequence[Run],
+    drawings: Sequence[Drawing],
+    verdicts: Sequence[Verdict] = (),
+    errors: Table | None = None,
+) -> str:
+    """HTML that opens without a network; whatever text the runs hold is escaped.
+
+    Absolute paths are shortened to their last part. `errors` is Figure 4.
     """
     templates = Environment(
         loader=PackageLoader("bn_inception.report", "."), autoescape=True, trim_blocks=True
@@ -54,8 +88,7 @@ def report_page(
         recipes=figure3(comparison, (Kind.recipe,)),
         beside=figure3(comparison, (Kind.control, Kind.change, Kind.member)),
         drawings=drawings,
-        errors=figure4(models),
-        crops=by_crops(models),
+        errors=errors,
         claims=claims_table(verdicts) if verdicts else None,
         verdicts=by_statement(verdicts),
         shared=shared,
@@ -68,7 +101,8 @@ def report_page(
 
 def _facts(run: Run) -> Iterator[tuple[str, str]]:
     summary = run.summary
-    yield "recipe", " ".join([summary.recipe, *map(shared_option, run.overrides)])
+    # An override may hold a path.
+    yield "recipe", " ".join([summary.recipe, *command_line(["", *run.overrides])[1:]])
     yield "seed", str(summary.seed)
     yield "status", summary.status.value
     yield "steps", f"{summary.step:,}"
@@ -90,11 +124,6 @@ def _facts(run: Run) -> Iterator[tuple[str, str]]:
             yield key, str(value)
     for key, value in run.config.items():
         yield key, _plain(value)
-
-
-def shared_option(option: str) -> str:
-    """A `key=value` whose absolute path, if it is one, is shortened to its last part."""
-    return command_line(["", option])[1]
 
 
 def _plain(value: Any) -> str:

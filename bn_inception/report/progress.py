@@ -25,7 +25,6 @@ class Progress:
     """One run, as its folder tells it.
 
     Attributes:
-        name: of its folder.
         state: its status; `silent` and for how many hours and minutes, where a run that says that
             it runs has written nothing for long: it was killed, or hangs.
         step, planned: updates; `planned` is None where unknown.
@@ -64,15 +63,7 @@ HEADER = _columns("run", "state", "step/planned", "best", "images", "ends")
 
 
 def read_progress(root: Path, now: float | None = None) -> list[Progress]:
-    """Every run below a folder, or the one run that it is, by name.
-
-    Args:
-        root: such as `outputs`.
-        now: seconds since the epoch; the clock's where None.
-
-    Raises:
-        UserError: no such folder, or something broken in a run.
-    """
+    """Every run below a folder, or the one run that it is, by name; `now` is for tests."""
     if not root.is_dir():
         raise UserError(f"{root}: no such folder; give the folder of your runs, such as outputs")
     folders = [root] if (root / "summary.json").is_file() else sorted(root.iterdir())

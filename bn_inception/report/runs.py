@@ -30,10 +30,12 @@ CHANGED = "changed at step"
 class Run:
     """One run folder, read.
 
+    The last five say how it differs from its recipe, scale and data as they are committed; they are
+    left empty by `read_run`, which knows no configurations.
+
     Attributes:
         name: the folder's name.
         path: the folder as given.
-        summary: `summary.json`.
         steps: evaluated steps, ascending, in image-equivalent steps (images seen / 32), which are
             the run's own steps where its mini-batch is 32.
         top1: validation accuracy at `steps`, fractions.
@@ -43,13 +45,11 @@ class Run:
         probes: each look into a layer, with its step, as above.
         evaluations: what `bn-inception evaluate` has left in the folder.
         environment: `environment.json`; empty where there is none.
-        overrides: `key=value`, sorted, that make it another experiment than its recipe, scale and
-            data as they are committed. Left empty by `read_run`, which knows no configurations.
-        config: every key of its configuration with its value, without paths; likewise.
-        options: further `key=value` it was started with, such as `data.root`; likewise.
-        unknown: why it cannot be told what was run, a clause each; likewise.
-        recipe_steps: the length of its recipe at its scale, in its own steps; None where unknown;
-            likewise.
+        overrides: `key=value`, sorted, that make it another experiment.
+        config: every key of its configuration with its value, without paths.
+        options: further `key=value` it was started with, such as `data.root`.
+        unknown: why it cannot be told what was run, a clause each.
+        recipe_steps: the length of its recipe at its scale, in its own steps; None where unknown.
     """
 
     name: str
@@ -122,8 +122,7 @@ class Run:
 def read_run(path: str | Path) -> Run:
     """Read a run folder; the run may be going on.
 
-    Raises:
-        UserError: not a run folder (what is missing is named), or a broken file in it.
+    What is no run folder, or is broken, is a UserError that names what is missing.
     """
     path = Path(path)
     if not path.is_dir():
@@ -168,11 +167,7 @@ def read_run(path: str | Path) -> Run:
 
 
 def read_runs(paths: Iterable[str | Path]) -> list[Run]:
-    """`read_run` of each folder, in order.
-
-    Raises:
-        UserError: no folder, or one given twice.
-    """
+    """`read_run` of each folder, in order; UserError for none, and for one given twice."""
     runs = [read_run(path) for path in paths]
     if not runs:
         raise UserError("no run folder given; give one or more, such as outputs/<run.name>")

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from bn_inception.report.curves import Curves
-from bn_inception.report.evaluations import Evaluation, StabilityEdge
+from bn_inception.report.evaluations import Evaluation
 from bn_inception.report.runs import Run
 from bn_inception.report.target import Target, curves_of, target_by
 
@@ -18,13 +18,11 @@ class Need:
         recipe: their recipe.
         change: `key=value` set otherwise than in the recipe; empty for none.
         crops: evaluations that must lie in the run's folder, as `crops=` names them.
-        edge: whether a stability edge, where one is given, is shown beside.
     """
 
     recipe: str
     change: str = ""
     crops: tuple[str, ...] = ()
-    edge: bool = False
 
     def __str__(self) -> str:
         return f"{self.recipe} with {self.change}" if self.change else self.recipe
@@ -44,7 +42,6 @@ class Setting:
         runs: of the setting; of equal ones the most often evaluated.
         others: runs on the same scale and data with other overrides.
         ensembles: evaluations of several networks.
-        edges: stability edges at its scale.
         differences: see `judge`.
     """
 
@@ -53,7 +50,6 @@ class Setting:
     runs: tuple[Run, ...]
     others: tuple[Run, ...] = ()
     ensembles: tuple[Evaluation, ...] = ()
-    edges: tuple[StabilityEdge, ...] = ()
     differences: tuple[float, float] | None = None
 
     @property
@@ -86,11 +82,11 @@ class Setting:
 
 
 def distinct_seeds(runs: Sequence[Run]) -> list[Run]:
-    """Of runs that differ in no setting and not in their seed, keep the most often evaluated one.
+    """Of runs that differ in no setting and not in their seed the most often evaluated one.
 
     Equal seeds give equal runs: to count them twice would make the spread look smaller.
     """
-    kept: dict[tuple[object, ...], Run] = {}
+    kept: dict[object, Run] = {}
     for run in runs:
         key = (run.group, run.summary.seed)
         if key not in kept or run.evaluated > kept[key].evaluated:
@@ -98,29 +94,19 @@ def distinct_seeds(runs: Sequence[Run]) -> list[Run]:
     return list(kept.values())
 
 
-def find_settings(
-    runs: Sequence[Run],
-    ensembles: Sequence[Evaluation] = (),
-    edges: Sequence[StabilityEdge] = (),
-) -> list[Setting]:
+def find_settings(runs: Sequence[Run], ensembles: Sequence[Evaluation] = ()) -> list[Setting]:
     """The settings, the one nearest to the paper first: its longest run, then the least changed."""
     runs = distinct_seeds(runs)
-    found: dict[tuple[object, ...], list[Run]] = {}
+    found: dict[object, list[Run]] = {}
     for run in runs:
-        found.setdefault((run.setting, run.overrides, run.unknown), []).append(run)
+        found.setdefault(run.group[1:], []).append(run)
     settings = []
     for members in sorted(found.values(), key=_distance):
         first = members[0]
         alike = [r for r in runs if (r.setting, r.unknown) == (first.setting, first.unknown)]
+        others = tuple(run for run in alike if run.overrides != first.overrides)
         settings.append(
-            Setting(
-                _name(first),
-                first.overrides,
-                tuple(members),
-                others=tuple(run for run in alike if run.overrides != first.overrides),
-                ensembles=tuple(ensembles),
-                edges=tuple(edge for edge in edges if edge.scale == first.summary.scale),
-            )
+            Setting(_name(first), first.overrides, tuple(members), others, tuple(ensembles))
         )
     return settings
 

@@ -7,7 +7,7 @@ is this project's choice, made before any run was judged by it. docs/statements.
 from dataclasses import dataclass
 
 from bn_inception.paper.results import FIGURE_3, FIGURE_4
-from bn_inception.report.commands import another_seed, missing, missing_ensemble
+from bn_inception.report.commands import Commands, another_seed, missing, missing_ensemble
 from bn_inception.report.measures import (
     Measure,
     Part,
@@ -49,9 +49,6 @@ class Statement:
     Attributes:
         number: by which it is asked for, from 1.
         title: the claim in a few words.
-        claim: what is stated.
-        place: where in the paper.
-        paper: the paper's own numbers.
         measured: how a run's number is got.
         criterion: when it holds, with its tolerance, and when it does not.
         measures: all must hold.
@@ -73,14 +70,14 @@ class Statement:
         """The runs that its measures need, each once."""
         return tuple(dict.fromkeys(need for measure in self.measures for need in measure.needs))
 
-    def missing(self, setting: Setting) -> tuple[list[str], list[str]]:
+    def missing(self, setting: Setting) -> tuple[list[str], Commands]:
         """What it lacks in a setting: reasons, and the commands that would make it."""
         found = [missing(setting, need) for need in self.needs]
         found += [missing_ensemble(setting)] if self.ensemble else []
         reasons = [reason for some, _ in found for reason in some]
         return reasons, [command for _, some in found for command in some]
 
-    def another_seed(self, setting: Setting) -> list[str]:
+    def another_seed(self, setting: Setting) -> Commands:
         """The commands of one more seed of all its runs."""
         return another_seed(setting, self.needs)
 
@@ -161,7 +158,7 @@ STATEMENTS: tuple[Statement, ...] = (
         "above twice chance, and every seed's; does not hold if no plain network diverged, or that "
         "interval lies below",
         (
-            Measure(diverges, (Need("inception_x5", edge=True),)),
+            Measure(diverges, (Need("inception_x5"),)),
             Measure(learns, (BN_X5,)),
         ),
     ),

@@ -11,15 +11,14 @@ from typing import Any
 
 from bn_inception.paper.results import FIGURE_3, FIGURE_4, TARGET_TOP1, RecipeResult
 from bn_inception.quoting import markdown_cell
-from bn_inception.report.comparison import Figure3, Kind, Model, Row
+from bn_inception.report.comparison import Figure3, Kind, Row
 from bn_inception.report.estimates import Estimate, percent
 from bn_inception.report.evaluations import Evaluation
 from bn_inception.report.runs import Run
 
 NOTHING = "-"
-
-_SENTENCE = 36
-"""Characters of a line in a column of sentences."""
+_SENTENCE = 22
+"""Characters that a line of a sentence has at least."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +26,6 @@ class Table:
     """What is shown alike on a terminal, in Markdown and in HTML.
 
     Attributes:
-        title: empty for none.
         lead: a sentence above the table; empty for none.
         header, rows: cells, as many in each row as in the header.
         numbers: columns whose cells stand to the right.
@@ -41,27 +39,27 @@ class Table:
     numbers: Sequence[int] = ()
     notes: Sequence[str] = ()
 
-    def as_text(self) -> str:
-        """Columns aligned by spaces; headings and long sentences take several lines."""
-        columns = list(zip(self.header, *self.rows, strict=True))
-        cells = [
-            [_lines(cell, _width(head, body)) for cell in (head, *body)] for head, *body in columns
-        ]
-        widths = [max(len(line) for cell in column for line in cell) for column in cells]
-        rows: list[list[str]] = []
-        for row in zip(*cells, strict=True):
-            rows.append([])
-            for line in itertools.zip_longest(*row, fillvalue=""):
-                rows[-1].append(
-                    "  ".join(
-                        cell.rjust(width) if column in self.numbers else cell.ljust(width)
-                        for column, (cell, width) in enumerate(zip(line, widths, strict=True))
-                    ).rstrip()
+    def as_text(self, columns: int = 175) -> str:
+        """Aligned by spaces; long cells take several lines, so that it fits into `columns`."""
+        widths = _widths(self.header, self.rows, columns)
+        lines = []
+        for row in (self.header, *self.rows):
+            # Names have hyphens and stay whole.
+            cells = [
+                textwrap.wrap(cell, width, break_long_words=False, break_on_hyphens=False)
+                for cell, width in zip(row, widths, strict=True)
+            ]
+            for line in itertools.zip_longest(*cells, fillvalue=""):
+                aligned = (
+                    cell.rjust(width) if column in self.numbers else cell.ljust(width)
+                    for column, (cell, width) in enumerate(zip(line, widths, strict=True))
                 )
-        rule = "-" * max(len(line) for row in rows for line in row)
-        above = [*filter(None, [self.title, self.lead]), ""]
+                lines.append("  ".join(aligned).rstrip())
+            if row is self.header:
+                lines.append("-" * (sum(widths) + 2 * len(widths) - 2))
+        above = [*filter(None, [self.title, textwrap.fill(self.lead, columns)]), ""]
         notes = ["", *(f"* {note}" for note in self.notes)] if self.notes else []
-        return "\n".join([*above, *rows[0], rule, *itertools.chain(*rows[1:]), *notes])
+        return "\n".join([*above, *lines, *notes])
 
     def as_markdown(self) -> str:
         """A Markdown table, with the title as a heading."""
@@ -76,15 +74,21 @@ class Table:
         return "\n".join([*above, *table, *notes])
 
 
-def _width(head: str, body: Sequence[str]) -> int:
-    """Characters of a line of a column: its longest cell, or a little for sentences."""
-    longest_word = max((len(word) for cell in (head, *body) for word in cell.split()), default=0)
-    return max(longest_word, min(_SENTENCE, max(map(len, body), default=0)))
-
-
-def _lines(cell: str, width: int) -> list[str]:
-    # Names have hyphens and stay whole.
-    return textwrap.wrap(cell, max(1, width), break_long_words=False, break_on_hyphens=False)
+def _widths(header: Sequence[str], rows: Sequence[Sequence[str]], columns: int) -> list[int]:
+    """Of each column its longest cell; sentences are narrowed, from the last column on, to fit."""
+    words = [
+        max(len(word) for cell in column for word in (*cell.split(), ""))
+        for column in zip(header, *rows, strict=True)
+    ]
+    cells = zip(*rows, strict=True) if rows else ((),) * len(words)
+    widths = [max(word, 1, *map(len, column)) for word, column in zip(words, cells, strict=True)]
+    excess = sum(widths) + 2 * len(widths) - 2 - columns
+    for column in reversed(range(len(widths))):
+        least = min(widths[column], max(words[column], _SENTENCE))
+        narrowed = max(least, widths[column] - max(0, excess))
+        excess -= widths[column] - narrowed
+        widths[column] = narrowed
+    return widths
 
 
 def as_text(comparison: Figure3, *others: Table) -> str:
@@ -114,14 +118,13 @@ def as_json(comparison: Figure3, ensembles: Sequence[Evaluation] = ()) -> str:
 
 def _run(run: Run) -> dict[str, Any]:
     summary = run.summary
-    best = summary.best
     return {
         "name": run.name,
         "seed": summary.seed,
         "status": summary.status.value,
         "step": summary.step,
         "plateau": run.plateau,
-        "best": None if best is None else best.top1,
+        "best": None if summary.best is None else summary.best.top1,
         "overrides": run.overrides,
     }
 
@@ -137,54 +140,51 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-# --- Figure 3
+_FIGURE_3 = (
+    "recipe",
+    "seeds",
+    "plateau, %",
+    "paper: maximum",
+    "to the baseline, points",
+    "steps to target",
+    f"paper: steps to {100 * TARGET_TOP1:.1f} %",
+    "ratio",
+    "paper: ratio",
+    "to 80 / 90 / 95 % of its plateau",
+    "outcome",
+)
 
 
-def figure3(comparison: Figure3, kinds: Sequence[Kind] = ()) -> Table:
-    """BN Figure 3, the paper's numbers beside each.
+def figure3(comparison: Figure3, kinds: Sequence[Kind] = tuple(Kind)) -> Table:
+    """BN Figure 3, the paper's numbers beside each; rows of some kinds.
 
-    Args:
-        comparison: whose rows are shown.
-        kinds: of rows; none for all. Of the paper's recipes those that were not run are shown too.
+    Of the paper's recipes alone those that were not run are shown too; what is not a recipe alone
+    has no target and no notes of its own.
     """
-    rows = [row for row in comparison.rows if not kinds or row.kind in kinds]
+    rows = comparison.of(*kinds)
     cells = list(map(_row, rows))
-    lead, notes = "", comparison.notes
-    if Kind.recipe in kinds:
+    if kinds == (Kind.recipe,):
         cells = [
             cell
             for recipe, result in FIGURE_3.items()
             for cell in [_row(row) for row in rows if row.recipe == recipe] or [_not_run(result)]
         ]
-    if kinds and Kind.recipe not in kinds:
-        notes = ()
-    elif comparison.target is None:
-        lead = f"No target: {comparison.baseline} has no evaluation."
-    else:
+    if Kind.recipe not in kinds:
+        return Table("", "", _FIGURE_3, cells, range(1, 10))
+    lead = f"No target: {comparison.baseline} has no evaluation."
+    if comparison.target is not None:
         lead = (
             f"Target: {percent(comparison.target)} top-1, the plateau of {comparison.baseline} "
             "less one point. Means over seeds, with 95 % intervals."
         )
-    header = (
-        "recipe",
-        "seeds",
-        "plateau, %",
-        "paper: maximum",
-        "to the baseline, points",
-        "steps to target",
-        f"paper: steps to {100 * TARGET_TOP1:.1f} %",
-        "ratio",
-        "paper: ratio",
-        "to 80 / 90 / 95 % of its plateau",
-        "outcome",
-    )
-    return Table("", lead, header, cells, range(1, 10), notes)
+    return Table("", lead, _FIGURE_3, cells, range(1, 10), comparison.notes)
 
 
 def _row(row: Row) -> Sequence[str]:
     ratio = "100 %" if row.is_baseline else NOTHING
-    if row.ratio is not None:
-        ratio = _with_interval(row.ratio) if math.isfinite(row.ratio.high) else NOTHING
+    if row.ratio is not None and math.isfinite(row.ratio.high):
+        ends = (row.ratio.value, row.ratio.low, row.ratio.high)
+        ratio = "{:.1f} ({:.1f} to {:.1f}) %".format(*(100 * end for end in ends))
     return (
         row.title,
         str(len(row.runs)),
@@ -202,7 +202,7 @@ def _row(row: Row) -> Sequence[str]:
 
 def _not_run(paper: RecipeResult) -> Sequence[str]:
     known = {0: paper.title, 3: percent(paper.maximum_top1), 6: _paper_steps(paper), 10: "not run"}
-    return [known.get(column, NOTHING) for column in range(11)]
+    return [known.get(column, NOTHING) for column in range(len(_FIGURE_3))]
 
 
 def _paper_steps(paper: RecipeResult | None) -> str:
@@ -218,42 +218,43 @@ def _give_or_take(found: Estimate | None, form: str) -> str:
     return f"{100 * found.value:{form}} ±{50 * (found.high - found.low):.1f}"
 
 
-def _with_interval(found: Estimate) -> str:
-    value, low, high = (f"{100 * end:.1f}" for end in (found.value, found.low, found.high))
-    return f"{value} ({low} to {high}) %"
-
-
 def _percent(fraction: float | None) -> str:
     return NOTHING if fraction is None else percent(fraction)
 
 
-# --- Figure 4
-
-
-def figure4(models: Sequence[Model]) -> Table | None:
+def figure4(comparison: Figure3, ensembles: Sequence[Evaluation] = ()) -> Table | None:
     """BN Figure 4: models by crops, the paper's rows below; None where there is no evaluation.
 
-    Seeds are averaged; the interval is that of the images alone.
+    A model is a row of Figure 3, the ensemble's members together, or an ensemble. Its seeds are
+    averaged; the interval is that of the images alone. Population statistics come before running
+    ones where there are both.
     """
+    named = [
+        ("members of the ensemble, mean" if row.kind is Kind.member else row.title, entry)
+        for row in comparison.rows
+        for run in row.runs
+        for entry in run.evaluations
+    ]
+    named += [(f"ensemble of {entry.models}", entry) for entry in ensembles]
+    models: dict[tuple[str, int], dict[str | None, list[Evaluation]]] = {}
+    for name, entry in named:
+        kinds = models.setdefault((name, entry.models), {})
+        kinds.setdefault(entry.statistics, []).append(entry)
     if not models:
         return None
-    crops = (1, 10, 144)
-    rows: list[Sequence[str]] = [
-        (
-            model.name,
-            str(model.networks),
-            model.statistics or NOTHING,
-            *(_error(model.errors(top, count)) for top in (1, 5) for count in crops),
-        )
-        for model in models
-    ]
-    for networks in dict.fromkeys(result.models for result in FIGURE_4 if result.crops):
-        printed = {r.crops: r for r in FIGURE_4 if r.crops and r.models == networks}
+    crops = {"single": 1, "10": 10, "144": 144}
+    rows = []
+    for (name, networks), kinds in models.items():
+        statistics = min(kinds, key=lambda kind: kind or "unknown")
+        errors = [_errors(kinds[statistics], top, rule) for top in (1, 5) for rule in crops]
+        rows.append([name, str(networks), statistics or NOTHING, *errors])
+    for models_printed in dict.fromkeys(result.models for result in FIGURE_4 if result.crops):
+        printed = {r.crops: r for r in FIGURE_4 if r.crops and r.models == models_printed}
         title = next(iter(printed.values())).title.removesuffix(" single crop")
-        found = [printed.get(count) for count in crops]
+        found = [printed.get(count) for count in crops.values()]
         top1 = [NOTHING if r is None else _percent2(r.top1_error) for r in found]
         top5 = [NOTHING if r is None else _percent2(r.top5_error) for r in found]
-        rows.append((f"paper: {title}", str(networks), NOTHING, *top1, *top5))
+        rows.append([f"paper: {title}", str(models_printed), NOTHING, *top1, *top5])
     others = [f"{r.title} {_percent2(r.top5_error)}" for r in FIGURE_4 if r.crops is None]
     words = ["1 crop", "10 crops", "144 crops"]
     return Table(
@@ -269,11 +270,14 @@ def figure4(models: Sequence[Model]) -> Table | None:
     )
 
 
-def _error(found: Sequence[tuple[float, tuple[float, float]]]) -> str:
+def _errors(evaluations: Sequence[Evaluation], top: int, crops: str) -> str:
+    found = [entry for entry in evaluations if entry.crops == crops]
     if not found:
         return NOTHING
-    half = fmean((high - low) / 2 for _, (low, high) in found)
-    return f"{100 * fmean(error for error, _ in found):.1f} ±{100 * half:.1f}"
+    errors = [entry.top1_error if top == 1 else entry.top5_error for entry in found]
+    intervals = [entry.top1_interval if top == 1 else entry.top5_interval for entry in found]
+    half = fmean((high - low) / 2 for low, high in intervals)
+    return f"{100 * fmean(errors):.1f} ±{100 * half:.1f}"
 
 
 def _percent2(fraction: float | None) -> str:

@@ -64,10 +64,8 @@ def _fault(runs: Sequence[Run], plain: Curves | None, level: float | None) -> st
 def curves_of(runs: Sequence[Run]) -> Curves | None:
     """The curves of runs of one recipe and setting, at the steps at which all were evaluated.
 
-    A run that diverged is at chance at every step that it did not come to.
-
-    Returns:
-        None where no run has an evaluation, or classes are unknown.
+    A run that diverged is at chance at every step that it did not come to. None where no run has an
+    evaluation, or classes are unknown.
     """
     whole = [run for run in runs if run.summary.status is not RunStatus.diverged] or list(runs)
     steps = sorted(set.intersection(*(set(run.steps) for run in whole))) if whole else []

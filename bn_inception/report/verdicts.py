@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import quote
 
 from bn_inception.errors import UserError
+from bn_inception.files import make_folder, write_text
 from bn_inception.paper.results import FIGURE_3, TARGET_TOP1
 from bn_inception.quoting import markdown_cell
 from bn_inception.record.environment import command_line
@@ -20,7 +21,8 @@ from bn_inception.report.estimates import percent, points
 from bn_inception.report.measures import Decision
 from bn_inception.report.tables import Table
 
-_WIDTH = 100
+_COLUMNS = 80
+"""Of a terminal."""
 
 
 def claims_table(verdicts: Sequence[Verdict]) -> Table:
@@ -32,11 +34,14 @@ def claims_table(verdicts: Sequence[Verdict]) -> Table:
         found = {verdict.setting: verdict.decision.value for verdict in judged}
         cells = [found.get(setting, found.get("", "-")) for setting in settings]
         rows.append((str(statement.number), statement.title, *cells, statement.paper))
-    header = ("", "statement", *(settings if len(settings) > 1 else ["verdict"]), "paper")
-    return Table("", count_line(verdicts), header, rows, (0,))
+    several = range(1, len(settings) + 1) if len(settings) > 1 else ()
+    verdict = [f"setting {number}" for number in several] or ["verdict"]
+    notes = [f"Setting {number}: {settings[number - 1]}." for number in several]
+    header = ("", "statement", *verdict, "paper")
+    return Table("", _count_line(verdicts), header, rows, (0,), notes)
 
 
-def count_line(verdicts: Sequence[Verdict]) -> str:
+def _count_line(verdicts: Sequence[Verdict]) -> str:
     """How many hold, do not hold, are undecided and not tested, where the paper is nearest."""
     first = [leading(judged) for judged in by_statement(verdicts)]
     counts = Counter(verdict.decision for verdict in first)
@@ -95,7 +100,7 @@ def _how_much(comparison: Figure3) -> str:
 
 def claims_text(verdicts: Sequence[Verdict]) -> str:
     """The table, then each statement with what was measured, the evidence and the commands."""
-    blocks = [claims_table(verdicts).as_text()]
+    blocks = [claims_table(verdicts).as_text(_COLUMNS)]
     for judged in by_statement(verdicts):
         statement = judged[0].statement
         lines = [_wrapped(f"{statement.number}. ", statement.claim)]
@@ -115,20 +120,30 @@ def claims_text(verdicts: Sequence[Verdict]) -> str:
 def _wrapped(begin: str, text: str) -> str:
     return textwrap.fill(
         begin + text,
-        _WIDTH,
+        _COLUMNS,
         subsequent_indent="   " if begin[0].isdigit() else "     ",
         break_long_words=False,
         break_on_hyphens=False,
     )
 
 
-def claims_markdown(verdicts: Sequence[Verdict], folder: str | Path = ".") -> str:
+def write_claims(verdicts: Sequence[Verdict], folder: Path) -> list[Path]:
+    """Write `claims.md` and `claims.json` into a folder, made where it is missing."""
+    make_folder(folder, "output")
+    files = {
+        folder / "claims.md": claims_markdown(verdicts, folder),
+        folder / "claims.json": claims_json(verdicts),
+    }
+    for path, text in files.items():
+        write_text(path, text)
+    return list(files)
+
+
+def claims_markdown(verdicts: Sequence[Verdict], folder: Path = Path()) -> str:
     """The same as Markdown, with how each is measured and its criterion.
 
-    Args:
-        verdicts: of `judge`.
-        folder: where the text will lie, for links to the evidence. Absolute paths are not linked
-            and are shortened to their last part, so that the text can be shared.
+    The text will lie in `folder`, for links to the evidence. Absolute paths are not linked and are
+    shortened to their last part, so that the text can be shared.
     """
     lines = ["# The paper's statements", "", claims_table(verdicts).as_markdown(), ""]
     for judged in by_statement(verdicts):
@@ -146,7 +161,7 @@ def claims_markdown(verdicts: Sequence[Verdict], folder: str | Path = ".") -> st
             where = f" ({markdown_cell(verdict.setting)})" if verdict.setting else ""
             lines.append(f"- {verdict.decision.value}{where}: {markdown_cell(verdict.reason)}")
             lines += [
-                f"  - {_linked(entry, Path(folder))}: {markdown_cell(entry.says)}"
+                f"  - {_linked(entry, folder)}: {markdown_cell(entry.says)}"
                 for entry in verdict.evidence
             ]
         commands = [shared_command(command) for v in judged for command in v.commands]
@@ -178,16 +193,11 @@ def _as_dict(verdict: Verdict) -> dict[str, Any]:
         "decision": verdict.decision.value,
         "reason": verdict.reason,
         "evidence": [
-            {"name": entry.name, "path": shared_path(entry.path), "says": entry.says}
+            {**vars(entry), "path": entry.path if entry.path[0] != "/" else Path(entry.path).name}
             for entry in verdict.evidence
         ],
         "commands": list(map(shared_command, verdict.commands)),
     }
-
-
-def shared_path(path: str) -> str:
-    """A relative path as it is; of an absolute one the last part."""
-    return Path(path).name if Path(path).is_absolute() else path
 
 
 def shared_command(command: str) -> str:
@@ -198,10 +208,8 @@ def shared_command(command: str) -> str:
 def required_numbers(verdicts: Sequence[Verdict], required: Sequence[int]) -> list[Verdict]:
     """Of the statements in `required` the verdicts that are not "holds".
 
-    A statement is judged by the setting nearest to the paper that tests it.
-
-    Raises:
-        UserError: a number of no statement.
+    A statement is judged by the setting nearest to the paper that tests it. A number of none is a
+    UserError.
     """
     known = {judged[0].statement.number: leading(judged) for judged in by_statement(verdicts)}
     for number in required:
@@ -209,8 +217,5 @@ def required_numbers(verdicts: Sequence[Verdict], required: Sequence[int]) -> li
             raise UserError(
                 f"require: there is no statement {number}; choose from {min(known)} to {max(known)}"
             )
-    return [
-        known[number]
-        for number in sorted(set(required))
-        if known[number].decision is not Decision.holds
-    ]
+    wanted = [known[number] for number in sorted(set(required))]
+    return [verdict for verdict in wanted if verdict.decision is not Decision.holds]

@@ -10,22 +10,19 @@ from bn_inception.report import read_run, read_saved
 def test_evaluations_lie_beside_the_run(make_run, add_evaluation):
     run = make_run("a", "bn_x30", [0.1])
     assert read_run(run).evaluations == ()
-    add_evaluation(run, "single", 0.3, accuracy_by_crops=[[1, 0.5, 0.7]])
+    add_evaluation(run, "single", 0.3)
     add_evaluation(run, "144", 0.2, statistics=None)
     (run / "evaluation" / "notes.json").write_text('{"something": "else"}')
     multi, single = read_run(run).evaluations
-    assert (single.crops, single.top5_error, single.statistics) == (1, 0.3, "population")
-    assert single.accuracy_by_crops == ((1, 0.5, 0.7),)
-    assert (multi.crops, multi.statistics, multi.accuracy_by_crops) == (144, None, ())
+    assert (single.crops, single.top5_error, single.statistics) == ("single", 0.3, "population")
+    assert (multi.crops, multi.statistics) == ("144", None)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"crops": "many"}, "'crops' is 'many'; expected single, or a number"),
         ({"top5_error": 1.5}, "'top5_error' is 1.5"),
         ({"top5_interval": [0.1]}, "'top5_interval' is .*expected 2 numbers"),
-        ({"accuracy_by_crops": [[1, "a", 2]]}, "'accuracy_by_crops'.*'a'.*expected a number"),
         ({"models": True}, "'models' is True"),
     ],
 )

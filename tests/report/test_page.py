@@ -9,16 +9,9 @@ import pytest
 from report.conftest import evaluation_json
 
 from bn_inception.record.environment import describe
-from bn_inception.report import (
-    claims_markdown,
-    compare,
-    evaluated_models,
-    figure2,
-    judge,
-    read_runs,
-    read_saved,
-    report_page,
-)
+from bn_inception.report import compare, figure2, figure4, judge, read_runs, read_saved
+from bn_inception.report.page import report_page
+from bn_inception.report.verdicts import claims_markdown
 
 ODD = "<script>alert('&')</script>{{ 7 * 7 }}$x$-->"
 
@@ -58,8 +51,8 @@ class Page(HTMLParser):
 
 def page_of(runs, verdicts=(), ensembles=()):
     comparison = compare(runs)
-    models = evaluated_models(comparison, ensembles)
-    return report_page(comparison, runs, figure2(comparison), verdicts=verdicts, models=models)
+    errors = figure4(comparison, ensembles)
+    return report_page(comparison, runs, figure2(comparison), verdicts, errors)
 
 
 @pytest.fixture
@@ -68,8 +61,7 @@ def page(figure3_runs, add_evaluation, tmp_path):
     environment = json.dumps(describe("0123456789abcdef"))
     for run in figure3_runs:
         (run / "environment.json").write_text(environment)
-    curve = [[crops, 0.2 + crops / 1000, 0.5] for crops in range(1, 145)]
-    add_evaluation(plain, "144", 0.3, accuracy_by_crops=curve)
+    add_evaluation(plain, "144", 0.3)
     (tmp_path / "six.json").write_text(evaluation_json("144", 0.123, models=6))
     runs = read_runs(figure3_runs)
     verdicts = judge(runs, differences=(0.0, 0.0))
@@ -92,7 +84,6 @@ def test_the_page_begins_with_the_conclusion_and_has_everything(page):
         "12.3 ±1.0",
         "paper: BN-Inception 1",
         "21.99",
-        "Accuracy by the number of crops",
         "The paper's statements",
         "not tested",
         "bn-inception train recipe=bn_x5",
@@ -103,7 +94,7 @@ def test_the_page_begins_with_the_conclusion_and_has_everything(page):
     places = [parsed.text.find(word) for word in words]
     assert -1 not in places, words[places.index(-1)]
     assert places == sorted(places) or places[:5] == sorted(places[:5])
-    assert parsed.tags.count("svg") == 2
+    assert parsed.tags.count("svg") == 1
     # Statements and runs are folded away, and what every run shares is said once.
     assert ("open", None) not in parsed.attributes
     assert parsed.text.count("images/s") == 1
@@ -132,7 +123,7 @@ def test_nothing_is_fetched_and_nothing_runs(page):
 
 def test_hostile_names_are_inert(make_run, add_evaluation):
     folder = make_run("plain", "inception", [0.1, 0.2])
-    add_evaluation(folder, "144", 0.3, accuracy_by_crops=[[1, 0.1, 0.2], [144, 0.2, 0.3]])
+    add_evaluation(folder, "144", 0.3)
     (run,) = read_runs([folder])
     summary = replace(run.summary, scale=ODD, data=ODD)
     odd = replace(

@@ -6,16 +6,8 @@ import pytest
 from report.conftest import evaluation_json
 
 from bn_inception.errors import UserError
-from bn_inception.report import (
-    as_json,
-    as_markdown,
-    as_text,
-    compare,
-    read_runs,
-    read_saved,
-    write_report,
-)
-from bn_inception.report.tables import Table
+from bn_inception.report import as_text, compare, read_runs, read_saved, write_report
+from bn_inception.report.tables import Table, as_json, as_markdown
 
 
 def test_equal_runs_give_equal_files(figure3_runs, tmp_path):
@@ -71,20 +63,19 @@ def test_text_and_markdown_say_the_same(figure3_runs):
     assert max(map(len, text.splitlines())) <= 175
 
 
-def test_a_column_of_sentences_is_folded_and_names_stay_whole():
-    name, sentence = "a-name-of-" + "x" * 60, "never reached the target, and was stopped by hand"
-    text = Table(
-        "", "", ["run", "steps to target", "outcome"], [[name, "7", sentence]], [1]
-    ).as_text()
-    assert text.splitlines() == [
+def test_a_table_fits_and_names_stay_whole():
+    name, sentence = "a-name-of-" + "x" * 30, "never reached the target, and was stopped by hand"
+    table = Table("", "", ["run", "steps to target", "outcome"], [[name, "7", sentence]], [1])
+    assert table.as_text(75).splitlines() == [
         "",
-        f"{'run':<70}   steps  outcome",
-        f"{'':<70}      to",
-        f"{'':<70}  target",
-        "-" * 113,
-        f"{name}       7  never reached the target, and was",
-        f"{'':<80}stopped by hand",
+        f"{'run':<40}   steps  outcome",
+        f"{'':<40}      to",
+        f"{'':<40}  target",
+        "-" * 75,
+        f"{name}       7  never reached the target,",
+        f"{'':<50}and was stopped by hand",
     ]
+    assert len(table.as_text().splitlines()) == 6
 
 
 def test_json_is_for_programs(figure3_runs):
@@ -110,9 +101,10 @@ def test_a_folder_that_cannot_be_written(figure3_runs, tmp_path):
 def test_a_whole_comparison_needs_no_torch(figure3_runs, tmp_path):
     program = (
         "import sys\n"
+        "from pathlib import Path\n"
         "from bn_inception.report import *\n"
         "runs = read_runs(sys.argv[2:])\n"
-        "write_report(compare(runs), runs, sys.argv[1])\n"
+        "write_report(compare(runs), runs, Path(sys.argv[1]))\n"
         "sys.exit('torch' in sys.modules or 'matplotlib.pyplot' in sys.modules)\n"
     )
     command = [sys.executable, "-c", program, str(tmp_path), *map(str, figure3_runs)]
