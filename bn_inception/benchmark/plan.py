@@ -1,19 +1,17 @@
 """Hours, GPU-hours and device memory of runs that have not been made.
 
-What is not given is measured; every line says what it assumes.
+An update's time is measured where no rate is given; every line says what it assumes.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 
-from bn_inception.benchmark.input import loaded
-from bn_inception.benchmark.rows import Row, in_words
+from bn_inception.benchmark.rows import Row
 from bn_inception.benchmark.step import our_step
-from bn_inception.benchmark.timing import CPU, Way, take_turn
-from bn_inception.data import Sources, default_workers
+from bn_inception.benchmark.timing import take_turn
+from bn_inception.data import Sources
 from bn_inception.errors import UserError
 from bn_inception.network import Inception, NetworkConfig, Normalization, saved_bytes
 from bn_inception.paper import results
@@ -23,20 +21,17 @@ from bn_inception.training.machine import choose_device, resolve
 from bn_inception.training.schedule import Schedule
 from bn_inception.training.settings import RunConfig
 
-GIB = 2**30
 FLOAT_BYTES = 4
 UPDATE_COST = 3  # forward passes that an update costs: backward are two products, for one forward
 
 
 @dataclass
 class PlanSettings:
-    """The keys `plan.*` of `configs/plan.yaml`: what is known; None is measured or found here."""
+    """The keys `plan.*` of `configs/plan.yaml`, which says what they mean."""
 
     recipes: list[str] | None = None
     processes: int = 1
-    workers: int | None = None
     step_images_per_second: float | None = None
-    worker_images_per_second: float | None = None
     steps: int = 5
 
     def __post_init__(self) -> None:
@@ -47,45 +42,30 @@ class PlanSettings:
 
 @dataclass(frozen=True)
 class Forecast:
-    """What a run has to do and how fast; what follows.
+    """What a run has to do and how fast.
 
-    `evaluation_images` are the forward passes of an evaluation, with the training images of the
-    population statistics. A process is one GPU; `images` of an update are one process's, `workers`
-    read for all of them. A `worker_images_per_second` that is not known is left out.
+    Attributes:
+        updates: steps of the run.
+        forward_images: forward passes of all evaluations: held-out images, and the training images
+            of the population statistics.
+        processes: one a GPU (or one in all, on a CPU).
+        images: of an update that a process holds.
+        update_seconds: forward, backward and update of one process.
+        device_bytes: weights, gradients, momenta and kept activations of one process, in float32.
     """
 
     updates: int
-    evaluations: int
-    evaluation_images: int
-    parameters: int
+    forward_images: int
     processes: int
     images: int
-    workers: int
-    compute_seconds: float
-    worker_images_per_second: float | None = None
-
-    @property
-    def loading_seconds(self) -> float:
-        """Seconds in which the workers make an update's images; 0 where it is not known."""
-        if self.worker_images_per_second is None:
-            return 0.0
-        return self.processes * self.images / (self.workers * self.worker_images_per_second)
-
-    @property
-    def update_seconds(self) -> float:
-        """Seconds of an update: images are loaded while the last ones are learned from."""
-        return max(self.compute_seconds, self.loading_seconds)
+    update_seconds: float
+    device_bytes: int
 
     @property
     def hours(self) -> float:
-        """From the first update to the last evaluation.
-
-        An evaluation is forward passes, divided among the processes, loaded by the same workers.
-        """
-        forward = max(self.compute_seconds / UPDATE_COST, self.loading_seconds)
-        image = forward / (self.processes * self.images)
-        evaluating = self.evaluations * self.evaluation_images * image
-        return (self.updates * self.update_seconds + evaluating) / 3600
+        """From the first update to the last evaluation, which the processes share."""
+        image = self.update_seconds / UPDATE_COST / (self.processes * self.images)
+        return (self.updates * self.update_seconds + self.forward_images * image) / 3600
 
 
 Run = tuple[RunConfig, Forecast]
@@ -94,18 +74,14 @@ Run = tuple[RunConfig, Forecast]
 def forecast_runs(
     configs: Sequence[RunConfig], settings: PlanSettings, sources: Sources | None
 ) -> list[Run]:
-    """Measure what `settings` leave open, each network once, and forecast every run.
+    """Forecast every run; an update of each network is measured once, unless its rate is given.
 
-    The configurations differ in their recipes. Without `sources` it plans for ImageNet, and leaves
-    loading out unless its rate is given.
+    The configurations differ in their recipes. Without `sources` it plans for ImageNet.
     """
     device = choose_device(configs[0].machine.device)
     classes = len(sources.train.classes) if sources else results.IMAGENET_CLASSES
     images = len(sources.train) if sources else results.IMAGENET_TRAIN_IMAGES
     held_out = len(sources.validation) if sources else results.IMAGENET_VALIDATION_IMAGES
-    worker_rate = settings.worker_images_per_second
-    if worker_rate is None and sources is not None:
-        worker_rate = _worker_images_per_second(configs[0], sources, settings.steps)
     seconds: dict[str, float] = {}
     runs = []
     for config in configs:
@@ -120,29 +96,19 @@ def forecast_runs(
             seconds[key] = _update_seconds(config, classes, part.images, device, settings.steps)
         durations = Schedule.of(config, images)
         population = config.train.population_batches * config.batch.images if normalized else 0
+        evaluations = -(-durations.steps // durations.evaluate_every)
+        shape = _shape(config.network, classes)
+        parameters = sum(parameter.numel() for parameter in shape.parameters())
         forecast = Forecast(
             updates=durations.steps,
-            evaluations=-(-durations.steps // durations.evaluate_every),
-            evaluation_images=held_out + population,
-            parameters=sum(p.numel() for p in _shape(config.network, classes).parameters()),
+            forward_images=evaluations * (held_out + population),
             processes=settings.processes,
             images=part.images,
-            workers=settings.workers or max(1, default_workers()),
-            compute_seconds=seconds[key],
-            worker_images_per_second=worker_rate,
+            update_seconds=seconds[key],
+            device_bytes=3 * FLOAT_BYTES * parameters + saved_bytes(shape, part.images),
         )
         runs.append((config, forecast))
     return runs
-
-
-def _worker_images_per_second(config: RunConfig, sources: Sources, batches: int) -> float:
-    """Images that one process decodes, cuts and packs, on the configured data."""
-    batch, photometric = config.batch.images, config.augmentation.photometric
-    how: dict[str, Any] = {"image_size": config.network.image_size, "workers": 0, "batch": batch}
-    how |= {"backend": config.data.backend, "on_error": config.data.on_error}
-    way = Way("", lambda: loaded(sources.train, photometric, seed=config.run.seed, **how))
-    take_turn(way, CPU, untimed=1, units=batches)
-    return batch / way.seconds[0]
 
 
 def _update_seconds(
@@ -175,56 +141,32 @@ def rows(runs: Sequence[Run]) -> list[Row]:
 
 
 def _row(name: str, runs: list[Forecast]) -> Row:
-    def milliseconds(seconds: str) -> float | None:
-        """Of an update; None where runs differ."""
-        found = {getattr(run, seconds) for run in runs}
-        return found.pop() * 1e3 if len(found) == 1 else None
-
-    bounds = ("loading" if run.loading_seconds > run.compute_seconds else "compute" for run in runs)
+    updates = sum(run.updates for run in runs)
     return {
         "run": name,
-        "updates": sum(run.updates for run in runs),
-        "update_ms": milliseconds("update_seconds"),
-        "compute_ms": milliseconds("compute_seconds"),
-        "loading_ms": milliseconds("loading_seconds") or None,
-        "waits_for": "/".join(dict.fromkeys(bounds)),
+        "updates": updates,
+        "update_ms": sum(run.updates * run.update_seconds for run in runs) / updates * 1e3,
         "hours": sum(run.hours for run in runs),
         "gpu_hours": sum(run.hours * run.processes for run in runs),
+        "device_gib": max(run.device_bytes for run in runs) / 2**30,
     }
 
 
 def lines(runs: Sequence[Run], settings: PlanSettings) -> list[str]:
-    """What the rows assume, then device memory, one line each."""
+    """What the rows assume, a line a column."""
     config, first = runs[0]
-    parameters = max(run.parameters for _, run in runs)
-    saved = max(saved_bytes(_shape(each.network, 1000), run.images) for each, run in runs)
-    device = (3 * FLOAT_BYTES * parameters + saved) / GIB  # weights, gradients, momenta
-    rate = first.worker_images_per_second
-    if rate is None:
-        loading = (
-            "Loading: not known and left out; give data= and data.root= to measure it, or "
-            "plan.worker_images_per_second="
-        )
-    else:
-        needed = first.processes * first.images / first.compute_seconds
-        origin = _origin(settings.worker_images_per_second)
-        loading = (
-            f"Loading: {rate:,.0f} images/s a worker, {origin}, by {in_words(first.workers)} of as "
-            f"many free cores; training asks for {needed:,.0f} images/s, which is "
-            f"{in_words(int(-(-needed // rate)))}."
-        )
+    origin = "measured here" if settings.step_images_per_second is None else "given"
+    rate = first.processes * first.images / first.update_seconds
     return [
-        f"Update: {_origin(settings.step_images_per_second)}, of {first.images} images a process "
-        f"at {config.network.image_size} pixels; the members of the ensemble count as BN-x30. An "
-        "evaluation is forward passes at a third of an update's cost: the held-out images, and "
-        f"with BN {config.train.population_batches} training mini-batches for the population "
-        "statistics. What several processes exchange is left out.",
-        loading,
-        f"Device memory: {device:,.1f} GiB a process: {parameters:,} parameters with gradients and "
-        "momenta, and activations kept for the backward pass, counted in float32 (bf16 keeps about "
-        "half of them); not the libraries' workspace, on CUDA about another GiB.",
+        f"Update: {origin}, of {first.images} images a process at {config.network.image_size} "
+        "pixels; the members of the ensemble count as BN-x30. What several processes exchange is "
+        "left out.",
+        "Hours: updates, and evaluations as forward passes at a third of an update's cost: of the "
+        f"held-out images, and with BN of {config.train.population_batches} training mini-batches "
+        "for the population statistics.",
+        f"Loading: training asks for {rate:,.0f} images/s; bn-inception benchmark input measures "
+        "how many workers that takes.",
+        "Device memory: of a process, parameters with gradients and momenta, and activations kept "
+        "for the backward pass, in float32 (bf16 keeps about half of them); not the libraries' "
+        "workspace, on CUDA about another GiB.",
     ]
-
-
-def _origin(given: float | None) -> str:
-    return "measured here" if given is None else "given"
