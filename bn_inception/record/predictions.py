@@ -7,7 +7,7 @@ object as a text of no dimension. Nothing in it is compressed, so that rows can 
 
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -93,50 +93,42 @@ def write_predictions(path: str | Path, predictions: Predictions) -> None:
 
 def read_predictions(path: str | Path) -> Predictions:
     """Read a file that `write_predictions` wrote; UserError for any other."""
-    path = Path(path)
-    arrays = _read(path, ("ids", "labels", "probabilities", "meta"))
-    where = str(path)
-    predictions = Predictions(
-        arrays["ids"], arrays["labels"], arrays["probabilities"], _meta(arrays["meta"], where)
-    )
-    _check(predictions, where)
+    ids, labels, probabilities, meta = _read(Path(path), "ids", "labels", "probabilities", "meta")
+    predictions = Predictions(ids, labels, probabilities, _meta(meta, str(path)))
+    _check(predictions, str(path))
     return predictions
 
 
 def read_meta(path: str | Path) -> dict[str, Any]:
     """Read only what a file of predictions says about itself."""
-    return _meta(_read(Path(path), ("meta",))["meta"], str(path))
+    (meta,) = _read(Path(path), "meta")
+    return _meta(meta, str(path))
 
 
-def _read(path: Path, names: Sequence[str]) -> dict[str, NDArray[Any]]:
+def _read(path: Path, *names: str) -> list[NDArray[Any]]:
     if not path.is_file():
         raise UserError(f"{path}: there is no such file; {_REMEDY}")
-    arrays: dict[str, NDArray[Any]] = {}
+    arrays: list[NDArray[Any]] = []
     try:
-        size = path.stat().st_size
         file: Any = np.load(path, allow_pickle=False, mmap_mode="r")
         if not isinstance(file, np.lib.npyio.NpzFile):
-            raise UserError(f"{path}: not predictions (one array, no .npz); {_REMEDY}")
+            raise ValueError("one array, no .npz")
         with file:
             for name in names:
                 if name not in file.files:
-                    raise UserError(f"{path}: not predictions, it has no {name!r}; {_REMEDY}")
+                    raise ValueError(f"it has no {name!r}")
                 # Compressed, a small file could hold gigabytes; evaluate compresses nothing.
                 assert file.zip is not None
-                if file.zip.getinfo(f"{name}.npy").file_size > size:
-                    raise UserError(f"{path}: {name!r} is longer than the file; {_REMEDY}")
-                arrays[name] = file[name]
-                if not arrays[name].dtype.isnative:
-                    raise UserError(
-                        f"{path}: {name!r} is in the byte order of another machine; {_REMEDY}"
-                    )
-    except UserError:
-        raise
+                if file.zip.getinfo(f"{name}.npy").file_size > path.stat().st_size:
+                    raise ValueError(f"{name!r} is longer than the file")
+                arrays.append(file[name])
+                if not arrays[-1].dtype.isnative:
+                    raise ValueError(f"{name!r} is in the byte order of another machine")
     except Exception as error:
         # A damaged archive raises nearly anything: BadZipFile, zlib.error, ValueError, EOFError,
         # RuntimeError (a flipped bit says "encrypted"), MemoryError (a length of petabytes), ...
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"{path}: not readable predictions ({reason}); {_REMEDY}") from error
+        raise UserError(f"{path}: not predictions ({reason}); {_REMEDY}") from error
     return arrays
 
 
@@ -144,55 +136,46 @@ def _meta(text: NDArray[Any], where: str) -> dict[str, Any]:
     if text.shape != () or text.dtype.kind != "U":
         raise UserError(f"{where}: 'meta' is no text; {_REMEDY}")
     fields = parse_object(str(text), f"{where}: 'meta'", _REMEDY)
-    meta = dict(fields.values)
-    if meta.get("format") != FORMAT:
-        raise UserError(
-            f"{where}: predictions of format {meta.get('format')!r}, not {FORMAT}; {_REMEDY}"
-        )
+    if (found := fields.values.get("format")) != FORMAT:
+        raise UserError(f"{where}: predictions of format {found!r}, not {FORMAT}; {_REMEDY}")
     for key in ("crops", "statistics"):
         fields.get(key, str | None)
-    return meta
+    return dict(fields.values)
 
 
 def _check(predictions: Predictions, where: str) -> None:
+    for fault in _faults(predictions):
+        raise UserError(f"{where}: {fault}; {_REMEDY}")
+
+
+def _faults(predictions: Predictions) -> Iterator[str]:
+    """What is wrong, a clause each; what follows one takes it that there is none before."""
     ids, labels, probabilities = predictions.ids, predictions.labels, predictions.probabilities
-    for name, array, kind, dimensions in (
-        ("ids", ids, "U", 1),
-        ("labels", labels, "i8", 1),
-        ("probabilities", probabilities, "f2", 2),
-    ):
-        if not (array.dtype.kind == kind or array.dtype.str[1:] == kind):
-            raise UserError(f"{where}: {name!r} is of type {array.dtype}, not {kind}; {_REMEDY}")
+    kinds = {"ids": (ids, "U", 1), "labels": (labels, "i8", 1)}
+    kinds["probabilities"] = (probabilities, "f2", 2)
+    for name, (array, kind, dimensions) in kinds.items():
+        if kind not in (array.dtype.kind, array.dtype.str[1:]):
+            yield f"{name!r} is of type {array.dtype}, not {kind}"
         if array.ndim != dimensions:
-            raise UserError(
-                f"{where}: {name!r} has the shape {array.shape}, not {dimensions} dimensions; "
-                f"{_REMEDY}"
-            )
+            yield f"{name!r} has the shape {array.shape}, not {dimensions} dimensions"
     if not len(ids) == len(labels) == len(probabilities) > 0:
-        raise UserError(
-            f"{where}: {len(ids)} ids, {len(labels)} labels and {len(probabilities)} rows of "
-            f"probabilities; they must be as many, and at least one; {_REMEDY}"
+        yield (
+            f"{len(ids)} ids, {len(labels)} labels and {len(probabilities)} rows of probabilities; "
+            "they must be as many, and at least one"
         )
-    if len(np.unique(ids)) != len(ids):
-        names, counts = np.unique(ids, return_counts=True)
-        raise UserError(f"{where}: the id {names[counts > 1][0]} is there twice; {_REMEDY}")
+    unique, counts = np.unique(ids, return_counts=True)
+    if len(unique) != len(ids):
+        yield f"the id {unique[counts > 1][0]} is there twice"
     classes = probabilities.shape[1]
     named = predictions.meta.get("classes")
     if named is not None and (not isinstance(named, list) or len(named) != classes):
-        raise UserError(
-            f"{where}: {classes} columns of probabilities do not fit the named classes; {_REMEDY}"
-        )
-    wrong = np.flatnonzero((labels < 0) | (labels >= classes))
-    if len(wrong):
-        raise UserError(
-            f"{where}: {ids[wrong[0]]} has the label {labels[wrong[0]]}; allowed are 0 to "
-            f"{classes - 1}; {_REMEDY}"
-        )
+        yield f"{classes} columns of probabilities do not fit the named classes"
+    for wrong in np.flatnonzero((labels < 0) | (labels >= classes)):
+        yield f"{ids[wrong]} has the label {labels[wrong]}; allowed are 0 to {classes - 1}"
     # By blocks: a comparison of all rows at once would hold several copies of them.
     for start in range(0, len(ids), 4096):
         block = probabilities[start : start + 4096].astype(np.float32)
         sums = block.sum(axis=1)
         good = (block >= 0).all(axis=1) & ((sums == 0) | (np.abs(sums - 1) <= _SUM_TOLERANCE))
-        if not good.all():
-            worst = start + int(np.flatnonzero(~good)[0])
-            raise UserError(f"{where}: the row of {ids[worst]} is no probabilities; {_REMEDY}")
+        for wrong in np.flatnonzero(~good):
+            yield f"the row of {ids[start + wrong]} is no probabilities"

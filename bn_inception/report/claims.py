@@ -7,7 +7,6 @@ such setting is judged by itself.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bn_inception.report.commands import Commands, in_words
 from bn_inception.report.estimates import percent
 from bn_inception.report.evaluations import Evaluation
 from bn_inception.report.measures import Decision, Part, together
@@ -85,11 +84,11 @@ def _judge(setting: Setting, statement: Statement) -> Verdict:
         together([part.decision for part in parts]),
         "; ".join(dict.fromkeys(part.reason for part in parts)),
         tuple(_evidence(setting, statement)),
-        in_words(commands),
+        tuple(dict.fromkeys(commands)),
     )
 
 
-def _decided(setting: Setting, statement: Statement) -> tuple[list[Part], Commands]:
+def _decided(setting: Setting, statement: Statement) -> tuple[list[Part], list[str]]:
     """What its parts come to, and the commands that would help."""
     if setting.unknown:
         reason = f"what was run is not known: {'; '.join(setting.unknown)}"

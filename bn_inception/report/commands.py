@@ -1,13 +1,11 @@
 """What a statement lacks in a setting, and the commands that would make it."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 from shlex import split
 
 from bn_inception.paper.results import ENSEMBLE_MODELS
 from bn_inception.quoting import shell_command
 from bn_inception.record.naming import suffix
-from bn_inception.report.runs import Run
 from bn_inception.report.settings import Need, Setting
 
 _MEMBERS = tuple(
@@ -15,25 +13,12 @@ _MEMBERS = tuple(
 )
 
 
-@dataclass(frozen=True)
-class Training:
-    """A call of `bn-inception train`: a recipe, and the other words, unquoted."""
-
-    recipe: str
-    words: tuple[str, ...]
-
-
-Commands = list[Training | str]
-
-
-def missing(setting: Setting, need: Need) -> tuple[list[str], Commands]:
+def missing(setting: Setting, need: Need) -> tuple[list[str], list[str]]:
     """What lacks of a need: reasons, and the commands that would make it."""
-    reasons: list[str] = []
-    commands: Commands = []
-    runs = setting.of(need)
+    reasons, commands, runs = [], [], setting.of(need)
     if not runs:
         reasons.append(_why_none(setting, need))
-        commands.append(_train(setting, need))
+        commands.append(_command("train", _train(setting, need)))
     kinds = {entry.crops for run in runs for entry in run.own_evaluations}
     for crops in need.crops:
         if crops not in kinds:
@@ -43,90 +28,51 @@ def missing(setting: Setting, need: Need) -> tuple[list[str], Commands]:
     return reasons, commands
 
 
-def missing_ensemble(setting: Setting) -> tuple[list[str], Commands]:
+def missing_ensemble(setting: Setting) -> tuple[list[str], list[str]]:
     """The same of an evaluation of six networks with 144 crops."""
     if any(e.models == ENSEMBLE_MODELS and e.crops == "144" for e in setting.ensembles):
         return [], []
     commands = [command for member in _MEMBERS for command in missing(setting, member)[1]]
-    folders = (_folder(setting, member) for member in _MEMBERS)
-    commands.append(shell_command(["bn-inception", "ensemble", *folders, "output=ensemble.npz"]))
+    folders = [_folder(setting, member) for member in _MEMBERS]
+    commands.append(_command("ensemble", [*folders, "output=ensemble.npz"]))
     return ["no evaluation of an ensemble of six networks with 144 crops was given"], commands
 
 
-def another_seed(setting: Setting, needs: Sequence[Need]) -> Commands:
+def another_seed(setting: Setting, needs: Sequence[Need]) -> list[str]:
     """The commands of one more seed of all needs."""
     runs = [run for need in needs for run in setting.all_of(need)]
     seed = 1 + max((run.summary.seed for run in runs), default=-1)
-    evaluations = [
+    return [_command("train", _train(setting, need, seed)) for need in needs] + [
         _evaluate(_folder(setting, need, seed), crops) for need in needs for crops in need.crops
     ]
-    return [*(_train(setting, need, seed) for need in needs), *evaluations]
 
 
-def in_words(commands: Commands) -> tuple[str, ...]:
-    """Commands for copying; trainings that differ in their recipe alone are one `train -m`."""
-    groups: dict[Training | str, Commands] = {}
-    for command in dict.fromkeys(commands):
-        alike = isinstance(command, Training) and _sweeps(command)
-        key = replace(command, recipe="") if isinstance(command, Training) and alike else command
-        groups.setdefault(key, []).append(command)
-    return tuple(map(_said, groups.values()))
-
-
-def _sweeps(command: Training) -> bool:
-    # `train -m` reads a comma outside a list as one between several values.
-    return not any(
-        word.startswith("run.resume") or ("," in word and "=[" not in word)
-        for word in command.words
-    )
-
-
-def _said(commands: Commands) -> str:
-    trainings = [command for command in commands if isinstance(command, Training)]
-    if not trainings:
-        return str(commands[0])
-    many = ["-m"] if len(trainings) > 1 else []
-    recipe = f"recipe={','.join(command.recipe for command in trainings)}"
-    return shell_command(["bn-inception", "train", *many, recipe, *trainings[0].words])
-
-
-def _train(setting: Setting, need: Need, seed: int | None = None) -> Training:
-    """The command that makes, or finishes, a run."""
-    for run in setting.all_of(need):
-        if not run.ended and seed is None:
-            return _training(run, need, (*run.overrides, *run.options), ["run.resume=must"])
-    # Its data and options are those of a run that is there.
-    model = setting.runs[0]
-    dropped = ["run.name", "run.seed"]
+def _train(setting: Setting, need: Need, seed: int | None = None) -> list[str]:
+    """The arguments that make, or finish, a run."""
+    # Data and options are those of a run that is there.
+    model, dropped, own = setting.runs[0], ["run.name", "run.seed"], []
     # A run that was cut short is no model of the length.
     dropped += ["train.steps"] if any(run.cut_short for run in setting.runs) else []
-    words = [
-        word
-        for word in (*setting.overrides, *model.options)
-        if word.partition("=")[0] not in dropped
-    ]
-    return _training(model, need, words, _own_words(need, seed))
-
-
-def _own_words(need: Need, seed: int | None) -> list[str]:
-    """What a need's runs are given and others are not."""
-    # The members of the ensemble have a seed each, so that their images differ in order too.
-    number = need.recipe.removeprefix("ensemble_")
-    first = int(number) if number != need.recipe else 0
-    chosen = first if seed is None else seed
+    overrides = setting.overrides
+    if seed is None:
+        # The members of the ensemble have a seed each, so that their images differ in order too.
+        number = need.recipe.removeprefix("ensemble_")
+        seed = int(number) if number != need.recipe else 0
+        unfinished = [run for run in setting.all_of(need) if not run.ended]
+        for run in unfinished[:1]:
+            model, overrides, dropped, own = run, run.overrides, [], ["run.resume=must"]
+    own = own or [*filter(None, [need.change]), *([f"run.seed={seed}"] if seed else [])]
+    dropped += [word.partition("=")[0] for word in own]
+    kept = [w for w in (*overrides, *model.options) if w.partition("=")[0] not in dropped]
+    summary = model.summary
     return [
-        *([need.change] if need.change else []),
-        *([f"run.seed={chosen}"] if chosen else []),
+        f"recipe={need.recipe.replace('ensemble_', 'ensemble/')}",
+        f"scale={summary.scale}",
+        *([f"data={summary.data}"] if summary.data else []),
+        # These are quoted.
+        *(part for word in kept for part in split(word)),
+        *own,
     ]
-
-
-def _training(run: Run, need: Need, quoted: Iterable[str], extra: Sequence[str]) -> Training:
-    """`extra` takes the place of words of the same key; overrides and options are quoted."""
-    summary, given = run.summary, {word.partition("=")[0] for word in extra}
-    kept = [word for word in quoted if word.partition("=")[0] not in given]
-    words = [f"scale={summary.scale}", *([f"data={summary.data}"] if summary.data else [])]
-    words += [*(part for word in kept for part in split(word)), *extra]
-    return Training(need.recipe.replace("ensemble_", "ensemble/"), tuple(words))
 
 
 def _why_none(setting: Setting, need: Need) -> str:
@@ -143,13 +89,18 @@ def _folder(setting: Setting, need: Need, seed: int | None = None) -> str:
     runs = setting.of(need)
     if runs and seed is None:
         return str(runs[0].path)
-    words = _train(setting, need, seed).words
-    at = dict(word.partition("=")[::2] for word in words)
-    summary = setting.runs[0].summary
-    usual = f"{need.recipe}-{summary.scale}-{summary.data}-seed{at.get('run.seed', 0)}"
-    changed = suffix(word for word in words if not word.startswith(("scale=", "data=")))
-    return str(setting.runs[0].path.parent / at.get("run.name", usual + changed))
+    words = _train(setting, need, seed)
+    given = dict(word.partition("=")[::2] for word in words)
+    first = setting.runs[0]
+    usual = f"{need.recipe}-{first.summary.scale}-{first.summary.data}"
+    changed = suffix(w for w in words if not w.startswith(("recipe=", "scale=", "data=")))
+    name = given.get("run.name", f"{usual}-seed{given.get('run.seed', 0)}{changed}")
+    return str(first.path.parent / name)
 
 
 def _evaluate(folder: str, crops: str) -> str:
-    return shell_command(["bn-inception", "evaluate", f"run={folder}", f"crops={crops}"])
+    return _command("evaluate", [f"run={folder}", f"crops={crops}"])
+
+
+def _command(name: str, words: Sequence[str]) -> str:
+    return shell_command(["bn-inception", name, *words])

@@ -35,6 +35,7 @@ from bn_inception.report.estimates import (
 from bn_inception.report.evaluations import Evaluation
 from bn_inception.report.runs import Run
 from bn_inception.report.settings import PLAIN, Need, Setting
+from bn_inception.report.target import curves_of
 
 
 class Decision(StrEnum):
@@ -94,7 +95,7 @@ def together(decisions: Sequence[Decision]) -> Decision:
 
 
 def _curves(setting: Setting, need: Need) -> Curves:
-    curves = setting.curves(need)
+    curves = curves_of(setting.of(need))
     if curves is None:
         raise NotTested(f"{need} has no evaluation, or unknown classes")
     return curves

@@ -18,6 +18,7 @@ from bn_inception.report.comparison import Figure3, Kind
 from bn_inception.report.evaluations import Evaluation
 from bn_inception.report.figures import figure2, inputs_of_a_layer
 from bn_inception.report.runs import Run
+from bn_inception.report.statements import RULES
 from bn_inception.report.tables import Table, as_json, as_markdown, figure3, figure4
 from bn_inception.report.verdicts import claims_table, conclusion, shared_command
 
@@ -84,12 +85,13 @@ def report_page(
     return templates.get_template("page.html.jinja").render(
         count=f"{len(runs)} run{'s' if len(runs) > 1 else ''}",
         comparison=comparison,
-        conclusion=conclusion(comparison, verdicts),
+        conclusion=conclusion(verdicts) if verdicts else [],
         recipes=figure3(comparison, (Kind.recipe,)),
         beside=figure3(comparison, (Kind.control, Kind.change, Kind.member)),
         drawings=drawings,
         errors=errors,
         claims=claims_table(verdicts) if verdicts else None,
+        rules=RULES,
         verdicts=by_statement(verdicts),
         shared=shared,
         runs=[

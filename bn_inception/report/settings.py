@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from bn_inception.report.curves import Curves
 from bn_inception.report.evaluations import Evaluation
 from bn_inception.report.runs import Run
-from bn_inception.report.target import Target, curves_of, target_by
+from bn_inception.report.target import Target, target_by
 
 
 @dataclass(frozen=True)
@@ -75,10 +74,6 @@ class Setting:
     def of(self, need: Need) -> list[Run]:
         """Its runs that are evidence: over, and as long as planned; by seed."""
         return [run for run in self.all_of(need) if run.ended and not run.cut_short]
-
-    def curves(self, need: Need) -> Curves | None:
-        """The curves of its runs; None where none has an evaluation or classes are unknown."""
-        return curves_of(self.of(need))
 
 
 def distinct_seeds(runs: Sequence[Run]) -> list[Run]:

@@ -7,22 +7,9 @@ is this project's choice, made before any run was judged by it. docs/statements.
 from dataclasses import dataclass
 
 from bn_inception.paper.results import FIGURE_3, FIGURE_4
-from bn_inception.report.commands import Commands, another_seed, missing, missing_ensemble
-from bn_inception.report.measures import (
-    Measure,
-    Part,
-    crops_better,
-    diverges,
-    ensemble_better,
-    ensemble_error,
-    higher,
-    invariant,
-    learns,
-    narrower_gap,
-    slower_start,
-    stays_at_chance,
-    steps_share,
-)
+from bn_inception.report import measures
+from bn_inception.report.commands import another_seed, missing, missing_ensemble
+from bn_inception.report.measures import Measure, Part
 from bn_inception.report.settings import PLAIN, Need, Setting
 
 STEPS_SHARE_BN_BASELINE = 0.5
@@ -39,7 +26,7 @@ TOP5_ERROR_TOLERANCE = 0.003
 """Statement 9: how far above 4.9 % the top-5 error may lie, a fraction; the 95 % interval of 50,000
 images at this error reaches 0.0019 to either side."""
 INVARIANCE_TOLERANCE = 1e-9
-"""Statement 7: largest relative difference in float64; epsilon accounts for the rest."""
+"""Statement 7: relative, in float64; epsilon accounts for the rest."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +36,8 @@ class Statement:
     Attributes:
         number: by which it is asked for, from 1.
         title: the claim in a few words.
-        measured: how a run's number is got.
-        criterion: when it holds, with its tolerance, and when it does not.
+        measured: what is compared with the limit; `RULES` says how.
+        limit: within which it holds, with its tolerance.
         measures: all must hold.
         ensemble: whether an evaluation of six networks must be given.
     """
@@ -61,7 +48,7 @@ class Statement:
     place: str
     paper: str
     measured: str
-    criterion: str
+    limit: str
     measures: tuple[Measure, ...]
     ensemble: bool = False
 
@@ -70,14 +57,14 @@ class Statement:
         """The runs that its measures need, each once."""
         return tuple(dict.fromkeys(need for measure in self.measures for need in measure.needs))
 
-    def missing(self, setting: Setting) -> tuple[list[str], Commands]:
+    def missing(self, setting: Setting) -> tuple[list[str], list[str]]:
         """What it lacks in a setting: reasons, and the commands that would make it."""
         found = [missing(setting, need) for need in self.needs]
         found += [missing_ensemble(setting)] if self.ensemble else []
         reasons = [reason for some, _ in found for reason in some]
         return reasons, [command for _, some in found for command in some]
 
-    def another_seed(self, setting: Setting) -> Commands:
+    def another_seed(self, setting: Setting) -> list[str]:
         """The commands of one more seed of all its runs."""
         return another_seed(setting, self.needs)
 
@@ -89,12 +76,15 @@ class Statement:
 BN_X5, BN_X30 = Need("bn_x5"), Need("bn_x30")
 CROPPED = Need("bn_x30", crops=("single", "144"))
 
-_STEPS = (
-    "steps of 32 images at which the isotonic regression of the accuracies crosses the target, the "
-    "plain network's plateau less one point; ratios by seed, their geometric mean"
+RULES = (
+    "A statement holds if the whole 95 % interval of every part is on its side of the limit; it "
+    "does not hold if that of one part is on the other side; else it is undecided.",
+    "Steps, of 32 images, are those at which the isotonic regression of the accuracies crosses the "
+    "target, the plain network's plateau less one point; ratios are taken by seed, and their "
+    "geometric mean.",
+    "A plateau is the mean top-1 accuracy of the last tenth of evaluations; differences are paired "
+    "by seed. Chance is 1 / classes.",
 )
-_PLATEAU = "plateaus (mean top-1 accuracy of the last tenth of evaluations), paired by seed"
-_LEARNED = "the plateau, mean over seeds, against twice chance (2 / classes)"
 
 STATEMENTS: tuple[Statement, ...] = (
     Statement(
@@ -104,9 +94,9 @@ STATEMENTS: tuple[Statement, ...] = (
         "the steps",
         "section 4.2.2, Figure 3",
         "13.3e6 / 31.0e6 steps = 42.9 %",
-        _STEPS,
-        "holds if the ratio's interval lies below 50 %; does not hold if it lies above",
-        (Measure(steps_share, (PLAIN, Need("bn_baseline")), STEPS_SHARE_BN_BASELINE),),
+        "steps of BN-Baseline relative to the plain network's",
+        "below 50 %",
+        (Measure(measures.steps_share, (PLAIN, Need("bn_baseline")), STEPS_SHARE_BN_BASELINE),),
     ),
     Statement(
         2,
@@ -114,10 +104,9 @@ STATEMENTS: tuple[Statement, ...] = (
         "BN-x5 reaches the plain network's best accuracy in 7 % of the steps",
         "section 4.2.2, Figure 3",
         "2.1e6 / 31.0e6 steps = 6.8 %",
-        _STEPS,
-        "holds if the ratio's interval lies below 8.75 % (7 % and a quarter of it); does not hold "
-        "if it lies above",
-        (Measure(steps_share, (PLAIN, BN_X5), STEPS_SHARE_BN_X5),),
+        "steps of BN-x5 relative to the plain network's",
+        "below 8.75 % (7 % and a quarter of it)",
+        (Measure(measures.steps_share, (PLAIN, BN_X5), STEPS_SHARE_BN_X5),),
     ),
     Statement(
         3,
@@ -125,13 +114,12 @@ STATEMENTS: tuple[Statement, ...] = (
         "BN-x30 learns somewhat slower than BN-x5 at first, and ends higher",
         "section 4.2.2, Figure 3",
         "2.7e6 against 2.1e6 steps; 74.8 % against 73.0 %",
-        f"slower: steps, as in statement 1, to half of the plain network's plateau. "
-        f"Higher: {_PLATEAU}",
-        "holds if the interval of the ratio of steps lies above 1 and that of the difference of "
-        "plateaus above 0; does not hold if either lies on the other side",
+        "steps of BN-x30 to half of the plain network's plateau, relative to BN-x5's; difference "
+        "of their plateaus",
+        "above 1; above 0",
         (
-            Measure(slower_start, (PLAIN, BN_X5, BN_X30), START_SHARE),
-            Measure(higher, (BN_X5, BN_X30)),
+            Measure(measures.slower_start, (PLAIN, BN_X5, BN_X30), START_SHARE),
+            Measure(measures.higher, (BN_X5, BN_X30)),
         ),
     ),
     Statement(
@@ -141,10 +129,9 @@ STATEMENTS: tuple[Statement, ...] = (
         "substantial margin",
         "section 4.2.2, Figure 3",
         "74.8 % (BN-x30) against 72.2 %: 2.6 points",
-        _PLATEAU,
-        "holds if the difference's interval lies above 1.3 points (half the paper's); does not "
-        "hold if it lies below",
-        (Measure(higher, (PLAIN, BN_X30), SUBSTANTIAL_MARGIN),),
+        "plateau of BN-x30 minus the plain network's",
+        "above 1.3 points (half of the paper's)",
+        (Measure(measures.higher, (PLAIN, BN_X30), SUBSTANTIAL_MARGIN),),
     ),
     Statement(
         5,
@@ -153,14 +140,10 @@ STATEMENTS: tuple[Statement, ...] = (
         "trains",
         "section 4.2.2",
         '"the model parameters to reach machine infinity"; BN-x5 reaches 73.0 %',
-        f"a loss or parameter that is not finite ends a run as diverged. Training: {_LEARNED}",
-        "holds if every run of the plain network diverged and the interval of BN-x5's plateau lies "
-        "above twice chance, and every seed's; does not hold if no plain network diverged, or that "
-        "interval lies below",
-        (
-            Measure(diverges, (Need("inception_x5"),)),
-            Measure(learns, (BN_X5,)),
-        ),
+        "plain runs at five times the rate that diverged (a loss or parameter was not finite); "
+        "plateau of BN-x5",
+        "all (none: does not hold); above twice chance, and every seed's",
+        (Measure(measures.diverges, (Need("inception_x5"),)), Measure(measures.learns, (BN_X5,))),
     ),
     Statement(
         6,
@@ -169,12 +152,11 @@ STATEMENTS: tuple[Statement, ...] = (
         "at chance",
         "section 4.2.2",
         "69.8 % against 0.1 % (1 / 1000)",
-        _LEARNED,
-        "holds if the interval of BN-x5-Sigmoid's plateau lies above twice chance and that of the "
-        "plain network's below, and every seed's; does not hold if either lies on the other side",
+        "plateaus of BN-x5-Sigmoid and of the plain sigmoid network",
+        "above twice chance; below it; and every seed's",
         (
-            Measure(learns, (Need("bn_x5_sigmoid"),)),
-            Measure(stays_at_chance, (Need("inception_sigmoid"),)),
+            Measure(measures.learns, (Need("bn_x5_sigmoid"),)),
+            Measure(measures.stays_at_chance, (Need("inception_sigmoid"),)),
         ),
     ),
     Statement(
@@ -184,9 +166,10 @@ STATEMENTS: tuple[Statement, ...] = (
         "the gradient with respect to them by a",
         "section 3.3",
         "BN((aW)u) = BN(Wu); dBN((aW)u)/d(aW) = 1/a dBN(Wu)/dW",
-        "computed on the spot in float64, for each kind of normalization here and a = 0.1, 3, 100",
-        "holds if the largest relative difference is at most 1e-9",
-        (Measure(invariant, limit=INVARIANCE_TOLERANCE),),
+        "largest relative difference, computed on the spot in float64, for each kind of "
+        "normalization here and a = 0.1, 3, 100",
+        "at most 1e-9",
+        (Measure(measures.invariant, limit=INVARIANCE_TOLERANCE),),
     ),
     Statement(
         8,
@@ -194,14 +177,17 @@ STATEMENTS: tuple[Statement, ...] = (
         "Without dropout a network with Batch Normalization does not overfit more",
         "section 4.2.1",
         "no number",
-        "the gap: training accuracy over the last tenth of evaluations minus the plateau, paired "
-        "by seed. Training accuracy is measured while training, on distorted crops and with "
-        "dropout at work, so that the network with dropout shows a gap that is too small: a bias "
-        "against the statement",
-        "holds if the interval of the gap's difference (without - with dropout) lies below 1 "
-        "point; does not hold if it lies above 1 point and the plateau without dropout is lower, "
-        "with its whole interval",
-        (Measure(narrower_gap, (BN_X5, Need("bn_x5", "network.dropout=0.4")), GAP_TOLERANCE),),
+        "the gap between training accuracy over the last tenth of evaluations and the plateau: "
+        "that of BN-x5 without dropout minus that with it. Training accuracy is measured on "
+        "distorted crops and with dropout at work, so that the gap with dropout is too small: a "
+        "bias against the statement",
+        "below 1 point; it does not hold only if the plateau without dropout is lower too, with "
+        "its whole interval",
+        (
+            Measure(
+                measures.narrower_gap, (BN_X5, Need("bn_x5", "network.dropout=0.4")), GAP_TOLERANCE
+            ),
+        ),
     ),
     Statement(
         9,
@@ -210,16 +196,16 @@ STATEMENTS: tuple[Statement, ...] = (
         "top-5 error of 4.9 %",
         "section 4.2.3, Figure 4",
         "top-5 error 7.82 % single crop, 5.82 % 144 crops, 4.9 % six networks",
-        "top-5 error of saved evaluations; one network's is the mean over BN-x30's seeds. Images "
-        "are paired where predictions lie beside the evaluations; the ensemble's difference "
-        "counts the scatter between seeds too",
-        "holds if both differences lie above 0 with their whole interval and, for scale=paper on "
-        "ImageNet, the ensemble's error lies below 5.2 % with its interval; does not hold if one "
-        "lies on the other side. Other scales test the order alone",
+        "top-5 error of a single crop minus that of 144; of one network, the mean of BN-x30's "
+        "seeds, minus that of six. Images are paired where predictions lie beside the evaluations; "
+        "the ensemble's difference counts the scatter between seeds too",
+        "above 0; for scale=paper on ImageNet also an error below 5.2 %",
         (
-            Measure(crops_better, (CROPPED,)),
-            Measure(ensemble_better, (CROPPED,)),
-            Measure(ensemble_error, (CROPPED,), FIGURE_4[-1].top5_error + TOP5_ERROR_TOLERANCE),
+            Measure(measures.crops_better, (CROPPED,)),
+            Measure(measures.ensemble_better, (CROPPED,)),
+            Measure(
+                measures.ensemble_error, (CROPPED,), FIGURE_4[-1].top5_error + TOP5_ERROR_TOLERANCE
+            ),
         ),
         ensemble=True,
     ),

@@ -1,7 +1,6 @@
 """Verdicts for the terminal, as Markdown and as JSON."""
 
 import json
-import math
 import os
 import textwrap
 from collections import Counter
@@ -12,13 +11,11 @@ from urllib.parse import quote
 
 from bn_inception.errors import UserError
 from bn_inception.files import make_folder, write_text
-from bn_inception.paper.results import FIGURE_3, TARGET_TOP1
 from bn_inception.quoting import markdown_cell
 from bn_inception.record.environment import command_line
 from bn_inception.report.claims import Evidence, Verdict, by_statement, leading
-from bn_inception.report.comparison import Figure3, Kind
-from bn_inception.report.estimates import percent, points
 from bn_inception.report.measures import Decision
+from bn_inception.report.statements import RULES
 from bn_inception.report.tables import Table
 
 _COLUMNS = 80
@@ -54,48 +51,19 @@ def _count_line(verdicts: Sequence[Verdict]) -> str:
     )
 
 
-def conclusion(comparison: Figure3, verdicts: Sequence[Verdict]) -> list[str]:
-    """What held, what did not, and by how much: a sentence each."""
+def conclusion(verdicts: Sequence[Verdict]) -> list[str]:
+    """What held, and what did not: a sentence each."""
     found: dict[Decision, list[str]] = {decision: [] for decision in Decision}
     for judged in by_statement(verdicts):
         found[leading(judged).decision].append(f"\u201c{judged[0].statement.title}\u201d")
     held, failed = found[Decision.holds], found[Decision.does_not_hold]
     undecided, untested = len(found[Decision.undecided]), len(found[Decision.not_tested])
     total = sum(map(len, found.values()))
-    sentences = []
-    if verdicts:
-        sentences = [
-            f"Held, {len(held)} of {total} statements: {', '.join(held) or 'none'}.",
-            f"Did not hold, {len(failed)}: {', '.join(failed) or 'none'}; {undecided} undecided, "
-            f"{untested} not tested.",
-        ]
-    return [*sentences, _how_much(comparison)]
-
-
-def _how_much(comparison: Figure3) -> str:
-    """The recipe that needs the fewest steps; where none gets there, the one that ends highest."""
-    baseline = comparison.baseline
-    rows = [row for row in comparison.of(Kind.recipe) if row.difference is not None]
-    fast = [(row.ratio, row) for row in rows if row.ratio and math.isfinite(row.ratio.high)]
-    if comparison.target is None or not rows:
-        return f"By how much: no other recipe can be compared with {baseline} yet."
-    begin = f"By how much: no recipe reached {percent(comparison.target)} with every seed"
-    row = max(rows, key=lambda row: row.difference.value if row.difference else 0.0)
-    if fast:
-        ratio, row = min(fast, key=lambda entry: entry[0].value)
-        paper = "" if row.paper_ratio is None else f", the paper: {percent(row.paper_ratio)}"
-        begin = (
-            f"By how much: {row.title} reached {percent(comparison.target)} in "
-            f"{percent(ratio.value)} of {baseline}'s steps ({percent(ratio.low)} to "
-            f"{percent(ratio.high)}{paper})"
-        )
-    if row.difference is None:
-        return f"{begin}."
-    gain = f"; {row.title} ended {points(row.difference)} from the plateau of {baseline}"
-    if row.paper is not None and comparison.baseline == FIGURE_3["inception"].title:
-        beyond = row.paper.maximum_top1 - TARGET_TOP1
-        gain += f", the paper: {100 * beyond:+.1f}"
-    return f"{begin}{gain}."
+    return [
+        f"Held, {len(held)} of {total} statements: {', '.join(held) or 'none'}.",
+        f"Did not hold, {len(failed)}: {', '.join(failed) or 'none'}; {undecided} undecided, "
+        f"{untested} not tested.",
+    ]
 
 
 def claims_text(verdicts: Sequence[Verdict]) -> str:
@@ -140,12 +108,13 @@ def write_claims(verdicts: Sequence[Verdict], folder: Path) -> list[Path]:
 
 
 def claims_markdown(verdicts: Sequence[Verdict], folder: Path = Path()) -> str:
-    """The same as Markdown, with how each is measured and its criterion.
+    """The same as Markdown, with what is measured of each and its limit.
 
     The text will lie in `folder`, for links to the evidence. Absolute paths are not linked and are
     shortened to their last part, so that the text can be shared.
     """
     lines = ["# The paper's statements", "", claims_table(verdicts).as_markdown(), ""]
+    lines += [line for rule in RULES for line in (rule, "")]
     for judged in by_statement(verdicts):
         statement = judged[0].statement
         lines += [
@@ -154,8 +123,8 @@ def claims_markdown(verdicts: Sequence[Verdict], folder: Path = Path()) -> str:
             f"{statement.claim} ({statement.place}).",
             "",
             f"- paper: {statement.paper}",
-            f"- how: {statement.measured}",
-            f"- criterion: {statement.criterion}",
+            f"- measured: {statement.measured}",
+            f"- limit: {statement.limit}",
         ]
         for verdict in judged:
             where = f" ({markdown_cell(verdict.setting)})" if verdict.setting else ""
@@ -185,17 +154,15 @@ def claims_json(verdicts: Sequence[Verdict]) -> str:
 
 
 def _as_dict(verdict: Verdict) -> dict[str, Any]:
-    texts = ("number", "title", "claim", "place", "paper", "measured", "criterion")
+    texts = ("number", "title", "claim", "place", "paper", "measured", "limit")
+    evidence = [
+        {**vars(entry), "path": entry.path if entry.path[0] != "/" else Path(entry.path).name}
+        for entry in verdict.evidence
+    ]
     return {
         **{name: getattr(verdict.statement, name) for name in texts},
-        "needs": list(map(str, verdict.statement.needs)),
-        "setting": verdict.setting,
-        "decision": verdict.decision.value,
-        "reason": verdict.reason,
-        "evidence": [
-            {**vars(entry), "path": entry.path if entry.path[0] != "/" else Path(entry.path).name}
-            for entry in verdict.evidence
-        ],
+        **{name: getattr(verdict, name) for name in ("setting", "decision", "reason")},
+        "evidence": evidence,
         "commands": list(map(shared_command, verdict.commands)),
     }
 

@@ -93,9 +93,8 @@ def test_steps_and_plateaus(seeded, plain, number, curves, decision):
     limits = {1: "the limit is 50 %", 2: "the limit is 8.75 %", 4: "the limit is 1.3"}
     assert limits.get(number, "") in judged.reason and "24.0 %" in judged.evidence[0].says
     if decision is UNDECIDED:
+        assert len(judged.commands) == 1 + len(curves)
         assert all("run.seed=3" in command for command in judged.commands)
-        (command,) = judged.commands
-        assert f"train -m recipe=inception,{','.join(curves)} " in command
 
 
 @pytest.mark.parametrize(("constant", "decision"), [(700, UNDECIDED), (150, HOLDS)])
@@ -174,7 +173,7 @@ def test_seeds_that_are_not_shared_are_not_paired(seeded, plain, make_run):
     judged = verdict(2, [*plain, make_run("seventh", "bn_x5", rise(0.3, 80), seed=7, **MANY)])
     assert judged.decision is NOT_TESTED
     assert "no seed that bn_x5 and inception have in common" in judged.reason
-    assert len(judged.commands) == 1
+    assert all("run.seed=8" in command for command in judged.commands)
 
 
 def test_a_laptop_never_vetoes_imagenet(seeded):
@@ -419,7 +418,7 @@ def test_text_markdown_and_json_say_all(verdicts, tmp_path):
     text, markdown = claims_text(verdicts), claims_markdown(verdicts)
     for statement in STATEMENTS:
         assert statement.title in " ".join(text.split()) and statement.title in markdown
-        assert statement.criterion in markdown and statement.measured in markdown
+        assert statement.limit in markdown and statement.measured in markdown
     for words in ("not tested", "holds", "diverged at step 1,234"):
         assert words in text and words in markdown
     assert "3 hold, 0 not, 0 undecided, 6 not tested" in text
@@ -431,8 +430,7 @@ def test_text_markdown_and_json_say_all(verdicts, tmp_path):
     values = json.loads(claims_json(verdicts))["verdicts"]
     assert [value["number"] for value in values] == list(range(1, 10))
     assert values[4]["decision"] == "holds" and values[4]["setting"] == "scale=cpu 100 classes"
-    assert values[0]["commands"] and values[0]["needs"] == ["inception", "bn_baseline"]
-    assert values[0]["criterion"] and values[1]["evidence"][0]["says"]
+    assert values[0]["commands"] and values[0]["limit"] and values[1]["evidence"][0]["says"]
     paths = write_claims(verdicts, tmp_path / "new")
     assert [path.name for path in paths] == ["claims.md", "claims.json"]
     assert all(str(tmp_path) not in path.read_text() for path in paths)

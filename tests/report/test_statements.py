@@ -17,13 +17,13 @@ def test_every_recipe_named_is_one():
 
 def test_the_numbers_in_words_are_those_of_the_constants():
     by_number = {statement.number: statement for statement in STATEMENTS}
-    assert f"{100 * statements.STEPS_SHARE_BN_BASELINE:.0f} %" in by_number[1].criterion
-    assert f"{100 * statements.STEPS_SHARE_BN_X5:.2f} %" in by_number[2].criterion
-    assert f"{100 * statements.SUBSTANTIAL_MARGIN:.1f} points" in by_number[4].criterion
-    assert f"{100 * statements.GAP_TOLERANCE:.0f} point" in by_number[8].criterion
+    assert f"{100 * statements.STEPS_SHARE_BN_BASELINE:.0f} %" in by_number[1].limit
+    assert f"{100 * statements.STEPS_SHARE_BN_X5:.2f} %" in by_number[2].limit
+    assert f"{100 * statements.SUBSTANTIAL_MARGIN:.1f} points" in by_number[4].limit
+    assert f"{100 * statements.GAP_TOLERANCE:.0f} point" in by_number[8].limit
     limit = FIGURE_4[-1].top5_error + statements.TOP5_ERROR_TOLERANCE
-    assert f"{100 * limit:.1f} %" in by_number[9].criterion
-    assert "1e-9" in by_number[7].criterion and statements.INVARIANCE_TOLERANCE == 1e-9
+    assert f"{100 * limit:.1f} %" in by_number[9].limit
+    assert "1e-9" in by_number[7].limit and statements.INVARIANCE_TOLERANCE == 1e-9
 
 
 @pytest.mark.parametrize(("number", "recipe"), [(1, "bn_baseline"), (2, "bn_x5")])
