@@ -101,39 +101,31 @@ def test_run_checkpoint_and_export_are_one_network(tmp_path: Path, source: Folde
         assert found == pytest.approx(predicted[0], abs=1e-5)
 
 
-def test_outputs_without_names_have_numbers(tmp_path: Path) -> None:
-    run = write_run(tmp_path / "run", classes=None)
-    assert bn_inception.load(run).classes == ("0", "1", "2")
-
-
 class _Evil:
     def __reduce__(self) -> tuple[object, tuple[str]]:
         return os.mkdir, ("evil",)
 
 
-def test_nothing_in_a_strangers_folder_is_executed(
+def test_nothing_in_a_strangers_folder_is_executed_or_followed_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     run = write_run(tmp_path / "run", recipe=_Evil())
-    with pytest.raises(UserError, match="refused"):
-        bn_inception.load(run)
-    (tmp_path / "bare.pt").write_bytes(pickle.dumps(_Evil()))
-    with pytest.raises(UserError, match="damaged"):
-        bn_inception.load("bare.pt")
+    Path("bare.pt").write_bytes(pickle.dumps(_Evil()))
+    linked = write_run(tmp_path / "linked", classes=None)
+    assert bn_inception.load(linked).classes == ("0", "1", "2")
+    (linked / "checkpoints" / "best.pt").rename("secret.pt")
+    (linked / "checkpoints" / "best.pt").symlink_to(tmp_path / "secret.pt")
+    for path, said in (
+        (run, "refused"),
+        ("bare.pt", "damaged"),
+        (linked, "leads out of the run folder"),
+        (tmp_path, r"no checkpoints/best\.pt, and no config\.json"),
+        ("nowhere", "no such file"),
+    ):
+        with pytest.raises(UserError, match=said):
+            bn_inception.load(path)
     assert not Path("evil").exists()
-
-
-def test_a_folder_without_a_network_or_with_a_link_out_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"no checkpoints/best\.pt, and no config\.json"):
-        bn_inception.load(tmp_path)
-    with pytest.raises(UserError, match="no such file"):
-        bn_inception.load(tmp_path / "nowhere")
-    run = write_run(tmp_path / "run")
-    (run / "checkpoints" / "best.pt").rename(tmp_path / "secret.pt")
-    (run / "checkpoints" / "best.pt").symlink_to(tmp_path / "secret.pt")
-    with pytest.raises(UserError, match="leads out of the run folder"):
-        bn_inception.load(run)
 
 
 def test_images_that_cannot_be_read_are_named(tmp_path: Path, source: FolderSource) -> None:

@@ -1,9 +1,10 @@
 """`bn-inception evaluate`, from the command line to its files."""
 
-import csv
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from small_runs import TINY, write_images
 from bn_inception import UserError
 from bn_inception.cli.main import dispatch
 from bn_inception.network import checkpoint
-from bn_inception.record import read_predictions
+from bn_inception.record import Predictions, read_predictions
 
 CLASSES = 7
 
@@ -23,11 +24,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A short run and its images; tests that change a folder copy it."""
     folder = tmp_path_factory.mktemp("trained")
     images = write_images(folder / "images", classes=CLASSES)
-    status = dispatch(
-        ["train", "recipe=bn_x5", *TINY, f"data.root={images}", f"run.root={folder}",
-         "run.name=run"]
-    )  # fmt: skip
-    assert status == 0
+    given = [f"data.root={images}", f"run.root={folder}", "run.name=run"]
+    assert dispatch(["train", "recipe=bn_x5", *TINY, *given]) == 0
     return folder / "run", images
 
 
@@ -36,19 +34,36 @@ def run(trained: tuple[Path, Path], tmp_path: Path) -> Path:
     return shutil.copytree(trained[0], tmp_path / "run")
 
 
+@pytest.fixture
+def images(trained: tuple[Path, Path], tmp_path: Path) -> Path:
+    """A copy of the images, to be changed."""
+    return shutil.copytree(trained[1], tmp_path / "images")
+
+
 def evaluate(run: Path, *arguments: str) -> None:
     assert dispatch(["evaluate", f"run={run}", "machine.threads=1", *arguments]) == 0
 
 
-def summary(run: Path, name: str) -> dict:
+def predictions(run: Path, name: str = "single-population") -> Predictions:
+    return read_predictions(run / "evaluation" / f"{name}.npz")
+
+
+def summary(run: Path, name: str = "single-population") -> dict[str, Any]:
     return json.loads((run / "evaluation" / f"{name}.json").read_text())
+
+
+def edit(run: Path, change: Callable[[dict[str, Any]], None], name: str = "best.pt") -> None:
+    """Change a checkpoint of `run`."""
+    state = checkpoint.load(run / "checkpoints" / name)
+    change(state)
+    checkpoint.save(state, run / "checkpoints", name)
 
 
 def test_single_crop_gives_the_accuracy_of_training(
     run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     evaluate(run)
-    found = summary(run, "single-population")
+    found = summary(run)
     best = json.loads((run / "summary.json").read_text())["best"]
     assert found["count"] == 5 * CLASSES
     assert 1 - found["wrong"] / found["count"] == pytest.approx(best["top1"], abs=1e-12)
@@ -59,24 +74,19 @@ def test_single_crop_gives_the_accuracy_of_training(
     assert f"{found['wrong']} of 35 images" in out
     assert "logits differ by at most" in out and "images/s" in out
     assert found["folded"] and found["folding_difference"] < 1e-3
-    assert sorted(path.name for path in (run / "evaluation").iterdir()) == [
-        "single-population.classes.csv", "single-population.json", "single-population.npz",
-    ]  # fmt: skip
 
 
-def test_144_crops_leave_predictions_a_curve_and_a_table(run: Path) -> None:
+def test_144_crops_leave_predictions_and_a_curve(run: Path) -> None:
     evaluate(run, "crops=144", "batch_size=50")
-    found = summary(run, "144-population")
-    predictions = read_predictions(run / "evaluation" / "144-population.npz")
-    assert predictions.meta["crops"] == found["crops"] == "144"
-    assert predictions.ids[0] == "n0000/0.JPEG"
-    assert len(predictions) == 35 and predictions.readable.all()
-    assert predictions.meta["classes"] == [f"n{label:04d}" for label in range(CLASSES)]
-    assert predictions.meta["checkpoint"] == found["checkpoint"]
+    found, made = summary(run, "144-population"), predictions(run, "144-population")
+    assert made.meta["crops"] == found["crops"] == "144"
+    assert made.ids[0] == "n0000/0.JPEG" and len(made) == 35 and made.readable.all()
+    assert made.meta["classes"] == [f"n{label:04d}" for label in range(CLASSES)]
+    assert made.meta["checkpoint"] == found["checkpoint"]
     # Saved as float16, which makes ties and turns no order around.
-    own = np.take_along_axis(predictions.probabilities, predictions.labels[:, None], 1)
-    surely = (predictions.probabilities > own).any(1).sum()
-    possibly = ((predictions.probabilities >= own).sum(1) > 1).sum()
+    own = np.take_along_axis(made.probabilities, made.labels[:, None], 1)
+    surely = (made.probabilities > own).any(1).sum()
+    possibly = ((made.probabilities >= own).sum(1) > 1).sum()
     assert surely <= found["wrong"] <= possibly
     curve = found["accuracy_by_crops"]
     assert [row[0] for row in curve] == list(range(1, 145))
@@ -84,16 +94,8 @@ def test_144_crops_leave_predictions_a_curve_and_a_table(run: Path) -> None:
     assert curve[-1][2] == pytest.approx(1 - found["top5_error"])
     # The first crop of the curve is the single crop.
     evaluate(run)
-    assert curve[0][1] == pytest.approx(
-        1 - summary(run, "single-population")["top1_error"], abs=0.03
-    )
-    with (run / "evaluation" / "144-population.classes.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    assert [row["class"] for row in rows] == predictions.meta["classes"]
-    assert sum(int(row["images"]) for row in rows) == 35
-    assert sum(int(row["wrong"]) for row in rows) == found["wrong"]
-    assert sum(int(row["wrong_top5"]) for row in rows) == found["wrong_top5"]
-    assert sum(pair["images"] for pair in found["confused"]) <= found["wrong"]
+    assert curve[0][1] == pytest.approx(1 - summary(run)["top1_error"], abs=0.03)
+    assert 0 < sum(pair["images"] for pair in found["confused"]) <= found["wrong"]
     assert all(pair["label"] != pair["predicted"] for pair in found["confused"])
 
 
@@ -102,10 +104,7 @@ def test_both_statistics_side_by_side(run: Path, capsys: pytest.CaptureFixture[s
     out = capsys.readouterr().out
     assert "statistics: running\n" in out
     assert "statistics: population (BN Algorithm 2, 9 mini-batches of 8)" in out
-    running, population = (
-        read_predictions(run / "evaluation" / f"10-{name}.npz")
-        for name in ("running", "population")
-    )
+    running, population = (predictions(run, f"10-{name}") for name in ("running", "population"))
     assert np.array_equal(running.ids, population.ids)
     # The running statistics of so short a run still stand near their start.
     assert np.abs(running.probabilities - population.probabilities).max() > 0.01
@@ -116,96 +115,74 @@ def test_both_statistics_side_by_side(run: Path, capsys: pytest.CaptureFixture[s
     carried = read_predictions(run / "carried.npz")
     assert carried.meta["population_batches"] == 3
     assert not np.array_equal(carried.probabilities, population.probabilities)
-    evaluate(run, "crops=10", "population_batches=3", f"output={run}/same.npz")
-    same = read_predictions(run / "same.npz").probabilities
-    assert np.array_equal(carried.probabilities, same)
     # The checkpoint and the run are left as they were.
-    again = population.probabilities.copy()
     evaluate(run, "crops=10", "statistics=population", "population_batches=9")
-    second = read_predictions(run / "evaluation" / "10-population.npz").probabilities
-    assert np.array_equal(again, second)
+    again = predictions(run, "10-population")
+    assert np.array_equal(again.probabilities, population.probabilities)
 
 
 def test_carried_statistics_are_what_the_mini_batches_give(run: Path) -> None:
     """Also for weights that carry none, as a signal leaves them: these are of the same step."""
     evaluate(run, "which=last")
-    carried = read_predictions(run / "evaluation" / "single-population-last.npz")
-    file = run / "checkpoints" / "last.pt"
-    state = checkpoint.load(file)
-    assert state["population_batches"] == 3
-    state["population_batches"] = None
-    state["network"] |= state["running_statistics"]
-    checkpoint.save(state, file.parent, file.name)
+    carried = predictions(run, "single-population-last")
+
+    def forget(state: dict[str, Any]) -> None:
+        assert state["population_batches"] == 3
+        state["population_batches"] = None
+        state["network"] |= state["running_statistics"]
+
+    edit(run, forget, "last.pt")
     evaluate(run, "which=last")
-    taken = read_predictions(run / "evaluation" / "single-population-last.npz")
+    taken = predictions(run, "single-population-last")
     assert carried.meta["population_batches"] == taken.meta["population_batches"] == 3
     assert np.allclose(carried.probabilities, taken.probabilities, atol=1e-3)
     evaluate(run, "which=last", "statistics=running")
-    running = read_predictions(run / "evaluation" / "single-running-last.npz")
+    running = predictions(run, "single-running-last")
     assert not np.allclose(carried.probabilities, running.probabilities, atol=1e-3)
 
 
 def test_without_folding_the_same(run: Path) -> None:
     evaluate(run)
-    folded = read_predictions(run / "evaluation" / "single-population.npz").probabilities
-    evaluate(run, "fold=false", f"output={run}/unfolded.npz")
-    unfolded = read_predictions(run / "unfolded.npz").probabilities
-    assert np.allclose(folded, unfolded, atol=1e-3)
-    assert json.loads((run / "unfolded.json").read_text())["folded"] is False
+    folded = predictions(run).probabilities
+    evaluate(run, "fold=false")
+    assert np.allclose(folded, predictions(run).probabilities, atol=1e-3)
+    assert summary(run)["folded"] is False
 
 
-def test_last_and_a_checkpoint_alone(run: Path, trained: tuple[Path, Path], tmp_path: Path) -> None:
+def test_last_and_a_checkpoint_alone(run: Path, images: Path) -> None:
     evaluate(run, "which=last")
     assert summary(run, "single-population-last")["checkpoint"]["step"] == 12
-    output = tmp_path / "alone.npz"
-    file = run / "checkpoints" / "last.pt"
-    status = dispatch(
-        ["evaluate", f"checkpoint={file}", f"output={output}", "data=folder",
-         f"data.root={trained[1]}", "data.workers=0"]
-    )  # fmt: skip
-    assert status == 0
-    alone = read_predictions(output)
-    assert np.array_equal(
-        alone.probabilities,
-        read_predictions(run / "evaluation" / "single-population-last.npz").probabilities,
-    )
+    given = [f"checkpoint={run}/checkpoints/last.pt", "data=folder", f"data.root={images}"]
+    output = f"output={run}/alone.npz"
+    assert dispatch(["evaluate", *given, output, "data.workers=0"]) == 0
+    alone, of_run = read_predictions(run / "alone.npz"), predictions(run, "single-population-last")
+    assert np.array_equal(alone.probabilities, of_run.probabilities)
+    with pytest.raises(UserError, match="statistics: population needs"):
+        dispatch(["evaluate", *given, output, "population_batches=4"])
 
 
-def test_moved_images_are_found_with_data_root(
-    run: Path, trained: tuple[Path, Path], tmp_path: Path
+def test_moved_images_are_the_same_and_unreadable_ones_are_tallied_by_name(
+    run: Path, images: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    moved = shutil.copytree(trained[1], tmp_path / "moved")
     evaluate(run)
-    before = read_predictions(run / "evaluation" / "single-population.npz")
-    evaluate(run, f"data.root={moved}")
-    after = read_predictions(run / "evaluation" / "single-population.npz")
-    assert after.meta["data"] == before.meta["data"]
-    assert np.array_equal(after.ids, before.ids)
-
-
-def test_unreadable_images_are_tallied_by_name(
-    run: Path, trained: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    broken = shutil.copytree(trained[1], tmp_path / "broken")
-    (broken / "val" / "n0003" / "2.JPEG").write_bytes(b"\xff\xd8 broken")
-    evaluate(run, f"data.root={broken}")
-    found = summary(run, "single-population")
-    assert list(found["unreadable"]) == ["n0003/2.JPEG"]
-    assert found["count"] == 35
+    before = predictions(run)
+    evaluate(run, f"data.root={images}")
+    after = predictions(run)
+    assert after.meta["data"] == before.meta["data"] and np.array_equal(after.ids, before.ids)
+    (images / "val" / "n0003" / "2.JPEG").write_bytes(b"\xff\xd8 broken")
+    evaluate(run, f"data.root={images}")
+    found, made = summary(run), predictions(run)
+    assert list(found["unreadable"]) == ["n0003/2.JPEG"] and found["count"] == 35
     assert "n0003/2.JPEG" in capsys.readouterr().err
-    predictions = read_predictions(run / "evaluation" / "single-population.npz")
-    assert predictions.ids[~predictions.readable].tolist() == ["n0003/2.JPEG"]
+    assert made.ids[~made.readable].tolist() == ["n0003/2.JPEG"]
 
 
 def test_another_preprocessing_is_a_warning_that_names_it(
     run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    file = run / "checkpoints" / "best.pt"
     evaluate(run)
     assert "warning" not in capsys.readouterr().err
-    state = checkpoint.load(file)
-    state["preprocessing"]["decoder"] = "Pillow 9.1"
-    checkpoint.save(state, file.parent, file.name)
+    edit(run, lambda state: state["preprocessing"].update(decoder="Pillow 9.1"))
     evaluate(run)
     assert "decoder: Pillow 9.1 in training" in capsys.readouterr().err
 
@@ -221,29 +198,28 @@ def refused(run: Path, *arguments: str) -> str:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("crops=12",), "choose from single, 10, 144"),
-        (("crop=10",), "there is no key crop"),
-        (("statistics=both", "output=a.npz"), "one file and statistics=both makes two"),
-        (("output=a.txt",), "name of an .npz file"),
-        (("output=absent/a.npz",), "absent is no folder"),
-        (("batch_size=0",), "batch_size: 0 is not 1 or more"),
-        (("data.first_classes=3",), "trained on 7 classes, the data has 3"),
-        (("data.root=absent",), "absent does not exist"),
-        (("checkpoint=absent.pt",), "there is no such file"),
-        (("which=first",), "choose from"),
-        (
-            ("machine.precision=tf32", "machine.device=cpu"),
-            "machine.precision: tf32 is",
-        ),
+        (["crops=12"], "choose from single, 10, 144"),
+        (["crop=10"], "there is no key crop"),
+        (["statistics=both", "output=a.npz"], "one file and statistics=both makes two"),
+        (["output=a.txt"], "name of an .npz file"),
+        (["output=absent/a.npz"], "absent is no folder"),
+        (["batch_size=0"], "batch_size: 0 is not 1 or more"),
+        (["data.first_classes=3"], "trained on 7 classes, the data has 3"),
+        (["data.root=absent"], "absent does not exist"),
+        (["checkpoint=absent.pt"], "there is no such file"),
+        (["which=first"], "choose from"),
+        (["machine.precision=tf32", "machine.device=cpu"], "machine.precision: tf32 is"),
     ],
 )
 def test_bad_input_is_one_line_and_writes_nothing(
-    run: Path, arguments: tuple[str, ...], said: str
+    run: Path, arguments: list[str], said: str
 ) -> None:
     assert said in refused(run, *arguments)
 
 
-def test_a_damaged_checkpoint_writes_nothing(run: Path) -> None:
+def test_a_checkpoint_that_is_no_network_writes_nothing(run: Path) -> None:
+    edit(run, lambda state: state["network"]["classifier.bias"].fill_(torch.nan))
+    assert "not finite" in refused(run)
     file = run / "checkpoints" / "best.pt"
     file.write_bytes(file.read_bytes()[:-100])
     assert "damaged" in refused(run)
@@ -251,45 +227,37 @@ def test_a_damaged_checkpoint_writes_nothing(run: Path) -> None:
     assert "choose which=last" in refused(run)
 
 
-def test_other_class_names_are_refused(
-    run: Path, trained: tuple[Path, Path], tmp_path: Path
-) -> None:
-    renamed = shutil.copytree(trained[1], tmp_path / "renamed")
+def test_images_of_other_classes_are_refused(run: Path, images: Path) -> None:
+    for image in (images / "val" / "n0002").iterdir():
+        image.unlink()
+    assert "holds no images" in refused(run, f"data.root={images}")
     for split in ("train", "val"):
-        (renamed / split / "n0006").rename(renamed / split / "n0009")
-    text = refused(run, f"data.root={renamed}")
+        shutil.rmtree(images / split / "n0002")
+        (images / split / "n0006").rename(images / split / "n0009")
+        shutil.copytree(images / split / "n0001", images / split / "n0002")
+    text = refused(run, f"data.root={images}")
     assert "class 6 is n0006 in training and n0009 in the data" in text
 
 
-def test_an_empty_class_is_refused(run: Path, trained: tuple[Path, Path], tmp_path: Path) -> None:
-    emptied = shutil.copytree(trained[1], tmp_path / "emptied")
-    shutil.rmtree(emptied / "val" / "n0002")
-    (emptied / "val" / "n0002").mkdir()
-    assert "holds no images" in refused(run, f"data.root={emptied}")
-
-
-def test_a_diverged_network_leaves_nothing_half_written(run: Path) -> None:
-    file = run / "checkpoints" / "best.pt"
-    state = checkpoint.load(file)
-    state["network"]["classifier.bias"][0] = torch.nan
-    checkpoint.save(state, file.parent, file.name)
-    assert "not finite" in refused(run)
-
-
-def test_what_is_missing_is_asked_for(run: Path, tmp_path: Path) -> None:
-    file = run / "checkpoints" / "best.pt"
-    for arguments, said in (
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
         ([], "give run=FOLDER or checkpoint=FILE"),
-        ([f"run={tmp_path}/absent"], "no such folder"),
-        ([f"checkpoint={file}", "output=a.npz"], "data: not given"),
-        ([f"checkpoint={file}", "data=synthetic"], "give output=FILE.npz"),
+        (["run=absent"], "no such folder"),
+        (["checkpoint={best}", "output=a.npz"], "data: not given"),
+        (["checkpoint={best}", "data=synthetic"], "give output=FILE.npz"),
         (["outputs/a"], "outputs/a: evaluate takes key=value only, such as run=outputs/a"),
-    ):
-        with pytest.raises(UserError, match=said):
-            dispatch(["evaluate", *arguments])
+    ],
+)
+def test_what_is_missing_is_asked_for(
+    trained: tuple[Path, Path], arguments: list[str], said: str
+) -> None:
+    best = trained[0] / "checkpoints" / "best.pt"
+    with pytest.raises(UserError, match=said):
+        dispatch(["evaluate", *(argument.format(best=best) for argument in arguments)])
 
 
-def test_population_needs_batch_normalization(trained: tuple[Path, Path], tmp_path: Path) -> None:
+def test_statistics_need_batch_normalization(trained: tuple[Path, Path], tmp_path: Path) -> None:
     given = ["train", "recipe=inception", *TINY, "train.steps=4", f"data.root={trained[1]}"]
     assert dispatch([*given, f"run.root={tmp_path}", "run.name=plain"]) == 0
     for statistics in ("population", "running", "both"):
@@ -298,23 +266,10 @@ def test_population_needs_batch_normalization(trained: tuple[Path, Path], tmp_pa
     assert summary(tmp_path / "plain", "single")["statistics"] is None
 
 
-def test_population_needs_a_training_run(
-    run: Path, trained: tuple[Path, Path], tmp_path: Path
-) -> None:
-    with pytest.raises(UserError, match="statistics: population needs"):
-        dispatch(
-            ["evaluate", f"checkpoint={run}/checkpoints/best.pt", f"output={tmp_path}/a.npz",
-             "population_batches=4", "data=folder", f"data.root={trained[1]}"]
-        )  # fmt: skip
-
-
 def test_the_number_format_is_named_and_its_predictions_stand_beside_the_others(run: Path) -> None:
     evaluate(run)
     evaluate(run, "machine.precision=bf16")
-    exact, rounded = (
-        read_predictions(run / "evaluation" / f"single-population{name}.npz")
-        for name in ("", "-bf16")
-    )
+    exact, rounded = predictions(run), predictions(run, "single-population-bf16")
     assert (exact.meta["precision"], rounded.meta["precision"]) == ("fp32", "bf16")
     # Widths of 4 and 12 steps: a network whose classes lie close together.
     apart = np.abs(exact.probabilities.astype(float) - rounded.probabilities.astype(float))

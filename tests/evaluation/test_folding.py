@@ -30,30 +30,21 @@ def test_the_folded_network_gives_the_same_logits(settings: dict[str, object]) -
     assert largest_difference(network, folded, images) <= 1e-5 * max(1.0, float(logits.abs().max()))
 
 
-def test_what_is_folded_is_gone_and_what_cannot_be_stays() -> None:
-    folded = fold(small_network(per_activation=["5b"]))
+def test_what_is_folded_is_gone_what_cannot_be_stays_and_the_original_is_left_alone() -> None:
+    network = small_network(per_activation=["5b"])
+    before = copy.deepcopy(network.state_dict())
+    folded = fold(network)
     left = {type(module).__name__ for module in folded.modules()}
     assert "BatchNorm2d" not in left and "PerActivationBatchNorm" in left
-    assert folded.auxiliary is None
+    assert folded.auxiliary is None and network.auxiliary is not None
     assert not any(parameter.requires_grad for parameter in folded.parameters())
-
-
-def test_the_original_is_left_alone() -> None:
-    network = small_network()
-    before = copy.deepcopy(network.state_dict())
-    fold(network)
     after = network.state_dict()
     assert before.keys() == after.keys()
     assert all(torch.equal(before[key], after[key]) for key in before)
-    assert network.auxiliary is not None
-
-
-def test_a_wrong_folding_would_be_noticed() -> None:
-    network = small_network()
-    wrong = fold(network)
-    first = next(module for module in wrong.modules() if isinstance(module, nn.Conv2d))
+    # A wrong folding would be noticed.
+    first = next(module for module in folded.modules() if isinstance(module, nn.Conv2d))
     first.weight.data *= 1.01
-    assert largest_difference(network, wrong, torch.randn(2, 3, 16, 16)) > 1e-4
+    assert largest_difference(network, folded, torch.randn(2, 3, 16, 16)) > 1e-4
 
 
 def test_averages_are_taken_after_the_projection_except_over_counted_padding() -> None:

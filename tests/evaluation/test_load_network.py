@@ -1,18 +1,18 @@
 """Checkpoints become networks, or one clear line."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from evaluation.networks import small_network
+from torch import Tensor
 
 from bn_inception import UserError
-from bn_inception.fields import Fields
 from bn_inception.network import (
     FirstConvolution,
     Inception,
-    NetworkConfig,
     Nonlinearity,
     Normalization,
     checkpoint,
@@ -36,6 +36,14 @@ def written(folder: Path, content: dict[str, Any]) -> Path:
     return folder / checkpoint.BEST
 
 
+def refusal(tmp_path: Path, content: dict[str, Any]) -> str:
+    with pytest.raises(UserError) as caught:
+        checkpoint.load_network(written(tmp_path, content))
+    text = str(caught.value)
+    assert "best.pt" in text and "\n" not in text
+    return text
+
+
 @pytest.mark.parametrize(
     "settings",
     [
@@ -45,27 +53,19 @@ def written(folder: Path, content: dict[str, Any]) -> Path:
             "nonlinearity": Nonlinearity.sigmoid,
             "first_convolution": FirstConvolution.full,
             "per_activation": ["5b"],
+            "dropout": 0.1,
             "pool_projection": 128,
         },
     ],
 )
 def test_what_was_saved_is_the_network_loaded(tmp_path: Path, settings: dict[str, Any]) -> None:
     network = small_network(4, **settings)
-    path = written(tmp_path, state(network))
-    loaded = checkpoint.load_network(path)
+    loaded = checkpoint.load_network(written(tmp_path, state(network)))
     images = torch.randn(2, 3, 16, 16)
     assert torch.equal(loaded.network(images), network(images))
-    assert loaded.config == network.config
+    assert loaded.config == network.config and not loaded.network.training
     assert (loaded.classes, loaded.recipe, loaded.step) == (("c0", "c1", "c2", "c3"), "bn_x5", 7)
-    assert loaded.preprocessing == {"decoder": "Pillow 1"}
-    assert len(loaded.sha256) == 64
-    assert not loaded.network.training
-
-
-def test_settings_survive_as_plain_values() -> None:
-    config = NetworkConfig(nonlinearity=Nonlinearity.sigmoid, per_activation=["5a"], dropout=0.1)
-    stored = Fields({"network_config": checkpoint.plain(config)}, "x")
-    assert checkpoint.network_config(stored) == config
+    assert loaded.preprocessing == {"decoder": "Pillow 1"} and len(loaded.sha256) == 64
 
 
 def test_a_checkpoint_without_class_names(tmp_path: Path) -> None:
@@ -76,24 +76,21 @@ def test_a_checkpoint_without_class_names(tmp_path: Path) -> None:
     assert (loaded.classes, loaded.preprocessing, loaded.network.num_classes) == (None, None, 3)
 
 
-def refusal(tmp_path: Path, content: dict[str, Any]) -> str:
-    with pytest.raises(UserError) as caught:
-        checkpoint.load_network(written(tmp_path, content))
-    text = str(caught.value)
-    assert "best.pt" in text and "\n" not in text
-    return text
-
-
-def test_another_networks_parameters_are_named(tmp_path: Path) -> None:
-    full = small_network(first_convolution=FirstConvolution.full)
-    text = refusal(tmp_path, state(full, network_config=checkpoint.plain(small_network().config)))
-    assert "1 missing: rows.conv1.depthwise.weight" in text
-    wide = small_network(width=0.25)
-    text = refusal(tmp_path, state(wide, network_config=checkpoint.plain(small_network().config)))
-    assert "has the shape" in text
-    content = state(small_network())
-    content["network"] = {**content["network"], "extra.weight": torch.ones(1)}
-    assert "1 unknown: extra.weight" in refusal(tmp_path, content)
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"first_convolution": FirstConvolution.full}, "1 missing: rows.conv1.depthwise.weight"),
+        ({"width": 0.25}, "has the shape"),
+    ],
+)
+def test_another_networks_parameters_are_named(
+    tmp_path: Path, settings: dict[str, Any], said: str
+) -> None:
+    own = small_network()
+    other = state(small_network(**settings), network_config=checkpoint.plain(own.config))
+    assert said in refusal(tmp_path, other)
+    more = {**own.state_dict(), "extra.weight": torch.ones(1)}
+    assert "1 unknown: extra.weight" in refusal(tmp_path, state(own, network=more))
 
 
 @pytest.mark.parametrize(
@@ -118,28 +115,24 @@ def test_a_truncated_file_is_refused(tmp_path: Path, keep: int) -> None:
 
 
 def test_a_small_file_that_asks_for_a_large_network_is_refused_before_it_is_made(
-    tmp_path: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     network = small_network(4)
     settings = {**checkpoint.plain(network.config), "width": 16.0, "image_size": 224}
-    path = written(tmp_path, state(network, network_config=settings))
+    content = state(network, network_config=settings)
     made: list[int] = []
     with torch.device("meta"):  # at its first use torch notes which functions it redirects
         torch.empty(0)
-    with pytest.MonkeyPatch.context() as patch:
-        empty = torch.empty
+    empty = torch.empty
 
-        def counted(*size: Any, **named: Any) -> torch.Tensor:
-            tensor = empty(*size, **named)
-            if tensor.device.type != "meta":
-                made.append(tensor.nbytes)
-            return tensor
+    def counted(*size: Any, **named: Any) -> Tensor:
+        tensor = empty(*size, **named)
+        made.append(0 if tensor.device.type == "meta" else tensor.nbytes)
+        return tensor
 
-        patch.setattr(torch, "empty", counted)
-        with pytest.raises(
-            UserError, match=r"has the shape \(4, 24, 1, 1\), not \(1024, 24, 1, 1\)"
-        ):
-            checkpoint.load_network(path)
+    monkeypatch.setattr(torch, "empty", counted)
+    said = "has the shape (4, 24, 1, 1), not (1024, 24, 1, 1)"
+    assert said in refusal(tmp_path, content)
     assert sum(made) < 1 << 20
 
 
@@ -149,27 +142,26 @@ def test_a_file_with_fewer_bytes_than_its_tensors_is_refused(tmp_path: Path) -> 
         key: value if value.dim() == 0 else torch.zeros((), dtype=value.dtype).expand(value.shape)
         for key, value in network.state_dict().items()
     }
-    path = written(tmp_path, state(network, network=tensors))
-    with pytest.raises(UserError, match="its tensors have more values than the file"):
-        checkpoint.load_network(path)
+    said = "its tensors have more values than the file"
+    assert said in refusal(tmp_path, state(network, network=tensors))
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("change", "said"),
     [
-        lambda tensor: tensor.to_sparse(),
-        lambda tensor: tensor.to("meta"),
-        lambda tensor: tensor.to(torch.complex64),
-        lambda tensor: tensor.to(torch.int64),
+        (Tensor.to_sparse, "is no plain tensor"),
+        (lambda tensor: tensor.to("meta"), "is no plain tensor"),
+        (lambda tensor: tensor.to(torch.complex64), "is of type"),
+        (Tensor.long, "is of type"),
     ],
 )
-def test_tensors_that_are_none_are_one_line(tmp_path: Path, change: Any) -> None:
+def test_tensors_that_are_none_are_one_line(
+    tmp_path: Path, change: Callable[[Tensor], Tensor], said: str
+) -> None:
     network = small_network(4)
     tensors = network.state_dict()
     tensors["classifier.bias"] = change(tensors["classifier.bias"])
-    path = written(tmp_path, state(network, network=tensors))
-    with pytest.raises(UserError, match=r"classifier\.bias is (no plain tensor|of type)"):
-        checkpoint.load_network(path)
+    assert f"classifier.bias {said}" in refusal(tmp_path, state(network, network=tensors))
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""BN Algorithm 2, against closed forms and against itself in float64."""
+"""BN Algorithm 2, against numpy in float64."""
 
 import numpy as np
 import pytest
@@ -16,28 +16,6 @@ def batches(count: int = 3, size: int = 5) -> list[Tensor]:
     generator = torch.Generator().manual_seed(3)
     # Batches of different brightness: the variance between batches is not in Algorithm 2's.
     return [torch.randn(size, 3, 16, 16, generator=generator) + k for k in range(count)]
-
-
-def test_known_data_give_the_known_answer() -> None:
-    """conv1 passes one pixel through; half of each mini-batch's images are a, half are b."""
-    network = small_network()
-    conv1 = network.rows["conv1"]
-    conv1.depthwise.weight.data.zero_()
-    conv1.depthwise.weight.data[:, :, 3, 3] = 1.0
-    conv1.convolution.weight.data.zero_()
-    conv1.convolution.weight.data[:, 0] = 1.0
-    pairs = [(0.25, 0.75), (-0.5, 0.5), (0.125, 0.125), (1.0, -2.0)]
-    given = []
-    for a, b in pairs:
-        images = torch.full((6, 3, 16, 16), a)
-        images[3:] = b
-        given.append(images)
-    found = population_statistics(network, given).rows["conv1"].normalization
-    m = 6 * 16 * 16
-    mean = np.mean([(a + b) / 2 for a, b in pairs])
-    variance = m / (m - 1) * np.mean([((a - b) / 2) ** 2 for a, b in pairs])
-    assert torch.allclose(found.running_mean, torch.tensor(mean, dtype=torch.float32))
-    assert torch.allclose(found.running_var, torch.tensor(variance, dtype=torch.float32))
 
 
 @pytest.mark.parametrize("per_activation", [[], ["5a", "5b"]])
@@ -83,9 +61,12 @@ def test_every_layer_is_algorithm_2(per_activation: list[str]) -> None:
 
 
 def test_the_original_is_left_alone_and_the_copy_can_be_trained_on() -> None:
-    network = small_network()
+    network = small_network(dropout=0.5)
     before = {key: value.clone() for key, value in network.state_dict().items()}
     found = population_statistics(network, batches())
+    torch.manual_seed(99)
+    again = population_statistics(network, batches()).state_dict()
+    assert all(torch.equal(again[key], value) for key, value in found.state_dict().items())
     assert all(torch.equal(before[key], value) for key, value in network.state_dict().items())
     assert not found.training and not any(module.training for module in found.modules())
     momenta = {m.momentum for m in found.modules() if isinstance(m, nn.BatchNorm2d)}
@@ -96,14 +77,6 @@ def test_the_original_is_left_alone_and_the_copy_can_be_trained_on() -> None:
             assert torch.equal(before[key], value)
         if key.startswith("auxiliary") and "running" in key:
             assert torch.equal(before[key], value)
-
-
-def test_the_same_batches_give_the_same_statistics() -> None:
-    network = small_network(dropout=0.5)
-    once = population_statistics(network, batches()).state_dict()
-    torch.manual_seed(99)
-    again = population_statistics(network, batches()).state_dict()
-    assert all(torch.equal(once[key], again[key]) for key in once)
 
 
 def test_a_mini_batch_is_whole_whatever_training_makes_of_a_batch() -> None:
