@@ -1,6 +1,7 @@
 """Files: written whole or not at all, locked, read within bounds; errors in one line."""
 
 import fcntl
+import hashlib
 import json
 import os
 import re
@@ -118,6 +119,16 @@ def read_bytes(path: Path, limit: int) -> bytes:
     if long or len(content) > limit:
         raise ValueError(f"more than {limit:,} bytes")
     return content
+
+
+def file_sha256(path: str | Path) -> str:
+    """SHA-256 of a file's content in hexadecimal digits; empty if it cannot be read."""
+    try:
+        # Without O_NONBLOCK, opening a pipe would wait forever.
+        with open(path, "rb", opener=lambda name, how: os.open(name, how | os.O_NONBLOCK)) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return ""
 
 
 def parse_json(text: bytes) -> Any:

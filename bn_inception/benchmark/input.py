@@ -123,7 +123,7 @@ def benchmark_input(
     finally:
         torch.set_num_threads(threads)
     rows = [row for workers, here in ways.items() for row in rows_of(here, workers)]
-    about = about_here(sources.train.fingerprint())
+    about = about_here(sources.train.fingerprint)
     about["settings"] = {"images": len(images), "images_a_turn": config.images,
                          "rounds": config.rounds, "batch": MINI_BATCH,
                          "image_size": config.image_size, "data": data.kind.value}  # fmt: skip

@@ -31,9 +31,9 @@ def run(call: Call[AuditConfig]) -> int:
         result = audit(config.data, bar)
     print(as_text(result))
     if output is not None:
-        write_json(output, result.as_dict())
+        write_json(output, result)
         print(output)
-    return PROBLEMS if result.problems else 0
+    return PROBLEMS if result["problems"] else 0
 
 
 COMMAND = Command("audit", AuditConfig, run)

@@ -219,7 +219,7 @@ def _report(
         "data": {
             "kind": config.data.kind.value,
             "split": "validation",
-            "fingerprint": source.fingerprint(),
+            "fingerprint": source.fingerprint,
         },
     }
     if way.batches is not None:

@@ -26,13 +26,8 @@ def as_line(done: Prepared) -> str:
     )
     if not done.written:
         return line + "all there, checksums right"
-    seconds = max(done.seconds, 1e-9)
-    by = "1 process" if done.processes == 1 else f"{done.processes} processes"
-    return line + (
-        f"{done.written:,} images written in {seconds:.1f} s by {by}: "
-        f"{done.written / seconds:,.0f} images/s, "
-        f"{done.written_bytes / 1e6 / seconds:,.1f} MB/s"
-    )
+    rate = done.written / max(done.seconds, 1e-9)
+    return line + f"{done.written:,} images written in {done.seconds:.1f} s: {rate:,.0f} images/s"
 
 
 COMMAND = Command("prepare", PrepareConfig, run)

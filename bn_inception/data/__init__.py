@@ -19,7 +19,7 @@ from bn_inception.data.pixels import preprocessing
 from bn_inception.data.pixels.backend import Backend
 from bn_inception.data.pixels.decode import UnreadableImage
 from bn_inception.data.pixels.photometric import AugmentationConfig, Photometric, to_input
-from bn_inception.data.source import SUFFIXES, FolderSource, ImageSource, PackedNames
+from bn_inception.data.source import SUFFIXES, FolderSource, ImageSource
 
 __all__ = [
     "SUFFIXES",
@@ -31,7 +31,6 @@ __all__ = [
     "ImageSource",
     "OnError",
     "OrderConfig",
-    "PackedNames",
     "Photometric",
     "Sources",
     "TrainingBatch",

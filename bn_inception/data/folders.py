@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from bn_inception.data.config import DataConfig, DataKind
-from bn_inception.data.source import SUFFIXES, FolderSource, PackedNames, class_order, is_image
+from bn_inception.data.source import SUFFIXES, FolderSource, class_order, is_image
 from bn_inception.errors import UserError
 from bn_inception.files import first_line
 from bn_inception.paper import results
@@ -25,31 +25,24 @@ def open_folders(root: Path, config: DataConfig) -> tuple[FolderSource, FolderSo
         UserError: another layout, a class without images, or classes that differ between train/
             and val/.
     """
+    for split in ("train", "val"):
+        if not (root / split).is_dir():
+            raise UserError(f"data.root: {root} has no {split}/ folder; {LAYOUT}")
     tiny = config.kind is DataKind.tiny_imagenet
-    train_folder, val_folder = root / "train", root / "val"
-    for folder in (train_folder, val_folder):
-        if not folder.is_dir():
-            raise UserError(f"data.root: {root} has no {folder.name}/ folder; {LAYOUT}")
-    classes = _classes(train_folder)
-    annotated = _annotated(val_folder) if tiny else None
-    val_classes = _classes(val_folder) if annotated is None else sorted(set(annotated.values()))
-    _check_same_classes(root, classes, val_classes)
-
-    found = len(classes)
-    if config.first_classes is not None:
-        check_first_classes(config.first_classes, root, found)
-        classes = classes[: config.first_classes]
-    train = _scan(train_folder, classes, tiny)
-    if annotated is None:
-        validation = _scan(val_folder, classes, tiny)
-    else:
-        validation = _scan_annotated(val_folder, classes, annotated)
+    labelled = _annotated(root / "val") if tiny else None
+    classes = _classes(root / "train")
+    held_out = labelled.values() if labelled else _classes(root / "val")
+    _check_same_classes(root, set(classes), set(held_out))
+    check_first_classes(config.first_classes, root, len(classes))
+    chosen = classes[: config.first_classes]
+    train = _scan(root / "train", chosen, tiny)
+    validation = _scan(root / "val", chosen, tiny, labelled)
     if config.kind is not DataKind.imagenet:
         return train, validation, []
     counts = {"train": len(train), "val": len(validation)} if config.first_classes is None else {}
     warnings = [
         f"{root}: {difference}: results will not be comparable with the paper's"
-        for difference in unlike_imagenet(found, counts)
+        for difference in unlike_imagenet(len(classes), counts)
     ]
     return train, validation, warnings
 
@@ -72,15 +65,14 @@ def open_folder(folder: Path) -> FolderSource:
     Raises:
         UserError: no class folders, or one without images; annotations of other files.
     """
-    annotated = _annotated(folder)
-    if annotated is not None:
-        return _scan_annotated(folder, class_order(set(annotated.values())), annotated)
-    return _scan(folder, _classes(folder), tiny=False)
+    labelled = _annotated(folder)
+    classes = class_order(set(labelled.values())) if labelled else _classes(folder)
+    return _scan(folder, classes, False, labelled)
 
 
-def check_first_classes(wanted: int, root: Path | str, classes: int) -> None:
+def check_first_classes(wanted: int | None, root: Path | str, classes: int) -> None:
     """Refuse a `data.first_classes` that is larger than the number of classes."""
-    if wanted > classes:
+    if wanted is not None and wanted > classes:
         raise UserError(
             f"data.first_classes: {wanted} is more than the {classes} classes in {root}"
         )
@@ -109,37 +101,17 @@ def _images(folder: Path) -> list[str]:
     return sorted(e.name for e in _listed(folder) if is_image(e.name) and e.is_file())
 
 
-def _check_same_classes(root: Path, train: list[str], val: list[str]) -> None:
-    for here, there, own, other in (("train", "val", train, val), ("val", "train", val, train)):
-        missing = sorted(set(own) - set(other))
+def _check_same_classes(root: Path, train: set[str], val: set[str]) -> None:
+    for here, there, missing in (
+        ("train", "val", sorted(train - val)),
+        ("val", "train", sorted(val - train)),
+    ):
         if missing:
             shown = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
             raise UserError(
                 f"data.root: {root}: {len(missing)} classes are in {here}/ but not in {there}/: "
                 f"{shown}; both must hold the same class folders"
             )
-
-
-def _scan(split: Path, classes: list[str], tiny: bool) -> FolderSource:
-    counts: list[int] = []
-
-    def paths() -> Iterator[bytes]:
-        for name in classes:
-            # Tiny ImageNet as published: train/<wnid>/images/*.JPEG beside a file of boxes.
-            inner = f"{name}/images" if tiny and (split / name / "images").is_dir() else name
-            files = _images(split / inner)
-            if not files:
-                raise UserError(
-                    f"data.root: {split / inner} holds no images "
-                    f"({', '.join(SUFFIXES[:3])}, ...); fill it, or remove the class from train/ "
-                    "and val/"
-                )
-            counts.append(len(files))
-            yield from (os.fsencode(f"{inner}/{file}") for file in files)
-
-    names = PackedNames(paths())
-    labels = np.repeat(np.arange(len(classes), dtype=np.int64), counts)
-    return FolderSource(str(split), tuple(classes), names, labels)
 
 
 def _annotated(split: Path) -> dict[str, str] | None:
@@ -161,7 +133,27 @@ def _annotated(split: Path) -> dict[str, str] | None:
     return labelled
 
 
-def _scan_annotated(val: Path, classes: list[str], labelled: dict[str, str]) -> FolderSource:
+def _scan(
+    split: Path, classes: list[str], tiny: bool, labelled: dict[str, str] | None = None
+) -> FolderSource:
+    if labelled is not None:
+        return _scan_labelled(split, classes, labelled)
+    names, counts = list[bytes](), list[int]()
+    for name in classes:
+        # Tiny ImageNet as published: train/<wnid>/images/*.JPEG beside a file of boxes.
+        inner = f"{name}/images" if tiny and (split / name / "images").is_dir() else name
+        files = _images(split / inner)
+        if not files:
+            raise UserError(
+                f"data.root: {split / inner} holds no images ({', '.join(SUFFIXES[:3])}, ...); "
+                "fill it, or remove the class from train/ and val/"
+            )
+        counts.append(len(files))
+        names += (os.fsencode(f"{inner}/{file}") for file in files)
+    return FolderSource(str(split), classes, np.repeat(np.arange(len(classes)), counts), names)
+
+
+def _scan_labelled(val: Path, classes: list[str], labelled: dict[str, str]) -> FolderSource:
     files = _images(val / "images")
     differing = sorted(set(files) ^ set(labelled))
     if differing:
@@ -171,6 +163,5 @@ def _scan_annotated(val: Path, classes: list[str], labelled: dict[str, str]) -> 
         )
     label = {name: number for number, name in enumerate(classes)}
     pairs = sorted((label[labelled[f]], f) for f in files if labelled[f] in label)
-    names = PackedNames(b"images/" + os.fsencode(file) for _, file in pairs)
     labels = np.array([number for number, _ in pairs], dtype=np.int64)
-    return FolderSource(str(val), tuple(classes), names, labels)
+    return FolderSource(str(val), classes, labels, [os.fsencode(f"images/{f}") for _, f in pairs])

@@ -1,14 +1,12 @@
 """Opening a data set of any kind."""
 
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 from bn_inception.data.config import DataConfig, DataKind, is_url
 from bn_inception.data.folders import LAYOUT, check_first_classes, open_folders
 from bn_inception.data.intake import synthetic
-from bn_inception.data.remote import RemoteShardFiles
-from bn_inception.data.shards import ShardFiles, ShardSource
+from bn_inception.data.shards import ShardSource
 from bn_inception.data.source import ImageSource
 from bn_inception.errors import UserError
 
@@ -44,24 +42,19 @@ def open_sources(config: DataConfig) -> Sources:
 def _open_shards(config: DataConfig) -> Sources:
     if is_url(config.root):
         root = str(config.root)
-        files: type[ShardFiles] | partial[RemoteShardFiles] = partial(
-            RemoteShardFiles, str(Path(config.cache).expanduser() / "shards")
-        )
     else:
         root = str(_root(config.root, "expected what bn-inception prepare writes"))
-        files = ShardFiles
+    cache = Path(config.cache).expanduser() / "shards"
     train, validation = (
-        ShardSource(root, split, config.first_classes, files) for split in ("train", "val")
+        ShardSource(root, split, config.first_classes, cache) for split in ("train", "val")
     )
-    if train.meta.classes != validation.meta.classes:
+    classes = train.description.classes
+    if classes != validation.description.classes:
         raise UserError(
             f"data.root: {root}: the training and validation shards hold different classes; "
             "prepare both from one data set"
         )
-    if config.first_classes is not None:
-        check_first_classes(config.first_classes, root, len(train.meta.classes))
-    for source in (train, validation):
-        source.check_fingerprint()
+    check_first_classes(config.first_classes, root, len(classes))
     return Sources(train, validation)
 
 

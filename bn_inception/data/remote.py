@@ -1,25 +1,22 @@
-"""Shards at a URL that fsspec understands, fetched once into a local folder and kept there.
+"""Files at a URL that fsspec understands, fetched once into a local folder and kept there.
 
 The name of a cached file contains its checksum, so it stands for one content, whatever is at the
 URL later, and all runs and processes of a machine may share the folder. One process fetches a file
-while the others that need it wait. No other files are written or removed there. Only this module
-imports fsspec, when a URL is opened.
+while the others that need it wait. Nothing else there is touched. fsspec is imported when a URL is
+opened.
 """
 
 import errno
-import os
 import re
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from bn_inception.data.description import column_file, file_sha256, read_meta
-from bn_inception.data.shards import FileReader, ShardFiles
 from bn_inception.errors import UserError
-from bn_inception.files import first_line, locked, sync_folder
+from bn_inception.files import file_sha256, first_line, locked
 
 PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
 """Seconds between the attempts of a fetch, about a minute in total."""
@@ -30,92 +27,56 @@ STALLED_SECONDS = 30.0
 FIRST_SECONDS, LEAST_RATE = 60.0, 100_000
 """Seconds that a file may take, and bytes for each further second; slower counts as broken."""
 
-MAX_DESCRIPTION_BYTES, MAX_COLUMN_BYTES = 1 << 26, 1 << 33
-"""Limits for files whose size no description gives; ImageNet's have 0.3 and 40 MB."""
-
-_OPENING_TRIES = 3  # few, so that a mistyped address is reported in seconds
+MAX_DESCRIPTION_BYTES, MAX_INDEX_BYTES = 1 << 26, 1 << 33
+"""Limits for files whose size no description gives; ImageNet's have 0.1 and 60 MB."""
 
 
-class RemoteShardFiles(ShardFiles):
-    """The files of one split below a URL.
-
-    Args:
-        cache: folder for fetched files, on a local disk: its locks do not work between machines.
-        url: of a copy of `bn-inception prepare`'s target.
-        split: "train" or "val".
-
-    Raises:
-        UserError: the URL cannot be read, or there is no split.
-    """
-
-    def __init__(self, cache: str, url: str, split: str) -> None:
-        self.folder, self.split, self.cache = url.rstrip("/"), split, Path(cache)
-        description = f"{self.folder}/{split}.json"
-        with _writing(self.cache), TemporaryDirectory(dir=self.cache) as folder:
-            path = Path(folder, f"{split}.json")
-            try:
-                _download(description, path, MAX_DESCRIPTION_BYTES, PAUSES[: _OPENING_TRIES - 1])
-            except FileNotFoundError:
-                raise UserError(
-                    f"data.root: {self.folder} has no {split}.json: no finished shards; make them "
-                    "with bn-inception prepare source=IMAGES target=FOLDER and copy the folder "
-                    "there"
-                ) from None
-            self.meta = read_meta(path, split, description)
-
-    def column(self, name: str) -> str:
-        """Local path of a column's file; it is fetched if missing."""
-        digest = self.meta.index_sha256[name]
-        path = self.cache / f"{self.split}.{name}.{digest[:16]}.npy"
-        _fetch(f"{self.folder}/{column_file(self.split, name)}", path, None, digest)
-        return str(path)
-
-    def shards(self) -> list[str]:
-        """URLs of the shards."""
-        return [f"{self.folder}/{file}" for file in self.meta.shard_files()]
-
-    def reader(self) -> FileReader:
-        """Reads the shards; each is fetched before it is opened."""
-        return FileReader(self.shards(), self._fetched)
-
-    def _fetched(self, shard: int) -> str:
-        size, sha256 = self.meta.shard_bytes[shard], self.meta.shard_sha256[shard]
-        path = self.cache / f"{self.split}-{shard:06d}.{sha256[:16]}.tar"
-        _fetch(self.shards()[shard], path, size, sha256)
-        return str(path)
-
-
-class _Differs(Exception):
-    """The bytes received are not those expected."""
-
-
-def _fetch(url: str, path: Path, size: int | None, sha256: str) -> None:
-    """Copy a remote file to `path`, unless it exists; one process does, others wait for it.
-
-    `size` is None if unknown.
+def fetched(url: str, path: Path, size: int | None, sha256: str) -> str:
+    """The local `path` of a remote file, fetched unless it is there; `size` None if unknown.
 
     Raises:
         UserError: it cannot be fetched, or differs at every attempt; the cache cannot be written.
     """
-    part = path.with_name(f"{path.name}.part")
+    if _is_whole(path, size, sha256):
+        return str(path)
     with _writing(path.parent / "locks") as locks, locked(locks / path.name):
-        with suppress(FileNotFoundError):
-            whole = file_sha256(path) == sha256 if size is None else path.stat().st_size == size
-            if whole:
-                return
-        try:
-            _download(url, part, size or MAX_COLUMN_BYTES, PAUSES, sha256)
-            with part.open("rb") as file:
-                os.fsync(file.fileno())
-            part.replace(path)
-        except FileNotFoundError as error:
-            raise UserError(
-                f"data.root: {url} does not exist; copy all files of the split there, then go on "
-                "with run.resume=must"
-            ) from error
-        finally:
-            part.unlink(missing_ok=True)  # only the lock's holder writes it
-        sync_folder(path.parent)
+        if not _is_whole(path, size, sha256):
+            part = path.with_name(f"{path.name}.part")  # only the lock's holder writes it
+            try:
+                _download(url, part, size or MAX_INDEX_BYTES, PAUSES, sha256)
+                part.replace(path)
+            except FileNotFoundError as error:
+                raise UserError(
+                    f"data.root: {url} does not exist; copy all files of the split there, then go "
+                    "on with run.resume=must"
+                ) from error
+            finally:
+                part.unlink(missing_ok=True)
+    return str(path)
+
+
+@contextmanager
+def fetched_once(url: str, cache: Path) -> Iterator[Path]:
+    """A small remote file, fetched anew and removed at the end of the `with` block.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        UserError: it cannot be fetched; the cache cannot be written.
+    """
+    with _writing(cache):
+        folder = TemporaryDirectory(dir=cache)
+    with folder as name:
+        path = Path(name, "description")
+        with _writing(cache):
+            # Few attempts, so that a mistyped address is reported in seconds.
+            _download(url, path, MAX_DESCRIPTION_BYTES, PAUSES[:2])
+        yield path
+
+
+def _is_whole(path: Path, size: int | None, sha256: str) -> bool:
+    if size is None:
+        return file_sha256(path) == sha256
+    return path.exists() and path.stat().st_size == size
 
 
 @contextmanager
@@ -124,6 +85,8 @@ def _writing(folder: Path) -> Iterator[Path]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         yield folder
+    except FileNotFoundError:
+        raise  # at the URL
     except OSError as error:
         raise UserError(
             f"data.cache: {folder} cannot be written ({first_line(error)}); free space there, or "
@@ -134,7 +97,7 @@ def _writing(folder: Path) -> Iterator[Path]:
 def _download(
     url: str, path: Path, limit: int, pauses: tuple[float, ...], sha256: str = ""
 ) -> None:
-    """Copy a URL's content to a new file; after a failure try again, with growing pauses.
+    """Copy a URL's content to a file; after a failure try again, with growing pauses.
 
     More than `limit` bytes, a slow copy, or another SHA-256, if one is given, is a failure.
 
@@ -147,7 +110,7 @@ def _download(
         try:
             _copy(url, path, limit)
             if sha256 and file_sha256(path) != sha256:
-                raise _Differs(
+                raise ValueError(
                     f"the {path.stat().st_size:,} bytes that came have another SHA-256 than the "
                     "description says"
                 )
@@ -178,8 +141,7 @@ def _is_refusal(error: Exception) -> bool:
 
 
 def _reason(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return text if isinstance(error, _Differs) else f"{type(error).__name__}: {text}".rstrip(": ")
+    return f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(": ")
 
 
 def _copy(url: str, path: Path, limit: int) -> None:
@@ -194,9 +156,9 @@ def _copy(url: str, path: Path, limit: int) -> None:
         def relative_update(self, inc: int = 1) -> None:
             super().relative_update(inc)
             if self.value > limit:
-                raise _Differs(f"more than {limit:,} bytes came")
+                raise ValueError(f"more than {limit:,} bytes came")
             if time.monotonic() > until:
-                raise _Differs(f"{self.value:,} bytes came, too slowly")
+                raise TimeoutError(f"{self.value:,} bytes came, too slowly")
 
     # Do not wait for a server that sends nothing, or a byte now and then.
     deadline = {"timeout": seconds} if getattr(filesystem, "async_impl", False) else {}
@@ -221,15 +183,10 @@ def _filesystem(url: str) -> tuple[Any, str]:
             timeout = aiohttp.ClientTimeout(total=None, **stalled)
             options["client_kwargs"] = {"timeout": timeout}
         filesystem, path = fsspec.core.url_to_fs(url, **options)
-    except ImportError as error:
-        raise UserError(
-            f"data.root: {url} needs a package that is not installed ({_reason(error)}); install "
-            "bn-inception[remote] for http and https, and s3fs, gcsfs or adlfs beside it for s3, "
-            "gs or abfs"
-        ) from error
-    except ValueError as error:
+    except (ImportError, ValueError) as error:
         raise UserError(
             f"data.root: {url} cannot be opened ({_reason(error)}); give a URL that fsspec knows, "
-            "such as https://, s3:// or gs://"
+            "such as https://, s3:// or gs://, and install its package: bn-inception[remote] for "
+            "http and https, s3fs, gcsfs or adlfs beside it for s3, gs or abfs"
         ) from error
     return filesystem, path

@@ -5,174 +5,180 @@ A split is a family of files in one folder:
 - `train-000000.tar`, ...: uncompressed tar files in the WebDataset naming convention: members
   `<key>.jpg`, the encoded image (of whatever format it was), and `<key>.cls`, the label in decimal
   digits. The key is `<index>-<the file's name>`: unique, ASCII and free of dots.
-- `train.index/`: one `.npy` a column, in the order of the image indices; see `COLUMNS`.
+- `train.index.npy`: length (bytes), label and name of every image, sorted by label, then by name,
+  which is the order of the folder reader.
 - `train.sha256`: checksums of all these files, as `sha256sum -c train.sha256` reads them.
 - `train.json`: everything else. It is written last; if it exists, the split is complete.
 
-Image i of the shards is image i of the folder reader: images are sorted by label, then by name.
 Shard s holds `stored_order(images)[s * shard_size : (s + 1) * shard_size]`, so a run with the same
-`order.shard_size` reads one shard after the other.
+`order.shard_size` reads one shard after the other. Offsets follow from that order and the lengths.
 """
 
-import functools
+import json
 import os
-from collections.abc import Callable, Sequence
+import re
+import tarfile
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bn_inception.data.description import (
-    COLUMNS,
-    PREPARE_AGAIN,
-    PREPARE_ANEW,
-    ShardMeta,
-    column_file,
-    file_sha256,
-    member_key,
-    read_meta,
-)
-from bn_inception.data.source import ImageSource, PackedNames, content_fingerprint
+from bn_inception.data import remote
+from bn_inception.data.config import is_url
+from bn_inception.data.order import stored_order
+from bn_inception.data.source import ImageSource, PlacedImages, content_fingerprint
 from bn_inception.errors import UserError
-from bn_inception.files import first_line
+from bn_inception.files import first_line, read_json
 
-# Below the common limit of 1,024 open files, and above the number of ImageNet's validation shards,
-# from all of which images are read in turn, because evaluation follows the indices.
-_OPEN_FILES = 64
+FORMAT = "bn-inception shards 2"
+PREPARE_AGAIN = "copy it again, or make the shards again with bn-inception prepare"
+_MAX_IMAGE_BYTES = 1 << 32  # keeps sums of lengths below 2^63
 
 
-class FileReader:
-    """Reads pieces of files by offset, without a shared file position; cheap to pickle.
+def shard_file(split: str, shard: int) -> str:
+    """Name of a shard: "train-000007.tar"."""
+    return f"{split}-{shard:06d}.tar"
 
-    At most `_OPEN_FILES` stay open.
 
-    Args:
-        names: of the files, for messages: paths, or URLs that `located` resolves.
-        located: makes a file available by its number, and returns its path.
+def index_file(split: str) -> str:
+    """Name of a split's index."""
+    return f"{split}.index.npy"
+
+
+def member_key(index: int, name: bytes) -> str:
+    """Key of an image inside its shard: 41, b"n01/n01_5.JPEG" -> "00000041-n01_5".
+
+    WebDataset readers take everything up to the first dot as the key, so it contains no dot.
+    """
+    stem = name.rpartition(b"/")[2].rpartition(b".")[0].decode("ascii", "replace")
+    # 60 characters, because a plain tar header has room for 100.
+    plain = "".join(c if c.isascii() and (c.isalnum() or c in "_-") else "_" for c in stem[:60])
+    return f"{index:08d}-{plain}"
+
+
+class Layout:
+    """Where each image lies in the shards of a split.
+
+    Attributes:
+        shards: their indices of images, in the order of the shard.
+        bytes: of every shard.
+        shard, offset: of every image, shape (images,).
     """
 
-    def __init__(self, names: Sequence[str], located: Callable[[int], str] | None = None) -> None:
-        self.names, self._located = tuple(names), located or names.__getitem__
-        self._opened = functools.lru_cache(_OPEN_FILES)(functools.partial(_open, self._located))
-
-    def __reduce__(self) -> tuple[type["FileReader"], tuple[Any, ...]]:
-        return FileReader, (self.names, self._located)
-
-    def read(self, file: int, offset: int, length: int) -> bytes:
-        """`length` bytes of a file from `offset` on; OSError if they cannot be read."""
-        descriptor = self._opened(file)
-        data = os.pread(descriptor, length, offset)
-        while len(data) < length:  # a signal, or over 2 GB
-            more = os.pread(descriptor, length - len(data), offset + len(data))
-            if not more:
-                raise OSError(f"{self.names[file]} ends at byte {offset + len(data)}")
-            data += more
-        return data
+    def __init__(self, lengths: NDArray[np.int64], shard_size: int) -> None:
+        order = stored_order(len(lengths))
+        blocks = -(-lengths[order] // tarfile.BLOCKSIZE) + 3  # and header, label's header, label
+        ends = np.cumsum(blocks * tarfile.BLOCKSIZE)
+        starts = ends - blocks * tarfile.BLOCKSIZE
+        place = np.arange(len(order))
+        self.shards = [order[i : i + shard_size] for i in range(0, len(order), shard_size)]
+        self.shard, self.offset = np.empty_like(order), np.empty_like(order)
+        self.shard[order] = place // shard_size
+        self.offset[order] = starts - starts[place // shard_size * shard_size] + tarfile.BLOCKSIZE
+        last = [*place[shard_size - 1 : -1 : shard_size], -1]
+        content = ends[last] - starts[::shard_size] + 2 * tarfile.BLOCKSIZE  # the end's zeros
+        records = -(-content // tarfile.RECORDSIZE)
+        self.bytes: list[int] = (records * tarfile.RECORDSIZE).tolist()
 
 
-class _Descriptor(int):
-    """An open file's descriptor; the last reference to it closes the file."""
+@dataclass
+class Description:
+    """What `<split>.json` holds."""
 
-    def __del__(self) -> None:
-        os.close(self)
+    split: str  # "train" or "val"
+    classes: list[str]  # in label order
+    images: int
+    shard_size: int  # images in every shard but the last
+    fingerprint: str  # see `ImageSource`
+    index_sha256: str
+    shard_sha256: list[str]
+    format: str = FORMAT
+
+    def as_json(self) -> str:
+        """The file's text."""
+        return json.dumps(asdict(self), indent=1) + "\n"
+
+    def shard_files(self) -> list[str]:
+        """Names of the shards."""
+        return [shard_file(self.split, shard) for shard in range(len(self.shard_sha256))]
+
+    def sha256sums(self) -> str:
+        """Text of the file of checksums, in the form of the program sha256sum."""
+        sums = [*zip(self.shard_sha256, self.shard_files(), strict=True)]
+        sums.append((self.index_sha256, index_file(self.split)))
+        return "".join(f"{digest}  {file}\n" for digest, file in sums)
 
 
-def _open(located: Callable[[int], str], file: int) -> _Descriptor:
-    return _Descriptor(os.open(located(file), os.O_RDONLY | os.O_CLOEXEC))
+def read_description(path: Path, split: str, name: str = "") -> Description:
+    """Read and check `<split>.json`; `name` stands for its path in messages, if given.
 
-
-class PlacedImages(ImageSource):
-    """Images stored one after the other in larger files.
-
-    `places` are the columns file (its number), offset and length (bytes), shape (images,) each.
+    Raises:
+        FileNotFoundError: the file is missing.
+        UserError: it cannot be read, is damaged, or has another version.
     """
-
-    def __init__(
-        self,
-        reader: FileReader,
-        classes: tuple[str, ...],
-        labels: NDArray[np.int64],
-        names: PackedNames,
-        places: tuple[NDArray[Any], NDArray[Any], NDArray[Any]],
-    ) -> None:
-        super().__init__(classes, labels, names)
-        self.reader = reader
-        self._file, self._offset, self._length = places
-
-    @property
-    def sizes(self) -> NDArray[np.integer[Any]]:
-        """See `ImageSource`."""
-        return self._length
-
-    def file_of(self, index: int) -> int:
-        """Number of the file that holds an image."""
-        if not 0 <= index < len(self):
-            raise IndexError(f"{index} is not in 0..{len(self) - 1}")
-        return int(self._file[index])
-
-    def read(self, index: int) -> bytes:
-        """See `ImageSource`."""
-        file = self.file_of(index)
-        return self.reader.read(file, int(self._offset[index]), int(self._length[index]))
-
-    def name(self, index: int) -> str:
-        """The file's path and the image's name."""
-        return f"{self.reader.names[self.file_of(index)]}/{os.fsdecode(self.names[index])}"
+    try:
+        values = read_json(path)
+        if not isinstance(values, dict):
+            raise ValueError("it does not describe shards")
+        for key, sound in _sound(values, split).items():
+            if not sound:
+                raise ValueError(f"{key} is {json.dumps(values.get(key))[:60]}")
+        return Description(**values)
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise UserError(
+            f"data.root: {name or path} is damaged ({first_line(error)[:200]}); make the shards "
+            "again with bn-inception prepare, in another folder"
+        ) from error
 
 
-class ShardFiles:
-    """The paths of one split's files, in a local folder."""
+def _sound(values: dict[str, Any], split: str) -> dict[str, bool]:
+    """Which values are allowed: the file may be hostile, and checksums become names of files."""
+    get = values.get
+    counted = _is_count(get("images")) and _is_count(get("shard_size"))
+    return {
+        "format": get("format") == FORMAT,
+        "split": get("split") == split,
+        "classes": _is_list(get("classes"), _is_text),
+        "images": _is_count(get("images")),
+        "shard_size": _is_count(get("shard_size")),
+        "fingerprint": _is_sha256(get("fingerprint")),
+        "index_sha256": _is_sha256(get("index_sha256")),
+        "shard_sha256": _is_list(get("shard_sha256"), _is_sha256)
+        and counted
+        and len(values["shard_sha256"]) == -(-values["images"] // values["shard_size"]),
+    }
 
-    def __init__(self, folder: str, split: str) -> None:
-        self.folder, self.split = folder, split
-        try:
-            self.meta = read_meta(Path(folder, f"{split}.json"), split)
-        except FileNotFoundError:
-            raise UserError(
-                f"data.root: {folder} has no {split}.json: no finished shards; make them with "
-                f"bn-inception prepare source=IMAGES target={folder}"
-            ) from None
 
-    def column(self, name: str) -> str:
-        """Local path of a column's file."""
-        return os.path.join(self.folder, column_file(self.split, name))
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 < value < 1 << 40  # True is an int to isinstance
 
-    def shards(self) -> list[str]:
-        """Paths of the shards."""
-        return [os.path.join(self.folder, file) for file in self.meta.shard_files()]
 
-    def reader(self) -> FileReader:
-        """Reads the shards.
+def _is_list(value: Any, fits: Any) -> bool:
+    return isinstance(value, list) and all(map(fits, value))
 
-        Raises:
-            UserError: a shard is missing or has another size.
-        """
-        for path, size in zip(self.shards(), self.meta.shard_bytes, strict=True):
-            try:
-                found = os.stat(path).st_size
-            except OSError as error:
-                raise UserError(
-                    f"data.root: {path}: {first_line(error)}; copy it again, or {PREPARE_AGAIN}"
-                ) from error
-            if found != size:
-                raise UserError(
-                    f"data.root: {path} has {found:,} bytes, not {size:,}; copy it again, or "
-                    f"{PREPARE_AGAIN}"
-                )
-        return FileReader(self.shards())
+
+def _is_text(value: Any) -> bool:
+    try:
+        return isinstance(value, str) and bool(value.encode("utf-8", "surrogateescape"))
+    except UnicodeEncodeError:
+        return False
+
+
+def _is_sha256(value: Any) -> bool:
+    return isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None
 
 
 class ShardSource(PlacedImages):
-    """The images of one split's shards.
-
-    The index is compared with its checksums and then memory-mapped, so that all workers share the
-    pages they use (16 bytes an image).
+    """The images of one split's shards, in a local folder or at a URL that fsspec understands.
 
     Args:
-        folder: of the shards.
+        root: the folder or the URL.
         first_classes: only the first N classes; None for all.
-        files: for other places than a local folder.
+        cache: folder for what is fetched from a URL.
 
     Raises:
         UserError: the split is incomplete: a file is missing, damaged or has another size.
@@ -180,106 +186,99 @@ class ShardSource(PlacedImages):
 
     def __init__(
         self,
-        folder: str,
+        root: str,
         split: str,
         first_classes: int | None = None,
-        files: Callable[[str, str], ShardFiles] = ShardFiles,
+        cache: Path | None = None,
     ) -> None:
-        self._arguments = (folder, split, first_classes, files)
-        self.files = files(folder, split)
-        self.meta: ShardMeta = self.files.meta
-        columns = {name: self._column(name) for name in COLUMNS}
-        self._check(columns)
-        # Images are sorted by label, so the first classes are the first images.
-        classes = len(self.meta.classes) if first_classes is None else first_classes
-        images = int(np.searchsorted(columns["label"], classes))
-        self._all = columns
-        super().__init__(
-            self.files.reader(),
-            tuple(self.meta.classes[:classes]),
-            columns["label"][:images],
-            PackedNames.of(columns["names"], columns["name_end"][:images]),
-            (columns["shard"][:images], columns["offset"][:images], columns["length"][:images]),
-        )
+        self._cache = cache if is_url(root) else None
+        self._root = root.rstrip("/") if self._cache else root
+        self.description = self._described(split)
+        about = self.description
+        length, label, name = self._index()
+        layout = Layout(length, about.shard_size)
+        self._bytes = layout.bytes
+        files = [os.path.join(self._root, file) for file in about.shard_files()]
+        if self._cache is None:
+            for path, size in zip(files, layout.bytes, strict=True):
+                _check_size(path, size)
 
-    def __reduce__(self) -> tuple[type["ShardSource"], tuple[Any, ...]]:
-        # Opened again by its path, because a mapped array would be pickled as a copy.
-        return ShardSource, self._arguments
-
-    def name(self, index: int) -> str:
-        """The shard's path and the member in it: ".../train-000003.tar/00000041-n01_5.jpg"."""
-        key = member_key(index, self.names[index])
-        return f"{self.reader.names[self.file_of(index)]}/{key}.jpg"
-
-    def check_fingerprint(self) -> None:
-        """Compare the fingerprint with that of the description (a second for ImageNet).
-
-        Raises:
-            UserError: they differ.
-        """
-        meta, columns = self.meta, self._all
-        names = PackedNames.of(columns["names"], columns["name_end"])
-        rows = zip(names, columns["length"].tolist(), columns["label"].tolist(), strict=True)
-        found = content_fingerprint(meta.classes, rows)
-        if found != meta.fingerprint:
+        if content_fingerprint(about.classes, name, length, label) != about.fingerprint:
             raise UserError(
-                f"data.root: {self.files.folder}/{meta.split}.json gives the fingerprint "
-                f"{meta.fingerprint[:12]}..., its images have {found[:12]}...: it was changed; "
-                f"{PREPARE_ANEW}"
+                f"data.root: {self._root}/{index_file(split)} gives another fingerprint than "
+                f"{split}.json: one was changed or damaged; {PREPARE_AGAIN}"
             )
-        if len(self) == meta.images:
-            self._fingerprint = found
+        # Images are sorted by label, so the first classes are the first images.
+        last = None if first_classes is None else int(np.searchsorted(label, first_classes))
+        places = layout.shard[:last], layout.offset[:last], length[:last]
+        super().__init__(about.classes[:first_classes], label[:last], name[:last], files, places)
 
-    def _column(self, name: str) -> NDArray[Any]:
-        path = self.files.column(name)
-        images = None if name == "names" else self.meta.images
+    def _described(self, split: str) -> Description:
+        file = f"{split}.json"
         try:
-            digest = file_sha256(path)
-            mapped = np.lib.format.open_memmap(path, mode="r")
-        except (OSError, ValueError) as error:
+            if self._cache is None:
+                return read_description(Path(self._root, file), split)
+            with remote.fetched_once(f"{self._root}/{file}", self._cache) as path:
+                return read_description(path, split, f"{self._root}/{file}")
+        except FileNotFoundError:
+            raise UserError(
+                f"data.root: {self._root} has no {file}: no finished shards; make them with "
+                "bn-inception prepare source=IMAGES target=FOLDER"
+            ) from None
+
+    def _index(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bytes_]]:
+        """Lengths, labels and names; mapped, not read, so that a hostile size costs nothing."""
+        about = self.description
+        file = index_file(about.split)
+        path = os.path.join(self._root, file)
+        if self._cache is not None:
+            kept = self._cache / f"{about.split}.{about.index_sha256[:16]}.npy"
+            path = remote.fetched(f"{self._root}/{file}", kept, None, about.index_sha256)
+        try:
+            index = np.lib.format.open_memmap(path, mode="r")
+            length, label, name = (index[column] for column in ("length", "label", "name"))
+            sound = (
+                length.dtype == label.dtype == np.int64
+                and name.dtype.kind == "S"
+                and index.shape == (about.images,)
+                and 0 <= length.min() <= length.max() < _MAX_IMAGE_BYTES
+                and 0 <= label[0] <= label[-1] < len(about.classes)
+                and (label[1:] >= label[:-1]).all()
+            )
+        except (OSError, ValueError, IndexError, EOFError) as error:
             raise UserError(
                 f"data.root: {path} cannot be read ({first_line(error)}); {PREPARE_AGAIN}"
             ) from error
-        if digest != self.meta.index_sha256[name]:
-            raise UserError(
-                f"data.root: {path} differs from its checksum in {self.meta.split}.json: it was "
-                f"changed or damaged; copy it again, or {PREPARE_AGAIN}"
-            )
-        if (
-            mapped.dtype != COLUMNS[name]
-            or mapped.ndim != 1
-            or len(mapped) != (images or len(mapped))
-        ):
-            raise UserError(
-                f"data.root: {path} holds {mapped.shape} {mapped.dtype}, not {images or ''} "
-                f"{np.dtype(COLUMNS[name])}; {PREPARE_AGAIN}"
-            )
-        # A plain array over the same memory: indexing numpy's memmap class is several times as
-        # slow.
-        return np.asarray(mapped).view(np.ndarray)
+        if not sound:
+            raise UserError(f"data.root: {path} does not fit the shards; {PREPARE_AGAIN}")
+        return np.array(length), np.array(label), np.array(name)
 
-    def _check(self, columns: dict[str, NDArray[Any]]) -> None:
-        """Refuse an index that does not fit these shards."""
-        sizes = np.array(self.meta.shard_bytes, dtype=np.int64)
-        shard, offset, length = columns["shard"], columns["offset"], columns["length"]
-        label, name_end = columns["label"], columns["name_end"]
-        fits = (
-            _within(shard, len(sizes) - 1)
-            and int(offset.min()) >= 0
-            and int(length.min()) >= 0
-            and bool((length <= sizes[shard]).all() and (offset <= sizes[shard] - length).all())
-            and _within(label, len(self.meta.classes) - 1)
-            and bool((label[1:] >= label[:-1]).all())
-            and _within(name_end, len(columns["names"]))
-            and bool((name_end[1:] >= name_end[:-1]).all())
-            and int(name_end[-1]) == len(columns["names"])
-        )
-        if not fits:
-            raise UserError(
-                f"data.root: {self.files.folder}/{self.meta.split}.index does not fit the shards "
-                f"beside it; {PREPARE_AGAIN}"
-            )
+    def located(self, file: int) -> str:
+        """The local path of a shard, which is fetched if it lies at a URL."""
+        if self._cache is None:
+            return self.files[file]
+        digest = self.description.shard_sha256[file]
+        path = self._cache / f"{self.description.split}-{file:06d}.{digest[:16]}.tar"
+        return remote.fetched(self.files[file], path, self._bytes[file], digest)
+
+    def name(self, index: int) -> str:
+        """The shard's path and the member in it: ".../train-000003.tar/00000041-n01_5.jpg"."""
+        return f"{self.files[self._file[index]]}/{member_key(index, self.names[index])}.jpg"
 
 
-def _within(column: NDArray[Any], most: int) -> bool:
-    return int(column.min()) >= 0 and int(column.max()) <= most
+def as_index(source: ImageSource) -> NDArray[Any]:
+    """The content of the index, shape (images,)."""
+    columns = {"length": source.sizes, "label": source.labels, "name": source.names}
+    index = np.empty(len(source), [(name, column.dtype) for name, column in columns.items()])
+    for name, column in columns.items():
+        index[name] = column
+    return index
+
+
+def _check_size(path: str, size: int) -> None:
+    try:
+        found = os.stat(path).st_size
+    except OSError as error:
+        raise UserError(f"data.root: {path}: {first_line(error)}; {PREPARE_AGAIN}") from error
+    if found != size:
+        raise UserError(f"data.root: {path} has {found:,} bytes, not {size:,}; {PREPARE_AGAIN}")

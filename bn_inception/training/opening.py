@@ -55,7 +55,7 @@ def open_session(
     if (said := statement(config.batch, session.local, world.size, rate=rate)) is not None:
         say(said)
     fingerprint = world.agreed(
-        lambda: f"{sources.train.fingerprint()}+{sources.validation.fingerprint()}"
+        lambda: f"{sources.train.fingerprint}+{sources.validation.fingerprint}"
     )
     _require_one_set(world.gathered(fingerprint))
     environment = _environment(session, fingerprint)

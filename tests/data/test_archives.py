@@ -4,7 +4,6 @@ import gzip
 import io
 import os
 import re
-import sys
 import tarfile
 import tempfile
 from pathlib import Path
@@ -14,13 +13,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from imagenets import WNIDS, content, made, refused, tar_of, validation
+from scipy.io import savemat
 
 from bn_inception.data.intake import archives, devkit
 from bn_inception.errors import UserError
 
 
 def development_kit(images: Path) -> dict[str, bytes]:
-    savemat = pytest.importorskip("scipy.io").savemat
     # As in the original: numbers do not follow the wnids, and inner nodes come after the leaves.
     numbers = {WNIDS[0]: 3, WNIDS[1]: 1, WNIDS[2]: 2}
     kinds = [("ILSVRC2012_ID", "O"), ("WNID", "O"), ("words", "O")]
@@ -38,7 +37,7 @@ def development_kit(images: Path) -> dict[str, bytes]:
     }
 
 
-@pytest.mark.parametrize("told_by", ["list", "kit", "unpacked kit"])
+@pytest.mark.parametrize("told_by", ["list", "kit"])
 def test_archives_give_the_bytes_that_folders_give(
     images: Path, downloads: Path, tmp_path: Path, told_by: str
 ) -> None:
@@ -46,16 +45,12 @@ def test_archives_give_the_bytes_that_folders_give(
         kit = development_kit(images)
         (downloads / "val_classes.txt").unlink()
         (downloads / "ILSVRC2012_devkit_t12.tar.gz").write_bytes(gzip.compress(tar_of(kit)))
-    if told_by == "unpacked kit":
-        with tarfile.open(downloads / "ILSVRC2012_devkit_t12.tar.gz") as tar:
-            tar.extractall(downloads, filter="data")
-        (downloads / "ILSVRC2012_devkit_t12.tar.gz").unlink()
     made(images, tmp_path / "one")
     made(downloads, tmp_path / "other")
     assert content(tmp_path / "one") == content(tmp_path / "other")
 
 
-def test_a_missing_scipy_or_kit_is_named_with_the_remedy(
+def test_a_missing_or_damaged_kit_is_named_with_the_remedy(
     images: Path, downloads: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kit = gzip.compress(tar_of(development_kit(images)))
@@ -74,9 +69,6 @@ def test_a_missing_scipy_or_kit_is_named_with_the_remedy(
         assert "unpacks to more than 9,999 bytes" in said(gzip.compress(bytes(10_000)))
     hostile = gzip.compress(negative("data/meta.mat", tarfile.REGTYPE))
     assert "'data/meta.mat' has -512 bytes" in said(hostile)
-    monkeypatch.setitem(sys.modules, "scipy.io", None)
-    text = said(kit)
-    assert "bn-inception[devkit]" in text and "val_classes.txt" in text
 
 
 def member(name: str, kind: bytes = tarfile.REGTYPE, data: bytes = b"", link: str = "") -> bytes:
@@ -119,18 +111,21 @@ HOSTILE = {
     "a chain of headers": (extended(b"15 path=y.JPEG\n", 2000), "recursion"),
     "sparse": (
         extended(b"22 GNU.sparse.major=1\n22 GNU.sparse.minor=0\n"),
-        "not an uncompressed tar file|sparse|damaged",
+        "not an uncompressed tar file|not a plain file|damaged",
     ),
-    "moved by its header": (extended(b"20 path=/etc/x.JPEG\n"), "has an absolute path"),
-    "absolute": (member("/etc/cron.d/x.JPEG"), "'/etc/cron.d/x.JPEG' has an absolute path"),
-    "outside": (member("../x.JPEG"), r"'../x.JPEG' leads out of its folder"),
-    "inside": (member("a/b.JPEG"), "'a/b.JPEG' lies in a folder"),
-    "symbolic": (member("x.JPEG", tarfile.SYMTYPE, link="/etc/passwd"), "link to '/etc/passwd'"),
-    "hard": (member("x.JPEG", tarfile.LNKTYPE, link="y.JPEG"), "'x.JPEG' is a link to 'y.JPEG'"),
-    "device": (member("x.JPEG", tarfile.CHRTYPE), "'x.JPEG' is neither a file nor a folder"),
-    "fifo": (member("x.JPEG", tarfile.FIFOTYPE), "'x.JPEG' is neither a file nor a folder"),
-    "folder": (member("sub", tarfile.DIRTYPE), "'sub' is a folder"),
-    "large": (member("x.JPEG", data=b"x" * 1001), "'x.JPEG' has 1,001 bytes, more than 1,000"),
+    "moved by its header": (extended(b"20 path=/etc/x.JPEG\n"), "the name of a plain file"),
+    "absolute": (member("/etc/cron.d/x.JPEG"), "'/etc/cron.d/x.JPEG' does not have the name"),
+    "outside": (member("../x.JPEG"), r"'../x.JPEG' does not have the name"),
+    "inside": (member("a/b.JPEG"), "'a/b.JPEG' does not have the name"),
+    "symbolic": (
+        member("x.JPEG", tarfile.SYMTYPE, link="/etc"),
+        "'x.JPEG' is not a plain file",
+    ),
+    "hard": (member("x.JPEG", tarfile.LNKTYPE, link="y.JPEG"), "'x.JPEG' is not a plain file"),
+    "device": (member("x.JPEG", tarfile.CHRTYPE), "'x.JPEG' is not a plain file"),
+    "fifo": (member("x.JPEG", tarfile.FIFOTYPE), "'x.JPEG' is not a plain file"),
+    "folder": (member("sub", tarfile.DIRTYPE), "'sub' is not a plain file"),
+    "large": (member("x.JPEG", data=b"x" * 1001), "'x.JPEG' has 1,001 bytes, not 0 to 1,000"),
     "long": (member("x" * 300 + ".JPEG"), "has a name of more than 255 bytes"),
     "endless": (member("x" * 900_000 + ".JPEG"), "a header of 900,"),
     "twice": (tar_of({"a.JPEG": b"1"})[:1024] + tar_of({"a.JPEG": b"2"}), "a.JPEG twice"),
@@ -216,7 +211,7 @@ ONE = ("n01440764.tar", tar_of({"x.JPEG": b"1"}))
     ("members", "named"),
     [
         ([("x.JPEG", b"1")], "'x.JPEG' is not the tar file of a class"),
-        ([("../n01440764.tar", ONE[1])], "leads out of its folder"),
+        ([("../n01440764.tar", ONE[1])], "not have the name of a plain file"),
         ([ONE, ("n2.tar", tar_of({}))], "'n2.tar' holds no images"),
         ([ONE, ("n2.tar", tar_of({"readme.txt": b"x"}))], "'n2.tar' holds no images"),
         ([ONE, ONE], "'n01440764.tar' is there twice"),

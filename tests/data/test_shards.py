@@ -1,25 +1,28 @@
-"""Shards as a source: the folder's images, order and batches; small, mapped, and checked."""
+"""Shards as a source: the folder's images, order and batches; small, and whole or named."""
 
+import copy
 import json
 import os
-import pickle
 import subprocess
 import sys
 import tarfile
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from batches import assert_same, training, validation
-from imagenets import shards_of
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from imagenets import made, shards_of
 
 from bn_inception.data import DataConfig, DataKind, Sources, open_sources
-from bn_inception.data.description import COLUMNS, ORIGINAL, ShardMeta, file_sha256, member_key
 from bn_inception.data.intake.audit import audit
 from bn_inception.data.order import TrainingOrder, stored_order
-from bn_inception.data.shards import FileReader, ShardSource
+from bn_inception.data.shards import Description, Layout, ShardSource, member_key
+from bn_inception.data.source import content_fingerprint
 from bn_inception.errors import UserError
 
 MakeFolder = Callable[..., Path]
@@ -38,20 +41,21 @@ def both(image_folder: MakeFolder, tmp_path: Path) -> tuple[Path, Path]:
     return root, shards_of(root, tmp_path / "shards")
 
 
-def test_the_same_images_in_the_same_order(both: tuple[Path, Path]) -> None:
-    folder, shards = opened(both[0], DataKind.folder), opened(both[1])
+@pytest.mark.parametrize("first_classes", [None, 2])
+def test_the_same_images_in_the_same_order(
+    both: tuple[Path, Path], first_classes: int | None
+) -> None:
+    folder = opened(both[0], DataKind.folder, first_classes=first_classes)
+    shards = opened(both[1], first_classes=first_classes)
     for one, other in ((folder.train, shards.train), (folder.validation, shards.validation)):
-        assert one.classes == other.classes == ("n01", "n02", "n10")
-        assert len(one) == len(other)
+        assert one.classes == other.classes == ("n01", "n02", "n10")[:first_classes]
         np.testing.assert_array_equal(one.labels, other.labels)
-        assert other.labels.dtype == np.int64
-        assert one.fingerprint() == other.fingerprint()
+        assert one.fingerprint == other.fingerprint
         for index in range(len(one)):
             assert one.read(index) == other.read(index)
             assert one.identity(index) == other.identity(index)
-        for index in (-1, len(other)):
-            with pytest.raises(IndexError):
-                other.read(index)
+    with pytest.raises(UserError, match=r"first_classes: 4 is more than the 3 classes"):
+        opened(both[1], first_classes=4)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -63,24 +67,8 @@ def test_a_run_on_folders_and_one_on_shards_see_the_same_batches(
     assert_same(validation(folder.validation), validation(shards.validation, workers))
 
 
-def test_first_classes_are_the_folders(both: tuple[Path, Path]) -> None:
-    folder = opened(both[0], DataKind.folder, first_classes=2).train
-    shards = opened(both[1], first_classes=2).train
-    assert shards.classes == folder.classes == ("n01", "n02")
-    assert shards.labels.tolist() == folder.labels.tolist()
-    assert shards.fingerprint() == folder.fingerprint()
-    assert [shards.read(i) for i in range(len(shards))] == [
-        folder.read(i) for i in range(len(folder))
-    ]
-    with pytest.raises(IndexError):
-        shards.identity(len(shards))
-    with pytest.raises(UserError, match=r"first_classes: 4 is more than the 3 classes"):
-        opened(both[1], first_classes=4)
-
-
 def test_shards_are_plain_tar_files_in_the_convention(both: tuple[Path, Path]) -> None:
     source = opened(both[1]).train
-    order = stored_order(len(source)).tolist()
     seen = []
     for path in sorted(both[1].glob("train-*.tar")):
         with tarfile.open(path, "r:") as tar:
@@ -96,19 +84,18 @@ def test_shards_are_plain_tar_files_in_the_convention(both: tuple[Path, Path]) -
                 assert content.read() == source.read(index)
                 assert int(number.read()) == source.labels[index]
                 seen.append(index)
-    assert seen == order  # a run with the same shard size reads one shard after the other
+    assert seen == stored_order(len(source)).tolist()
     check = ["sha256sum", "--check", "--quiet", "train.sha256"]
     assert subprocess.run(check, cwd=both[1], check=False).returncode == 0
 
 
 @pytest.mark.parametrize("shuffling", [False, True])
 def test_an_epoch_reads_one_shard_after_the_other(both: tuple[Path, Path], shuffling: bool) -> None:
-    source = opened(both[1]).train
+    source = ShardSource(str(both[1]), "train")
     for epoch in range(3):
-        order = TrainingOrder(len(source), 2, 9, shuffling, source.meta.shard_size).epoch(epoch)
+        order = TrainingOrder(len(source), 2, 9, shuffling, 4).epoch(epoch)
         shards = [Path(source.name(index)).parent.name for index in order.tolist()]
-        changes = sum(one != other for one, other in pairwise(shards))
-        assert changes == len(source.meta.shard_bytes) - 1
+        assert sum(one != other for one, other in pairwise(shards)) == len(source.files) - 1
 
 
 def test_keys_hold_one_part_whatever_the_name() -> None:
@@ -133,66 +120,26 @@ def test_odd_names_survive(tmp_path: Path) -> None:
         assert shards.train.read(index) == folder.read(index)
 
 
-def test_pickled_as_a_path(both: tuple[Path, Path]) -> None:
-    source = ShardSource(str(both[1]), "train", 2)
-    data = pickle.dumps(source)
-    assert len(data) < 500
-    copy = pickle.loads(data)
-    assert len(copy) == len(source)
-    assert copy.read(3) == source.read(3)
-
-
-def test_forked_processes_do_not_disturb_each_other(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    path.write_bytes(bytes(range(100)))
-    reader = FileReader([str(path)])
-    assert reader.read(0, 10, 3) == bytes([10, 11, 12])
-    children = []
-    for own in range(3):
-        child = os.fork()
-        if child == 0:
-            good = all(reader.read(0, n % 98, 2)[0] == n % 98 for n in range(own, 5000))
-            os._exit(0 if good else 1)
-        children.append(child)
-    assert all(reader.read(0, n % 98, 2)[0] == n % 98 for n in range(5000))
-    assert [os.waitpid(child, 0)[1] for child in children] == [0, 0, 0]
-    with pytest.raises(OSError, match="ends at byte 100"):
-        reader.read(0, 95, 10)
-
-
-def test_few_files_are_open_at_once(tmp_path: Path) -> None:
-    paths = [tmp_path / str(number) for number in range(200)]
-    for number, path in enumerate(paths):
-        path.write_bytes(bytes([number]))
-    before = len(os.listdir("/proc/self/fd"))
-    reader = FileReader([str(path) for path in paths])
-    for _ in range(2):
-        assert [reader.read(n, 0, 1)[0] for n in range(200)] == list(range(200))
-    assert 0 < len(os.listdir("/proc/self/fd")) - before <= 64
-    del reader
-    assert len(os.listdir("/proc/self/fd")) == before
-
-
 def spoil_description(root: Path, **values: object) -> None:
     path = root / "train.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | values))
 
 
-def spoil_column(root: Path, name: str, change: Callable[[np.ndarray], np.ndarray]) -> None:
-    """Change a column and all that vouches for it but the fingerprint."""
-    path = root / "train.index" / f"{name}.npy"
-    np.save(path, change(np.load(path)))
-    sums = json.loads((root / "train.json").read_text())["index_sha256"]
-    spoil_description(root, index_sha256={**sums, name: file_sha256(path)})
+def spoil_index(root: Path, change: Callable[[np.ndarray], object]) -> None:
+    path = root / "train.index.npy"
+    index = np.load(path)
+    changed = change(index)
+    np.save(path, index if changed is None else changed)
 
 
-def relabelled(labels: np.ndarray) -> np.ndarray:
-    return np.minimum(labels, 1)
+def put(column: str, value: object) -> Callable[[np.ndarray], None]:
+    def change(index: np.ndarray) -> None:
+        index[column] = value
+
+    return change
 
 
-def edit_labels(root: Path) -> None:
-    path = root / "train.index" / "label.npy"
-    np.save(path, relabelled(np.load(path)))
+HOLLOW = b"\x93NUMPY\x01\x00v\x00{'descr': '<i8', 'fortran_order': False, 'shape': (9999999999,)}"
 
 
 @pytest.mark.parametrize(
@@ -202,23 +149,29 @@ def edit_labels(root: Path) -> None:
         (lambda root: (root / "val.json").unlink(), r"has no val\.json"),
         (lambda root: (root / "train.json").write_text("{"), r"train\.json is damaged"),
         (lambda root: (root / "train.json").write_text("[]"), "does not describe shards"),
-        (lambda root: spoil_description(root, version=2), "version is not 1: 2"),
-        (lambda root: spoil_description(root, images=13), "do not agree"),
-        (lambda root: spoil_description(root, more=1), "is damaged"),
-        (lambda root: (root / "train-000001.tar").unlink(), r"train-000001\.tar: No such file"),
+        (lambda root: (root / "train.json").write_text("[" * 10**6), "nested too deeply"),
+        (lambda root: spoil_description(root, format="x" * 999), r'format is "x{59} *\)'),
+        (lambda root: spoil_description(root, more=1), r"train\.json is damaged .*more"),
+        (lambda root: spoil_description(root, images=13), r"shard_sha256 is \["),
+        (lambda root: spoil_description(root, images=True), "images is true"),
+        (lambda root: spoil_description(root, shard_size=0), "shard_size is 0"),
+        (lambda root: spoil_description(root, split="val"), 'split is "val"'),
+        (lambda root: spoil_description(root, classes=["a", "\ud800"]), "classes is "),
+        (lambda root: spoil_description(root, shard_sha256=["../x"] * 3), "shard_sha256 is "),
+        (lambda root: spoil_description(root, fingerprint="0" * 64), "another fingerprint"),
+        (lambda root: (root / "train-000001.tar").unlink(), r"000001\.tar: No such file"),
         (lambda root: os.truncate(root / "train-000002.tar", 100), r"000002\.tar has 100 bytes"),
-        (lambda root: (root / "train.index" / "offset.npy").unlink(), r"offset\.npy cannot be"),
-        (lambda root: os.truncate(root / "train.index" / "shard.npy", 60), "shard.npy cannot be"),
-        (lambda root: spoil_column(root, "label", lambda a: a[:-1]), r"label\.npy holds \(10,\)"),
-        (lambda root: spoil_column(root, "length", np.float32), r"length\.npy holds .* float32"),
-        (lambda root: spoil_column(root, "label", lambda a: a[::-1]), "does not fit the shards"),
-        (lambda root: spoil_column(root, "shard", lambda a: a + 1), "does not fit the shards"),
-        (lambda root: spoil_column(root, "offset", lambda a: a * 9), "does not fit the shards"),
-        (lambda root: spoil_column(root, "offset", lambda a: a - 9999), "does not fit the shards"),
-        (lambda root: spoil_column(root, "names", lambda a: a[:-1]), "does not fit the shards"),
-        (lambda root: edit_labels(root), r"label\.npy differs from its checksum in train\.json"),
-        (lambda root: spoil_description(root, fingerprint="0" * 64), "gives the fingerprint 0000"),
-        (lambda root: spoil_column(root, "label", relabelled), "gives the fingerprint"),
+        (lambda root: (root / "train.index.npy").unlink(), r"index\.npy cannot be read"),
+        (lambda root: os.truncate(root / "train.index.npy", 60), r"index\.npy cannot be read"),
+        (lambda root: (root / "train.index.npy").write_bytes(HOLLOW), r"index\.npy cannot be read"),
+        (lambda root: spoil_index(root, lambda index: index["label"]), "cannot be read"),
+        (lambda root: spoil_index(root, lambda index: index[:-1]), "does not fit the shards"),
+        (lambda root: spoil_index(root, lambda index: index[::-1]), "does not fit the shards"),
+        (lambda root: spoil_index(root, put("label", 3)), "does not fit the shards"),
+        (lambda root: spoil_index(root, put("length", -1)), "does not fit the shards"),
+        (lambda root: spoil_index(root, put("length", 1 << 62)), "does not fit the shards"),
+        (lambda root: spoil_index(root, put("length", 99_999)), "bytes, not"),
+        (lambda root: spoil_index(root, put("label", 0)), "another fingerprint"),
     ],
 )
 def test_what_is_not_whole_is_named(
@@ -227,24 +180,60 @@ def test_what_is_not_whole_is_named(
     spoil(both[1])
     with pytest.raises(UserError, match=named) as caught:
         opened(both[1])
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 500
     assert str(caught.value).startswith("data.root: ")
-    with pytest.raises(UserError, match=named):
-        audit(DataConfig(DataKind.shards, str(both[1]), workers=0), lambda *words: None)
 
 
 def test_labels_that_all_vouch_for_give_another_fingerprint(both: tuple[Path, Path]) -> None:
-    before = opened(both[1]).train.fingerprint()
-    spoil_column(both[1], "label", relabelled)
-    changed = ShardSource(str(both[1]), "train").fingerprint()
+    before = opened(both[1]).train
+    spoil_index(both[1], put("label", 0))
+    changed = content_fingerprint(
+        before.classes, before.names, before.sizes, np.zeros_like(before.labels)
+    )
     spoil_description(both[1], fingerprint=changed)
-    assert opened(both[1]).train.fingerprint() == changed != before  # which a run's record has
+    after = opened(both[1]).train.fingerprint
+    assert after == changed != before.fingerprint  # which a run's record has
 
 
-def test_prepare_notices_a_forged_fingerprint(both: tuple[Path, Path]) -> None:
-    spoil_description(both[1], fingerprint="0" * 64)
-    with pytest.raises(UserError, match="gives the fingerprint 0000"):
-        shards_of(*both)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner),
+    max_leaves=4,
+)
+
+
+@settings(
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(data=st.data())
+def test_any_value_in_a_description_works_or_is_named(
+    both: tuple[Path, Path], data: st.DataObject
+) -> None:
+    path = both[1] / "train.json"
+    whole = path.read_text()
+    values: dict[str, Any] = json.loads(whole)
+    name = data.draw(st.sampled_from(sorted(values)))
+    value, new = copy.deepcopy(values[name]), data.draw(JSON)
+    if isinstance(value, list) and data.draw(st.booleans()):
+        value[data.draw(st.sampled_from([0, 1]))] = new
+    else:
+        value = new
+    path.write_text(json.dumps({**values, name: value}))
+    try:
+        for act in (
+            lambda: audit(
+                DataConfig(DataKind.shards, str(both[1]), workers=0), lambda *words: None
+            ),
+            lambda: made(*both),
+        ):
+            try:
+                act()
+            except UserError as error:
+                assert "\n" not in str(error) and len(str(error)) < 1000
+                str(error).encode()
+    finally:
+        path.write_text(whole)
+        made(*both)
 
 
 def test_a_place_without_shards_is_named(tmp_path: Path) -> None:
@@ -254,59 +243,17 @@ def test_a_place_without_shards_is_named(tmp_path: Path) -> None:
         opened(tmp_path / "nowhere")
 
 
-def test_splits_of_two_data_sets_do_not_mix(
-    both: tuple[Path, Path], tmp_path: Path, image_folder: MakeFolder
-) -> None:
+def test_splits_of_two_data_sets_do_not_mix(both: tuple[Path, Path], tmp_path: Path) -> None:
     source = tmp_path / "only" / "train"
     source.mkdir(parents=True)
     (both[0] / "train" / "n01").rename(source / "n01")
-    other = shards_of(tmp_path / "only", tmp_path / "other")
-    for path in other.iterdir():
-        if path.name.startswith("train"):
-            replaced = both[1] / path.name
-            if replaced.is_dir():
-                replaced.rename(tmp_path / "aside")
-            path.rename(replaced)
+    for path in shards_of(tmp_path / "only", tmp_path / "other").glob("train*"):
+        path.replace(both[1] / path.name)
     with pytest.raises(UserError, match="different classes"):
         opened(both[1])
 
 
 IMAGES = 1_281_167
-
-
-def imagenet_sized(root: Path) -> None:
-    """An index of ImageNet's size over shards that are holes."""
-    size, length = 1251, 2000
-    shards = -(-IMAGES // size)
-    order = stored_order(IMAGES)
-    place = np.empty(IMAGES, dtype=np.int64)
-    place[order] = np.arange(IMAGES)
-    labels = np.arange(IMAGES, dtype=np.int64) * 1000 // IMAGES
-    names = b"".join(b"n%08d/n%08d_%07d.JPEG" % (k, k, i) for i, k in enumerate(labels.tolist()))
-    columns = {
-        "shard": place // size,
-        "offset": place % size * length,
-        "length": np.full(IMAGES, length),
-        "label": labels,
-        "name_end": np.arange(1, IMAGES + 1) * (len(names) // IMAGES),
-        "names": np.frombuffer(names, dtype=np.uint8),
-    }
-    (root / "train.index").mkdir()
-    for name, kind in COLUMNS.items():
-        np.save(root / "train.index" / f"{name}.npy", columns[name].astype(kind))
-    classes = [f"n{k:08d}" for k in range(1000)]
-    meta = ShardMeta("train", classes, IMAGES, size, ORIGINAL, "0" * 64, "0" * 64)
-    paths = {name: root / "train.index" / f"{name}.npy" for name in COLUMNS}
-    meta.index_sha256 |= {name: file_sha256(path) for name, path in paths.items()}
-    for shard in range(shards):
-        path = root / f"train-{shard:06d}.tar"
-        path.touch()
-        os.truncate(path, size * length)
-        meta.shard_bytes.append(size * length)
-        meta.shard_sha256.append("0" * 64)
-    (root / "train.json").write_text(meta.as_json())
-
-
 MEASURE = """
 import os, random, sys
 from bn_inception.data.shards import ShardSource
@@ -315,13 +262,11 @@ def resident():
     return int(open("/proc/self/statm").read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 source = ShardSource(sys.argv[1], "train")
-assert len(source) == 1281167
 child = os.fork()
 if child == 0:
     # A worker: reads all over the index, as an epoch does.
     before = resident()
-    generator = random.Random(0)
-    for index in generator.sample(range(len(source)), 60000):
+    for index in random.Random(0).sample(range(len(source)), 60000):
         assert len(source.read(index)) == 2000
     source.labels.sum()
     print(resident() - before, flush=True)
@@ -332,7 +277,21 @@ assert os.wait()[1] == 0
 
 @pytest.mark.timeout(300)
 def test_an_index_of_imagenets_size_costs_a_worker_little(tmp_path: Path) -> None:
-    imagenet_sized(tmp_path)
+    """Over shards that are holes."""
+    labels = np.arange(IMAGES, dtype=np.int64) * 1000 // IMAGES
+    lengths = np.full(IMAGES, 2000)
+    names = np.array([b"n%08d/n%08d_%07d.JPEG" % (k, k, i) for i, k in enumerate(labels.tolist())])
+    index = np.empty(IMAGES, [("length", "<i8"), ("label", "<i8"), ("name", names.dtype)])
+    index["length"], index["label"], index["name"] = lengths, labels, names
+    np.save(tmp_path / "train.index.npy", index)
+    for shard, size in enumerate(Layout(lengths, 1251).bytes):
+        (tmp_path / f"train-{shard:06d}.tar").touch()
+        os.truncate(tmp_path / f"train-{shard:06d}.tar", size)
+    classes = [f"n{k:08d}" for k in range(1000)]
+    fingerprint = content_fingerprint(classes, names, lengths, labels)
+    sums = ["0" * 64] * (shard + 1)
+    meta = Description("train", classes, IMAGES, 1251, fingerprint, "0" * 64, sums)
+    (tmp_path / "train.json").write_text(meta.as_json())
     result = subprocess.run(
         [sys.executable, "-c", MEASURE, str(tmp_path)],
         capture_output=True,
@@ -341,10 +300,4 @@ def test_an_index_of_imagenets_size_costs_a_worker_little(tmp_path: Path) -> Non
         cwd=Path(__file__).parents[2],
     )
     assert result.returncode == 0, result.stderr
-    assert int(result.stdout) < 100_000_000
-    source = ShardSource(str(tmp_path), "train")
-    assert source.identity(IMAGES - 1) == "n00000999/n00000999_1281166.JPEG"
-    # Neither lists nor copies: every column is a view of the mapped file.
-    for column in (source._file, source._offset, source._length, source.labels, source.names.text):
-        assert isinstance(column, np.ndarray) and not column.flags["OWNDATA"]
-    assert len(pickle.dumps(source)) < 500
+    assert int(result.stdout) < 50_000_000

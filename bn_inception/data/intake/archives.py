@@ -14,8 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from bn_inception.data.parallel import Progress
-from bn_inception.data.shards import FileReader, PlacedImages
-from bn_inception.data.source import PackedNames, class_order, is_image
+from bn_inception.data.source import PlacedImages, class_order, is_image
 from bn_inception.errors import UserError
 from bn_inception.files import first_line
 
@@ -38,34 +37,7 @@ Member = tuple[bytes, int, int]
 """File name, where its bytes begin in the archive, and how many there are."""
 
 
-class ArchiveSource(PlacedImages):
-    """Images inside a tar file, by class; an `ImageSource` in the order of the folder reader.
-
-    Raises:
-        UserError: no images; two images of the same name in a class.
-    """
-
-    def __init__(self, path: Path, found: dict[str, list[Member]]) -> None:
-        if not found:
-            raise UserError(f"source: {path.name} holds no images")
-        classes = class_order(found)
-        members = [member for name in classes for member in sorted(found[name])]
-        labels = np.repeat(np.arange(len(classes)), [len(found[name]) for name in classes])
-        names = PackedNames(
-            os.fsencode(classes[label]) + b"/" + name
-            for label, (name, _, _) in zip(labels.tolist(), members, strict=True)
-        )
-        for name, following in pairwise(names):
-            if name == following:
-                raise UserError(
-                    f"source: {path.name} holds {os.fsdecode(name)} twice; it is no original"
-                )
-        offsets, lengths = (np.array([m[column] for m in members], np.int64) for column in (1, 2))
-        places = np.zeros(len(members), np.int32), offsets, lengths
-        super().__init__(FileReader([str(path)]), tuple(classes), labels, names, places)
-
-
-def open_train_tar(path: Path, progress: Progress) -> ArchiveSource:
+def open_train_tar(path: Path, progress: Progress) -> PlacedImages:
     """The training archive: a tar file of one tar file a class, named `<wnid>.tar`.
 
     Raises:
@@ -75,7 +47,8 @@ def open_train_tar(path: Path, progress: Progress) -> ArchiveSource:
     with _Headers(path) as file:
         what, size = f"{path.name}: headers, MB", file.size()
         progress(what, 0, size // 10**6)
-        for member, name in _members(file, path.name, 0, size):
+        for member in _members(file, path.name, 0, size):
+            name = _plain(member)
             class_name = name[:-4] if name.lower().endswith(".tar") else ""
             reason = ""
             if not is_class(class_name):
@@ -92,10 +65,10 @@ def open_train_tar(path: Path, progress: Progress) -> ArchiveSource:
                     f"source: {path.name}: {name!r} {reason}; give the original archive"
                 )
             progress(what, (member.offset_data + member.size) // 10**6, size // 10**6)
-    return ArchiveSource(path, found)
+    return _placed(path, found)
 
 
-def open_val_tar(path: Path, classes: list[str], labels: str) -> ArchiveSource:
+def open_val_tar(path: Path, classes: list[str], labels: str) -> PlacedImages:
     """The validation archive: all images in one folder, with their classes in another file.
 
     `classes` has the class of every image, in the order of file names, from the file `labels`.
@@ -114,21 +87,38 @@ def open_val_tar(path: Path, classes: list[str], labels: str) -> ArchiveSource:
     # The numbers in the names have leading zeros.
     for class_name, member in zip(classes, sorted(members), strict=True):
         found.setdefault(class_name, []).append(member)
-    return ArchiveSource(path, found)
+    return _placed(path, found)
 
 
 def is_class(name: str) -> bool:
-    """Whether `name` is allowed for a class: it is printed and becomes the name of a folder."""
+    """Whether `name` can be a class: one part of a path, printable, not hidden, not too long."""
     plain = name.isprintable() and "/" not in name and not name.startswith(".") and name != ""
     return plain and len(os.fsencode(name)) <= MAX_NAME_BYTES
 
 
-class _Headers(io.FileIO):
-    """An archive of which only headers are read.
+def _placed(path: Path, found: dict[str, list[Member]]) -> PlacedImages:
+    """Images inside a tar file, by class, in the order of the folder reader."""
+    if not found:
+        raise UserError(f"source: {path.name} holds no images")
+    classes = class_order(found)
+    names, places, labels = list[bytes](), list[tuple[int, int]](), list[int]()
+    for label, class_name in enumerate(classes):
+        for name, offset, length in sorted(found[class_name]):
+            names.append(os.fsencode(class_name) + b"/" + name)
+            places.append((offset, length))
+            labels.append(label)
+    for name, following in pairwise(names):
+        if name == following:
+            raise UserError(
+                f"source: {path.name} holds {os.fsdecode(name)} twice; it is no original"
+            )
+    offsets, lengths = np.array(places, np.int64).T
+    where = np.zeros_like(offsets), offsets, lengths
+    return PlacedImages(classes, np.array(labels, np.int64), names, [str(path)], where)
 
-    Raises:
-        UserError: it cannot be opened.
-    """
+
+class _Headers(io.FileIO):
+    """An archive of which only headers are read."""
 
     def __init__(self, path: Path) -> None:
         try:
@@ -152,16 +142,20 @@ class _Headers(io.FileIO):
 def _images(file: _Headers, what: str, start: int, size: int) -> list[Member]:
     """The images in a tar file, or in one inside it."""
     return [
-        (os.fsencode(name), member.offset_data, member.size)
-        for member, name in _members(file, what, start, size, MAX_IMAGE_BYTES)
-        if is_image(name)
+        (os.fsencode(_plain(member)), member.offset_data, member.size)
+        for member in _members(file, what, start, size, MAX_IMAGE_BYTES)
+        if is_image(_plain(member))
     ]
+
+
+def _plain(member: tarfile.TarInfo) -> str:
+    return member.name.removeprefix("./")
 
 
 def _members(
     file: _Headers, what: str, start: int, size: int, limit: int | None = None
-) -> Iterator[tuple[tarfile.TarInfo, str]]:
-    """Every file in the tar at `start` with its plain name; unusual members are refused.
+) -> Iterator[tarfile.TarInfo]:
+    """Every file in the tar at `start`; unusual members are refused.
 
     `what` names the archive in messages; no member may have more than `limit` bytes.
     """
@@ -172,16 +166,15 @@ def _members(
         while (member := tar.next()) is not None and member.offset < end:
             # tarfile would keep every member in this list, which its type stubs lack.
             tar.members = []  # type: ignore[attr-defined]
-            name = member.name.removeprefix("./")
-            if member.isdir() and name in ("", "."):
+            if member.isdir() and _plain(member) in ("", "."):
                 continue
-            reason = _refusal(member, name, end, limit)
+            reason = _refusal(member, end, limit)
             if reason:
                 raise UserError(
                     f"source: {what}: member {member.name[:MAX_NAME_BYTES]!r} {reason}; refused, "
                     "give the original archive"
                 )
-            yield member, name
+            yield member
         # tarfile takes a damaged header, or the end of the file, for the end of the archive; a
         # real end is marked by zeros.
         at = tar.offset if member is None else member.offset
@@ -199,27 +192,17 @@ def _members(
     )
 
 
-def _refusal(member: tarfile.TarInfo, name: str, end: int, limit: int | None) -> str:
-    if member.issym() or member.islnk():
-        return f"is a link to {member.linkname[:MAX_NAME_BYTES]!r}"
-    if not member.isreg():
-        return "is neither a file nor a folder" if not member.isdir() else "is a folder"
-    if member.issparse():
-        return "is a sparse file"
-    if member.size < 0:  # would make the reader go back, forever
-        return f"has {member.size:,} bytes"
-    if name.startswith("/"):
-        return "has an absolute path"
-    if not name.isprintable():
-        return "has characters in its name that cannot be printed"
-    if ".." in name.split("/"):
-        return "leads out of its folder"
-    if "/" in name or not name:
-        return "lies in a folder"
+def _refusal(member: tarfile.TarInfo, end: int, limit: int | None) -> str:
+    name = _plain(member)
+    if not member.isreg() or member.issparse():
+        return "is not a plain file"  # but a link, a folder, a device or a sparse file
+    if name in ("", "..") or "/" in name or not name.isprintable():
+        return "does not have the name of a plain file"
     if len(os.fsencode(name)) > MAX_NAME_BYTES:
         return f"has a name of more than {MAX_NAME_BYTES} bytes"
-    if limit is not None and member.size > limit:
-        return f"has {member.size:,} bytes, more than {limit:,}"
+    # A negative size would make the reader go back, forever.
+    if member.size < 0 or (limit is not None and member.size > limit):
+        return f"has {member.size:,} bytes, not 0 to {limit or end:,}"
     if member.offset_data + member.size > end:
         return "reaches over the end of the archive, which is cut off"
     return ""

@@ -23,17 +23,18 @@ def read_val_classes(source: Path) -> tuple[list[str], str]:
     """The class of every validation image, in the order of their numbers, and its file's name.
 
     Raises:
-        UserError: `source` has no such file, or it is damaged; SciPy is needed and missing.
+        UserError: `source` has no such file, or it is damaged.
     """
-    for name in (LIST, f"{DEVKIT}.tar.gz", DEVKIT):
+    for name, read in ((LIST, _listed), (f"{DEVKIT}.tar.gz", _told_by_kit)):
         path = source / name
         if not path.exists():
             continue
         try:
-            return _list(path) if name == LIST else _told_by_kit(path), name
+            classes = read(path)
+            if not classes or not all(map(is_class, classes)):
+                raise ValueError("not a list of classes")
+            return classes, name
         except (*UNREADABLE_TAR, EOFError, zlib.error) as error:
-            if isinstance(error, UserError):
-                raise
             raise UserError(
                 f"source: {path} cannot be read ({first_line(error)}); download it again"
             ) from error
@@ -43,33 +44,27 @@ def read_val_classes(source: Path) -> tuple[list[str], str]:
     )
 
 
-def _list(path: Path) -> list[str]:
-    lines = read_bytes(path, _MAX_LIST_BYTES).decode("utf-8", "replace").split()
-    if not lines or not all(map(is_class, lines)):
-        raise UserError(f"source: {path} is not a list of classes, one a line")
-    return lines
+def _listed(path: Path) -> list[str]:
+    return read_bytes(path, _MAX_LIST_BYTES).decode("utf-8", "replace").split()
 
 
 def _told_by_kit(kit: Path) -> list[str]:
-    truth = _file(kit, "ILSVRC2012_validation_ground_truth.txt")
-    wnids = _wnids(_file(kit, "meta.mat"), kit)
-    try:
-        return [wnids[int(line)] for line in truth.split()]
-    except (ValueError, KeyError) as error:
-        raise UserError(
-            f"source: {kit}: the ground truth names class {error}, which meta.mat does not have"
-        ) from error
-
-
-def _file(kit: Path, name: str) -> bytes:
-    """One of the two files in the development kit's folder `data/`."""
-    if kit.is_dir():
-        return read_bytes(kit / "data" / name, _MAX_BYTES)
     with gzip.open(io.BytesIO(read_bytes(kit, _MAX_DEVKIT_BYTES))) as stream:
         unpacked = stream.read(_MAX_DEVKIT_BYTES + 1)
     if len(unpacked) > _MAX_DEVKIT_BYTES:
         raise ValueError(f"it unpacks to more than {_MAX_DEVKIT_BYTES:,} bytes")
-    with tarfile.open(fileobj=io.BytesIO(unpacked), mode="r:") as tar:
+    truth = _file(unpacked, "ILSVRC2012_validation_ground_truth.txt")
+    wnids = _wnids(_file(unpacked, "meta.mat"))
+    numbers = [int(line) for line in truth.split()]
+    missing = set(numbers) - wnids.keys()
+    if missing:
+        raise ValueError(f"the ground truth names class {min(missing)}, which meta.mat has not")
+    return [wnids[number] for number in numbers]
+
+
+def _file(kit: bytes, name: str) -> bytes:
+    """One of the two files in the development kit's folder `data/`."""
+    with tarfile.open(fileobj=io.BytesIO(kit), mode="r:") as tar:
         for member in tar:
             if not 0 <= member.size <= _MAX_DEVKIT_BYTES:  # would make tarfile go back, forever
                 raise ValueError(f"{member.name!r} has {member.size:,} bytes")
@@ -79,25 +74,16 @@ def _file(kit: Path, name: str) -> bytes:
                 content = tar.extractfile(member)
                 assert content is not None
                 return content.read()
-    raise UserError(f"source: {kit} has no data/{name}; give the original file")
+    raise ValueError(f"it has no data/{name}")
 
 
-def _wnids(meta: bytes, kit: Path) -> dict[int, str]:
-    """ILSVRC2012_ID -> WNID of the leaf classes, 1 to 1000."""
-    try:
-        from scipy.io import loadmat
-    except ImportError:
-        raise UserError(
-            f"source: {kit}: reading meta.mat needs SciPy; pip install 'bn-inception[devkit]', or "
-            f"put a file {LIST} beside the archives, with the wnid of each validation image on a "
-            "line"
-        ) from None
+def _wnids(meta: bytes) -> dict[int, str]:
+    """ILSVRC2012_ID -> WNID of all classes; the leaves are 1 to 1000."""
+    from scipy.io import loadmat
+
     try:
         synsets = loadmat(io.BytesIO(meta), squeeze_me=True)["synsets"]
         rows = zip(synsets["ILSVRC2012_ID"].tolist(), synsets["WNID"].tolist(), strict=True)
-        wnids = {int(number): str(wnid) for number, wnid in rows}
-        if not all(map(is_class, wnids.values())):
-            raise ValueError("a wnid that is none")
-        return wnids
+        return {int(number): str(wnid) for number, wnid in rows}
     except Exception as error:  # SciPy may raise anything for a damaged file
-        raise UserError(f"source: {kit}: meta.mat cannot be read ({first_line(error)})") from error
+        raise ValueError(f"meta.mat: {first_line(error)}") from error

@@ -1,48 +1,62 @@
 """Making shards of a data set: every source, interrupted or not, gives the same bytes.
 
-The bytes depend only on images and settings, not on interruptions or the number of processes. The
-next call checks a finished shard against its record and does not make it again.
+The bytes depend only on images and settings, not on interruptions or the number of processes. A
+file has its name as soon as it is complete, so the work can be killed at any time.
 """
 
+import hashlib
+import io
+import json
 import shutil
+import tarfile
 import time
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
 
 from bn_inception.data.config import DataConfig, DataKind
-from bn_inception.data.description import ShardMeta, column_file, file_sha256, read_meta
 from bn_inception.data.folders import open_folder, open_folders
-from bn_inception.data.intake import archives, devkit, marked, parquet
-from bn_inception.data.intake.packing import Job
-from bn_inception.data.intake.recompression import Recompression
+from bn_inception.data.intake import archives, devkit
 from bn_inception.data.parallel import Progress, cores, produced
-from bn_inception.data.shards import ShardSource
+from bn_inception.data.shards import (
+    Description,
+    Layout,
+    ShardSource,
+    as_index,
+    index_file,
+    member_key,
+    read_description,
+    shard_file,
+)
 from bn_inception.data.source import ImageSource
 from bn_inception.errors import UserError
-from bn_inception.files import first_line, locked, read_json
+from bn_inception.files import (
+    file_sha256,
+    first_line,
+    is_left_over,
+    locked,
+    read_json,
+    replacing,
+)
 
-DEFAULT_QUALITY = 90
 SPLITS = ("train", "val")
 LAYOUTS = (
     "expected train/ and val/ with class folders, or "
-    f"{archives.TRAIN_TAR}, {archives.VAL_TAR} and {devkit.DEVKIT}.tar.gz, or imagenet-1k's "
-    "train-*.parquet and validation-*.parquet"
+    f"{archives.TRAIN_TAR}, {archives.VAL_TAR} and {devkit.DEVKIT}.tar.gz"
 )
 
 
 @dataclass
 class PrepareConfig:
-    """Source, target, and how images are stored."""
+    """Source and target."""
 
     source: str  # a folder in one of `LAYOUTS`
     target: str  # the folder that the shards are written to
-    # encode images again whose shorter side is longer than this, in pixels; None keeps
-    # every image's own bytes
-    shorter_side: int | None = None
-    quality: int | None = None  # JPEG quality of those, 1 to 100; None is `DEFAULT_QUALITY`
     shard_size: int = 1251  # images in a shard
     workers: int | None = None  # processes; 0 works in this one, None means one for each core
 
@@ -50,25 +64,10 @@ class PrepareConfig:
         for key, value in (("source", self.source), ("target", self.target)):
             if not value.strip():
                 raise UserError(f"{key}: empty; give a folder")
-        if self.shorter_side is not None and self.shorter_side < 1:
-            raise UserError(f"shorter_side: {self.shorter_side} is not 1 or more pixels")
-        if self.quality is not None and self.shorter_side is None:
-            raise UserError(
-                f"quality: {self.quality} is not read where images keep their own bytes; set "
-                "shorter_side=N too"
-            )
-        if self.quality is not None and not 1 <= self.quality <= 100:
-            raise UserError(f"quality: {self.quality} is not between 1 and 100")
         if self.shard_size < 1:
             raise UserError(f"shard_size: {self.shard_size} is not 1 or more images")
         if self.workers is not None and self.workers < 0:
             raise UserError(f"workers: {self.workers} is negative; give 0 or more, or null")
-
-    def recompression(self) -> Recompression | None:
-        """How images are encoded again; None if they keep their bytes."""
-        if self.shorter_side is None:
-            return None
-        return Recompression(self.shorter_side, self.quality or DEFAULT_QUALITY)
 
 
 @dataclass(frozen=True)
@@ -77,13 +76,11 @@ class Prepared:
 
     split: str  # "train" or "val"
     images: int  # in all its shards
-    shards: int  # how many there are
+    shards: int
     bytes: int  # of all shards
     # images of the shards that this call wrote; the others were there and were checked
     written: int
-    written_bytes: int  # of those shards
-    seconds: float  # that writing took
-    processes: int  # that wrote
+    seconds: float  # that checking and writing took
 
 
 def prepare(
@@ -100,72 +97,47 @@ def prepare(
     workers = cores() if config.workers is None else config.workers
     target, source = Path(config.target).expanduser(), Path(config.source).expanduser()
     files = _found(source)
-    spool = target / "spool"
     with ExitStack() as held:
-        with marked.writing(target):
+        with _writing(target):
             target.mkdir(parents=True, exist_ok=True)
             try:
                 held.enter_context(locked(target / ".lock", wait=False))
             except BlockingIOError as error:
                 raise UserError(f"target: {target} is being written by another process") from error
-        for folder in (spool, *(target / f"{split}.partial" for split in SPLITS)):
-            marked.refuse_foreign(folder)
         try:
-            opened = _opened(source, files, spool, workers, say, progress)
-            jobs = [
-                Job(images, split, target, config.recompression(), config.shard_size)
-                for split, images in opened.items()
+            splits = [
+                _Split(split, images, target, min(config.shard_size, len(images)))
+                for split, images in _opened(source, files, say, progress).items()
             ]
-            for job in jobs:
-                _check_target(job)
-            _check_room(target, sum(job.missing_bytes() for job in jobs))
-            prepared = [_run(job, workers, say, progress) for job in jobs]
+            for split in splits:
+                split.check_target()
+            _check_room(target, sum(split.missing_bytes() for split in splits))
+            return [split.complete(workers, say, progress) for split in splits]
         except KeyboardInterrupt:
             say("stopped; the same call goes on from here: what is finished is kept")
             raise
-        marked.remove(spool)
-    return prepared
 
 
-def _found(source: Path) -> dict[str, list[Path]]:
-    """The archive, folder or parquet files of each split; a source has one kind."""
+def _found(source: Path) -> dict[str, Path]:
+    """The folder or archive of each split in the source."""
     if not source.is_dir():
-        what = "is not a folder" if source.exists() else "does not exist"
-        raise UserError(f"source: {source} {what}; {LAYOUTS}")
-    tars = {"train": [source / archives.TRAIN_TAR], "val": [source / archives.VAL_TAR]}
-    kinds = [
-        {split: paths for split, paths in tars.items() if paths[0].exists()},
-        parquet.parquet_files(source),
-        {split: [source / split] for split in SPLITS if (source / split).is_dir()},
-    ]
-    found = [kind for kind in kinds if kind]
-    if len(found) != 1:
-        what = "several of these" if found else "nothing of the kind"
+        raise UserError(f"source: {source} is not a folder; {LAYOUTS}")
+    tars = {"train": source / archives.TRAIN_TAR, "val": source / archives.VAL_TAR}
+    archived = {split: path for split, path in tars.items() if path.exists()}
+    folders = {split: source / split for split in SPLITS if (source / split).is_dir()}
+    if bool(archived) == bool(folders):
+        what = "several of these" if folders else "nothing of the kind"
         raise UserError(f"source: {source} holds {what}; {LAYOUTS}")
-    return found[0]
+    return archived or folders
 
 
 def _opened(
-    source: Path,
-    files: dict[str, list[Path]],
-    spool: Path,
-    workers: int,
-    say: Callable[[str], None],
-    progress: Progress,
+    source: Path, files: dict[str, Path], say: Callable[[str], None], progress: Progress
 ) -> Mapping[str, ImageSource]:
-    """The splits that the source has; parquet files are unpacked first."""
-    first = next(iter(files.values()))[0]
-    if first.suffix == ".parquet":
-        # Room for the images, unpacked and in shards, minus what exists.
-        needed = 2 * sum(parquet.unpacked_bytes(path) for paths in files.values() for path in paths)
-        there = [*spool.rglob("*"), *spool.parent.glob("*.tar")]
-        _check_room(spool.parent, needed - sum(p.stat().st_size for p in there if p.is_file()))
-        marked.make(spool)
-        parquet.unpack(files, spool, workers, progress)
-        source = spool
-    elif not first.is_dir():
+    """The splits that the source has."""
+    if not any(path.is_dir() for path in files.values()):
         sources: dict[str, ImageSource] = {}
-        for split, (path,) in files.items():
+        for split, path in files.items():
             say(f"{split}: reading the headers of {path}")
             if split == "train":
                 sources[split] = archives.open_train_tar(path, progress)
@@ -180,7 +152,7 @@ def _opened(
         return sources
     try:
         if len(files) == 1:
-            return {split: open_folder(source / split) for split in files}
+            return {split: open_folder(path) for split, path in files.items()}
         annotated = (source / "val" / "val_annotations.txt").is_file()
         kind = DataKind.tiny_imagenet if annotated else DataKind.folder
         train, val, _ = open_folders(source, DataConfig(kind=kind))
@@ -189,99 +161,160 @@ def _opened(
         raise UserError(str(error).replace("data.root", "source", 1)) from error
 
 
-def _check_target(job: Job) -> None:
-    """Refuse shards of other images or settings, finished or begun."""
-    try:
-        if job.description.exists():
-            there = read_meta(job.description, job.split).settings()
-        elif job.settings_path().exists():
-            there = dict(read_json(job.settings_path()))
-        elif any(job.target.glob(f"{job.split}-*.tar")):
+class _Split:
+    """The shards of one split."""
+
+    def __init__(self, name: str, source: ImageSource, target: Path, shard_size: int) -> None:
+        self.name, self.source, self.target = name, source, target
+        self.layout = Layout(source.sizes, shard_size)
+        self.settings: dict[str, Any] = {
+            "fingerprint": source.fingerprint,
+            "images": len(source),
+            "shard_size": shard_size,
+        }
+        self.description = target / f"{name}.json"
+        self.begun = target / f"{name}.begun"  # the settings, until the description is written
+
+    def path(self, shard: int) -> Path:
+        return self.target / shard_file(self.name, shard)
+
+    def check_target(self) -> None:
+        """Refuse shards of other images or settings, finished or begun."""
+        try:
+            if self.description.exists():
+                there = asdict(read_description(self.description, self.name))
+            elif self.begun.exists():
+                there = dict(read_json(self.begun))
+            elif any(self.target.glob(f"{self.name}-*.tar")):
+                raise UserError(
+                    f"{self.target} holds {self.name} shards without their {self.name}.json: not "
+                    "of this program, or it was deleted"
+                )
+            else:
+                return
+        except (OSError, ValueError, TypeError) as error:  # a UserError is a ValueError
+            reason = first_line(error).partition("; ")[0].removeprefix("data.root: ")
             raise UserError(
-                f"{job.target} holds {job.split} shards without their {job.split}.json: not of "
-                "this program, or it was deleted"
-            )
-        else:
-            return
-    except (OSError, ValueError, TypeError) as error:  # a UserError is a ValueError
-        reason = first_line(error).partition("; ")[0].removeprefix("data.root: ")
-        raise UserError(
-            f"target: {reason}; choose another folder, or remove {job.description}, "
-            f"{job.target / job.split}-*.tar and {job.partial} to make the {job.split} shards again"
-        ) from error
-    differing = [
-        f"{key} is {value[:80]!r} here, {str(there.get(key))[:80]!r} there"
-        for key, value in job.meta.settings().items()
-        if there.get(key) != value
-    ]
-    if differing:
-        raise UserError(
-            f"target: {job.target} holds {job.split} shards made otherwise: "
-            f"{'; '.join(differing)}; choose another folder, or remove it"
+                f"target: {reason}; choose another folder, or remove {self.description}, "
+                f"{self.begun} and {self.target / self.name}-*.tar to make the {self.name} shards "
+                "again"
+            ) from error
+        for key, value in self.settings.items():
+            if there.get(key) != value:
+                raise UserError(
+                    f"target: {self.target} holds {self.name} shards made otherwise: {key} is "
+                    f"{value} here, {str(there.get(key))[:80]} there; choose another folder"
+                )
+
+    def missing_bytes(self) -> int:
+        """Upper bound of the bytes still to be written."""
+        sizes = (s for n, s in enumerate(self.layout.bytes) if not self.path(n).exists())
+        return sum(sizes) + as_index(self.source).nbytes
+
+    def complete(self, workers: int, say: Callable[[str], None], progress: Progress) -> Prepared:
+        """Write the shards that are missing or damaged, then index, checksums and description."""
+        started, what = time.monotonic(), f"{self.name}: images"
+        expected = list[str]()
+        if self.description.exists():
+            expected = read_description(self.description, self.name).shard_sha256
+        for path in self.target.glob(f".{self.name}*"):
+            if is_left_over(path.name):
+                path.unlink(missing_ok=True)
+        if not expected:
+            self._put(self.begun, json.dumps(self.settings).encode())
+
+        images, done, written, sums = len(self.source), 0, 0, list[str]()
+        progress(what, 0, images)
+        shards = range(len(self.layout.shards))
+        make = partial(self._complete_shard, expected)
+        for shard, (digest, wrote) in enumerate(produced(make, shards, workers)):
+            sums.append(digest)
+            done += len(self.layout.shards[shard])
+            written += wrote
+            if expected and wrote:
+                say(f"{self.path(shard)} was missing or damaged: made again")
+            progress(what, done, images)
+        self._finish(sums)
+        seconds = time.monotonic() - started
+        return Prepared(self.name, images, len(shards), sum(self.layout.bytes), written, seconds)
+
+    def _complete_shard(self, expected: list[str], shard: int) -> tuple[str, int]:
+        """Write a shard, unless it is there; return its SHA-256 and how many images were written.
+
+        Of finished shards the checksums are `expected`; of others nothing but the size is known.
+
+        Raises:
+            UserError: an image cannot be read; the result is not what was expected; disk full.
+        """
+        path, wanted = self.path(shard), expected[shard] if expected else None
+        if path.is_file() and path.stat().st_size == self.layout.bytes[shard]:
+            digest = file_sha256(path)
+            if wanted in (None, digest):
+                return digest, 0
+        with _writing(path), replacing(path) as file:
+            self._pack(shard, file)
+            file.flush()
+            digest = file_sha256(file.name)
+            if wanted not in (None, digest):
+                raise UserError(
+                    f"target: {path} was damaged, and came out otherwise when made again: the "
+                    "source has changed; make all shards again in another folder"
+                )
+        return digest, len(self.layout.shards[shard])
+
+    def _pack(self, shard: int, file: IO[bytes]) -> None:
+        # The plain old format: headers of one block, and the same bytes from every Python version.
+        with tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+            for index in self.layout.shards[shard].tolist():
+                key = member_key(index, self.source.names[index])
+                label = b"%d" % self.source.labels[index]
+                for name, content in ((f"{key}.jpg", self._content(index)), (f"{key}.cls", label)):
+                    member = tarfile.TarInfo(name)
+                    member.size = len(content)
+                    tar.addfile(member, io.BytesIO(content))
+
+    def _content(self, index: int) -> bytes:
+        name = self.source.name(index)
+        try:
+            data = self.source.read(index)
+        except OSError as error:
+            raise UserError(f"source: {name} cannot be read: {first_line(error)}") from error
+        if len(data) != self.source.sizes[index]:
+            raise UserError(f"source: {name} changed while it was read; call again")
+        return data
+
+    def _finish(self, sums: list[str]) -> None:
+        index = io.BytesIO()
+        np.save(index, as_index(self.source))
+        description = Description(
+            split=self.name,
+            classes=list(self.source.classes),
+            **self.settings,
+            index_sha256=hashlib.sha256(index.getbuffer()).hexdigest(),
+            shard_sha256=sums,
         )
+        self._put(self.target / index_file(self.name), index.getbuffer())
+        self._put(self.target / f"{self.name}.sha256", description.sha256sums().encode())
+        self._put(self.description, description.as_json().encode())
+        self.begun.unlink(missing_ok=True)
+        ShardSource(str(self.target), self.name)  # raises if they do not fit each other
+
+    def _put(self, path: Path, content: bytes | memoryview) -> None:
+        """Write a small file, so that it is complete as soon as it has its name."""
+        with _writing(path), replacing(path) as file:
+            file.write(content)
 
 
-def _run(job: Job, workers: int, say: Callable[[str], None], progress: Progress) -> Prepared:
-    """Finish one split."""
-    meta = _sound_description(job, say)
-    expected = job.finished() if meta is None else dict(enumerate(meta.shard_sha256))
-    paths = [job.path(shard) for shard in expected]
-    good: set[int] = set()
-    what = f"{job.split}: finished shards checked"
-    progress(what, 0, len(paths))
-    found = produced(file_sha256, paths, workers)
-    for done, ((shard, wanted), digest) in enumerate(zip(expected.items(), found, strict=True), 1):
-        if digest == wanted:
-            good.add(shard)
-        else:
-            say(f"{job.path(shard)} is missing or damaged: making it again")
-        progress(what, done, len(paths))
-
-    job.begin()
-    todo = [shard for shard in range(len(job.indices)) if shard not in good]
-    images = [len(job.indices[shard]) for shard in todo]
-    done = written_bytes = 0
-    started = time.monotonic()
-    progress(f"{job.split}: images", 0, sum(images))
-    write = partial(job.write, expected if meta is not None else {})
-    for count, size in zip(images, produced(write, todo, workers), strict=True):
-        done += count
-        written_bytes += size
-        progress(f"{job.split}: images", done, sum(images))
-    if meta is None:
-        job.finish()
-    else:
-        job.put_sums(meta)
-    seconds = time.monotonic() - started
-    shards = ShardSource(str(job.target), job.split)
-    shards.check_fingerprint()
-    marked.remove(job.partial)
-    return Prepared(
-        job.split,
-        images=len(shards),
-        shards=len(job.indices),
-        bytes=sum(shards.meta.shard_bytes),
-        written=done,
-        written_bytes=written_bytes,
-        seconds=seconds,
-        processes=min(max(workers, 1), len(todo)),
-    )
-
-
-def _sound_description(job: Job, say: Callable[[str], None]) -> ShardMeta | None:
-    """The description of finished shards; None if all must be made, for the first time or again."""
-    if not job.description.exists():
-        return None
-    meta = read_meta(job.description, job.split)
-    for column, digest in meta.index_sha256.items():
-        path = job.target / column_file(job.split, column)
-        if file_sha256(path) != digest:
-            # The records it was made from are gone, so all shards must be made again.
-            say(f"{path} is damaged: making all {job.split} shards again")
-            job.begin()  # first: shards without a description would be refused as foreign
-            job.description.unlink()
-            return None
-    return meta
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Turn an OSError of writing a file or folder into a UserError of one line."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"target: {path} cannot be written ({first_line(error)}); make room and call again: "
+            "what is finished is kept"
+        ) from error
 
 
 def _check_room(target: Path, needed: int) -> None:

@@ -9,19 +9,16 @@ ImageNet goes through.
 """
 
 import hashlib
-import io
 import logging
 import math
-import os
-from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import PIL
 from numpy.random import Generator, Philox, SeedSequence
 from PIL import Image
 
-from bn_inception.data.intake import marked
 from bn_inception.errors import UserError
 from bn_inception.files import first_line, locked
 
@@ -46,36 +43,39 @@ def prepare(cache: Path) -> Path:
     """Find the data set in `cache`, or draw it there (about six seconds).
 
     The folder's name contains the version and a checksum over everything that determines the bytes,
-    including Pillow's version. Every call checks the content of its files (about 0.2 s); if one is
-    missing, changed or extra, the set is drawn again. If several processes start together, one
-    draws and the others wait. The folder is renamed into place when it is complete.
+    including Pillow's version. Every call checks the content of its files (about 0.2 s). If several
+    processes start together, one draws and the others wait. The folder is renamed into place when
+    it is complete.
 
     Returns:
         The folder that holds train/<class>/*.jpg and val/<class>/*.jpg.
 
     Raises:
-        UserError: the cache folder cannot be written.
+        UserError: the cache folder cannot be written; a file of the set is missing, changed or
+            extra.
     """
     folder = cache / f"synthetic-v{VERSION}-{_settings_checksum()}"
-    partial = folder.with_name(folder.name + ".partial")
     try:
-        if _intact(folder):
-            return folder
-        cache.mkdir(parents=True, exist_ok=True)
-        with locked(cache / "synthetic.lock"):
-            if not _intact(folder):
-                _log.info("drawing the synthetic data set into %s (about six seconds)", folder)
-                for old in (folder, partial):  # damaged; left by a process that was killed
-                    marked.refuse_foreign(old, "data.cache")
-                    marked.remove(old)
-                marked.make(partial)
-                _write(partial)
-                os.rename(partial, folder)
+        if not folder.exists():
+            cache.mkdir(parents=True, exist_ok=True)
+            with locked(cache / "synthetic.lock"):
+                if not folder.exists():
+                    _log.info("drawing the synthetic data set into %s (about six seconds)", folder)
+                    with TemporaryDirectory(dir=cache) as temporary:
+                        partial = Path(temporary, folder.name)
+                        _write(partial)
+                        partial.rename(folder)
+        manifest = folder / _MANIFEST
+        intact = manifest.is_file() and manifest.read_text().strip() == _digest(folder)
     except OSError as error:
         raise UserError(
             f"data.cache: {cache} cannot hold the synthetic data set: {first_line(error)}; "
             "set data.cache=FOLDER to a local folder with 20 MB free"
         ) from error
+    if not intact:
+        raise UserError(
+            f"data.cache: {folder} was changed or damaged; remove it, and it is drawn again"
+        )
     return folder
 
 
@@ -113,36 +113,18 @@ def _settings_checksum() -> str:
 
 
 def _write(folder: Path) -> None:
-    digest = hashlib.sha256()
     for split, count in (("train", TRAIN_PER_CLASS), ("val", VAL_PER_CLASS)):
-        for name in sorted(CLASSES):
+        for name in CLASSES:
             (folder / split / name).mkdir(parents=True)
             for index in range(count):
-                encoded = io.BytesIO()
-                draw(name, split, index).save(encoded, "JPEG", quality=_JPEG_QUALITY)
-                relative = f"{split}/{name}/{index:04d}.jpg"
-                (folder / relative).write_bytes(encoded.getvalue())
-                _add(digest, relative, encoded.getvalue())
-    (folder / _MANIFEST).write_text(digest.hexdigest() + "\n")
+                path = folder / split / name / f"{index:04d}.jpg"
+                draw(name, split, index).save(path, "JPEG", quality=_JPEG_QUALITY)
+    (folder / _MANIFEST).write_text(_digest(folder) + "\n")
 
 
-def _intact(folder: Path) -> bool:
-    try:
-        expected = (folder / _MANIFEST).read_text().strip()
-        digest = hashlib.sha256()
-        for relative in _listed(folder):
-            _add(digest, relative, (folder / relative).read_bytes())
-    except OSError:
-        return False
-    return digest.hexdigest() == expected
-
-
-def _listed(folder: Path) -> Iterator[str]:
-    for split in ("train", "val"):
-        for name in sorted(os.listdir(folder / split)):
-            for file in sorted(os.listdir(folder / split / name)):
-                yield f"{split}/{name}/{file}"
-
-
-def _add(digest: "hashlib._Hash", relative: str, data: bytes) -> None:
-    digest.update(f"{relative}\n{len(data)}\n".encode() + data)
+def _digest(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("*/*/*")):
+        data = path.read_bytes()
+        digest.update(f"{path.relative_to(folder)}\n{len(data)}\n".encode() + data)
+    return digest.hexdigest()

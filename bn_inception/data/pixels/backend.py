@@ -162,17 +162,17 @@ class FastPicture(ArrayPicture):
         """The pixels of a box, (height, width, 3); valid until another image is decoded."""
         if self._pixels is not None:
             return super()._region(box)
-        cut = jpeg.part(self._data, self._jpeg, box)
+        x0, y0, x1, y1 = box
+        stream, intact = jpeg.above(self._data, self._jpeg, y1)
         memory = _memory(3 * self.width * self.height)
         try:
             decoded: NDArray[np.uint8] = simplejpeg.decode_jpeg(
-                cut.stream, strict=cut.intact, buffer=memory
+                stream, strict=intact, buffer=memory
             )
         except ValueError:
             self._pixels = np.asarray(decode(self._data, self._name))
             return super()._region(box)
-        x0, y0, x1, y1 = box
-        return decoded[y0 - cut.top : y1 - cut.top, x0 - cut.left : x1 - cut.left]
+        return decoded[y0:y1, x0:x1]
 
 
 # Half the width of each filter, in pixels of the source when it enlarges.
