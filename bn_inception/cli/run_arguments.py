@@ -92,8 +92,6 @@ def _as_configured(run: "Run") -> "Run":
 
 def _changes(environment: Mapping[str, Any]) -> Iterator[str]:
     """What was changed while a run was under way, where that matters, a clause each."""
-    from bn_inception.report.runs import CHANGED
-
     changes = environment.get("changes")
     for change in changes if isinstance(changes, list) else []:
         changed = change.get("changed") if isinstance(change, dict) else None
@@ -101,7 +99,7 @@ def _changes(environment: Mapping[str, Any]) -> Iterator[str]:
             if not str(key).startswith(_OPTIONS):
                 before_after = values if isinstance(values, list) else [values]
                 said = " -> ".join(map(_written, before_after))
-                yield f"{CHANGED} {change.get('step', 'unknown')}: {key} {said}"
+                yield f"changed at step {change.get('step', 'unknown')}: {key} {said}"
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,6 @@ class Row:
         plateau: top-1, a fraction; None without an evaluation.
         steps: image-equivalent steps to the target, the geometric mean over seeds; None unless
             every run reached it.
-        reached: how many runs did.
         ratio: steps relative to the baseline's; None without a seed in common.
         shares: the same ratio to 80, 90 and 95 % of the baseline's plateau; None where one of the
             runs did not reach it.
@@ -59,12 +58,10 @@ class Row:
 
     title: str
     recipe: str
-    scale: str
     kind: Kind
     runs: tuple[Run, ...]
     plateau: Estimate | None
     steps: float | None
-    reached: int
     ratio: Estimate | None
     shares: tuple[float | None, ...]
     difference: Estimate | None
@@ -183,12 +180,10 @@ def _row(runs: list[Run], title: str, reference: list[Run], target: Target) -> R
     return Row(
         title=title,
         recipe=recipe,
-        scale=runs[0].summary.scale,
         kind=_kind(runs[0], reference[0]),
         runs=tuple(runs),
         plateau=None if own is None else mean_plateau(own),
         steps=steps,
-        reached=reached,
         ratio=ratio,
         shares=shares,
         difference=difference,

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from bn_inception.errors import UserError
-from bn_inception.fields import read_object
+from bn_inception.fields import Fields
 from bn_inception.paper.results import MINI_BATCH
+from bn_inception.record.environment import read_environment
 from bn_inception.record.metrics import (
     ProbeRecord,
     Record,
@@ -21,9 +22,6 @@ from bn_inception.record.run_folder import refuse_links
 from bn_inception.record.summary import RunStatus, Summary, read_summary
 from bn_inception.report.curves import plateau
 from bn_inception.report.evaluations import Evaluation, read_evaluations
-
-CHANGED = "changed at step"
-"""How an entry of `Run.unknown` begins that says what was changed while it ran."""
 
 
 @dataclass(frozen=True)
@@ -89,20 +87,10 @@ class Run:
         return self.summary.status in (RunStatus.finished, RunStatus.diverged)
 
     @property
-    def evaluated(self) -> tuple[bool, int]:
-        """Orders runs of one seed: the one to keep is over and has most evaluations."""
-        return self.ended, len(self.steps)
-
-    @property
     def cut_short(self) -> bool:
         """Whether it was planned shorter than its recipe is at its scale."""
         planned = self.summary.planned_steps or self.summary.step
         return self.recipe_steps is not None and planned < self.recipe_steps
-
-    @property
-    def changed(self) -> bool:
-        """Whether what it computes was changed while it ran."""
-        return any(reason.startswith(CHANGED) for reason in self.unknown)
 
     @property
     def own_evaluations(self) -> tuple[Evaluation, ...]:
@@ -144,14 +132,15 @@ def read_run(path: str | Path) -> Run:
         known = record.equivalent_steps
         return record.step * equivalent if known is None else known
 
-    environment = _environment(path / "environment.json")
+    described = path / "environment.json"
+    environment = read_environment(described) if described.is_file() else {}
     return Run(
         name=path.resolve().name,
         path=path,
         summary=summary,
         steps=tuple(map(steps, validations)),
         top1=tuple(record.top1 for record in validations),
-        data_fingerprint=environment.get("data_fingerprint"),
+        data_fingerprint=Fields(environment, str(described)).get("data_fingerprint", str | None),
         validation_count=validations[-1].count if validations else 0,
         training=tuple(
             (steps(record), record.top1)
@@ -177,12 +166,3 @@ def read_runs(paths: Iterable[str | Path]) -> list[Run]:
             raise UserError(f"{run.path}: given twice; give each run folder once")
         seen.add(run.path.resolve())
     return runs
-
-
-def _environment(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    remedy = "restore it from a copy, or delete it"
-    content = read_object(path, remedy)
-    content.get("data_fingerprint", str | None)
-    return dict(content.values)

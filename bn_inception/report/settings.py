@@ -84,9 +84,14 @@ def distinct_seeds(runs: Sequence[Run]) -> list[Run]:
     kept: dict[object, Run] = {}
     for run in runs:
         key = (run.group, run.summary.seed)
-        if key not in kept or run.evaluated > kept[key].evaluated:
+        if key not in kept or _evaluated(run) > _evaluated(kept[key]):
             kept[key] = run
     return list(kept.values())
+
+
+def _evaluated(run: Run) -> tuple[bool, int]:
+    # Of two runs of a seed the one to keep is over, and has most evaluations.
+    return run.ended, len(run.steps)
 
 
 def find_settings(runs: Sequence[Run], ensembles: Sequence[Evaluation] = ()) -> list[Setting]:
@@ -118,4 +123,4 @@ def _name(run: Run) -> str:
     words += run.overrides
     if summary.classes is not None:
         words.append(f"{summary.classes} classes")
-    return " ".join([*words, *(["(changed while it ran)"] if run.changed else [])])
+    return " ".join(words)
