@@ -10,11 +10,13 @@ from bn_inception.record import (
     TrainRecord,
     ValidationRecord,
 )
+from bn_inception.report import read_run
 
 
 @pytest.fixture
 def make_run(tmp_path):
-    """A function that writes a run folder, evaluated every `every` steps along `curve`."""
+    """A function that writes a run folder, evaluated every `every` steps along `curve`, and reads
+    it; other keywords are the summary's."""
 
     def make(
         name,
@@ -23,48 +25,30 @@ def make_run(tmp_path):
         *,
         every=100,
         batch=32,
-        diverged=None,
-        status=RunStatus.finished,
-        scale="cpu",
-        seed=0,
-        classes=100,
-        started_learning=True,
-        fingerprint=None,
-        root="outputs",
         count=100,
         training=(),
-        data=None,
-        planned=None,
+        fingerprint=None,
+        **others,
     ):
-        folder = tmp_path / root / name
+        folder = tmp_path / "outputs" / name
         folder.mkdir(parents=True)
         log = MetricsLog(folder / "metrics.jsonl")
         for number, top1 in enumerate(curve, start=1):
-            step = number * every
+            step, x = number * every, number * every * batch / 32
             if training:
-                log.append(
-                    TrainRecord(step, step * batch / 32, 1.0, 0.1, 1.0, training[number - 1])
-                )
-            log.append(ValidationRecord(step, step * batch / 32, 1.0, top1, top1, count))
+                log.append(TrainRecord(step, x, 1.0, 0.1, 1.0, training[number - 1]))
+            log.append(ValidationRecord(step, x, 1.0, top1, top1, count))
         log.close()
+        diverged = others.get("diverged")
         step = len(curve) * every if diverged is None else diverged.step
-        Summary(
-            recipe=recipe,
-            scale=scale,
-            seed=seed,
-            data=data,
-            classes=classes,
-            planned_steps=planned,
-            status=status if diverged is None else RunStatus.diverged,
-            step=step,
-            images_seen=step * batch,
-            diverged=diverged,
-            started_learning=started_learning,
-        ).write(folder / "summary.json")
+        status = RunStatus.finished if diverged is None else RunStatus.diverged
+        usual = {"scale": "cpu", "seed": 0, "classes": 100, "status": status}
+        summary = {**usual, "step": step, "images_seen": step * batch, **others}
+        Summary(recipe, **summary).write(folder / "summary.json")
         if fingerprint is not None:
             environment = json.dumps({"data_fingerprint": fingerprint})
             (folder / "environment.json").write_text(environment)
-        return folder
+        return read_run(folder)
 
     return make
 
@@ -83,32 +67,26 @@ def figure3_runs(make_run):
     ]
 
 
-def evaluation_json(crops, top5, *, models=1, count=10_000, **others):
+def write_evaluation(path, crops, top5, *, models=1, count=10_000, **others):
     """What `bn-inception evaluate` and `ensemble` write."""
-    return json.dumps(
-        {
-            "crops": crops,
-            "statistics": "population",
-            "models": models,
-            "count": count,
-            "top1_error": 0.5,
-            "top5_error": top5,
-            "top1_interval": [0.49, 0.51],
-            "top5_interval": [top5 - 0.01, top5 + 0.01],
-            **others,
-        }
-    )
+    values = {
+        "crops": crops,
+        "statistics": "population",
+        "models": models,
+        "count": count,
+        "top1_error": 0.5,
+        "top5_error": top5,
+        "top1_interval": [0.49, 0.51],
+        "top5_interval": [top5 - 0.01, top5 + 0.01],
+        **others,
+    }
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(values))
+    return path
 
 
-@pytest.fixture
-def add_evaluation():
-    """A function that puts an evaluation beside a run."""
-
-    def add(run, crops, top5, **others):
-        folder = run / "evaluation"
-        folder.mkdir(exist_ok=True)
-        path = folder / f"{crops}-{len(list(folder.iterdir()))}.json"
-        path.write_text(evaluation_json(crops, top5, **others))
-        return path
-
-    return add
+def evaluated(run, *evaluations, **others):
+    """The run again, with evaluations (crops, top-5 error) beside it."""
+    for crops, top5 in evaluations:
+        write_evaluation(run.path / "evaluation" / f"{crops}.json", crops, top5, **others)
+    return read_run(run.path)

@@ -5,17 +5,20 @@ import pytest
 from bn_inception.errors import UserError
 from bn_inception.paper.results import CONTROLS, FIGURE_3
 from bn_inception.record import RunStatus
-from bn_inception.report import compare, judge, read_runs
+from bn_inception.report import compare, judge
 
 
-def rows(comparison):
-    return {row.recipe: row for row in comparison.rows}
+def rows(runs, baseline="inception"):
+    return {row.recipe: row for row in compare(runs, baseline).rows}
 
 
 def test_figure_3(figure3_runs):
-    comparison = compare(read_runs(figure3_runs))
+    comparison = compare(figure3_runs)
     assert (comparison.baseline, comparison.target) == ("Inception", pytest.approx(0.24))
-    by_recipe = rows(comparison)
+    order = [*FIGURE_3, *CONTROLS]
+    assert [row.recipe for row in comparison.rows] == order
+    assert [row.paper for row in comparison.rows] == [FIGURE_3.get(recipe) for recipe in order]
+    by_recipe = rows(figure3_runs)
     plain = by_recipe["inception"]
     assert plain.is_baseline and plain.outcome == "sets the target"
     assert plain.plateau.value == pytest.approx(0.25)
@@ -24,58 +27,46 @@ def test_figure_3(figure3_runs):
     fast = by_recipe["bn_x5"]
     assert fast.steps == pytest.approx(140)
     assert fast.ratio.value == pytest.approx(140 / 389, rel=1e-2)
+    assert fast.paper_ratio == pytest.approx(0.0677, abs=1e-4)
     assert fast.ratio.low < fast.ratio.value < fast.ratio.high
     assert fast.shares[0] == pytest.approx(100 / 300)
     assert fast.difference.value == pytest.approx(0.1)
-    assert fast.outcome == "reached the target"
-    sigmoid = by_recipe["bn_x5_sigmoid"]
-    assert sigmoid.steps is None
-    assert sigmoid.outcome == "never reached the target"
-    assert by_recipe["inception_x5"].outcome == (
-        "never reached the target; diverged at step 1,234 in layer 4e.pool; "
-        'paper: "the model parameters reach machine infinity"'
-    )
-    assert by_recipe["inception_sigmoid"].outcome == (
-        "never reached the target; did not start learning; "
-        'paper: "the accuracy remains equivalent to chance"'
-    )
+    assert by_recipe["bn_x5_sigmoid"].steps is None
     early = by_recipe["bn_baseline"]
-    assert early.outcome == "no evaluation; running, or killed, since step 0"
     assert (early.plateau, early.steps, early.ratio) == (None, None, None)
+    outcomes = {recipe: row.outcome for recipe, row in by_recipe.items()}
+    assert outcomes == {
+        "inception": "sets the target",
+        "bn_baseline": "no evaluation; running, or killed, since step 0",
+        "bn_x5": "reached the target",
+        "bn_x30": "reached the target",
+        "bn_x5_sigmoid": "never reached the target",
+        "inception_x5": "never reached the target; diverged at step 1,234 in layer 4e.pool; "
+        'paper: "the model parameters reach machine infinity"',
+        "inception_sigmoid": "never reached the target; did not start learning; "
+        'paper: "the accuracy remains equivalent to chance"',
+    }
 
 
 def test_the_target_and_the_ratio_are_those_of_claims(figure3_runs):
-    runs = read_runs(figure3_runs)
-    row = rows(compare(runs))["bn_x5"]
-    second = next(v for v in judge(runs) if v.statement.number == 2)
+    row = rows(figure3_runs)["bn_x5"]
+    second = next(v for v in judge(figure3_runs) if v.statement.number == 2)
     assert f"{100 * row.ratio.value:.1f} % ({100 * row.ratio.low:.1f} %" in second.reason
-    assert f"to {100 * compare(runs).target:.1f} %" in second.reason
-
-
-def test_rows_are_in_the_papers_order_with_its_numbers_beside(figure3_runs):
-    comparison = compare(read_runs(figure3_runs))
-    order = [*FIGURE_3, *CONTROLS]
-    assert [row.recipe for row in comparison.rows] == order
-    assert [row.paper for row in comparison.rows] == [FIGURE_3.get(recipe) for recipe in order]
-    assert rows(comparison)["bn_x5"].paper_ratio == pytest.approx(0.0677, abs=1e-4)
+    assert f"to {100 * compare(figure3_runs).target:.1f} %" in second.reason
 
 
 def test_another_baseline_by_run_name_or_recipe(figure3_runs):
-    runs = read_runs(figure3_runs)
     for baseline in ("fast", "bn_x5"):
-        comparison = compare(runs, baseline)
+        comparison = compare(figure3_runs, baseline)
         assert (comparison.baseline, comparison.target) == ("BN-x5", pytest.approx(0.34))
         # The paper counts no steps to this target.
-        assert rows(comparison)["bn_x30"].paper_ratio is None
-
-
-def test_a_missing_baseline_names_what_is_there(figure3_runs):
+        assert rows(figure3_runs, baseline)["bn_x30"].paper_ratio is None
     with pytest.raises(UserError, match=r"'inception'.*fast \(bn_x5\), faster \(bn_x30\)"):
-        compare(read_runs(figure3_runs[3:5]))
+        compare(figure3_runs[3:5])
 
 
 def test_seeds_are_one_row(make_run):
-    folders = [
+    runs = [
         make_run("plain-1", "inception", [0.1, 0.3, 0.3, 0.3], seed=1),
         make_run("plain-0", "inception", [0.1, 0.2, 0.2, 0.2], seed=0),
         make_run("fast-0", "bn_x5", [0.3, 0.3, 0.3], seed=0),
@@ -83,28 +74,27 @@ def test_seeds_are_one_row(make_run):
         make_run("again-0", "bn_x5", [0.3], seed=0),
         make_run("going-on", "bn_x5", [0.1], seed=2, status=RunStatus.running),
     ]
-    comparison = compare(read_runs(folders))
+    comparison = compare(runs)
     plain, fast = comparison.rows
     assert comparison.target == pytest.approx(0.24)
     assert [run.name for run in plain.runs] == ["plain-0", "plain-1"]
     assert [run.name for run in fast.runs] == ["fast-0", "fast-1"]
     assert fast.plateau.value == pytest.approx(0.25) and fast.plateau.source == "2 seeds"
     assert fast.outcome == "1 of 2 reached the target" and fast.steps is None
-    unshared = read_runs([*folders[:2], make_run("other", "bn_x5", [0.3] * 3, seed=7)])
-    assert rows(compare(unshared))["bn_x5"].ratio is None
+    unshared = [*runs[:2], make_run("other", "bn_x5", [0.3] * 3, seed=7)]
+    assert rows(unshared)["bn_x5"].ratio is None
 
 
 def test_every_title_is_its_own_and_names_what_differs(make_run):
-    runs = read_runs(
-        [
-            make_run("plain", "inception", [0.1]),
-            *(make_run(name, "bn_x5", [0.2]) for name in ("a", "b", "c", "d")),
-            make_run("e", "bn_x5", [0.2], scale="small"),
-        ]
-    )
-    runs[2] = replace(runs[2], overrides=("network.dropout=0.4",))
-    runs[3] = replace(runs[3], unknown=("no config.yaml",))
-    runs[4] = replace(runs[4], environment={"machine": {"precision": "bf16"}})
+    a, b, c, d = (make_run(name, "bn_x5", [0.2]) for name in ("a", "b", "c", "d"))
+    runs = [
+        make_run("plain", "inception", [0.1]),
+        a,
+        replace(b, overrides=("network.dropout=0.4",)),
+        replace(c, unknown=("no config.yaml",)),
+        replace(d, environment={"machine": {"precision": "bf16"}}),
+        make_run("e", "bn_x5", [0.2], scale="small"),
+    ]
     titles = [row.title for row in compare(runs).rows]
     assert len(set(titles)) == 6
     for words in (
@@ -119,8 +109,9 @@ def test_every_title_is_its_own_and_names_what_differs(make_run):
 def test_an_unfinished_run_may_still_reach_the_target(make_run):
     plain = make_run("plain", "inception", [0.2])
     fast = make_run("fast", "bn_x5", [0.1], status=RunStatus.interrupted)
-    outcome = rows(compare(read_runs([plain, fast])))["bn_x5"].outcome
-    assert outcome == "target not reached yet; interrupted at step 100"
+    assert rows([plain, fast])["bn_x5"].outcome == (
+        "target not reached yet; interrupted at step 100"
+    )
 
 
 @pytest.mark.parametrize(
@@ -135,24 +126,23 @@ def test_an_unfinished_run_may_still_reach_the_target(make_run):
     ],
 )
 def test_what_makes_runs_incomparable_is_noted(make_run, plain, fast, note):
-    usual = make_run("a", "inception", [0.1] * 9), make_run("b", "bn_x5", [0.2])
-    assert not any(note in text for text in compare(read_runs(usual)).notes)
-    unusual = (
+    usual = [make_run("a", "inception", [0.1] * 9), make_run("b", "bn_x5", [0.2])]
+    assert not any(note in text for text in compare(usual).notes)
+    unusual = [
         make_run("c", "inception", [0.1] * 9, **plain),
         make_run("d", "bn_x5", [0.2], **fast),
-    )
-    assert any(note in text for text in compare(read_runs(unusual)).notes)
+    ]
+    assert any(note in text for text in compare(unusual).notes)
 
 
 def test_a_larger_batch_is_compared_by_images(make_run):
     plain = make_run("plain", "inception", [0.1, 0.2, 0.2, 0.2])
     large = make_run("large", "bn_x30", [0.3], every=10, batch=256)
-    assert rows(compare(read_runs([plain, large])))["bn_x30"].steps < 80
+    assert rows([plain, large])["bn_x30"].steps < 80
 
 
 def test_a_baseline_without_an_evaluation_gives_no_target(make_run):
-    runs = read_runs([make_run("plain", "inception", []), make_run("b", "bn_x5", [0.2])])
+    runs = [make_run("plain", "inception", []), make_run("b", "bn_x5", [0.2])]
     comparison = compare(runs)
-    assert comparison.target is None
-    assert rows(comparison)["bn_x5"].ratio is None
+    assert comparison.target is None and rows(runs)["bn_x5"].ratio is None
     assert any("no evaluation" in note for note in comparison.notes)

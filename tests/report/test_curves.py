@@ -15,11 +15,8 @@ from bn_inception.report.curves import (
 STEPS = np.arange(1, 11) * 100.0
 
 
-def reach(curve, target, steps=None, chance=0.01):
-    curve = np.array(curve)
-    at, reached = steps_to(
-        STEPS[: len(curve)] if steps is None else steps, curve, np.array(target), chance
-    )
+def reach(curve, target):
+    at, reached = steps_to(STEPS[: len(curve)], np.array(curve), np.array(target), 0.01)
     return float(at), bool(reached)
 
 
@@ -36,16 +33,21 @@ def test_the_target_is_the_mean_plateau_less_a_point():
     assert target_of(curves, 0.8) == pytest.approx(0.2)
 
 
-def test_between_evaluations_the_crossing_is_interpolated_from_chance_at_step_0():
-    assert reach([0.11, 0.21], 0.06) == (pytest.approx(50), True)
-    assert reach([0.11, 0.21], 0.16) == (pytest.approx(150), True)
-    assert reach([0.11, 0.21], 0.22) == (200, False)
-
-
-def test_one_lucky_evaluation_is_not_the_crossing():
-    # A first evaluation above 0.2 at step 200, and for good only at 800.
-    curve = [0.1, 0.21, 0.12, 0.13, 0.14, 0.15, 0.16, 0.22, 0.23, 0.24]
-    assert 700 < reach(curve, 0.2)[0] < 800
+@pytest.mark.parametrize(
+    ("curve", "target", "crossing"),
+    [
+        # Between evaluations it is interpolated, from chance at step 0 on.
+        ([0.11, 0.21], 0.06, 50),
+        ([0.11, 0.21], 0.16, 150),
+        ([0.11, 0.21], 0.22, None),
+        # A first evaluation above 0.2 at step 200 is luck; for good it is only at 800.
+        ([0.1, 0.21, 0.12, 0.13, 0.14, 0.15, 0.16, 0.22, 0.23, 0.24], 0.2, 767),
+    ],
+)
+def test_the_crossing(curve, target, crossing):
+    at, reached = reach(curve, target)
+    assert reached == (crossing is not None)
+    assert at == pytest.approx(crossing or 100 * len(curve), abs=1)
 
 
 @given(st.lists(st.floats(0.0, 0.9), min_size=1, max_size=10), st.floats(0.02, 0.9))

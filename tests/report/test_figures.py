@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from bn_inception.record import ProbeRecord
-from bn_inception.report import compare, figure2, read_runs, write_report
+from bn_inception.report import compare, figure2, read_run, write_report
 from bn_inception.report.figures import inputs_of_a_layer
 
 
@@ -19,7 +19,7 @@ def labels(drawing):
 
 
 def test_a_recipe_has_one_colour_and_a_label_of_its_own(figure3_runs):
-    (drawing,) = figure2(compare(read_runs(figure3_runs)))
+    (drawing,) = figure2(compare(figure3_runs))
     ET.fromstring(drawing.svg)
     assert b"<dc:date>" not in drawing.svg and drawing.element.startswith("<svg")
     said = "\n".join(labels(drawing))
@@ -37,58 +37,53 @@ def test_a_recipe_has_one_colour_and_a_label_of_its_own(figure3_runs):
 def test_changes_and_members_have_figures_of_their_own(make_run):
     seeds = [make_run(f"p{n}", "inception", [0.1, 0.2 + n / 50, 0.3], seed=n) for n in range(3)]
     fast, other = (make_run(name, "bn_x5", [0.2, 0.3]) for name in ("fast", "other"))
+    changed = replace(other, overrides=("network.dropout=0.4",))
     member = make_run("m", "ensemble_1", [0.2, 0.3], seed=1)
-    runs = read_runs([*seeds, fast, other, member])
-    runs[4] = replace(runs[4], overrides=("network.dropout=0.4",))
-    first, changes, members = figure2(compare(runs), axis="log")
-    assert [d.name for d in (first, changes, members)] == [
-        "figure2",
-        "figure2-changes",
-        "figure2-ensemble",
-    ]
-    assert "Inception, 3 seeds" in labels(first)
+    drawings = figure2(compare([*seeds, fast, changed, member]), axis="log")
+    names = ["figure2", "figure2-changes", "figure2-ensemble"]
+    assert [drawing.name for drawing in drawings] == names
+    first, changes, members = map(labels, drawings)
+    assert "Inception, 3 seeds" in first and "dropout" not in "".join(first)
     # Both are BN-x5; the label of the second names what differs.
-    said = labels(changes)
-    assert "BN-x5" in said and "BN-x5 network.dropout=0.4" in said
-    assert "ensemble_1" in "".join(labels(members)) and "dropout" not in "".join(labels(first))
+    assert "BN-x5" in changes and "BN-x5 network.dropout=0.4" in changes
+    assert "ensemble_1" in "".join(members)
 
 
 @pytest.mark.parametrize("axis", ["linear", "log"])
 def test_equal_runs_give_equal_bytes_whatever_the_users_style(figure3_runs, monkeypatch, axis):
-    comparison = compare(read_runs(figure3_runs))
+    comparison = compare(figure3_runs)
     first = figure2(comparison, axis)
     monkeypatch.setitem(matplotlib.rcParams, "font.size", 20.0)
     assert figure2(comparison, axis) == first
     assert matplotlib.rcParams["font.size"] == 20.0
 
 
-def test_forty_labels_do_not_overlap(make_run):
-    runs = read_runs([make_run("p", "inception", [0.1, 0.3]), make_run("f", "bn_x5", [0.3])])
-    odd = [replace(runs[1], overrides=(f"network.width={n}" + "$x$" * n,)) for n in range(40)]
-    _, changes = figure2(compare([*runs, *odd]))
+def test_a_figure_is_as_high_as_its_forty_labels(make_run):
+    plain, fast = make_run("p", "inception", [0.1, 0.3]), make_run("f", "bn_x5", [0.3])
+    odd = [replace(fast, overrides=(f"network.width={n}" + "$x$" * n,)) for n in range(40)]
+    _, changes = figure2(compare([plain, fast, *odd]))
     with Image.open(io.BytesIO(changes.png)) as image:
         assert image.height > 1500
 
 
 def look_into(run, *layers, steps=(1, 100, 200), value=1.0):
-    with (run / "metrics.jsonl").open("a") as file:
+    """The run again, with looks into layers."""
+    with (run.path / "metrics.jsonl").open("a") as file:
         for step in steps:
             for layer in layers:
                 record = ProbeRecord(step, float(step), layer, *[value * n for n in range(12)])
                 file.write(json.dumps({"kind": "probe", **vars(record)}) + "\n")
-    return run
+    return read_run(run.path)
 
 
 def test_one_layer_of_the_plain_network_beside_that_of_the_bn_network(make_run, tmp_path):
     plain = look_into(make_run("plain", "inception", [0.1]), "conv1", "5b.conv_3x3", "5b.x")
     other = make_run("other", "bn_baseline", [0.2])
-    assert inputs_of_a_layer(compare(read_runs([plain, other]))) is None
-    look_into(other, "4a.conv_3x3")
-    assert inputs_of_a_layer(compare(read_runs([plain, other]))) is None
+    for without in (other, look_into(other, "4a.conv_3x3")):
+        assert inputs_of_a_layer(compare([plain, without])) is None
     # A diverging run is drawn as far as it can be.
     seed = look_into(make_run("seed", "bn_baseline", [0.2], seed=1), "conv1", "5b.conv_3x3")
-    look_into(seed, "5b.conv_3x3", steps=(300,), value=1e300)
-    runs = read_runs([plain, seed])
+    runs = [plain, look_into(seed, "5b.conv_3x3", steps=(300,), value=1e300)]
     drawing = inputs_of_a_layer(compare(runs))
     said = labels(drawing)
     assert {"Inception", "BN-Baseline"} <= set(said)
@@ -96,14 +91,12 @@ def test_one_layer_of_the_plain_network_beside_that_of_the_bn_network(make_run, 
     written = write_report(compare(runs), runs, tmp_path / "report")
     assert {"probe.png", "probe.svg"} <= {path.name for path in written}
     assert drawing.title in (tmp_path / "report" / "report.html").read_text()
-    assert inputs_of_a_layer(compare(read_runs([plain, seed]))) == drawing
 
 
 def test_a_layer_with_a_hostile_name_is_drawn_as_text(make_run):
     name = "$\\frac{" + "\x1b[31m<script>" + "x" * 10_000
-    runs = [
-        look_into(make_run(recipe, recipe, [0.1]), name) for recipe in ("inception", "bn_baseline")
-    ]
-    drawing = inputs_of_a_layer(compare(read_runs(runs)))
+    recipes = ("inception", "bn_baseline")
+    runs = [look_into(make_run(recipe, recipe, [0.1]), name) for recipe in recipes]
+    drawing = inputs_of_a_layer(compare(runs))
     ET.fromstring(drawing.svg)
     assert "\x1b" not in drawing.title and len(drawing.title) < 100

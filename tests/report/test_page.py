@@ -1,4 +1,3 @@
-import json
 import re
 import subprocess
 from dataclasses import replace
@@ -6,10 +5,10 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from report.conftest import evaluation_json
+from report.conftest import evaluated, write_evaluation
 
 from bn_inception.record.environment import describe
-from bn_inception.report import compare, figure2, figure4, judge, read_runs, read_saved
+from bn_inception.report import compare, figure2, figure4, judge, read_saved
 from bn_inception.report.page import report_page
 from bn_inception.report.verdicts import claims_markdown
 
@@ -56,16 +55,11 @@ def page_of(runs, verdicts=(), ensembles=()):
 
 
 @pytest.fixture
-def page(figure3_runs, add_evaluation, tmp_path):
-    plain = figure3_runs[2]
-    environment = json.dumps(describe("0123456789abcdef"))
-    for run in figure3_runs:
-        (run / "environment.json").write_text(environment)
-    add_evaluation(plain, "144", 0.3)
-    (tmp_path / "six.json").write_text(evaluation_json("144", 0.123, models=6))
-    runs = read_runs(figure3_runs)
-    verdicts = judge(runs, differences=(0.0, 0.0))
-    return page_of(runs, verdicts, [read_saved(tmp_path / "six.json")])
+def page(figure3_runs, tmp_path):
+    runs = [replace(run, environment=describe("0123456789abcdef")) for run in figure3_runs]
+    runs[2] = replace(runs[2], evaluations=evaluated(runs[2], ("144", 0.3)).evaluations)
+    six = write_evaluation(tmp_path / "six.json", "144", 0.123, models=6)
+    return page_of(runs, judge(runs, differences=(0.0, 0.0)), [read_saved(six)])
 
 
 def test_the_page_begins_with_the_conclusion_and_has_everything(page):
@@ -99,7 +93,7 @@ def test_the_page_begins_with_the_conclusion_and_has_everything(page):
 
 
 def test_a_recipe_that_was_not_run_has_its_row(make_run):
-    text = Page(page_of(read_runs([make_run("plain", "inception", [0.1, 0.2])]))).text
+    text = Page(page_of([make_run("plain", "inception", [0.1, 0.2])])).text
     assert "BN-x30 - - 74.8 % - - 2.7e6 - - - not run" in text
     # Without judging there is no empty section.
     assert "The paper's statements" not in text
@@ -119,10 +113,8 @@ def test_nothing_is_fetched_and_nothing_runs(page):
     assert "default-src 'none'" in page
 
 
-def test_hostile_names_are_inert(make_run, add_evaluation):
-    folder = make_run("plain", "inception", [0.1, 0.2])
-    add_evaluation(folder, "144", 0.3)
-    (run,) = read_runs([folder])
+def test_hostile_names_are_inert(make_run):
+    run = evaluated(make_run("plain", "inception", [0.1, 0.2]), ("144", 0.3))
     summary = replace(run.summary, scale=ODD, data=ODD)
     odd = replace(
         run,
@@ -140,7 +132,7 @@ def test_hostile_names_are_inert(make_run, add_evaluation):
 
 
 def test_sent_names_run_no_command_and_break_no_table(make_run):
-    (run,) = read_runs([make_run("plain", "inception", [0.1, 0.2])])
+    run = make_run("plain", "inception", [0.1, 0.2])
     odd = "x; touch harmed\n| `a` <b> | [c](d)"
     run = replace(run, name=odd, path=Path(odd), summary=replace(run.summary, scale=odd, data=odd))
     verdicts = judge([run])

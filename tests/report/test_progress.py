@@ -11,10 +11,9 @@ from bn_inception.report.progress import HEADER, read_progress
 
 
 def test_runs_stand_as_their_folders_say(make_run, capsys):
-    going = make_run(
-        "going", "bn_x5", [0.1, 0.2], training=[0.1, 0.2], status=RunStatus.running, planned=1000
-    )
-    make_run("x" * 60 + "-seed1", "inception", [0.1], planned=31_000_000)
+    others = {"status": RunStatus.running, "planned_steps": 1000}
+    going = make_run("going", "bn_x5", [0.1, 0.2], training=[0.1, 0.2], **others).path
+    make_run("x" * 60 + "-seed1", "inception", [0.1], planned_steps=31_000_000)
     make_run("stopped", "inception", [], status=RunStatus.interrupted)
     # The record is ahead of the summary, and its last line is being written.
     lines = (going / "metrics.jsonl").read_text().splitlines()
@@ -37,7 +36,7 @@ def test_runs_stand_as_their_folders_say(make_run, capsys):
 
 
 def test_watching_shows_the_runs_again(make_run, capsys, monkeypatch):
-    root = make_run("plain", "inception", [0.1]).parent
+    root = make_run("plain", "inception", [0.1]).path.parent
     looks = []
 
     def sleep(seconds):

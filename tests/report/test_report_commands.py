@@ -4,20 +4,22 @@ import json
 from pathlib import Path
 
 import pytest
-from report.conftest import evaluation_json
+from report.conftest import write_evaluation
 
 from bn_inception.cli.main import dispatch
 from bn_inception.cli.run_arguments import read_run_arguments, settings_of
 from bn_inception.config import compose, run_config, write_yaml
 from bn_inception.errors import UserError
 from bn_inception.network.invariance import scale_invariance
+from bn_inception.report import Run
 from bn_inception.report.statements import INVARIANCE_TOLERANCE
 from bn_inception.training.schedule import Schedule
 
 
-def configured(folder: Path, *overrides: str) -> Path:
-    (folder / "config.yaml").write_text(write_yaml(compose("train", overrides)))
-    return folder
+def configured(run: Run, *overrides: str) -> Path:
+    """Its folder, with the configuration of these overrides."""
+    (run.path / "config.yaml").write_text(write_yaml(compose("train", overrides)))
+    return run.path
 
 
 def test_a_run_as_committed_has_no_overrides():
@@ -102,7 +104,7 @@ def test_a_run_whose_settings_were_changed_on_the_way_is_labelled(make_run):
 
 
 def test_a_configuration_that_is_none(make_run):
-    folder = make_run("plain", "inception", [0.1])
+    folder = make_run("plain", "inception", [0.1]).path
     (folder / "config.yaml").write_text("recipe: 1\n")
     with pytest.raises(UserError, match=r"config\.yaml: recipe\.name is None, not a name"):
         read_run_arguments([str(folder)])
@@ -112,15 +114,16 @@ def test_a_configuration_that_is_none(make_run):
 def outputs(make_run, tmp_path):
     """A folder as a person has it: runs, predictions and an ensemble."""
     curve = [0.05, 0.1, 0.2, 0.24, *[0.25] * 8]
-    plain = make_run("plain", "inception", curve, every=1000, count=10_000, planned=31_000_000)
-    fast = make_run("fast", "bn_x5", [0.3, 0.4], count=10_000, planned=31_000_000)
-    with_dropout = make_run("dropped", "bn_x5", [0.3, 0.35], count=10_000, planned=31_000_000)
-    configured(plain, "recipe=inception", "scale=cpu")
+    others = {"count": 10_000, "planned_steps": 31_000_000}
+    plain = make_run("plain", "inception", curve, every=1000, **others)
+    fast = make_run("fast", "bn_x5", [0.3, 0.4], **others)
+    dropped = make_run("dropped", "bn_x5", [0.3, 0.35], **others)
+    folder = configured(plain, "recipe=inception", "scale=cpu").parent
     configured(fast, "recipe=bn_x5", "scale=cpu")
-    configured(with_dropout, "recipe=bn_x5", "scale=cpu", "network.dropout=0.4")
-    (plain.parent / "six.npz").write_bytes(b"not read here")
-    (plain.parent / "six.json").write_text(evaluation_json("144", 0.2, models=6))
-    return sorted(map(str, plain.parent.iterdir()))
+    configured(dropped, "recipe=bn_x5", "scale=cpu", "network.dropout=0.4")
+    (folder / "six.npz").write_bytes(b"not read here")
+    write_evaluation(folder / "six.json", "144", 0.2, models=6)
+    return sorted(map(str, folder.iterdir()))
 
 
 def test_claims(outputs, tmp_path, capsys):
@@ -185,19 +188,17 @@ def test_what_compare_and_claims_wrote_among_the_runs_is_passed_over(outputs, tm
     folders = [tmp_path / "compared", tmp_path / "judged"]
     for command, folder in zip(("compare", "claims"), folders, strict=True):
         assert dispatch([command, *outputs, f"output={folder}"]) == 0
-    alone, together = (
-        read_run_arguments(outputs),
-        read_run_arguments([*outputs, *map(str, folders)]),
-    )
+    alone = read_run_arguments(outputs)
+    together = read_run_arguments([*outputs, *map(str, folders)])
     assert together == alone
 
 
 def test_compare_groups_seeds(make_run, capsys):
-    folders = [make_run("plain", "inception", [0.2])]
-    configured(folders[0], "recipe=inception", "scale=cpu")
-    folders += [make_run(f"fast{seed}", "bn_x5", [0.3], seed=seed) for seed in (0, 1)]
-    for seed, folder in enumerate(folders[1:]):
-        configured(folder, "recipe=bn_x5", "scale=cpu", f"run.seed={seed}")
+    plain = make_run("plain", "inception", [0.2])
+    folders = [configured(plain, "recipe=inception", "scale=cpu")]
+    for seed in (0, 1):
+        fast = make_run(f"fast{seed}", "bn_x5", [0.3], seed=seed)
+        folders.append(configured(fast, "recipe=bn_x5", "scale=cpu", f"run.seed={seed}"))
     assert dispatch(["compare", *map(str, folders)]) == 0
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("BN-x5 ")]
     assert line.split()[:2] == ["BN-x5", "2"]

@@ -1,53 +1,88 @@
+"""Run folders and the evaluations in them, as the report reads them."""
+
 import json
 
 import pytest
+from report.conftest import evaluated, write_evaluation
 
 from bn_inception.errors import UserError
-from bn_inception.report import read_run, read_runs
+from bn_inception.report import read_run, read_runs, read_saved
 
 
 def test_a_run_is_its_folder(make_run):
-    run = read_run(make_run("plain", "inception", [0.1, 0.3, 0.2], fingerprint="abc"))
+    run = make_run("plain", "inception", [0.1, 0.3, 0.2], fingerprint="abc")
     assert (run.name, run.summary.recipe, run.data_fingerprint) == ("plain", "inception", "abc")
-    assert run.steps == (100, 200, 300)
-    assert run.top1 == (0.1, 0.3, 0.2)
+    assert (run.steps, run.top1) == ((100, 200, 300), (0.1, 0.3, 0.2))
     assert run.plateau == pytest.approx(0.2)
-    assert read_run(make_run("empty", "inception", [])).plateau is None
+    assert make_run("empty", "inception", []).plateau is None
 
 
-def test_steps_count_images(make_run):
-    assert read_run(make_run("large", "bn_x30", [0.1, 0.2], batch=256)).steps == (800, 1600)
-
-
-def test_old_lines_without_equivalent_steps_count_images_too(make_run):
-    folder = make_run("large", "bn_x30", [0.1, 0.2], batch=256)
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    for line in lines:
-        del line["equivalent_steps"]
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    assert read_run(folder).steps == (800, 1600)
+@pytest.mark.parametrize("said", [True, False])
+def test_steps_count_images(make_run, said):
+    run = make_run("large", "bn_x30", [0.1, 0.2], batch=256)
+    file = run.path / "metrics.jsonl"
+    if not said:  # the summary says it for the whole run
+        lines = [json.loads(line) for line in file.read_text().splitlines()]
+        kept = [{**line, "equivalent_steps": None} for line in lines]
+        file.write_text("".join(json.dumps(line) + "\n" for line in kept))
+    assert read_run(run.path).steps == (800, 1600)
 
 
 def test_a_run_that_was_killed_in_mid_line_is_read(make_run):
-    folder = make_run("plain", "inception", [0.1, 0.3])
-    with (folder / "metrics.jsonl").open("a") as file:
+    run = make_run("plain", "inception", [0.1, 0.3])
+    with (run.path / "metrics.jsonl").open("a") as file:
         file.write('{"kind": "validation", "st')
-    assert read_run(folder).top1 == (0.1, 0.3)
+    assert read_run(run.path).top1 == (0.1, 0.3)
 
 
 @pytest.mark.parametrize("missing", ["summary.json", "metrics.jsonl"])
 def test_what_is_missing_is_named(make_run, missing):
-    folder = make_run("plain", "inception", [0.1])
-    (folder / missing).unlink()
+    run = make_run("plain", "inception", [0.1])
+    (run.path / missing).unlink()
     with pytest.raises(UserError, match=f"not a run folder.*{missing} missing"):
-        read_run(folder)
+        read_run(run.path)
 
 
 def test_bad_arguments(make_run, tmp_path):
-    with pytest.raises(UserError, match="no such folder"):
-        read_run(tmp_path / "nothing")
-    with pytest.raises(UserError, match="no run folder given"):
-        read_runs([])
-    folder = make_run("plain", "inception", [0.1])
-    with pytest.raises(UserError, match="given twice"):
-        read_runs([folder, f"{folder}/../plain"])
+    folder = make_run("plain", "inception", [0.1]).path
+    for given, said in (
+        ([tmp_path / "nothing"], "no such folder"),
+        ([], "no run folder given"),
+        ([folder, f"{folder}/../plain"], "given twice"),
+    ):
+        with pytest.raises(UserError, match=said):
+            read_runs(given)
+
+
+def test_evaluations_lie_beside_the_run(make_run):
+    run = make_run("a", "bn_x30", [0.1])
+    assert run.evaluations == ()
+    run = evaluated(run, ("single", 0.3))
+    (run.path / "evaluation" / "notes.json").write_text('{"something": "else"}')
+    multi, single = evaluated(run, ("144", 0.2), statistics=None).evaluations
+    assert (single.crops, single.top5_error, single.statistics) == ("single", 0.3, "population")
+    assert (multi.crops, multi.statistics) == ("144", None)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"top5_error": 1.5}, "'top5_error' is 1.5"),
+        ({"top5_interval": [0.1]}, "'top5_interval' is .*expected 2 numbers"),
+        ({"models": True}, "'models' is True"),
+    ],
+)
+def test_broken_evaluations_are_named(tmp_path, change, message):
+    path = write_evaluation(tmp_path / "a.json", "144", 0.2)
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(UserError, match=f"a.json: {message}"):
+        read_saved(path)
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"{", b"[]", None])
+def test_unreadable_evaluations_are_named(tmp_path, content):
+    path = tmp_path / "a.json"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=r"a\.json: "):
+        read_saved(path)

@@ -3,16 +3,15 @@ import subprocess
 import sys
 
 import pytest
-from report.conftest import evaluation_json
+from report.conftest import write_evaluation
 
 from bn_inception.errors import UserError
-from bn_inception.report import as_text, compare, read_runs, read_saved, write_report
+from bn_inception.report import as_text, compare, read_saved, write_report
 from bn_inception.report.tables import Table, as_json, as_markdown
 
 
 def test_equal_runs_give_equal_files(figure3_runs, tmp_path):
-    runs = read_runs(figure3_runs)
-    comparison = compare(runs)
+    runs, comparison = figure3_runs, compare(figure3_runs)
     first = write_report(comparison, runs, tmp_path / "first" / "new")
     assert sorted(path.name for path in first) == sorted(p.name for p in first[0].parent.iterdir())
     assert [path.name for path in first] == [
@@ -30,9 +29,8 @@ def test_equal_runs_give_equal_files(figure3_runs, tmp_path):
 
 
 def test_an_ensemble_is_a_row(make_run, tmp_path):
-    path = tmp_path / "six.json"
-    path.write_text(evaluation_json("144", 0.123, models=6))
-    runs = read_runs([make_run("plain", "inception", [0.1])])
+    path = write_evaluation(tmp_path / "six.json", "144", 0.123, models=6)
+    runs = [make_run("plain", "inception", [0.1])]
     page, markdown, data, *_ = write_report(
         compare(runs), runs, tmp_path / "report", ensembles=[read_saved(path)]
     )
@@ -43,7 +41,7 @@ def test_an_ensemble_is_a_row(make_run, tmp_path):
 
 
 def test_text_and_markdown_say_the_same(figure3_runs):
-    comparison = compare(read_runs(figure3_runs))
+    comparison = compare(figure3_runs)
     text, markdown = as_text(comparison), as_markdown(comparison)
     for words in (
         "Target: 24.0 % top-1, the plateau of Inception less one point",
@@ -79,7 +77,7 @@ def test_a_table_fits_and_names_stay_whole():
 
 
 def test_json_is_for_programs(figure3_runs):
-    values = json.loads(as_json(compare(read_runs(figure3_runs))))
+    values = json.loads(as_json(compare(figure3_runs)))
     assert (values["baseline"], values["target"]) == ("Inception", pytest.approx(0.24))
     row = next(row for row in values["rows"] if row["recipe"] == "bn_x5")
     assert row["runs"][0]["name"] == "fast" and row["runs"][0]["status"] == "finished"
@@ -93,7 +91,7 @@ def test_json_is_for_programs(figure3_runs):
 
 def test_a_folder_that_cannot_be_written(figure3_runs, tmp_path):
     (tmp_path / "file").write_text("")
-    runs = read_runs(figure3_runs)
+    runs = figure3_runs
     with pytest.raises(UserError, match=r"output: .* cannot be created"):
         write_report(compare(runs), runs, tmp_path / "file" / "report")
 
@@ -107,5 +105,6 @@ def test_a_whole_comparison_needs_no_torch(figure3_runs, tmp_path):
         "write_report(compare(runs), runs, Path(sys.argv[1]))\n"
         "sys.exit('torch' in sys.modules or 'matplotlib.pyplot' in sys.modules)\n"
     )
-    command = [sys.executable, "-c", program, str(tmp_path), *map(str, figure3_runs)]
+    folders = [str(run.path) for run in figure3_runs]
+    command = [sys.executable, "-c", program, str(tmp_path), *folders]
     subprocess.run(command, check=True)
