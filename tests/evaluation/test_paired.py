@@ -1,44 +1,36 @@
-"""McNemar's test and the paired bootstrap against their definitions."""
+"""How surely an error, or a difference of two, is known: against definitions and R."""
 
 import json
-import math
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from bn_inception import UserError
 from bn_inception.cli.main import dispatch, main
+from bn_inception.evaluation.errors import wilson_interval
 from bn_inception.evaluation.paired import bootstrap_interval, compare_predictions, mcnemar
 from bn_inception.record import Predictions, write_predictions
 
 
 @pytest.mark.parametrize(
     ("only_first", "only_second", "p"),
-    # The last two: R's binom.test(5, 20) and binom.test(0, 6).
-    [(0, 0, 1.0), (7, 7, 1.0), (3, 4, 1.0), (5, 15, 0.04138947), (0, 6, 0.03125)],
+    # From the third on: R's binom.test(3, 7), (5, 20) and (0, 6).
+    [(0, 0, 1.0), (7, 7, 1.0), (3, 4, 1.0), (5, 15, 0.04138947), (0, 6, 0.03125), (0, 5000, 0.0)],
 )
 def test_mcnemars_exact_p_value(only_first: int, only_second: int, p: float) -> None:
     assert mcnemar(only_first, only_second) == pytest.approx(p, rel=1e-6)
+    assert mcnemar(only_second, only_first) == pytest.approx(p, rel=1e-6)
 
 
-@given(only_first=st.integers(0, 60), only_second=st.integers(0, 60))
-def test_mcnemar_is_the_tail_of_a_fair_coin(only_first: int, only_second: int) -> None:
-    thrown = only_first + only_second
-    tail = sum(math.comb(thrown, k) for k in range(min(only_first, only_second) + 1))
-    expected = pytest.approx(min(1.0, 2 * tail / 2**thrown), rel=1e-9)
-    assert mcnemar(only_first, only_second) == expected
-    assert mcnemar(only_second, only_first) == expected
-
-
-def test_mcnemar_at_imagenets_size_agrees_with_the_normal_law() -> None:
-    thrown, lead = 6000, 200
-    p = mcnemar((thrown + lead) // 2, (thrown - lead) // 2)
-    z = (lead - 1) / math.sqrt(thrown)  # with the correction for continuity
-    assert p == pytest.approx(math.erfc(z / math.sqrt(2)), rel=0.01)
-    assert mcnemar(0, 5000) == 0.0
+@pytest.mark.parametrize(
+    ("wrong", "count", "low", "high"),
+    # By hand from Wilson's formula; 10,050 of 50,000 is Figure 4's 20.1 %.
+    [(0, 10, 0.0, 0.2775), (10, 10, 0.7225, 1.0), (5, 10, 0.2366, 0.7634),
+     (10_050, 50_000, 0.1975, 0.2045)],
+)  # fmt: skip
+def test_the_interval_of_a_rate(wrong: int, count: int, low: float, high: float) -> None:
+    assert wilson_interval(wrong, count) == pytest.approx((low, high), abs=1e-4)
 
 
 def test_the_bootstrap_is_a_resampling_of_images() -> None:
@@ -86,9 +78,9 @@ def test_counts_of_a_comparison() -> None:
 
 
 def test_an_unreadable_image_is_an_error_of_its_network() -> None:
-    first, second = predictions(FIRST), predictions(FIRST)
-    second.probabilities[0] = 0
-    result = compare_predictions(first, second)
+    unreadable = predictions(FIRST)
+    unreadable.probabilities[0] = 0
+    result = compare_predictions(predictions(FIRST), unreadable)
     assert (result.top1.only_first, result.top5.only_first) == (1, 1)
 
 
