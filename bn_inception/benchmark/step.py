@@ -24,8 +24,7 @@ from bn_inception.errors import UserError
 from bn_inception.files import first_line
 from bn_inception.network import Inception, Precision, initialize, set_precision
 from bn_inception.training import Console, Session, StopRequest, choose_device, open_session, train
-from bn_inception.training.capture import WARM_UP
-from bn_inception.training.execution import Execution
+from bn_inception.training.execution import WARM_UP, Execution
 from bn_inception.training.machine import Machine
 from bn_inception.training.optimizer import build_optimizer
 from bn_inception.training.settings import Resume, RunConfig

@@ -13,7 +13,7 @@ from bn_inception.evaluation.inference import Statistics
 from bn_inception.network import Inception, running_statistics
 from bn_inception.network.checkpoint import LoadedNetwork
 from bn_inception.network.population import population_statistics
-from bn_inception.training.population import PopulationBatches
+from bn_inception.training.batches import population_inputs
 from bn_inception.training.settings import RunConfig
 
 
@@ -52,8 +52,8 @@ class Way:
         if self.batches in (None, loaded.population_batches):
             return network
         assert trained is not None and self.batches is not None  # see `statistics_wanted`
-        images = PopulationBatches(trained, sources.train, data, data.workers, self.batches)
-        with closing(images.inputs(device)) as inputs:
+        inputs = population_inputs(trained, sources.train, data, data.workers, self.batches, device)
+        with closing(inputs):
             result = population_statistics(network, inputs)
         assert result is not None
         return result

@@ -1,8 +1,11 @@
 """The images that one process of a run reads."""
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import closing
 from typing import TypeVar
+
+import torch
+from torch import Tensor
 
 from bn_inception.data import (
     DataConfig,
@@ -13,11 +16,12 @@ from bn_inception.data import (
     ValidationBatch,
     default_workers,
     shared_memory,
+    to_input,
     training_batches,
     validation_batches,
 )
 from bn_inception.data.loader import shared_ranges
-from bn_inception.training.distributed import World
+from bn_inception.training.distributed import ALONE, World
 from bn_inception.training.local_batch import LocalBatch
 from bn_inception.training.settings import RunConfig
 
@@ -27,62 +31,17 @@ EVALUATION_BATCH = 64
 """Images in an evaluation batch: bounds memory; the result does not depend on it."""
 
 
-def in_order(
-    config: RunConfig,
-    source: ImageSource,
-    data: DataConfig,
-    workers: int | None,
-    *,
-    batch: int,
-    steps: range,
-    places: slice,
-) -> Generator[TrainingBatch, None, None]:
-    """Yield mini-batches `steps` of a run's own order, of each the images at `places`.
-
-    Seed, order, augmentation and image size are the run's; how images are read, `data` says.
-    """
-    order = TrainingOrder(
-        len(source),
-        batch,
-        config.run.seed,
-        config.order.within_shard_shuffling,
-        config.order.shard_size,
-    )
-    return training_batches(
-        source,
-        order,
-        start_step=steps.start,
-        stop_step=steps.stop,
-        image_size=config.network.image_size,
-        augmentation=config.augmentation,
-        seed=config.run.seed,
-        workers=workers,
-        on_error=data.on_error,
-        backend=data.backend,
-        places=places,
-    )
-
-
 class Batches:
     """One process's part of a run's mini-batches and of the held-out images.
 
-    Args:
-        config: of the run.
-        sources: training and held-out images.
-        world: the processes that share them; all have the same number of batches.
-        local: the process's part of an update.
-
-    Raises:
-        UserError: fewer held-out images than processes, or too little shared memory.
+    All processes of `world` have the same number of batches.
     """
 
     def __init__(
         self, config: RunConfig, sources: Sources, world: World, local: LocalBatch
     ) -> None:
         self.sources = sources
-        self._config = config
-        self._world = world
-        self._local = local
+        self._config, self._world, self._local = config, world, local
         # Too few to divide is found now, not after hours at the first evaluation.
         shared_ranges(len(sources.validation), EVALUATION_BATCH, world.rank, world.size)
         # While it evaluates, a process has training batches and others on their way: first those
@@ -101,16 +60,28 @@ class Batches:
         self, start: int, stop: int, *, agree: bool
     ) -> Generator[TrainingBatch, None, None]:
         """Yield the mini-batches of steps `start` to `stop` - 1; `agree` as in `_together`."""
-        batches = in_order(
-            self._config,
+        config = self._config
+        batches = _in_order(
+            config,
             self.sources.train,
-            self._config.data,
+            config.data,
             self.workers,
-            batch=self._config.batch.images,
+            batch=config.batch.images,
             steps=range(start, stop),
             places=self._local.places(self._world.rank),
         )
         return self._together(batches, agree=agree)
+
+    def population(
+        self, device: torch.device, replaced: Callable[[list[tuple[str, str]]], object]
+    ) -> Generator[Tensor | None, None, None]:
+        """Yield the mini-batches of Algorithm 2: see `population_inputs`."""
+        config = self._config
+        count = config.train.population_batches
+        return population_inputs(
+            config, self.sources.train, config.data, self.workers, count, device, self._world,
+            replaced,
+        )  # fmt: skip
 
     def validation(self) -> Generator[ValidationBatch, None, None]:
         """Yield the held-out images, each once, single crop."""
@@ -133,13 +104,84 @@ class Batches:
         Agreed, a UserError strikes all between two updates, so that they can save together.
         """
         with closing(batches):
-            while True:
-                self._world.mark()
-                if agree:
-                    batch = self._world.agreed(lambda: next(batches, None))
-                else:
-                    batch = next(batches, None)
-                self._world.mark()
-                if batch is None:
-                    return
+            if not agree:
+                yield from batches
+                return
+            while (batch := self._world.agreed(lambda: next(batches, None))) is not None:
                 yield batch
+
+
+def population_inputs(
+    config: RunConfig,
+    source: ImageSource,
+    data: DataConfig,
+    workers: int | None,
+    count: int,
+    device: torch.device,
+    world: World = ALONE,
+    replaced: Callable[[list[tuple[str, str]]], object] = lambda images: None,
+) -> Generator[Tensor | None, None, None]:
+    """Yield the mini-batches that BN Algorithm 2 takes its means over: inputs (N, 3, S, S).
+
+    They are the first `count` of the run's order, of `batch.mini_batch` images each, with the
+    crops, mirrors and distortions of training. They are a function of configuration and seed: the
+    same at every evaluation, so that two evaluations differ by the weights and not by the sample,
+    and on every number of processes. Process r of P reads the mini-batches r, r + P, r + 2 P, ...
+
+    Args:
+        config: of the run.
+        source: its training images.
+        data: how they are read now.
+        workers: processes that read, of each process of the run; None is the default.
+        count: mini-batches.
+        device: of the network.
+        world: the processes; all have as many turns, each a meeting. None where only others read.
+        replaced: told of images whose place another one took: (name, reason).
+    """
+    images = config.batch.mini_batch
+    batches = _in_order(
+        config,
+        source,
+        data,
+        workers,
+        # A step of this order is a turn of all processes.
+        batch=images * world.size,
+        steps=range(len(range(world.rank, count, world.size))),
+        places=slice(world.rank * images, (world.rank + 1) * images),
+    )
+    with closing(batches):
+        for _ in range(-(-count // world.size)):
+            batch = world.agreed(lambda: next(batches, None))
+            if batch is None:
+                yield None
+                continue
+            replaced(batch.replaced)
+            inputs = to_input(batch.images.to(device), batch.factors.to(device))
+            yield inputs.contiguous(memory_format=torch.channels_last)
+
+
+def _in_order(
+    config: RunConfig,
+    source: ImageSource,
+    data: DataConfig,
+    workers: int | None,
+    *,
+    batch: int,
+    steps: range,
+    places: slice,
+) -> Generator[TrainingBatch, None, None]:
+    """Yield mini-batches `steps` of a run's own order, of each the images at `places`."""
+    seed, order = config.run.seed, config.order
+    return training_batches(
+        source,
+        TrainingOrder(len(source), batch, seed, order.within_shard_shuffling, order.shard_size),
+        start_step=steps.start,
+        stop_step=steps.stop,
+        image_size=config.network.image_size,
+        augmentation=config.augmentation,
+        seed=seed,
+        workers=workers,
+        on_error=data.on_error,
+        backend=data.backend,
+        places=places,
+    )

@@ -17,7 +17,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from bn_inception.errors import AgreedError, UserError
 from bn_inception.files import first_line
-from bn_inception.training.watch import Marks, Watch
+from bn_inception.training.watch import Watch
 
 T = TypeVar("T")
 
@@ -25,35 +25,37 @@ _VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 _ATTEMPT = "bn_inception/attempt"
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class World:
     """The processes that train one network together; by itself, a world of one.
 
-    Every method but `mark` is a meeting: all processes must call it, in the same order. In a
+    Its methods but `begun` are meetings: all processes must call them, in the same order. In a
     world of one each is what it would be without it, at no cost.
 
     Attributes:
-        rank: this process, from 0.
+        rank: this process, from 0; the first one writes.
         size: processes.
         local_rank: this process among those of its machine, from 0.
         local_size: processes on this machine.
-        marks: how far this process has come; where one hangs, it is behind.
     """
 
     rank: int = 0
     size: int = 1
     local_rank: int = 0
     local_size: int = 1
-    marks: Marks = field(default_factory=Marks, compare=False, repr=False)
-
-    def mark(self) -> None:
-        """Note that this process has come one place further; all come to the same ones."""
-        self.marks.count += 1
+    _meetings: int = 0
+    _groups: list[dist.ProcessGroup] = field(default_factory=list)
 
     @property
     def first(self) -> bool:
         """Whether this process is the one that writes."""
         return self.rank == 0
+
+    def begun(self) -> int:
+        """The exchanges that this process has begun, gradients included; where one hangs, fewer."""
+        groups: list[Any] = [dist.group.WORLD, *self._groups]
+        own: list[int] = [group._get_sequence_number_for_group() for group in groups]
+        return self._meetings + sum(own)
 
     def total(self, values: Tensor) -> Tensor:
         """Sum `values` over the processes, in place."""
@@ -65,7 +67,7 @@ class World:
         """Each the highest of all processes; waits for all of them, but for no GPU."""
         if self.size == 1:
             return values
-        self.mark()
+        self._meetings += 1
         shared = torch.tensor(values)  # on the CPU, hence over gloo
         dist.all_reduce(shared, op=dist.ReduceOp.MAX)
         return tuple(shared.tolist())
@@ -74,25 +76,17 @@ class World:
         """Every process's `value`, by rank; anything that can be pickled."""
         if self.size == 1:
             return [value]
-        self.mark()
+        self._meetings += 1
         values: list[Any] = [None] * self.size
         dist.all_gather_object(values, value)
         return values
 
     def agreed(self, action: Callable[[], T]) -> T:
-        """Do `action` on every process; where it fails on one, it fails on all.
-
-        Raises:
-            AgreedError: the UserError of the first process that had one.
-        """
+        """Do `action` on every process; a UserError of one is an AgreedError on all."""
         if self.size == 1:
             return action()
         result: T
-        error: str | None = None
-        try:
-            result = action()
-        except UserError as raised:
-            error = str(raised)
+        result, error = _tried(action)
         # First the one number: this is done at every step.
         if self.highest(error is not None)[0]:
             for rank, text in enumerate(self.gathered(error)):
@@ -101,20 +95,11 @@ class World:
         return result
 
     def from_first(self, action: Callable[[], T]) -> T:
-        """Do `action` on the first process only; every process has its result.
-
-        Raises:
-            AgreedError: on every process, the UserError of the first.
-        """
+        """Do `action` on the first process only; all have its result, or its error (as above)."""
         if self.size == 1:
             return action()
-        outcome: list[Any] = [None, None]
-        if self.first:
-            try:
-                outcome[0] = action()
-            except UserError as error:
-                outcome[1] = str(error)
-        self.mark()
+        outcome: list[Any] = [*_tried(action)] if self.first else [None, None]
+        self._meetings += 1
         dist.broadcast_object_list(outcome, src=0)
         if outcome[1] is not None:
             raise AgreedError(outcome[1])
@@ -133,7 +118,16 @@ class World:
         ]
         group = groups[self.rank // size]
         assert isinstance(group, dist.ProcessGroup)
+        self._groups.append(group)
         return group
+
+
+def _tried(action: Callable[[], Any]) -> tuple[Any, str | None]:
+    """The result of `action`, or None and what its UserError says."""
+    try:
+        return action(), None
+    except UserError as error:
+        return None, str(error)
 
 
 ALONE = World()
@@ -141,11 +135,7 @@ ALONE = World()
 
 
 def world_from_environment() -> World:
-    """Read the variables that torchrun sets; a world of one where there are none.
-
-    Raises:
-        UserError: some are missing or are no numbers.
-    """
+    """Read the variables that torchrun sets; a world of one where there are none."""
     if "WORLD_SIZE" not in os.environ and "RANK" not in os.environ:
         return ALONE
     try:
@@ -160,18 +150,10 @@ def world_from_environment() -> World:
 
 @contextmanager
 def joined(world: World, device: torch.device, timeout: float) -> Generator[None, None, None]:
-    """Connect the processes of `world` while entered; a world of one has none to connect.
+    """Connect the processes of `world` while entered; they wait for each other `timeout` seconds.
 
     CPU tensors travel over gloo, CUDA tensors over NCCL. A process that leaves by an exception
     tells the others, which end within seconds, wherever they are.
-
-    Args:
-        world: of the environment.
-        device: on which the network lies.
-        timeout: seconds a process waits in a meeting for the others.
-
-    Raises:
-        UserError: the processes do not find each other, or one of them has failed.
     """
     if world.size == 1:
         yield
@@ -194,7 +176,7 @@ def joined(world: World, device: torch.device, timeout: float) -> Generator[None
             f"{here}: cannot reach the others ({first_line(error)}); check the rendezvous address "
             "and port of torchrun"
         ) from error
-    watch = Watch(world.rank, world.size, world.marks, store.clone(), timeout)
+    watch = Watch(world.rank, world.size, world.begun, store.clone(), timeout)
     with watch.running():
         try:
             yield
@@ -221,9 +203,6 @@ def _fresh(store: Any, world: World, timeout: float) -> Any:
     torchrun keeps one store over its restarts, and its count of restarts is not the same on all
     machines (pytorch #135712). So the first process names the attempt, and takes note of the others
     by names of their own: one that meets the name of an earlier attempt is not on its list.
-
-    Raises:
-        RuntimeError: the others, or the first, do not come within `timeout` seconds.
     """
     own, until = uuid.uuid4().hex, time.monotonic() + timeout
     if world.first:

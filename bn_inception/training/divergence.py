@@ -1,6 +1,7 @@
 """Where a diverged network first left the finite numbers."""
 
 import copy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,10 +13,8 @@ LOSS = "loss"
 class Diverged(Exception):
     """The loss or a parameter is no longer finite: a result, not an error (BN section 4.2.2).
 
-    Attributes:
-        step: the update, counted from 1, whose loss was not finite.
-        layer: the first layer, in forward order, that produced a non-finite output or holds a
-            non-finite parameter; "loss" where every layer's output is still finite.
+    `step` is the update, counted from 1. `layer` is the first layer, in forward order, that
+    produced a non-finite output or holds a non-finite parameter, or `LOSS`.
     """
 
     def __init__(self, step: int, layer: str) -> None:
@@ -25,11 +24,7 @@ class Diverged(Exception):
 
 
 def require_finite(network: nn.Module, step: int) -> None:
-    """Check every parameter (one synchronization).
-
-    Raises:
-        Diverged: one is not finite; its module is named.
-    """
+    """Raise `Diverged` where a parameter is not finite (one synchronization)."""
     parameters = dict(network.named_parameters())
     finite = torch.stack([torch.isfinite(value).all() for value in parameters.values()])
     if not bool(finite.all()):
@@ -40,24 +35,20 @@ def require_finite(network: nn.Module, step: int) -> None:
 def first_nonfinite_layer(network: nn.Module, images: Tensor) -> str:
     """Name the first layer, in the order of a training forward pass, that is not finite.
 
-    Args:
-        network: left as it is; a copy runs.
-        images: (N, 3, S, S), the mini-batch at hand.
+    A copy of `network` runs on the mini-batch at hand, (N, 3, S, S).
     """
     probe = copy.deepcopy(network).train()
+    names = {module: name for name, module in probe.named_modules()}
     found: list[str] = []
 
-    def watch(name: str, module: nn.Module) -> None:
-        def check(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            tensors = [output, *module.parameters(recurse=False)]
-            if not found and not all(bool(torch.isfinite(t).all()) for t in tensors):
-                found.append(name)
+    def check(module: nn.Module, inputs: Any, output: Tensor) -> None:
+        tensors = [output, *module.parameters(recurse=False)]
+        if not found and not all(bool(torch.isfinite(t).all()) for t in tensors):
+            found.append(names[module])
 
-        module.register_forward_hook(check)
-
-    for name, module in probe.named_modules():
+    for module in names:
         if not any(True for _ in module.children()):
-            watch(name, module)
+            module.register_forward_hook(check)
     with torch.no_grad():
         probe(images)
     return found[0] if found else LOSS

@@ -13,6 +13,7 @@ from bn_inception.training.execution import Execution
 from bn_inception.training.local_batch import LocalBatch
 from bn_inception.training.machine import choose_device, resolve, set_deterministic
 from bn_inception.training.optimizer import build_optimizer
+from bn_inception.training.probe import Probe
 from bn_inception.training.settings import RunConfig
 
 _INITIALIZATION, _STEP = 1, 2
@@ -29,9 +30,7 @@ class Learner:
         network: on `device`, in training mode; its `state_dict` is what is saved.
         model: what training calls: `network`, or around it what averages the gradients.
         optimizer: of its parameters.
-
-    Raises:
-        UserError: a device, or a piece of `machine.*`, that is not there.
+        probe: looks into layers, in the first process.
     """
 
     def __init__(self, config: RunConfig, classes: int, local: LocalBatch, world: World) -> None:
@@ -52,6 +51,13 @@ class Learner:
         self.model: nn.Module = self.network
         set_statistics(self.network, groups=local.groups)
         self.optimizer = build_optimizer(self.network, config.optimizer, fused=machine.fused_update)
+        self.probe = Probe(
+            config.probe,
+            self.network,
+            config.batch.images,
+            compiled=machine.compile or machine.cuda_graphs,
+            silent=not world.first,
+        )
         self._dropout = _default_generator(self.device)
 
     def distribute(self) -> None:

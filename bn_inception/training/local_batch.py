@@ -31,24 +31,17 @@ class LocalBatch:
 def local_batch(batch: BatchConfig, processes: int, *, normalized: bool) -> LocalBatch:
     """Divide one update's images among `processes`.
 
-    Args:
-        batch: the configured sizes.
-        processes: at least 1.
-        normalized: whether the network has BN; without it there are no groups to meet.
-
-    Raises:
-        UserError: images or groups cannot be divided so; all numbers are named.
+    A network without BN (`normalized` is false) has no groups to meet.
     """
-    total = batch.images
-    if total % processes:
+    total, group = batch.images, batch.mini_batch
+    images, rest = divmod(total, processes)
+    if rest:
         raise UserError(
             f"batch.images: {total} images cannot be divided among {processes} processes; "
             "choose a multiple of their number"
         )
-    images = total // processes
     if not normalized:
         return LocalBatch(images, None, 1, 1)
-    group = batch.mini_batch
     if total % group:
         raise UserError(
             f"batch.norm_group: {total} images are no whole number of groups of {group}; choose "
@@ -75,11 +68,7 @@ def local_batch(batch: BatchConfig, processes: int, *, normalized: bool) -> Loca
 def statement(batch: BatchConfig, local: LocalBatch, processes: int, *, rate: float) -> str | None:
     """Say in one line what differs from one process with the paper's one group; None if nothing.
 
-    Args:
-        batch: as configured.
-        local: of it.
-        processes: their number.
-        rate: `optimizer.learning_rate`, which holds `batch.rate_factor` already.
+    `rate` is `optimizer.learning_rate`, which holds `batch.rate_factor` already.
     """
     if processes == 1 and local.groups == 1 and batch.rate_factor == 1:
         return None

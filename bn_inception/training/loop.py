@@ -1,6 +1,7 @@
 """The training loop, top to bottom."""
 
 import math
+from collections.abc import Callable
 from contextlib import closing, suppress
 
 import numpy as np
@@ -10,7 +11,8 @@ from torch import Tensor
 
 from bn_inception.errors import AgreedError, UserError
 from bn_inception.evaluation import evaluate
-from bn_inception.network import running_statistics
+from bn_inception.network import Inception, running_statistics
+from bn_inception.network.population import population_statistics
 from bn_inception.paper.results import MINI_BATCH
 from bn_inception.record import Divergence, RunStatus, Summary, ValidationRecord
 from bn_inception.training.console import Console
@@ -21,7 +23,6 @@ from bn_inception.training.divergence import (
     require_finite,
 )
 from bn_inception.training.optimizer import learning_rate
-from bn_inception.training.population import judged_network
 from bn_inception.training.schedule import Due
 from bn_inception.training.session import Session
 from bn_inception.training.signals import Stopped, StopRequest
@@ -36,13 +37,11 @@ falls below this fraction of that; noise alone does not bring it there."""
 def train(session: Session, console: Console, stop: StopRequest) -> Summary:
     """Train until the last step, a stop request, or divergence; record everything on the way.
 
+    A UserError (an image that cannot be read, a loader's worker that died, a full disk) passes
+    through: what was done up to there is saved, where it still can be, and the run can be resumed.
+
     Returns:
         The summary as written, its status `finished`, `interrupted` or `diverged`.
-
-    Raises:
-        UserError: an unreadable image with data.on_error=fail, a loader's worker that died, or a
-            disk that takes no more. What was done up to there is saved, where it still can be, and
-            the run can be resumed.
     """
     diverged = None
     console.start(session)
@@ -92,7 +91,7 @@ def _loop(session: Session, console: Console, stop: StopRequest) -> RunStatus:
                     _check_finite(session, images)
                 if Due.LOG in due:
                     _log(session, console, rate)
-                for record in session.probe.records:
+                for record in learner.probe.records:
                     session.recorder.append(record)
                 if Due.STOP in due:
                     raise Stopped
@@ -114,7 +113,7 @@ def _update(session: Session, images: Tensor, labels: Tensor) -> float:
         session.config.optimizer, session.step, schedule.decay_steps, schedule.warmup_steps
     )
     learner.seed_dropout(session.step)
-    with session.probe.watching(session.step + 1):
+    with learner.probe.watching(session.step + 1):
         result = train_step(
             learner.model,
             learner.optimizer,
@@ -164,11 +163,7 @@ def _log(session: Session, console: Console, rate: float) -> None:
 
 
 def _evaluate(session: Session, console: Console, stop: StopRequest) -> None:
-    """Judge the network as it is.
-
-    Raises:
-        Stopped: in the middle; half an evaluation counts for nothing.
-    """
+    """Judge the network; raises `Stopped` in the middle: half an evaluation counts for nothing."""
     step, recorder = session.step, session.recorder
     require_finite(session.learner.network, step)
 
@@ -198,3 +193,18 @@ def _evaluate(session: Session, console: Console, stop: StopRequest) -> None:
     console.show(record, recorder.summary.best, recorder.summary.milestones)
     if is_best:
         session.save_best()
+
+
+def judged_network(session: Session, stopped: Callable[[], bool]) -> Inception | None:
+    """A run's network as an evaluation judges it: its weights, and the population's statistics.
+
+    Training is not touched: the statistics are a copy's, and nothing random is drawn. A network
+    without BN is returned itself, and no image is read. None if `stopped`, which is polled after
+    every mini-batch, said so.
+    """
+    network = session.learner.network
+    if not running_statistics(network):
+        return network
+    inputs = session.batches.population(session.learner.device, session.replaced.extend)
+    with closing(inputs):
+        return population_statistics(network, inputs, stopped=stopped, total=session.world.total)

@@ -21,11 +21,7 @@ activations; above this size the kernels take longer than their launching. Not m
 
 
 def choose_device(device: Device, world: World = ALONE) -> torch.device:
-    """Turn `machine.device` into a device; each of several processes has a GPU of its own.
-
-    Raises:
-        UserError: CUDA is asked for and there is none, or there are fewer than processes.
-    """
+    """Turn `machine.device` into a device; each of several processes has a GPU of its own."""
     if device is Device.cuda and not torch.cuda.is_available():
         raise UserError("machine.device: cuda, but torch sees no CUDA device; use auto or cpu")
     if device is Device.auto:
@@ -43,16 +39,7 @@ def choose_device(device: Device, world: World = ALONE) -> torch.device:
 
 @dataclass(frozen=True)
 class Machine:
-    """How a run's updates are carried out: every piece of the fast step, on or off.
-
-    Attributes:
-        precision: see `Precision`.
-        compile: torch.compile of forward pass and loss.
-        cuda_graphs: the update is captured and replayed.
-        channels_last: memory format of images and feature maps.
-        fused_update: one kernel updates all parameters.
-        deterministic: kernels that give the same bits every time, where torch has them.
-    """
+    """How a run's updates are carried out: see `MachineConfig`, with nothing left open."""
 
     precision: Precision = Precision.fp32
     compile: bool = False
@@ -79,60 +66,40 @@ class Machine:
 def resolve(
     config: MachineConfig, device: torch.device, local: LocalBatch, world: World
 ) -> Machine:
-    """Choose what is not chosen, and refuse what cannot be.
+    """Choose what is not chosen, and refuse what this device or these processes cannot have.
 
     On the CPU the default is what the stored loss curves were made with, bit for bit: fp32, nothing
     compiled. On CUDA it is the fastest.
-
-    Args:
-        config: as configured.
-        device: of this process.
-        local: this process's part of an update.
-        world: the processes of the run.
-
-    Raises:
-        UserError: a piece that this device, or this number of processes, cannot have.
     """
-    cuda = device.type == "cuda"
-    shared = local.sharers > 1
-    if config.compile:
-        if shared:
-            raise UserError(
-                f"machine.compile: true, but {local.sharers} processes share BN statistics, an "
-                "exchange inside the network that is not compiled; choose machine.compile=false, "
-                "batch.synchronized=false or fewer processes"
-            )
-        if not cuda and not has_cpp_compiler():
-            raise UserError(
-                "machine.compile: true, but there is no C++ compiler (CXX, g++ or clang++), which "
-                "torch.compile needs on the CPU; install one, or choose machine.compile=false"
-            )
-    if config.cuda_graphs:
-        if not cuda:
-            raise UserError(
-                "machine.cuda_graphs: true, but the device is the CPU; choose false or null"
-            )
-        if config.fused_update is False:
-            raise UserError(
-                "machine.cuda_graphs: true with machine.fused_update=false, whose update reads the "
-                "rate back, which cannot be captured; choose cuda_graphs=false or fused_update=true"
-            )
-        if world.size > 1:
-            raise UserError(
-                f"machine.cuda_graphs: true with {world.size} processes, whose exchange of "
-                "gradients is not captured; choose false or null"
-            )
+    cuda, shared = device.type == "cuda", local.sharers > 1
+    for key, refused, reason in (
+        ("compile", shared, f"{local.sharers} processes share BN statistics, an exchange inside "
+         "the network that is not compiled; choose machine.compile=false, batch.synchronized=false "
+         "or fewer processes"),
+        ("compile", not cuda and not has_cpp_compiler(), "there is no C++ compiler (CXX, g++ or "
+         "clang++), which torch.compile needs on the CPU; install one, or choose "
+         "machine.compile=false"),
+        ("cuda_graphs", not cuda, "the device is the CPU; choose false or null"),
+        ("cuda_graphs", config.fused_update is False, "with machine.fused_update=false the update "
+         "reads the rate back, which cannot be captured; choose cuda_graphs=false or "
+         "fused_update=true"),
+        ("cuda_graphs", world.size > 1, f"the exchange of gradients of {world.size} processes is "
+         "not captured; choose false or null"),
+    ):  # fmt: skip
+        if getattr(config, key) and refused:
+            raise UserError(f"machine.{key}: true, but {reason}")
     precision = config.precision
     if precision is None:
         fast = cuda and has_tensor_cores(device)
         precision = Precision.bf16 if fast else Precision.fp32
+    fused_update = config.fused_update is not False
     small = world.size == 1 and local.images <= GRAPH_IMAGES
-    fused_update = _chosen(config.fused_update, True)
+    graphs = cuda and small and fused_update
     return Machine(
         precision=precision,
-        compile=_chosen(config.compile, cuda and not shared),
-        cuda_graphs=_chosen(config.cuda_graphs, cuda and small and fused_update),
-        channels_last=_chosen(config.channels_last, True),
+        compile=(cuda and not shared) if config.compile is None else config.compile,
+        cuda_graphs=graphs if config.cuda_graphs is None else config.cuda_graphs,
+        channels_last=config.channels_last is not False,
         fused_update=fused_update,
         deterministic=config.deterministic,
     )
@@ -153,7 +120,3 @@ def set_deterministic(on: bool) -> None:
 def has_cpp_compiler() -> bool:
     """Whether torch.compile could compile for the CPU."""
     return any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "g++", "clang++"))
-
-
-def _chosen(value: bool | None, default: bool) -> bool:
-    return default if value is None else value

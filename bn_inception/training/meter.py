@@ -14,9 +14,7 @@ from bn_inception.training.step import StepResult
 class TrainingMeter:
     """Sums since the last log step, kept on the device so that no step waits for the host.
 
-    Args:
-        device: of the results.
-        batch: images in one update, over all processes.
+    `batch` is the images in one update, over all processes.
     """
 
     def __init__(self, device: torch.device, batch: int) -> None:

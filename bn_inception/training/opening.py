@@ -28,7 +28,8 @@ def open_session(
 ) -> Session:
     """Open the data, build the network, and create or reopen the run folder, locked.
 
-    With several processes the first decides about the folder and reads the checkpoint for all.
+    With several processes the first decides about the folder and reads the checkpoint for all. A
+    new run folder is only made once everything else has been found good.
 
     Args:
         config: the run's configuration.
@@ -39,10 +40,6 @@ def open_session(
             are said, recorded, and take effect from the checkpoint on.
         say: told the warnings, and how the images are divided.
         world: the processes, connected.
-
-    Raises:
-        UserError: data, network, device or folder cannot be used. A new run folder is only made
-            once everything else has been found good.
     """
     sources = world.agreed(lambda: open_sources(config.data))
     for warning in sources.warnings:
@@ -61,11 +58,11 @@ def open_session(
     environment = _environment(session, fingerprint)
 
     def describe_run(state: dict[str, Any] | None) -> None:
+        path, at = folder.environment, session.step
         if state is None:
             folder.write_config(config_text)
-            write_environment(folder.environment, environment)
+            write_environment(path, environment)
             return
-        at, path = session.step, folder.environment
         write_environment(path, environment, resumed_at=at, changed=changed)
         if changed:
             folder.write_config(config_text)
@@ -86,22 +83,13 @@ def open_session(
     return session
 
 
-def _opened(
-    session: Session, environment: dict[str, Any], resume: bool, say: Callable[[str], None]
-) -> dict[str, Any] | None:
-    """Lock the run's folder and read its checkpoint; None where none was ever written."""
-    folder = session.folder
-    if resume:
-        folder.open_for_resume()
-    else:
-        folder.create()
-    state = checkpoint.load_latest(folder.checkpoints, say, TO_RESUME)
-    if state is None:
-        _require_no_steps(folder)
-    else:
-        _require_same_run(state, session)
-        _require_same_environment(folder, environment)
-    return state
+def _require_one_set(fingerprints: list[str]) -> None:
+    for rank, fingerprint in enumerate(fingerprints):
+        if fingerprint != fingerprints[0]:
+            raise AgreedError(
+                f"data.root: process {rank} reads other images than process 0 (fingerprint "
+                f"{fingerprint[:12]}, not {fingerprints[0][:12]}); give every machine the same data"
+            )
 
 
 def _environment(session: Session, fingerprint: str) -> dict[str, Any]:
@@ -115,46 +103,36 @@ def _environment(session: Session, fingerprint: str) -> dict[str, Any]:
     }
 
 
-def _restore(session: Session, state: dict[str, Any]) -> None:
-    try:
-        session.restore(state)
-    except UserError:
-        raise
-    except Exception as error:
-        # What does not fit raises nearly anything, deep in torch.
+def _opened(
+    session: Session, environment: dict[str, Any], resume: bool, say: Callable[[str], None]
+) -> dict[str, Any] | None:
+    """Lock the run's folder and read its checkpoint; None where none was ever written."""
+    folder = session.folder
+    if resume:
+        folder.open_for_resume()
+    else:
+        folder.create()
+    state = checkpoint.load_latest(folder.checkpoints, say, TO_RESUME)
+    lines = folder.metrics.exists() and folder.metrics.stat().st_size > 0
+    # A run is saved at step 0 before its first update: without a checkpoint there is no step to
+    # lose, unless somebody removed the checkpoints.
+    if state is None and (lines or (folder.checkpoints / checkpoint.BEST).exists()):
         raise UserError(
-            f"{session.folder.checkpoints}: the checkpoint does not fit this run "
-            f"({first_line(error)}); restore it from a copy, or start again under another run.name"
-        ) from error
-
-
-def _say_what_is_other(
-    session: Session, changed: Mapping[str, tuple[Any, Any]], say: Callable[[str], None]
-) -> None:
-    for key, (before, now) in changed.items():
-        say(f"{key} was {before}, is {now} from step {session.step} on")
-    file, best = session.folder.checkpoints / checkpoint.BEST, session.recorder.summary.best
-    if best is not None and not file.exists():
-        say(
-            f"warning: {file} is missing: the network of step {best.step}, the best so far, is lost"
+            f"{folder.checkpoints}: holds no last.pt or previous.pt, but the run has made steps; "
+            "restore the file, or start again under another run.name"
         )
-
-
-def _require_one_set(fingerprints: list[str]) -> None:
-    for rank, fingerprint in enumerate(fingerprints):
-        if fingerprint != fingerprints[0]:
-            raise AgreedError(
-                f"data.root: process {rank} reads other images than process 0 (fingerprint "
-                f"{fingerprint[:12]}, not {fingerprints[0][:12]}); give every machine the same data"
-            )
+    if state is not None:
+        _require_same_run(state, session)
+        _require_same_environment(folder, environment)
+    return state
 
 
 def _require_same_run(state: dict[str, Any], session: Session) -> None:
+    folder, config = session.folder, session.config
     if state.get("identity") != session.identity:
-        config = session.config
         theirs = f"{state.get('recipe')}, seed {state.get('seed')}"
         raise UserError(
-            f"{session.folder.checkpoints}: the checkpoint is of another run ({theirs}; this one "
+            f"{folder.checkpoints}: the checkpoint is of another run ({theirs}; this one "
             f"is {config.recipe.name}, seed {config.run.seed}, and config.yaml says the rest); "
             "restore this run's own from a copy"
         )
@@ -180,12 +158,26 @@ def _require_same_environment(folder: RunFolder, environment: dict[str, Any]) ->
         )
 
 
-def _require_no_steps(folder: RunFolder) -> None:
-    # A run is saved at step 0 before its first update: without a checkpoint there is no step to
-    # lose, unless somebody removed the checkpoints.
-    steps = folder.metrics.exists() and folder.metrics.stat().st_size > 0
-    if steps or (folder.checkpoints / checkpoint.BEST).exists():
+def _restore(session: Session, state: dict[str, Any]) -> None:
+    try:
+        session.restore(state)
+    except UserError:
+        raise
+    except Exception as error:
+        # What does not fit raises nearly anything, deep in torch.
         raise UserError(
-            f"{folder.checkpoints}: holds no last.pt or previous.pt, but the run has made steps; "
-            "restore the file, or start again under another run.name"
+            f"{session.folder.checkpoints}: the checkpoint does not fit this run "
+            f"({first_line(error)}); restore it from a copy, or start again under another run.name"
+        ) from error
+
+
+def _say_what_is_other(
+    session: Session, changed: Mapping[str, tuple[Any, Any]], say: Callable[[str], None]
+) -> None:
+    for key, (before, now) in changed.items():
+        say(f"{key} was {before}, is {now} from step {session.step} on")
+    file, best = session.folder.checkpoints / checkpoint.BEST, session.recorder.summary.best
+    if best is not None and not file.exists():
+        say(
+            f"warning: {file} is missing: the network of step {best.step}, the best so far, is lost"
         )

@@ -40,28 +40,22 @@ class OptimizerConfig:
     def __post_init__(self) -> None:
         rates = "the paper's rates are 0.0015, 0.0075 and 0.045"
         require_positive("optimizer.learning_rate", self.learning_rate, rates)
-        if not 0 <= self.momentum < 1:
-            raise UserError(f"optimizer.momentum: {self.momentum} is not in [0, 1)")
-        if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
-            raise UserError(f"optimizer.weight_decay: {self.weight_decay} is not 0 or more")
-        if not 0 < self.decay_factor <= 1:
-            raise UserError(
-                f"optimizer.decay_factor: {self.decay_factor} is not in (0, 1]; "
-                "1 keeps the rate constant"
-            )
+        for key, allowed, limits in (
+            ("momentum", 0 <= self.momentum < 1, "in [0, 1)"),
+            ("weight_decay", 0 <= self.weight_decay < math.inf, "0 or more"),
+            ("decay_factor", 0 < self.decay_factor <= 1, "in (0, 1]; 1 keeps the rate constant"),
+        ):
+            if not allowed:
+                raise UserError(f"optimizer.{key}: {getattr(self, key)} is not {limits}")
 
 
 def build_optimizer(
     network: nn.Module, config: OptimizerConfig, *, fused: bool = True
 ) -> torch.optim.SGD:
-    """Build SGD over two groups: decayed (convolution and linear weights) and not decayed.
+    """SGD in two groups: weight decay on weights of convolutions and linear layers, none on others.
 
-    The group is decided by the type of the module that owns the parameter, never by its name.
-
-    Args:
-        network: whose parameters are updated.
-        config: momentum and weight decay.
-        fused: one kernel for all parameters, which also honours `found_inf` (see step.py).
+    The type of the module that owns a parameter decides, never its name. Fused, one kernel updates
+    all parameters, and honours `found_inf` (see step.py).
     """
     decayed = [
         module.weight for module in network.modules() if isinstance(module, nn.Conv2d | nn.Linear)
@@ -104,11 +98,8 @@ def learning_rate(
 ) -> float:
     """Return the rate of the update that follows `step` updates: a staircase.
 
-    Args:
-        config: initial rate and factor.
-        step: updates made so far.
-        decay_steps: the decay interval in steps, not necessarily whole.
-        warmup_steps: the first steps, in which the rate is (step + 1) / warmup_steps of that.
+    It decays every `decay_steps`, not necessarily whole; while it warms up it is
+    (step + 1) / `warmup_steps` of that.
     """
     rate = float(config.learning_rate * config.decay_factor ** math.floor(step / decay_steps))
     return rate * (step + 1) / warmup_steps if step + 1 < warmup_steps else rate

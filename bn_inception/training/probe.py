@@ -3,10 +3,10 @@
 Forward hooks that only read: a run computes the same bits with them and without.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -25,11 +25,9 @@ SATURATED = 3.64
 
 @dataclass
 class ProbeConfig:
-    """Which layers are looked into, and how often.
+    """Which layers are looked into (rows of Figure 5, or layers of one), and how often.
 
-    Attributes:
-        layers: rows of Figure 5, each for all of its layers, or single layers.
-        every: updates from one look to the next; the first update is looked at too.
+    The first update is looked into, and then one in `every`.
     """
 
     layers: list[str] = field(default_factory=list)
@@ -40,27 +38,11 @@ class ProbeConfig:
             raise UserError(f"probe.every: {self.every} is not 1 or more; give updates")
 
 
-@dataclass(frozen=True)
-class Layer:
+class Layer(NamedTuple):
     """A weight, and the nonlinearity that what it makes goes into, normalized or not."""
 
     weight: Tensor
     nonlinearity: nn.Module
-
-
-def layers_of(network: Inception) -> dict[str, Layer]:
-    """Every layer with a nonlinearity, in forward order, such as `conv2` and `3a.conv_3x3`.
-
-    Names are those of `named_modules()`, without the `rows.` that all rows begin with.
-    """
-    found = {}
-    for row_name, row in network.named_rows():
-        for name, module in row.named_modules(prefix=row_name):
-            if isinstance(module, HiddenConvolution):
-                found[name] = Layer(module.convolution.weight, module.nonlinearity)
-            elif isinstance(module, AuxiliaryHead):
-                found[f"{name}.hidden"] = Layer(module.hidden.weight, module.nonlinearity)
-    return found
 
 
 class Probe:
@@ -75,9 +57,6 @@ class Probe:
 
     Attributes:
         records: of the last update; empty where it was not looked into.
-
-    Raises:
-        UserError: an unknown layer, or a compiled network.
     """
 
     def __init__(
@@ -89,7 +68,7 @@ class Probe:
                 "updates that cannot be looked into; choose machine.compile=false and "
                 "machine.cuda_graphs=false, or probe.layers=[]"
             )
-        chosen = _chosen(config.layers, layers_of(network))
+        chosen = _chosen(config.layers, network)
         self._layers = {} if silent else chosen
         self._every, self._batch = config.every, batch
         self.records: list[ProbeRecord] = []
@@ -125,21 +104,29 @@ class Probe:
         return ProbeRecord(step, step * self._batch / MINI_BATCH, name, *values)
 
 
-def _chosen(given: list[str], known: Mapping[str, Layer]) -> dict[str, Layer]:
-    """The layers named, and those of the rows named, in forward order."""
-    names = [name.removeprefix("rows.") for name in given]
-    rows = list(dict.fromkeys(name.partition(".")[0] for name in known))
-    for name in names:
-        if not any(layer == name or layer.startswith(f"{name}.") for layer in known):
+def _chosen(given: list[str], network: Inception) -> dict[str, Layer]:
+    """The layers named, and those of the rows named, in forward order.
+
+    Names are those of `named_modules()`, with or without the `rows.` that all rows begin with.
+    """
+    known = {}
+    for row_name, row in network.named_rows():
+        for name, module in row.named_modules(prefix=row_name):
+            if isinstance(module, HiddenConvolution):
+                known[name] = Layer(module.convolution.weight, module.nonlinearity)
+            elif isinstance(module, AuxiliaryHead):
+                known[f"{name}.hidden"] = Layer(module.hidden.weight, module.nonlinearity)
+    chosen = set()
+    for name in (name.removeprefix("rows.") for name in given):
+        found = {layer for layer in known if layer == name or layer.startswith(f"{name}.")}
+        if not found:
+            rows = list(dict.fromkeys(layer.partition(".")[0] for layer in known))
             raise UserError(
                 f"probe.layers: {name}: no layer with a nonlinearity has this name; choose from "
                 f"{', '.join(rows)}, or a layer of a row{close_matches(name, [*known, *rows])}"
             )
-    return {
-        layer: found
-        for layer, found in known.items()
-        if any(layer == name or layer.startswith(f"{name}.") for name in names)
-    }
+        chosen |= found
+    return {name: layer for name, layer in known.items() if name in chosen}
 
 
 @torch.no_grad()
@@ -159,5 +146,4 @@ def _statistics(values: Tensor) -> Tensor:
     # torch.quantile takes 16 million values at most; conv1 has 26 million at 224 pixels.
     ordered = values.flatten().sort().values
     places = [round(percentile / 100 * (len(ordered) - 1)) for percentile in FIGURE_1_PERCENTILES]
-    percentiles = [ordered[place] for place in places]
-    return torch.stack([*percentiles, values.mean(), values.std(correction=0)])
+    return torch.stack([*ordered[places], values.mean(), values.std(correction=0)])

@@ -35,34 +35,29 @@ class Schedule:
     @classmethod
     def of(cls, config: RunConfig, images: int) -> "Schedule":
         """Turn the configured durations into steps, for a training set of `images`."""
-        batch, train, optimizer = config.batch.images, config.train, config.optimizer
-
-        def whole(key: str) -> int:
-            return whole_steps(getattr(train, key), batch=batch, images=images, key=f"train.{key}")
-
-        def exact(key: str) -> float:
-            duration = getattr(optimizer, key)
-            return steps(duration, batch=batch, images=images, key=f"optimizer.{key}")
-
+        train, optimizer = config.train, config.optimizer
+        sizes = {"batch": config.batch.images, "images": images}
+        whole = {
+            key: whole_steps(getattr(train, key), **sizes, key=f"train.{key}")
+            for key in ("steps", "evaluate_every", "checkpoint_every", "start_check")
+        }
         return cls(
-            steps=whole("steps"),
-            evaluate_every=whole("evaluate_every"),
-            checkpoint_every=whole("checkpoint_every"),
+            **whole,
             log_every=train.log_every,
-            start_check=whole("start_check"),
-            decay_steps=exact("decay_every"),
-            warmup_steps=0.0 if optimizer.warmup is None else exact("warmup"),
+            decay_steps=steps(optimizer.decay_every, **sizes, key="optimizer.decay_every"),
+            warmup_steps=0.0
+            if optimizer.warmup is None
+            else steps(optimizer.warmup, **sizes, key="optimizer.warmup"),
         )
 
     def due(self, step: int) -> Due:
         """What the number of updates alone makes due after update `step`, counted from 1."""
-        spacings = {
-            Due.LOG: self.log_every,
-            Due.EVALUATE: self.evaluate_every,
-            Due.SAVE: self.checkpoint_every,
-        }
         due = Due.NOTHING
-        for what, every in spacings.items():
+        for what, every in (
+            (Due.LOG, self.log_every),
+            (Due.EVALUATE, self.evaluate_every),
+            (Due.SAVE, self.checkpoint_every),
+        ):
             if step % every == 0 or step == self.steps:
                 due |= what
         return due

@@ -14,7 +14,6 @@ from bn_inception.training.learner import Learner
 from bn_inception.training.local_batch import local_batch
 from bn_inception.training.meter import TrainingMeter
 from bn_inception.training.optimizer import start_momenta
-from bn_inception.training.probe import Probe
 from bn_inception.training.schedule import Due, Schedule
 from bn_inception.training.settings import RunConfig
 from bn_inception.training.signals import StopRequest
@@ -27,17 +26,11 @@ class Session:
     """One process's work on a run, at its beginning; `restore` takes it to a checkpoint.
 
     Attributes:
-        config: the run's configuration.
         identity: of the configuration, see `config.resume.identity`; checkpoints carry it.
-        folder: the run's.
-        world: the processes that share the run.
-        schedule: its durations in steps.
+        schedule: the run's durations in steps.
         local: this process's part of an update.
-        batches: what it reads.
-        learner: the network and what updates it.
         recorder: writes, in the first process.
         meter: what training measures between two log steps.
-        probe: looks into layers, in the first process.
         step: updates made, over all sessions of the run.
         population: BN's statistics at the last evaluation (Algorithm 2); empty without BN.
         loss_has_fallen: whether the training loss has ever been clearly under ln(classes).
@@ -50,15 +43,14 @@ class Session:
     def __init__(
         self, config: RunConfig, identity: str, sources: Sources, folder: RunFolder, world: World
     ) -> None:
-        self.config = config
-        self.identity = identity
-        self.folder = folder
-        self.world = world
+        self.config, self.identity = config, identity
+        self.folder, self.world = folder, world
+        classes, images = len(sources.train.classes), config.batch.images
         self.schedule = Schedule.of(config, len(sources.train))
         normalized = config.network.normalization is not Normalization.none
         self.local = local_batch(config.batch, world.size, normalized=normalized)
         self.batches = Batches(config, sources, world, self.local)
-        self.learner = Learner(config, len(sources.train.classes), self.local, world)
+        self.learner = Learner(config, classes, self.local, world)
         self.recorder = Recorder(
             folder if world.first else None,
             Summary(
@@ -66,23 +58,15 @@ class Session:
                 scale=config.scale.name,
                 seed=config.run.seed,
                 data=config.data.kind.value,
-                classes=len(sources.train.classes),
+                classes=classes,
                 parameters=sum(p.numel() for p in self.learner.network.parameters()),
                 planned_steps=self.schedule.steps,
             ),
-            batch=config.batch.images,
+            batch=images,
             targets=config.milestones,
             hyperparameters=_hyperparameters(config),
         )
-        self.meter = TrainingMeter(self.learner.device, config.batch.images)
-        machine = self.learner.execution.machine
-        self.probe = Probe(
-            config.probe,
-            self.learner.network,
-            config.batch.images,
-            compiled=machine.compile or machine.cuda_graphs,
-            silent=not world.first,
-        )
+        self.meter = TrainingMeter(self.learner.device, images)
         self.step = 0
         self.population: dict[str, Tensor] = {}
         self.loss_has_fallen = False
@@ -105,8 +89,7 @@ class Session:
     def ordered(self, stop: StopRequest) -> Due:
         """What signals and the clock make due at this moment; a meeting of all processes.
 
-        Args:
-            stop: this process's; a signal that another one received is entered there.
+        A signal that another process received is entered in `stop`.
         """
         minutes = self.config.train.checkpoint_minutes
         late = minutes is not None and time.monotonic() - self._saved_at >= 60 * minutes

@@ -28,6 +28,11 @@ class Device(Enum):
     cuda = "cuda"
 
 
+def _require_at_least(key: str, value: int | None, least: int, why: str = "") -> None:
+    if value is not None and value < least:
+        raise UserError(f"{key}: {value} is not {least} or more{why}")
+
+
 @dataclass
 class RecipeConfig:
     """One of the paper's runs, before a scale changes it.
@@ -77,8 +82,7 @@ class RunSettings:
     resume: Resume
 
     def __post_init__(self) -> None:
-        if self.seed < 0:
-            raise UserError(f"run.seed: {self.seed} is negative; give 0 or more")
+        _require_at_least("run.seed", self.seed, 0)
 
 
 @dataclass
@@ -102,16 +106,9 @@ class BatchConfig:
     rate_factor: float = 1.0
 
     def __post_init__(self) -> None:
-        if self.images < 2:
-            raise UserError(
-                f"batch.images: {self.images} is too small; Batch Normalization needs at "
-                "least 2 images (the paper: 32)"
-            )
-        if self.norm_group < 2:
-            raise UserError(
-                f"batch.norm_group: {self.norm_group} is too small; statistics need at least 2 "
-                "images (the paper: 32)"
-            )
+        for key in ("images", "norm_group"):
+            why = ", which BN's statistics need (the paper: 32)"
+            _require_at_least(f"batch.{key}", getattr(self, key), 2, why)
         require_positive("batch.rate_factor", self.rate_factor)
 
     @property
@@ -145,25 +142,18 @@ class TrainConfig:
                 "train.checkpoint_minutes", self.checkpoint_minutes, "null is for none"
             )
         for key in ("log_every", "population_batches"):
-            if getattr(self, key) < 1:
-                raise UserError(f"train.{key}: {getattr(self, key)} is not 1 or more")
+            _require_at_least(f"train.{key}", getattr(self, key), 1)
 
 
 @dataclass
 class ProcessorConfig:
-    """Where the computing happens.
-
-    Attributes:
-        device: of every process.
-        threads: CPU threads of a process; None is torch's default.
-    """
+    """The device of every process, and its CPU threads; None is torch's default."""
 
     device: Device
     threads: int | None
 
     def __post_init__(self) -> None:
-        if self.threads is not None and self.threads < 1:
-            raise UserError(f"machine.threads: {self.threads} is not 1 or more; null is automatic")
+        _require_at_least("machine.threads", self.threads, 1, "; null is automatic")
 
 
 @dataclass

@@ -1,15 +1,17 @@
 """One optimizer update: silent, no host synchronization, nothing written."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bn_inception.network import AUXILIARY_LOSS_WEIGHT, Logits
-from bn_inception.training.capture import Captured
 from bn_inception.training.distributed import ALONE, World
+
+if TYPE_CHECKING:
+    from bn_inception.training.execution import Captured
 
 
 class Losses(NamedTuple):
@@ -25,11 +27,10 @@ class Losses(NamedTuple):
 
 
 class StepResult(NamedTuple):
-    """What one update leaves on the device, all without gradient.
+    """What one update leaves on the device, scalars over the images of all processes.
 
-    `loss`: main cross-entropy, scalar, before the update; `correct`: images whose highest main
-    logit is their label, scalar; `finite`: whether the whole loss was finite, scalar bool. A step
-    whose loss is not finite changes no parameter. All three are over the images of all processes.
+    `loss`: main cross-entropy before the update; `correct`: as in `Losses`; `finite`: whether the
+    whole loss was finite. A step whose loss is not finite changes no parameter.
     """
 
     loss: Tensor
@@ -43,10 +44,7 @@ Forward = Callable[[nn.Module, Tensor, Tensor], Losses]
 def losses(network: nn.Module, images: Tensor, labels: Tensor) -> Losses:
     """Forward pass and loss: what torch.compile makes one function of.
 
-    Args:
-        network: returns `Logits` (with the auxiliary head) or main logits (N, classes), float32.
-        images: (N, 3, S, S) float, about [-1, 1].
-        labels: (N,) int64.
+    `network` returns `Logits` (with the auxiliary head) or main logits (N, classes), float32.
     """
     output = network(images)
     logits = output.main if isinstance(output, Logits) else output
@@ -65,7 +63,7 @@ def train_step(
     world: World = ALONE,
     *,
     forward: Forward = losses,
-    graph: Captured | None = None,
+    graph: "Captured | None" = None,
 ) -> StepResult:
     """Make one update of `network` in training mode.
 
@@ -78,8 +76,7 @@ def train_step(
         world: the processes, each with as many images of the update; `network` averages their
             gradients.
         forward: `losses`, or what a machine makes of it.
-        graph: captures and replays the update; in a world of one, on CUDA. Its result is
-            overwritten by the next update.
+        graph: captures and replays the update, on CUDA; in a world of one.
     """
 
     def update(images: Tensor, labels: Tensor) -> StepResult:
@@ -89,14 +86,16 @@ def train_step(
         with torch.no_grad():
             result = StepResult(main.detach(), correct, torch.isfinite(total))
             if world.size > 1:
-                result = _over_processes(result, world)
+                # One exchange: no process may make an update that another one skips.
+                sums = world.total(torch.stack([value.double() for value in result]))
+                finite = sums[2] == world.size
+                result = StepResult(sums[0] / world.size, sums[1].long(), finite)
             _step_if(result.finite, optimizer)
         return result
 
+    _set_rate(optimizer, rate if graph is None else graph.rate(rate))
     if graph is None:
-        _set_rate(optimizer, rate)
         return update(images, labels)
-    _set_rate(optimizer, graph.rate(rate))
     result = graph(update, optimizer.zero_grad, images, labels)
     _set_rate(optimizer, rate)  # checkpoints hold the number
     return StepResult(*result)
@@ -116,22 +115,9 @@ def _step_if(finite: Tensor, optimizer: torch.optim.SGD) -> None:
         optimizer.step()
         return
     # Nothing else in torch skips an update without asking the host: made, and taken back.
-    states = _states(optimizer)
+    states = [p for group in optimizer.param_groups for p in group["params"]]
+    states += [state["momentum_buffer"] for state in optimizer.state.values() if state]
     before = [state.clone() for state in states]
     optimizer.step()
     for state, old in zip(states, before, strict=True):
         state.copy_(torch.where(finite, state, old))
-
-
-def _states(optimizer: torch.optim.SGD) -> list[Tensor]:
-    """All parameters, and their momenta if the optimizer has any."""
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    momenta = [state["momentum_buffer"] for state in optimizer.state.values() if state]
-    return [*parameters, *(momentum for momentum in momenta if momentum is not None)]
-
-
-def _over_processes(result: StepResult, world: World) -> StepResult:
-    """One exchange of three numbers: no process may make an update that another one skips."""
-    loss, correct, finite = result
-    totals = world.total(torch.stack([loss.double(), correct.double(), finite.double()]))
-    return StepResult(totals[0] / world.size, totals[1].long(), totals[2] == world.size)

@@ -17,16 +17,33 @@ def on_device(batches: Iterator[TrainingBatch], device: torch.device) -> Iterato
 
     On CUDA they go through pinned memory on a stream of their own, one batch ahead of the step:
     the copy of the next one is under way before the current one's kernels are launched. What is
-    yielded is ready for kernels on the current stream; the host waits for nothing. Elsewhere
-    nothing is read ahead, and on the CPU nothing is copied.
+    yielded is ready for kernels on the current stream; the host waits for nothing. On the CPU
+    nothing is read ahead or copied.
     """
     if device.type != "cuda":
-        for batch in batches:
-            yield _moved(batch, device)
+        yield from batches
         return
-    copies = _Copies(device)
-    for sent, copied in one_ahead(copies.start(batch) for batch in batches):
-        yield copies.arrived(sent, copied)
+    stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+
+    def sent(batch: TrainingBatch) -> tuple[TrainingBatch, torch.cuda.Event]:
+        """The batch on the device, and the event after its last byte."""
+        with torch.cuda.stream(stream):
+            # A copy is only asynchronous out of pinned memory. torch's allocator keeps the pinned
+            # pages from being used again before this stream has read them.
+            there = _moved(_mapped(batch, Tensor.pin_memory), device)
+            copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            copied.record(stream)
+        return there, copied
+
+    for batch, copied in one_ahead(map(sent, batches)):
+        current = torch.cuda.current_stream(device)
+        # The event, not the whole stream: the next batch's copy is queued there already.
+        current.wait_event(copied)
+        for tensor in (batch.images, batch.factors, batch.labels):
+            # Its memory belongs to the copying stream, which would give it to a later copy as soon
+            # as nothing on the host holds the tensor; the step may still be reading it then.
+            tensor.record_stream(current)
+        yield batch
 
 
 def one_ahead(items: Iterator[T]) -> Iterator[T]:
@@ -51,36 +68,6 @@ def one_ahead(items: Iterator[T]) -> Iterator[T]:
             raise
         yield held
         held = following
-
-
-class _Copies:
-    """Copies to one CUDA device, on a stream of their own."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-
-    def start(self, batch: TrainingBatch) -> tuple[TrainingBatch, torch.cuda.Event]:
-        """Begin to copy; return the batch on the device and the event after its last byte."""
-        with torch.cuda.stream(self._stream):
-            # A copy is only asynchronous out of pinned memory. torch's allocator keeps the pinned
-            # pages from being used again before this stream has read them.
-            pinned = _mapped(batch, Tensor.pin_memory)
-            sent = _moved(pinned, self._device)
-            copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            copied.record(self._stream)
-        return sent, copied
-
-    def arrived(self, sent: TrainingBatch, copied: torch.cuda.Event) -> TrainingBatch:
-        """Let the current stream wait for the copy, on the device, and return the batch."""
-        current = torch.cuda.current_stream(self._device)
-        # The event, not the whole stream: the next batch's copy is queued there already.
-        current.wait_event(copied)
-        for tensor in (sent.images, sent.factors, sent.labels):
-            # Its memory belongs to the copying stream, which would give it to a later copy as soon
-            # as nothing on the host holds the tensor; the step may still be reading it then.
-            tensor.record_stream(current)
-        return sent
 
 
 def _moved(batch: TrainingBatch, device: torch.device) -> TrainingBatch:

@@ -1,16 +1,14 @@
 """Ends a process of several when another one has failed or hangs, also out of a wait without end.
 
-torch's timeouts end a meeting that one process does not come to, and torchrun ends the ranks that
-it has started when one of them ends. Neither names the one that hangs or was killed, and ranks
-whose torchrun was killed would train on and keep the run locked. Both are among the faults that
-docs/reliability.md counts.
+torch's timeouts and torchrun end such waits too, but neither names the one that hangs or was
+killed, and ranks whose torchrun was killed would train on and keep the run locked.
 """
 
 import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -24,13 +22,6 @@ _GRACE_SECONDS = 6.0
 _CONTINUE = "continue with run.resume=must"
 
 
-class Marks:
-    """Counts the places that a process has come to: meetings, and batches asked for and had."""
-
-    def __init__(self) -> None:
-        self.count = 0
-
-
 class Watch:
     """Every process tells the store each second that it lives and how far it has come.
 
@@ -39,21 +30,21 @@ class Watch:
     Args:
         rank: of this process.
         size: processes.
-        marks: how far this process has come; all come to the same places.
+        begun: counts the exchanges that this process has begun; all begin the same ones.
         store: a connection that nobody else uses: a process that waits in the other one must still
             hear of a failure.
         timeout: seconds after which a process that does not come counts as failed.
     """
 
-    def __init__(self, rank: int, size: int, marks: Marks, store: Any, timeout: float) -> None:
-        self._rank, self._size, self._marks = rank, size, marks
-        self._store = store
-        self._timeout = timeout
+    def __init__(
+        self, rank: int, size: int, begun: Callable[[], int], store: Any, timeout: float
+    ) -> None:
+        self._rank, self._size, self._begun = rank, size, begun
+        self._store, self._timeout = store, timeout
         self._beats = 0
         self._changed: dict[int, tuple[str, float]] = {}
         self._lock = threading.Lock()
-        self._done = threading.Event()
-        self._lost = threading.Event()
+        self._done, self._lost = threading.Event(), threading.Event()
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -128,24 +119,24 @@ class Watch:
 
     def _missing(self) -> str | None:
         """Give a sign of life, and name a process that does not come, as one line; or None."""
-        own = str(self._marks.count)
+        begun = self._begun()
         self._beats += 1
-        self._store.set(f"{_SIGN_OF_LIFE}/{self._rank}", f"{own} {self._beats}")
-        waited = self._since(self._rank, own)
+        self._store.set(f"{_SIGN_OF_LIFE}/{self._rank}", f"{begun} {self._beats}")
+        waited = self._since(self._rank, str(begun))
         lost = self._lost.is_set()  # an exchange with the others has failed: silence is enough
         if not (lost or waited > 2 * _WATCH_SECONDS):
             return None
-        behind: list[int] = []
+        late, behind = waited >= self._timeout, None
         for rank in (rank for rank in range(self._size) if rank != self._rank):
             key = f"{_SIGN_OF_LIFE}/{rank}"
             said = self._store.get(key).decode() if self._store.check([key]) else "0 0"
-            if self._since(rank, said) > _SILENT_SECONDS and (lost or waited >= self._timeout):
+            if self._since(rank, said) > _SILENT_SECONDS and (lost or late):
                 return self._failed(rank, "does not run: stopped, killed, or its machine has gone")
-            if int(said.split()[0]) < self._marks.count:
-                behind.append(rank)
-        if behind and waited >= self._timeout:
+            if behind is None and int(said.split()[0]) < begun:
+                behind = rank
+        if behind is not None and late:
             seconds = f"{self._timeout:g} s (machine.timeout)"
-            return self._failed(behind[0], f"hangs: the others have waited for it {seconds}")
+            return self._failed(behind, f"hangs: the others have waited for it {seconds}")
         return None
 
     def _since(self, rank: int, said: str) -> float:

@@ -15,11 +15,11 @@ RECIPES: dict[str, dict[str, object]] = {
     "inception": PLAIN,
     "bn_baseline": {"local_response_normalization": True, "dropout": 0.4},
     "bn_x5": {},
-    "bn_x30": {},
     "bn_x5_sigmoid": SIGMOID,
-    "inception_x5": PLAIN,
     "inception_sigmoid": PLAIN | SIGMOID,
+    "per_activation": {"per_activation": ["3c", "5a", "5b"]},
 }
+"""Of the recipes, and of the ensemble's members with BN per activation."""
 
 
 @pytest.fixture(autouse=True)
@@ -31,19 +31,10 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-@pytest.fixture
-def config_of() -> Callable[..., NetworkConfig]:
-    """The network of a recipe, with some settings changed."""
-
-    def config(recipe: str, **changes: object) -> NetworkConfig:
-        return NetworkConfig(**(RECIPES[recipe] | changes))
-
-    return config
-
-
 @pytest.fixture(params=sorted(RECIPES))
-def recipe(request) -> str:
-    return request.param
+def recipe(request) -> dict[str, object]:
+    """The settings that make a recipe's network."""
+    return RECIPES[request.param]
 
 
 @pytest.fixture

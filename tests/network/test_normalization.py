@@ -107,32 +107,23 @@ def test_per_activation_refuses_a_training_batch_of_one():
         PerActivationBatchNorm(3, 2, 2)(torch.randn(1, 3, 2, 2))
 
 
-@pytest.mark.parametrize("scale", [0.1, 3.0, 100.0])
-@pytest.mark.parametrize(
-    ("row", "unit"), [("conv1", None), ("3b", "conv_3x3"), ("4e", "double_3x3_2")]
-)
-def test_scaling_the_weights_leaves_the_output_and_divides_the_gradient(small, scale, row, unit):
-    # BN section 3.3: BN((aW)u) = BN(Wu), and the gradient with respect to aW is that of W by a.
-    layer = small().double().rows[row]
-    layer = layer if unit is None else layer.get_submodule(unit)
-    convolution = layer.convolution
-    first = getattr(layer, "depthwise", convolution)
+@pytest.mark.parametrize("scale", [0.1, 100.0])
+@pytest.mark.parametrize("path", ["conv1", "3b.conv_3x3", "4e.double_3x3_2"])
+def test_scaling_the_weights_leaves_the_output_and_divides_the_gradient(small, scale, path):
+    """BN section 3.3: BN((aW)u) = BN(Wu), and the gradient with respect to aW is that of W by a."""
+    layer = small().double().rows.get_submodule(path)
+    weight = layer.convolution.weight
+    channels = getattr(layer, "depthwise", layer.convolution).in_channels
     # Inputs so large that epsilon, which breaks the identity, is nothing beside their variance.
     generator = torch.Generator().manual_seed(0)
-    maps = 1e6 * torch.randn(
-        3, first.in_channels * 1, 8, 8, dtype=torch.float64, generator=generator
-    )
-    upstream = None
+    maps = 1e6 * torch.randn(3, channels, 8, 8, dtype=torch.float64, generator=generator)
+    upstream = torch.randn(layer(maps).shape, dtype=torch.float64, generator=generator)
     results = []
     for factor in (1.0, scale):
         with torch.no_grad():
-            convolution.weight.mul_(factor)
+            weight.mul_(factor)
         output = layer(maps)
-        if upstream is None:
-            upstream = torch.randn(output.shape, dtype=torch.float64, generator=generator)
-        convolution.weight.grad = None
-        output.backward(upstream)
-        results.append((output.detach(), convolution.weight.grad))
+        results.append((output, torch.autograd.grad(output, weight, upstream)[0]))
     (output, gradient), (scaled_output, scaled_gradient) = results
     torch.testing.assert_close(scaled_output, output)
     torch.testing.assert_close(scaled_gradient * scale, gradient, rtol=1e-6, atol=1e-12)

@@ -3,6 +3,7 @@
 Processes are forked, except where torchrun itself is on trial. All talk over gloo on loopback.
 """
 
+import itertools
 import os
 import signal
 import subprocess
@@ -43,11 +44,11 @@ from bn_inception.network import (
 )
 from bn_inception.network.population import population_statistics
 from bn_inception.training import joined, world_from_environment
+from bn_inception.training.batches import population_inputs
 from bn_inception.training.distributed import ALONE, World, _fresh
 from bn_inception.training.learner import derived_seed
 from bn_inception.training.machine import choose_device
 from bn_inception.training.optimizer import OptimizerConfig, build_optimizer
-from bn_inception.training.population import PopulationBatches
 from bn_inception.training.settings import Device
 from bn_inception.training.step import train_step
 
@@ -170,14 +171,14 @@ def test_population_statistics_are_those_of_one_process(images: Path, ranks: int
     overrides = [*TINY, f"data.root={images}", "train.population_batches=5", "batch.images=6"]
     config = run_config(compose("train", ["recipe=bn_baseline", *overrides]))
     source = open_sources(config.data).train
-    batches = PopulationBatches(config, source, config.data, 0, 5)
 
     def judged(world: World) -> dict[str, Any]:
         built = Inception(config.network, 3)
         initialize(built, torch.Generator().manual_seed(0))
         if world.size > 1:
             set_statistics(built, processes=Processes(None))
-        with closing(batches.inputs(CPU, world)) as inputs:
+        inputs = population_inputs(config, source, config.data, 0, 5, CPU, world)
+        with closing(inputs):
             found = population_statistics(built.train(), inputs, total=world.total)
         assert found is not None
         return {name: value.numpy() for name, value in running_statistics(found).items()}
@@ -253,6 +254,24 @@ def test_the_first_ranks_clock_decides_for_all_and_a_rank_that_raises_is_named(
     assert twin.state("clocked")["step"] == saved
     assert twin.train_on(2, "clocked", "run.resume=auto") == [0, 0]
     twin.assert_equal("clocked", "whole")
+
+
+def test_a_rank_that_hangs_in_the_backward_pass_is_named(
+    runs: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other one waits there too, for its gradients."""
+    backward, calls = torch.Tensor.backward, itertools.count(1)
+
+    def hanging(tensor: torch.Tensor, *arguments: Any) -> None:
+        if os.environ["RANK"] == "1" and next(calls) == 3:  # one is made before the first update
+            time.sleep(1000)
+        backward(tensor, *arguments)  # type: ignore[no-untyped-call]
+
+    monkeypatch.setattr(torch.Tensor, "backward", hanging)
+    first, second = runs.train_on(2, "hanging", "machine.timeout=20", "train.checkpoint_every=1")
+    assert first.startswith("UserError: process 1 of 2 hangs: the others have waited for it 20 s")
+    assert second == "ended without a word"
+    assert runs.state("hanging")["step"] == 1
 
 
 def test_what_an_earlier_attempt_left_in_the_store_is_not_met() -> None:

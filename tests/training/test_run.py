@@ -25,7 +25,7 @@ from bn_inception.data import (
 from bn_inception.evaluation import evaluate
 from bn_inception.network import checkpoint
 from bn_inception.training import loop
-from bn_inception.training.population import PopulationBatches
+from bn_inception.training.batches import Batches
 from bn_inception.training.session import Session
 
 At = Callable[..., None]
@@ -193,7 +193,7 @@ def test_both_checkpoints_carry_population_statistics_and_the_running_ones_besid
 def test_a_network_without_batch_normalization_reads_nothing_more(
     runs: Runs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(PopulationBatches, "inputs", None)
+    monkeypatch.setattr(Batches, "population", None)
     assert runs.train("plain", "recipe=inception") == 0
     records = runs.records("plain", "validation")
     assert [(r["statistics"], r["population_batches"]) for r in records] == [(None, None)] * 3

@@ -5,7 +5,7 @@ import time
 
 from torch.distributed import HashStore
 
-from bn_inception.training.watch import Marks, Watch
+from bn_inception.training.watch import Watch
 
 
 def test_no_thread_is_left_in_a_call_to_the_store() -> None:
@@ -18,6 +18,6 @@ def test_no_thread_is_left_in_a_call_to_the_store() -> None:
             time.sleep(0.3)
             return bool(super().check(keys))
 
-    with Watch(0, 1, Marks(), Slow(), timeout=60).running():
+    with Watch(0, 1, int, Slow(), timeout=60).running():
         assert entered.wait(30)
     assert "watch" not in [thread.name for thread in threading.enumerate()]
