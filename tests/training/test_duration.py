@@ -16,10 +16,9 @@ IMAGENET = 1_281_167
         (2000, 2000),
         (53.382, 53.382),
         ("2000", 2000),
-        ("2000 steps", 2000),
         ("1 step", 1),
         ("  31e6 steps ", 31e6),
-        ("8 epochs", 8 * IMAGENET / 32),
+        ("8 epochs", 320_291.75),  # the paper's interval
         ("1 epoch", IMAGENET / 32),
         ("8/6 epochs", 8 / 6 * IMAGENET / 32),
         ("0.5 epochs", 0.5 * IMAGENET / 32),
@@ -29,14 +28,16 @@ IMAGENET = 1_281_167
     ],
 )
 def test_forms(duration: int | float | str, expected: float) -> None:
-    assert steps(duration, batch=32, images=IMAGENET) == pytest.approx(expected, rel=1e-12)
+    found = steps(duration, batch=32, images=IMAGENET)
+    assert found == pytest.approx(expected, rel=1e-12)
+    assert whole_steps(duration, batch=32, images=IMAGENET) == max(1, round(expected))
 
 
 @pytest.mark.parametrize(
     "duration",
     [
-        0, -3, "0 epochs", "-1 epochs", "8 weeks", "", "epochs", "1/0 epochs", "1/2/3", "e", True,
-        math.nan, math.inf, "1e999", None,
+        0, -3, "0 epochs", "-1 epochs", "8 weeks", "8 s", "", "epochs", "1/0 epochs", "1/2/3", "e",
+        True, math.nan, math.inf, "1e999", None,
     ],
 )  # fmt: skip
 def test_what_is_no_duration_is_named(duration: object) -> None:
@@ -44,24 +45,9 @@ def test_what_is_no_duration_is_named(duration: object) -> None:
         steps(duration, batch=32, images=100, key="train.steps")  # type: ignore[arg-type]
 
 
-def test_eight_epochs_of_imagenet_are_the_papers_interval() -> None:
-    assert whole_steps("8 epochs", batch=32, images=IMAGENET) == 320_292
-
-
 @given(
-    st.integers(1, 10**9),
-    st.integers(1, 4096),
-    st.integers(1, 10**7),
-    st.sampled_from(["", " steps"]),
-)
+    st.integers(1, 10**9), st.integers(1, 4096), st.integers(1, 10**7), st.sampled_from(["", " steps"])
+)  # fmt: skip
 def test_a_number_of_steps_is_itself(count: int, batch: int, images: int, unit: str) -> None:
     assert whole_steps(f"{count}{unit}", batch=batch, images=images) == count
     assert whole_steps(count, batch=batch, images=images) == count
-
-
-@given(st.integers(1, 10_000), st.integers(1, 4096), st.integers(1, 10**7))
-def test_epochs_and_images_agree(epochs: int, batch: int, images: int) -> None:
-    by_epoch = steps(f"{epochs} epochs", batch=batch, images=images)
-    by_image = steps(f"{epochs * images} images", batch=batch, images=images)
-    assert by_epoch == pytest.approx(by_image, rel=1e-12)
-    assert whole_steps(f"{epochs} epochs", batch=batch, images=images) >= 1
