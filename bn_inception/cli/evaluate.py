@@ -230,7 +230,7 @@ def _report(
         "batch_size": config.batch_size,
     }
     made = saved.predictions(result, source, meta)
-    described = saved.summary(result, made, crop_rule(config.crops), settings)
+    described = saved.summary(result, made, settings)
     print(*result.counts.errors.lines(), sep="\n")
     print(
         f"{described['images_per_second']:.1f} images/s, "
@@ -251,7 +251,7 @@ def _report(
         output.parent.mkdir(exist_ok=True)
     except OSError as error:
         raise UserError(f"{output.parent}: cannot be created ({error.strerror})") from error
-    for path in saved.write_evaluation(output, result, made, described):
+    for path in saved.write_evaluation(output, made, described):
         print(path)
 
 

@@ -32,13 +32,11 @@ class CropRule:
     Attributes:
         boxes: of an image of (width, height) pixels and S: boxes (left, top, right, bottom) in
             source pixels, each square and inside the image, repetitions included.
-        order: of the crops, for a person: prefixes of it are smaller crop rules.
         mirrored: whether every crop is also taken mirrored, right after the plain one.
     """
 
     name: str
     boxes: Boxes
-    order: str
     mirrored: bool = True
 
     @functools.cached_property
@@ -49,10 +47,7 @@ class CropRule:
 
 
 def ten(width: int, height: int, size: int) -> list[Box]:
-    """Shorter side to 256; of the whole resized image the centre and the four corners.
-
-    As in Krizhevsky et al. 2012, at another size; BN has no such row.
-    """
+    """Shorter side to 256; the centre and the four corners, as in Krizhevsky et al. 2012."""
     side = min(width, height) * size / _scaled(EVALUATION_SIDE, size)
     return list(_centre_and_corners((0.0, 0.0, width, height), side))
 
@@ -75,18 +70,8 @@ def gn144(width: int, height: int, size: int) -> list[Box]:
     return boxes
 
 
-SINGLE = CropRule("single", single_crops, "the centre crop", mirrored=False)
-_FIVE = "centre, top left, top right, bottom left, bottom right"
-RULES = (
-    SINGLE,
-    CropRule("10", ten, f"{_FIVE}; each plain, then mirrored"),
-    CropRule(
-        "144",
-        gn144,
-        "scales 256, 288, 320, 352; in each the squares centre, left (top), right (bottom); of "
-        f"each the crops {_FIVE}, whole square; each plain, then mirrored",
-    ),
-)
+SINGLE = CropRule("single", single_crops, mirrored=False)
+RULES = (SINGLE, CropRule("10", ten), CropRule("144", gn144))
 """Every crop rule: a new one is one more entry."""
 
 

@@ -8,6 +8,7 @@ prefetching. Only the predictions grow with the data set: two bytes an image and
 
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import dataclass
@@ -171,8 +172,7 @@ class SourceResult:
 
     Attributes:
         probabilities: float16 (N, C), the mean softmax; zeros for an unreadable image.
-        ranks: int64 (N,), of `Judged`, over all crops.
-        predicted: int64 (N,), the likeliest class, -1 for an unreadable image.
+        confused: (label, likeliest class) -> images, where the two differ.
         unreadable: index -> reason of each image that could not be read.
         crops: crops computed, mirrors included; repetitions are not.
         seconds: from the start of reading to the last image.
@@ -180,8 +180,7 @@ class SourceResult:
 
     counts: Counts
     probabilities: NDArray[np.float16]
-    ranks: NDArray[np.int64]
-    predicted: NDArray[np.int64]
+    confused: Counter[tuple[int, int]]
     unreadable: dict[int, str]
     crops: int
     seconds: float
@@ -212,8 +211,7 @@ def evaluate_source(
         UserError: no image could be read, or the network's outputs are not finite.
     """
     probabilities = np.zeros((len(source), len(source.classes)), np.float16)
-    ranks = np.full(len(source), NEVER, np.int64)
-    predicted = np.full(len(source), -1, np.int64)
+    confused = Counter[tuple[int, int]]()
     unreadable: dict[int, str] = {}
     done = crops = 0
 
@@ -228,8 +226,8 @@ def evaluate_source(
         # float64 to float16 is torch's: NumPy's takes 10 times as long on small numbers.
         probabilities[at] = mean.half().numpy()
         # NumPy's argmax takes the first of equal ones, as the ranks do; torch's takes any.
-        predicted[at] = mean.numpy().argmax(1)
-        ranks[at] = judged.ranks[:, -1].cpu().numpy()[readable]
+        pairs = zip(source.labels[at].tolist(), mean.numpy().argmax(1).tolist(), strict=True)
+        confused.update((label, likeliest) for label, likeliest in pairs if label != likeliest)
         done, crops = done + len(readable), crops + len(judged.logits)
         progress(done)
 
@@ -252,4 +250,4 @@ def evaluate_source(
             f"{unreadable[0]}; check the disk or the data set"
         )
     seconds = time.perf_counter() - start
-    return SourceResult(counts, probabilities, ranks, predicted, unreadable, crops, seconds)
+    return SourceResult(counts, probabilities, confused, unreadable, crops, seconds)

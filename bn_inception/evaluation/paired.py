@@ -1,6 +1,6 @@
 """Whether two networks differ, judged image by image on the images they share."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -22,34 +22,20 @@ class PairedDifference:
 
     Attributes:
         errors: of the first and of the second, images.
+        difference: error of the second minus error of the first, a fraction: negative if it is
+            better; `interval` is its 95 % bootstrap interval.
         only_first: images that only the first gets right.
-        interval: 95 % bootstrap interval of `difference`, fractions.
         p_value: two-sided, of McNemar's exact test: the chance that networks of equal error split
             the images on which they disagree at least so unevenly.
     """
 
     count: int
     errors: tuple[int, int]
+    difference: float
+    interval: tuple[float, float]
     only_first: int
     only_second: int
-    interval: tuple[float, float]
     p_value: float
-
-    @property
-    def difference(self) -> float:
-        """Error of the second minus error of the first, a fraction: negative if it is better."""
-        return (self.errors[1] - self.errors[0]) / self.count
-
-    def as_dict(self) -> dict[str, Any]:
-        """JSON-able."""
-        return {
-            "errors": [error / self.count for error in self.errors],
-            "difference": self.difference,
-            "difference_interval": list(self.interval),
-            "only_first_correct": self.only_first,
-            "only_second_correct": self.only_second,
-            "mcnemar_p_value": self.p_value,
-        }
 
 
 @dataclass(frozen=True)
@@ -62,7 +48,7 @@ class Comparison:
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-able."""
-        return {"count": self.count, "top1": self.top1.as_dict(), "top5": self.top5.as_dict()}
+        return asdict(self)
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
@@ -111,8 +97,9 @@ def _difference(first: NDArray[np.bool_], second: NDArray[np.bool_], seed: int) 
     return PairedDifference(
         count=len(first),
         errors=(int((~first).sum()), int((~second).sum())),
+        difference=(only_first - only_second) / len(first),
+        interval=bootstrap_interval(only_first, only_second, len(first), seed=seed),
         only_first=only_first,
         only_second=only_second,
-        interval=bootstrap_interval(only_first, only_second, len(first), seed=seed),
         p_value=mcnemar(only_first, only_second),
     )

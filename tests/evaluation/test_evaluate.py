@@ -26,7 +26,6 @@ from bn_inception.data.pixels.decode import decode
 from bn_inception.evaluation import evaluate
 from bn_inception.evaluation.crops import RULES, SINGLE, CropRule, crop_rule
 from bn_inception.evaluation.evaluate import SourceResult, evaluate_source
-from bn_inception.record.predictions import NEVER
 
 CPU = torch.device("cpu")
 SIZE = 16
@@ -94,8 +93,8 @@ def test_equal_to_the_straightforward_way(source: FolderSource, rule: CropRule) 
     assert (surely < possibly).mean() < 0.5  # few are so undecided that rounding could decide
     assert 0 < correct.max() < len(source) or rule is SINGLE
     assert result.counts.correct_by_crops[:, 1].tolist() == [len(source)] * rule.crops  # 3 classes
-    assert correct[-1] == (result.ranks == 0).sum()
-    assert (result.predicted == mean.argmax(1)).mean() > 0.8
+    assert correct[-1] == len(source) - sum(result.confused.values())
+    assert all(label != likeliest for label, likeliest in result.confused)
     first = np.take_along_axis(plain[:, 0], source.labels[:, None], 1)
     assert result.counts.loss == pytest.approx(-np.log(first).mean(), abs=2e-3)
 
@@ -152,7 +151,7 @@ def test_workers_and_batches_change_nothing(source: FolderSource, rule: CropRule
     for batch_size, workers in ((64, 2), (1, 0), (7, 0), (1000, 0)):
         other = run(network, source, rule, batch_size, workers)
         assert np.allclose(other.probabilities, one.probabilities, atol=1e-3)
-        assert other.ranks.tolist() == one.ranks.tolist()
+        assert other.confused == one.confused
         assert other.counts.correct_by_crops.tolist() == one.counts.correct_by_crops.tolist()
         assert other.crops == one.crops
 
@@ -201,7 +200,6 @@ def test_unreadable_images_are_errors_and_named(tmp_path: Path, rule: CropRule) 
     assert (counts.count, counts.unreadable) == (15, 2)
     for index in (0, 14):
         assert not result.probabilities[index].any()
-        assert (result.ranks[index], result.predicted[index]) == (NEVER, -1)
     assert result.probabilities[1].any() and np.isfinite(counts.loss)
     assert errors.wrong >= 2 and errors.wrong_top5 == 2  # three classes: top-5 is all of them
     assert counts.correct_by_crops[:, 1].max() == 13
