@@ -1,70 +1,36 @@
 """Data sets that lie in class folders: ImageNet's layout, and Tiny ImageNet's."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from bn_inception.data.config import DataConfig, DataKind
 from bn_inception.data.source import SUFFIXES, FolderSource, class_order, is_image
 from bn_inception.errors import UserError
 from bn_inception.files import first_line
-from bn_inception.paper import results
 
-_IMAGENETS = {"train": results.IMAGENET_TRAIN_IMAGES, "val": results.IMAGENET_VALIDATION_IMAGES}
 LAYOUT = "expected ROOT/train/<class>/<image> and ROOT/val/<class>/<image>"
 
 
-def open_folders(root: Path, config: DataConfig) -> tuple[FolderSource, FolderSource, list[str]]:
-    """The images of train/ and val/ below `root`, and warnings for the user.
-
-    Reads only `kind` and `first_classes` of `config`.
-
-    Raises:
-        UserError: another layout, a class without images, or classes that differ between train/
-            and val/.
-    """
+def open_folders(
+    root: Path, tiny: bool, first_classes: int | None = None
+) -> tuple[FolderSource, FolderSource]:
+    """The images of train/ and val/ below `root`; `tiny` reads Tiny ImageNet's layout too."""
     for split in ("train", "val"):
         if not (root / split).is_dir():
             raise UserError(f"data.root: {root} has no {split}/ folder; {LAYOUT}")
-    tiny = config.kind is DataKind.tiny_imagenet
     labelled = _annotated(root / "val") if tiny else None
     classes = _classes(root / "train")
     held_out = labelled.values() if labelled else _classes(root / "val")
     _check_same_classes(root, set(classes), set(held_out))
-    check_first_classes(config.first_classes, root, len(classes))
-    chosen = classes[: config.first_classes]
-    train = _scan(root / "train", chosen, tiny)
-    validation = _scan(root / "val", chosen, tiny, labelled)
-    if config.kind is not DataKind.imagenet:
-        return train, validation, []
-    counts = {"train": len(train), "val": len(validation)} if config.first_classes is None else {}
-    warnings = [
-        f"{root}: {difference}: results will not be comparable with the paper's"
-        for difference in unlike_imagenet(len(classes), counts)
-    ]
-    return train, validation, warnings
-
-
-def unlike_imagenet(classes: int, images: Mapping[str, int]) -> list[str]:
-    """How the numbers of classes and images differ from ImageNet's (ILSVRC 2012)."""
-    found = [
-        f"{split} holds {count:,} images, ImageNet has {_IMAGENETS[split]:,}"
-        for split, count in images.items()
-        if count != _IMAGENETS[split]
-    ]
-    if classes != results.IMAGENET_CLASSES:
-        found.append(f"{classes:,} classes, ImageNet has {results.IMAGENET_CLASSES:,}")
-    return found
+    check_first_classes(first_classes, root, len(classes))
+    chosen = classes[:first_classes]
+    return _scan(root / "train", chosen, tiny), _scan(root / "val", chosen, tiny, labelled)
 
 
 def open_folder(folder: Path) -> FolderSource:
-    """The images of one split, in class folders or annotated as Tiny ImageNet's val/ is.
-
-    Raises:
-        UserError: no class folders, or one without images; annotations of other files.
-    """
+    """The images of one split, in class folders or annotated as Tiny ImageNet's val/ is."""
     labelled = _annotated(folder)
     classes = class_order(set(labelled.values())) if labelled else _classes(folder)
     return _scan(folder, classes, False, labelled)

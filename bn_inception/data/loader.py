@@ -5,10 +5,9 @@ same with any number of workers, including none. Workers draw the factors of the
 `photometric.to_input` applies them on the device.
 """
 
-import functools
 import itertools
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -70,31 +69,23 @@ def training_batches(
     backend: Backend = Backend.pillow,
     places: slice = slice(None),
 ) -> Generator[TrainingBatch, None, None]:
-    """The batches of steps `start_step` to `stop_step` - 1, in order.
+    """The batches of steps `start_step` to `stop_step` - 1, in order; errors as of `produced`.
 
     Workers start at the first `next` and stop when the iterator ends, fails or is closed.
 
     Args:
-        order: which images a step holds; made for `len(source)` images.
-        image_size: S in pixels.
-        seed: the run's, for crops, mirrors, filters and distortion.
-        workers: processes; 0 reads in this one, None is `default_workers()`.
         on_error: `skip` replaces an unreadable image by the next readable one (cyclic, with its own
             label and the random draws of the place it takes).
         places: the part of every batch to read, so that processes can share a batch; an image
             does not depend on which process reads it.
-
-    Raises:
-        UserError: an image cannot be read and `on_error` is fail, or too many in a row; a worker
-            died.
     """
     assert order.images == len(source)
     requests = (
         [each[places].tolist() for each in order.batch(step)]
         for step in range(start_step, stop_step)
     )
-    cutter = _Cutter(source, image_size, backend, on_error)
-    make = functools.partial(_training_batch, cutter, augmentation.photometric, seed)
+    reader = _Reader(source, image_size, backend, on_error)
+    make = partial(_training_batch, reader, augmentation.photometric, seed)
     here = len(range(order.batch_size)[places])
     return produced(make, requests, workers, shared_memory.batch_bytes(here, image_size))
 
@@ -112,27 +103,15 @@ def validation_batches(
 ) -> Generator[ValidationBatch, None, None]:
     """Every image of `source` exactly once, in order, in batches of `batch`; the last is smaller.
 
-    Args:
-        image_size: S in pixels.
-        workers: as in `training_batches`.
-        on_error: `skip` leaves an unreadable image in the batch, marked.
-        share: (rank, size) of the process, which reads its part of the images; see `shared_ranges`.
-        boxes: the crops of an image; by default the single centre crop.
-
-    Raises:
-        UserError: an image cannot be read and `on_error` is fail; a worker died; fewer images
-            than processes.
+    `on_error=skip` leaves an unreadable image in the batch, marked. `share` is (rank, size) of the
+    process, which reads its part of the images; see `shared_ranges`.
     """
-    cutter = _Cutter(source, image_size, backend, on_error)
+    reader = _Reader(source, image_size, backend, on_error)
     ranges = shared_ranges(len(source), batch, *share)
     # A part's last batch may have one image more than `batch`.
     most = (batch + 1) * len(boxes(image_size, image_size, image_size))
-    return produced(
-        functools.partial(_validation_batch, cutter, boxes),
-        ranges,
-        workers,
-        shared_memory.batch_bytes(most, image_size),
-    )
+    make = partial(_validation_batch, reader, boxes)
+    return produced(make, ranges, workers, shared_memory.batch_bytes(most, image_size))
 
 
 def shared_ranges(images: int, batch: int, rank: int, size: int) -> list[range]:
@@ -141,9 +120,6 @@ def shared_ranges(images: int, batch: int, rank: int, size: int) -> list[range]:
     Over all ranks every index occurs exactly once, without padding or dropping. Every rank has the
     same number of batches, so that the processes can synchronize after each. The last batch of a
     rank has the remaining images: at most `batch`, or one more if the parts differ by one.
-
-    Raises:
-        UserError: fewer images than processes.
     """
     if images < size:
         raise UserError(
@@ -159,8 +135,7 @@ def read_image(source: ImageSource, index: int, backend: Backend) -> Picture:
     """Read and open one image.
 
     Raises:
-        UnreadableImage: the file cannot be read or decoded; for a damaged one this may be raised
-            only when it is loaded or cut, see `backend.open_picture`.
+        UnreadableImage: as for `open_picture`, or the file cannot be read.
     """
     try:
         data = source.read(index)
@@ -169,21 +144,16 @@ def read_image(source: ImageSource, index: int, backend: Backend) -> Picture:
     return open_picture(data, source.name(index), backend)
 
 
-@dataclass(frozen=True)
-class _Cutter:
-    """Reads images for a crop of S x S pixels."""
+class _Reader(NamedTuple):
+    """Reads images for crops of `size` pixels."""
 
     source: ImageSource
     size: int
     backend: Backend
     on_error: OnError
 
-    def cut(self, index: int, cut: Callable[[Picture], T]) -> T | str:
-        """The result of `cut` for an image, or why it cannot be read.
-
-        Raises:
-            UserError: it cannot be read, and `on_error` is fail.
-        """
+    def read(self, index: int, cut: Callable[[Picture], T]) -> T | str:
+        """The result of `cut` for an image, or why it cannot be read, if that does not fail."""
         try:
             return cut(read_image(self.source, index, self.backend))
         except UnreadableImage as error:
@@ -193,21 +163,18 @@ class _Cutter:
 
 
 def _training_batch(
-    cutter: _Cutter, photometric: Photometric, seed: int, request: list[list[int]]
+    reader: _Reader, photometric: Photometric, seed: int, request: list[list[int]]
 ) -> TrainingBatch:
     """Make a batch; a request is the epochs and the indices of its images."""
-    source, size = cutter.source, cutter.size
+    source, size = reader.source, reader.size
     # (N, S, S, 3) in memory, seen as (N, 3, S, S): the pictures' layout, and channels_last.
     images = np.empty((len(request[0]), size, size, 3), np.uint8).transpose(0, 3, 1, 2)
     factors, taken, replaced = [], list[int](), list[tuple[str, str]]()
     most = min(MAX_SKIPPED, len(source))
     for out, epoch, index in zip(images, *request, strict=True):
-        for skipped in range(most):
-            standing = (index + skipped) % len(source)
+        for standing in (number % len(source) for number in range(index, index + most)):
             generator = image_generator(seed, epoch, index)  # of the place, not of the image
-            made = cutter.cut(
-                standing, functools.partial(cut_training, size=size, generator=generator)
-            )
+            made = reader.read(standing, partial(cut_training, size=size, generator=generator))
             if not isinstance(made, str):
                 break
             replaced.append((source.identity(standing), made))
@@ -227,14 +194,13 @@ def _training_batch(
     )
 
 
-def _validation_batch(cutter: _Cutter, boxes: Boxes, request: range) -> ValidationBatch:
-    source, size = cutter.source, cutter.size
+def _validation_batch(reader: _Reader, boxes: Boxes, request: range) -> ValidationBatch:
+    source, size = reader.source, reader.size
     nothing = np.zeros((1, size, size, 3), np.uint8), [0] * len(boxes(size, size, size))
-    cut = functools.partial(cut_crops, boxes=boxes, size=size)
     pixels, rows, unreadable, start = [], [], list[tuple[str, str]](), 0
     readable = torch.ones(len(request), dtype=torch.bool)
     for place, index in enumerate(request):
-        made = cutter.cut(index, cut)
+        made = reader.read(index, partial(cut_crops, boxes=boxes, size=size))
         if isinstance(made, str):
             readable[place] = False
             unreadable.append((source.name(index), made))

@@ -1,7 +1,11 @@
 """Opening a data set of any kind."""
 
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import numpy as np
 
 from bn_inception.data.config import DataConfig, DataKind, is_url
 from bn_inception.data.folders import LAYOUT, check_first_classes, open_folders
@@ -9,6 +13,7 @@ from bn_inception.data.intake import synthetic
 from bn_inception.data.shards import ShardSource
 from bn_inception.data.source import ImageSource
 from bn_inception.errors import UserError
+from bn_inception.paper import results
 
 
 @dataclass
@@ -30,16 +35,30 @@ def open_sources(config: DataConfig) -> Sources:
         UserError: no such folder, another layout, a class without images, or classes that differ
             between train/ and val/; shards that are not whole, or whose index was changed.
     """
+    train: ImageSource
+    validation: ImageSource
     if config.kind is DataKind.shards:
-        return _open_shards(config)
-    if config.kind is DataKind.synthetic:
-        root = synthetic.prepare(Path(config.cache).expanduser())
+        train, validation = _open_shards(config)
     else:
-        root = _root(config.root)
-    return Sources(*open_folders(root, config))
+        if config.kind is DataKind.synthetic:
+            root = synthetic.prepare(Path(config.cache).expanduser())
+        else:
+            root = _root(config.root)
+        tiny = config.kind is DataKind.tiny_imagenet
+        train, validation = open_folders(root, tiny, config.first_classes)
+    # Shards may hold any data set; they are compared with ImageNet if they have its classes.
+    wnids = len(train.classes) == results.IMAGENET_CLASSES and all(map(_is_wnid, train.classes))
+    compared = config.kind is DataKind.imagenet or (config.kind is DataKind.shards and wnids)
+    if not compared or config.first_classes is not None:
+        return Sources(train, validation)
+    warnings = [
+        f"{config.root}: {difference}: results will not be comparable with the paper's"
+        for difference in _unlike_imagenet(train, validation)
+    ]
+    return Sources(train, validation, warnings)
 
 
-def _open_shards(config: DataConfig) -> Sources:
+def _open_shards(config: DataConfig) -> tuple[ShardSource, ShardSource]:
     if is_url(config.root):
         root = str(config.root)
     else:
@@ -55,7 +74,31 @@ def _open_shards(config: DataConfig) -> Sources:
             "prepare both from one data set"
         )
     check_first_classes(config.first_classes, root, len(classes))
-    return Sources(train, validation)
+    return train, validation
+
+
+def _unlike_imagenet(train: ImageSource, validation: ImageSource) -> Iterator[str]:
+    """How classes and images differ from ImageNet's (ILSVRC 2012)."""
+    for what, found, wanted in (
+        ("training images", len(train), results.IMAGENET_TRAIN_IMAGES),
+        ("validation images", len(validation), results.IMAGENET_VALIDATION_IMAGES),
+        ("classes", len(train.classes), results.IMAGENET_CLASSES),
+    ):
+        if found != wanted:
+            yield f"{found:,} {what}, ImageNet has {wanted:,}"
+    per_class = np.bincount(validation.labels)
+    if per_class.min() != per_class.max():
+        yield f"{per_class.min()} to {per_class.max()} validation images a class, ImageNet has 50"
+    odd = [name for name in train.classes if not _is_wnid(name)]
+    if odd:
+        yield (
+            f"{len(odd):,} classes are not named by a wnid such as n01440764, the first is "
+            f"{odd[0]}, so labels are not in ImageNet's order"
+        )
+
+
+def _is_wnid(name: str) -> bool:
+    return re.fullmatch(r"n\d{8}", name) is not None
 
 
 def _root(root: str | None, layout: str = LAYOUT) -> Path:

@@ -1,9 +1,8 @@
 """Results of several worker processes, in order.
 
-The result of a request does not depend on the number of processes, and `workers=0` starts none. The
-n workers get every n-th request each, the same in every run. This is not torch's DataLoader, whose
-SIGCHLD handler may raise at any line of the main process, such as in an update or a save. Here the
-death of a worker is reported when the next result is requested.
+The n workers get every n-th request each, the same in every run. This is not torch's DataLoader,
+whose SIGCHLD handler may raise at any line of the main process, such as in an update or a save.
+Here the death of a worker is reported when the next result is requested.
 """
 
 import atexit
@@ -57,7 +56,7 @@ def default_workers(processes: int = 1) -> int:
     """Worker processes for each of `processes` that train on this machine.
 
     Cores are divided evenly. Each process keeps one core for itself, which launches the kernels of
-    a GPU, and has at most 16 workers. Two cores and one process give 1, one core gives 0.
+    a GPU, and has at most 16 workers.
     """
     return max(0, min(cores() // processes - 1, _MAX_DEFAULT_WORKERS))
 
@@ -166,8 +165,8 @@ def _serve(make: Callable[[Any], Any], pipe: Connection, mains: Connection) -> N
     # When the main process dies, its end of the pipe closes: for the worker that was started last
     # at once, for the others when the workers after them, which hold copies of it, have ended.
     mains.close()
-    # Ctrl-C and a scheduler's signals go to the whole process group. The main process decides
-    # what to do, and needs its workers until it has saved.
+    # Signals go to the whole process group. The main process decides what to do, and needs its
+    # workers until it has saved.
     for number in _GROUP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _GROUP_SIGNALS)

@@ -8,7 +8,7 @@ A split is a family of files in one folder:
 - `train.index.npy`: length (bytes), label and name of every image, sorted by label, then by name,
   which is the order of the folder reader.
 - `train.sha256`: checksums of all these files, as `sha256sum -c train.sha256` reads them.
-- `train.json`: everything else. It is written last; if it exists, the split is complete.
+- `train.json`: everything else. When it names the checksums of all shards, the split is complete.
 
 Shard s holds `stored_order(images)[s * shard_size : (s + 1) * shard_size]`, so a run with the same
 `order.shard_size` reads one shard after the other. Offsets follow from that order and the lengths.
@@ -18,7 +18,7 @@ import json
 import os
 import re
 import tarfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +93,7 @@ class Description:
     shard_size: int  # images in every shard but the last
     fingerprint: str  # see `ImageSource`
     index_sha256: str
-    shard_sha256: list[str]
+    shard_sha256: list[str] = field(default_factory=list)  # empty until all are finished
     format: str = FORMAT
 
     def as_json(self) -> str:
@@ -125,7 +125,10 @@ def read_description(path: Path, split: str, name: str = "") -> Description:
         for key, sound in _sound(values, split).items():
             if not sound:
                 raise ValueError(f"{key} is {json.dumps(values.get(key))[:60]}")
-        return Description(**values)
+        about = Description(**values)
+        if len(about.shard_sha256) not in (0, -(-about.images // about.shard_size)):
+            raise ValueError("its numbers of images and shards do not agree")
+        return about
     except FileNotFoundError:
         raise
     except (OSError, ValueError, TypeError, RecursionError) as error:
@@ -138,7 +141,6 @@ def read_description(path: Path, split: str, name: str = "") -> Description:
 def _sound(values: dict[str, Any], split: str) -> dict[str, bool]:
     """Which values are allowed: the file may be hostile, and checksums become names of files."""
     get = values.get
-    counted = _is_count(get("images")) and _is_count(get("shard_size"))
     return {
         "format": get("format") == FORMAT,
         "split": get("split") == split,
@@ -147,9 +149,7 @@ def _sound(values: dict[str, Any], split: str) -> dict[str, bool]:
         "shard_size": _is_count(get("shard_size")),
         "fingerprint": _is_sha256(get("fingerprint")),
         "index_sha256": _is_sha256(get("index_sha256")),
-        "shard_sha256": _is_list(get("shard_sha256"), _is_sha256)
-        and counted
-        and len(values["shard_sha256"]) == -(-values["images"] // values["shard_size"]),
+        "shard_sha256": _is_list(get("shard_sha256"), _is_sha256),
     }
 
 
@@ -217,14 +217,19 @@ class ShardSource(PlacedImages):
         file = f"{split}.json"
         try:
             if self._cache is None:
-                return read_description(Path(self._root, file), split)
-            with remote.fetched_once(f"{self._root}/{file}", self._cache) as path:
-                return read_description(path, split, f"{self._root}/{file}")
+                about = read_description(Path(self._root, file), split)
+            else:
+                with remote.fetched_once(f"{self._root}/{file}", self._cache) as path:
+                    about = read_description(path, split, f"{self._root}/{file}")
+            what = "an unfinished"
         except FileNotFoundError:
+            about, what = None, "no"
+        if about is None or not about.shard_sha256:
             raise UserError(
-                f"data.root: {self._root} has no {file}: no finished shards; make them with "
+                f"data.root: {self._root} has {what} {file}: no finished shards; make them with "
                 "bn-inception prepare source=IMAGES target=FOLDER"
-            ) from None
+            )
+        return about
 
     def _index(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bytes_]]:
         """Lengths, labels and names; mapped, not read, so that a hostile size costs nothing."""

@@ -81,13 +81,13 @@ def test_without_within_shard_shuffling_shards_are_read_as_they_are_stored(
 
 def test_a_late_step_computes_no_more_than_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
     computed: list[int] = []
-    permuted = TrainingOrder._permuted
+    permuted = TrainingOrder._epoch
 
     def counted(self: TrainingOrder, epoch: int) -> np.ndarray:
         computed.append(epoch)
         return permuted(self, epoch)
 
-    monkeypatch.setattr(TrainingOrder, "_permuted", counted)
+    monkeypatch.setattr(TrainingOrder, "_epoch", counted)
     order = TrainingOrder(10_007, 32, 1, True, 100)
     order.batch(20_000_000)
     assert computed == [20_000_000 * 32 // 10_007]

@@ -75,7 +75,7 @@ def test_a_lost_description_is_refused_with_what_helps(
         path.write_text(text)
     said = refused(images, target)
     assert str(path.name) in said and "bn-inception prepare" not in said
-    assert f"remove {path}, {target}/train.begun and {target}/train-*.tar" in said
+    assert f"remove {path} and {target}/train-*.tar" in said
     path.unlink(missing_ok=True)
     for shard in target.glob("train-*.tar"):
         shard.unlink()

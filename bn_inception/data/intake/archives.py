@@ -1,7 +1,7 @@
 """The ILSVRC 2012 archives as downloaded, read without unpacking.
 
-One pass over the headers finds the offset of every member of an uncompressed tar file, and of a tar
-file inside it. Images are then read by offset.
+One pass over the headers finds where the images lie, also in a tar file inside another. Hostile and
+impossible members are refused by name.
 """
 
 import io
@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 
-from bn_inception.data.parallel import Progress
 from bn_inception.data.source import PlacedImages, class_order, is_image
 from bn_inception.errors import UserError
 from bn_inception.files import first_line
@@ -37,17 +36,11 @@ Member = tuple[bytes, int, int]
 """File name, where its bytes begin in the archive, and how many there are."""
 
 
-def open_train_tar(path: Path, progress: Progress) -> PlacedImages:
-    """The training archive: a tar file of one tar file a class, named `<wnid>.tar`.
-
-    Raises:
-        UserError: another kind of archive; a hostile or impossible member, by name.
-    """
+def open_train_tar(path: Path) -> PlacedImages:
+    """The training archive: a tar file of one tar file a class, named `<wnid>.tar`."""
     found: dict[str, list[Member]] = {}
     with _Headers(path) as file:
-        what, size = f"{path.name}: headers, MB", file.size()
-        progress(what, 0, size // 10**6)
-        for member in _members(file, path.name, 0, size):
+        for member in _members(file, path.name, 0, file.size()):
             name = _plain(member)
             class_name = name[:-4] if name.lower().endswith(".tar") else ""
             reason = ""
@@ -64,17 +57,13 @@ def open_train_tar(path: Path, progress: Progress) -> PlacedImages:
                 raise UserError(
                     f"source: {path.name}: {name!r} {reason}; give the original archive"
                 )
-            progress(what, (member.offset_data + member.size) // 10**6, size // 10**6)
     return _placed(path, found)
 
 
 def open_val_tar(path: Path, classes: list[str], labels: str) -> PlacedImages:
-    """The validation archive: all images in one folder, with their classes in another file.
+    """The validation archive: all images in one folder.
 
     `classes` has the class of every image, in the order of file names, from the file `labels`.
-
-    Raises:
-        UserError: another kind of archive; a hostile member; another number of labels.
     """
     with _Headers(path) as file:
         members = _images(file, path.name, 0, file.size())

@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import re
 import warnings
 from collections import Counter
 from collections.abc import Iterator
@@ -13,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from bn_inception.data.config import DataConfig, DataKind, is_url, refuse_unread
-from bn_inception.data.folders import unlike_imagenet
+from bn_inception.data.config import DataConfig, is_url, refuse_unread
 from bn_inception.data.opening import open_sources
 from bn_inception.data.parallel import Progress, cores, produced
 from bn_inception.data.pixels.decode import FORMATS, UnreadableImage, decode
@@ -22,10 +20,8 @@ from bn_inception.data.shards import ShardSource
 from bn_inception.data.source import ImageSource
 from bn_inception.errors import UserError
 from bn_inception.files import file_sha256, first_line
-from bn_inception.paper import results
 
 _CHUNK = 256  # images a task: half a second of work
-_WNID = re.compile(r"n\d{8}")
 
 
 class _Look(NamedTuple):
@@ -67,11 +63,7 @@ def audit(config: DataConfig, progress: Progress) -> dict[str, Any]:
     sources = open_sources(config)
     both = {"train": sources.train, "val": sources.validation}
     classes = sources.train.classes
-    problems = list[str]()
-    # Shards may hold any data set; they are compared with ImageNet if they have its classes.
-    named = all(map(_WNID.fullmatch, classes)) and len(classes) == results.IMAGENET_CLASSES
-    if config.kind is DataKind.imagenet or (config.kind is DataKind.shards and named):
-        problems += _unlike_imagenet(both, counted=config.first_classes is None)
+    problems = list(sources.warnings)
     splits, unreadable, digests = dict[str, Any](), list[dict[str, str]](), list[NDArray[Any]]()
     for split, source in both.items():
         if isinstance(source, ShardSource):
@@ -104,27 +96,6 @@ def _class_order(classes: tuple[str, ...]) -> str:
     numbers = all(name.isascii() and name.isdigit() for name in classes)
     how = "by value" if numbers else "by name"
     return f"{how}: 0 is {classes[0]}, {len(classes) - 1} is {classes[-1]}"
-
-
-def _unlike_imagenet(both: dict[str, ImageSource], counted: bool) -> Iterator[str]:
-    """Differences from ImageNet (ILSVRC 2012)."""
-    classes = both["train"].classes
-    if counted:
-        counts = {split: len(source) for split, source in both.items()}
-        found = unlike_imagenet(len(classes), counts)
-        yield from found
-        per_class = np.bincount(both["val"].labels, minlength=len(classes))
-        for label in np.flatnonzero(per_class != per_class.mean())[:1] if not found else ():
-            yield (
-                f"val holds {per_class[label]} images of {classes[label]}, ImageNet "
-                "has 50 of every class: its labels are wrong"
-            )
-    odd = [name for name in classes if not _WNID.fullmatch(name)]
-    if odd:
-        yield (
-            f"{len(odd):,} classes are not named by a wnid such as n01440764, the first is "
-            f"{odd[0]}: labels follow the order of the names, and will not be ImageNet's"
-        )
 
 
 def _damaged(source: ShardSource, split: str, workers: int, progress: Progress) -> Iterator[str]:

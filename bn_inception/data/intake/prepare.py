@@ -1,25 +1,23 @@
 """Making shards of a data set: every source, interrupted or not, gives the same bytes.
 
-The bytes depend only on images and settings, not on interruptions or the number of processes. A
-file has its name as soon as it is complete, so the work can be killed at any time.
+A file has its name when it is complete, so the work can be killed at any time. The description is
+there from the beginning, and gets the checksums at the end.
 """
 
 import hashlib
 import io
-import json
 import shutil
 import tarfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 
-from bn_inception.data.config import DataConfig, DataKind
 from bn_inception.data.folders import open_folder, open_folders
 from bn_inception.data.intake import archives, devkit
 from bn_inception.data.parallel import Progress, cores, produced
@@ -40,7 +38,6 @@ from bn_inception.files import (
     first_line,
     is_left_over,
     locked,
-    read_json,
     replacing,
 )
 
@@ -86,14 +83,7 @@ class Prepared:
 def prepare(
     config: PrepareConfig, say: Callable[[str], None], progress: Progress
 ) -> list[Prepared]:
-    """Make, complete or check the shards of every split in the source; one entry for each.
-
-    `say` gets a line about each thing that takes long.
-
-    Raises:
-        UserError: the source has an unknown layout or an unreadable image; the target has other
-            contents, is being written by another process, or has no room.
-    """
+    """Make, complete or check the shards of every split in the source; one entry for each."""
     workers = cores() if config.workers is None else config.workers
     target, source = Path(config.target).expanduser(), Path(config.source).expanduser()
     files = _found(source)
@@ -107,10 +97,8 @@ def prepare(
         try:
             splits = [
                 _Split(split, images, target, min(config.shard_size, len(images)))
-                for split, images in _opened(source, files, say, progress).items()
+                for split, images in _opened(source, files, say).items()
             ]
-            for split in splits:
-                split.check_target()
             _check_room(target, sum(split.missing_bytes() for split in splits))
             return [split.complete(workers, say, progress) for split in splits]
         except KeyboardInterrupt:
@@ -132,7 +120,7 @@ def _found(source: Path) -> dict[str, Path]:
 
 
 def _opened(
-    source: Path, files: dict[str, Path], say: Callable[[str], None], progress: Progress
+    source: Path, files: dict[str, Path], say: Callable[[str], None]
 ) -> Mapping[str, ImageSource]:
     """The splits that the source has."""
     if not any(path.is_dir() for path in files.values()):
@@ -140,7 +128,7 @@ def _opened(
         for split, path in files.items():
             say(f"{split}: reading the headers of {path}")
             if split == "train":
-                sources[split] = archives.open_train_tar(path, progress)
+                sources[split] = archives.open_train_tar(path)
             else:
                 sources[split] = archives.open_val_tar(path, *devkit.read_val_classes(source))
         if len({images.classes for images in sources.values()}) > 1:
@@ -154,9 +142,7 @@ def _opened(
         if len(files) == 1:
             return {split: open_folder(path) for split, path in files.items()}
         annotated = (source / "val" / "val_annotations.txt").is_file()
-        kind = DataKind.tiny_imagenet if annotated else DataKind.folder
-        train, val, _ = open_folders(source, DataConfig(kind=kind))
-        return {"train": train, "val": val}
+        return dict(zip(SPLITS, open_folders(source, tiny=annotated), strict=True))
     except UserError as error:
         raise UserError(str(error).replace("data.root", "source", 1)) from error
 
@@ -167,74 +153,80 @@ class _Split:
     def __init__(self, name: str, source: ImageSource, target: Path, shard_size: int) -> None:
         self.name, self.source, self.target = name, source, target
         self.layout = Layout(source.sizes, shard_size)
-        self.settings: dict[str, Any] = {
-            "fingerprint": source.fingerprint,
-            "images": len(source),
-            "shard_size": shard_size,
-        }
+        index = io.BytesIO()
+        np.save(index, as_index(source))
+        self.index = index.getvalue()
+        self.about = Description(
+            split=name,
+            classes=list(source.classes),
+            images=len(source),
+            shard_size=shard_size,
+            fingerprint=source.fingerprint,
+            index_sha256=hashlib.sha256(self.index).hexdigest(),
+        )
         self.description = target / f"{name}.json"
-        self.begun = target / f"{name}.begun"  # the settings, until the description is written
+        self.there = self._found()
 
     def path(self, shard: int) -> Path:
         return self.target / shard_file(self.name, shard)
 
-    def check_target(self) -> None:
-        """Refuse shards of other images or settings, finished or begun."""
+    def _found(self) -> Description | None:
+        """The description in the target; shards of other images or settings are refused."""
+        remedy = (
+            f"choose another folder, or remove {self.description} and "
+            f"{self.target / self.name}-*.tar to make the {self.name} shards again"
+        )
         try:
-            if self.description.exists():
-                there = asdict(read_description(self.description, self.name))
-            elif self.begun.exists():
-                there = dict(read_json(self.begun))
-            elif any(self.target.glob(f"{self.name}-*.tar")):
+            there = read_description(self.description, self.name)
+        except FileNotFoundError:
+            if any(self.target.glob(f"{self.name}-*.tar")):
                 raise UserError(
-                    f"{self.target} holds {self.name} shards without their {self.name}.json: not "
-                    "of this program, or it was deleted"
-                )
-            else:
-                return
-        except (OSError, ValueError, TypeError) as error:  # a UserError is a ValueError
+                    f"target: {self.target} holds {self.name} shards without their "
+                    f"{self.description.name}: not of this program, or it was deleted; {remedy}"
+                ) from None
+            return None
+        except UserError as error:
             reason = first_line(error).partition("; ")[0].removeprefix("data.root: ")
-            raise UserError(
-                f"target: {reason}; choose another folder, or remove {self.description}, "
-                f"{self.begun} and {self.target / self.name}-*.tar to make the {self.name} shards "
-                "again"
-            ) from error
-        for key, value in self.settings.items():
-            if there.get(key) != value:
+            raise UserError(f"target: {reason}; {remedy}") from error
+        for key in ("fingerprint", "images", "shard_size"):
+            here, found = getattr(self.about, key), getattr(there, key)
+            if here != found:
                 raise UserError(
                     f"target: {self.target} holds {self.name} shards made otherwise: {key} is "
-                    f"{value} here, {str(there.get(key))[:80]} there; choose another folder"
+                    f"{here} here, {found} there; {remedy}"
                 )
+        return there
 
     def missing_bytes(self) -> int:
         """Upper bound of the bytes still to be written."""
         sizes = (s for n, s in enumerate(self.layout.bytes) if not self.path(n).exists())
-        return sum(sizes) + as_index(self.source).nbytes
+        return sum(sizes) + len(self.index)
 
     def complete(self, workers: int, say: Callable[[str], None], progress: Progress) -> Prepared:
         """Write the shards that are missing or damaged, then index, checksums and description."""
         started, what = time.monotonic(), f"{self.name}: images"
-        expected = list[str]()
-        if self.description.exists():
-            expected = read_description(self.description, self.name).shard_sha256
         for path in self.target.glob(f".{self.name}*"):
             if is_left_over(path.name):
                 path.unlink(missing_ok=True)
-        if not expected:
-            self._put(self.begun, json.dumps(self.settings).encode())
+        if self.there is None:
+            self._put(self.description, self.about.as_json().encode())
+        expected = self.there.shard_sha256 if self.there else []
 
-        images, done, written, sums = len(self.source), 0, 0, list[str]()
+        images, done, written = len(self.source), 0, 0
         progress(what, 0, images)
-        shards = range(len(self.layout.shards))
         make = partial(self._complete_shard, expected)
+        shards = range(len(self.layout.shards))
         for shard, (digest, wrote) in enumerate(produced(make, shards, workers)):
-            sums.append(digest)
+            self.about.shard_sha256.append(digest)
             done += len(self.layout.shards[shard])
             written += wrote
             if expected and wrote:
                 say(f"{self.path(shard)} was missing or damaged: made again")
             progress(what, done, images)
-        self._finish(sums)
+        self._put(self.target / index_file(self.name), self.index)
+        self._put(self.target / f"{self.name}.sha256", self.about.sha256sums().encode())
+        self._put(self.description, self.about.as_json().encode())
+        ShardSource(str(self.target), self.name)  # raises if they do not fit each other
         seconds = time.monotonic() - started
         return Prepared(self.name, images, len(shards), sum(self.layout.bytes), written, seconds)
 
@@ -242,9 +234,6 @@ class _Split:
         """Write a shard, unless it is there; return its SHA-256 and how many images were written.
 
         Of finished shards the checksums are `expected`; of others nothing but the size is known.
-
-        Raises:
-            UserError: an image cannot be read; the result is not what was expected; disk full.
         """
         path, wanted = self.path(shard), expected[shard] if expected else None
         if path.is_file() and path.stat().st_size == self.layout.bytes[shard]:
@@ -283,24 +272,7 @@ class _Split:
             raise UserError(f"source: {name} changed while it was read; call again")
         return data
 
-    def _finish(self, sums: list[str]) -> None:
-        index = io.BytesIO()
-        np.save(index, as_index(self.source))
-        description = Description(
-            split=self.name,
-            classes=list(self.source.classes),
-            **self.settings,
-            index_sha256=hashlib.sha256(index.getbuffer()).hexdigest(),
-            shard_sha256=sums,
-        )
-        self._put(self.target / index_file(self.name), index.getbuffer())
-        self._put(self.target / f"{self.name}.sha256", description.sha256sums().encode())
-        self._put(self.description, description.as_json().encode())
-        self.begun.unlink(missing_ok=True)
-        ShardSource(str(self.target), self.name)  # raises if they do not fit each other
-
-    def _put(self, path: Path, content: bytes | memoryview) -> None:
-        """Write a small file, so that it is complete as soon as it has its name."""
+    def _put(self, path: Path, content: bytes) -> None:
         with _writing(path), replacing(path) as file:
             file.write(content)
 

@@ -1,7 +1,7 @@
 """The two backends that decode and resize: Pillow, the reference, and a faster one.
 
-Both take the same bytes, boxes and filters and give the same shapes. tests/data/test_backend.py
-bounds the difference of their pixels; docs/decoding.md has the measurements behind the choice.
+tests/data/test_backend.py bounds the difference of their pixels; docs/decoding.md has the
+measurements behind the choice.
 """
 
 import functools
@@ -45,11 +45,7 @@ def open_picture(data: bytes, name: str, backend: Backend) -> Picture:
 
 
 def as_picture(image: Image.Image, name: str, backend: Backend) -> Picture:
-    """An image that Pillow has opened; the backend resizes it.
-
-    Raises:
-        UnreadableImage: as for `decode.decode`.
-    """
+    """An image that Pillow has opened; the backend resizes it. Errors as of `decode.decode`."""
     rgb = upright_rgb(lambda: image, name)
     return PillowPicture(rgb) if backend is Backend.pillow else ArrayPicture(np.asarray(rgb))
 
@@ -101,14 +97,11 @@ class ArrayPicture:
         return self._region((0, 0, self.width, self.height))
 
     def resized(self, box: Box, size: int, resample: Image.Resampling) -> NDArray[np.uint8]:
-        """See `Picture`.
-
-        Only the box and the neighbourhood that the filter reads are resized. The result does not
-        depend on how much more of the image is in memory.
-        """
+        """See `Picture`; only the box and the neighbourhood that the filter reads are resized."""
         left, top, right, bottom = box
-        x0, x1 = _reach(left, right, size, resample, self.width)
-        y0, y1 = _reach(top, bottom, size, resample, self.height)
+        support, algorithm = _FILTERS[resample]
+        x0, x1 = _reach(left, right, size, support, self.width)
+        y0, y1 = _reach(top, bottom, size, support, self.height)
         pixels = self._region((x0, y0, x1, y1))
         width, height = x1 - x0, y1 - y0
         # Rounding may put sums slightly outside.
@@ -118,7 +111,7 @@ class ArrayPicture:
         )
         source = resizer.ImageData(width, height, resizer.PixelType.U8x3, pixels.tobytes())
         target = resizer.ImageData(size, size, resizer.PixelType.U8x3)
-        options = resizer.ResizeOptions(resize_alg=_ALGORITHMS[resample], crop_box=crop)
+        options = resizer.ResizeOptions(resize_alg=algorithm, crop_box=crop)
         _resizer().resize(source, target, options)
         return np.frombuffer(target.get_buffer(), np.uint8).reshape(size, size, 3)
 
@@ -135,9 +128,6 @@ class FastPicture(ArrayPicture):
     Each crop of a plain JPEG decodes the part it needs, unless the image was loaded. If the decoder
     complains, Pillow reads the image or gives the reason why it cannot be read. Damage in a part
     that no crop needs is not detected.
-
-    Raises:
-        UnreadableImage: as for `decode.decode`; `load` and `resized` raise it too.
     """
 
     def __init__(self, data: bytes, name: str) -> None:
@@ -175,27 +165,19 @@ class FastPicture(ArrayPicture):
         return decoded[y0:y1, x0:x1]
 
 
-# Half the width of each filter, in pixels of the source when it enlarges.
-_SUPPORT: Mapping[Image.Resampling, float] = {
-    Image.Resampling.BILINEAR: 1.0,
-    Image.Resampling.BOX: 0.5,
-    Image.Resampling.NEAREST: 0.0,
-    Image.Resampling.BICUBIC: 2.0,
-}
-# Catmull-Rom is the cubic filter with a = -1/2, as Pillow's.
-_ALGORITHMS: Mapping[Image.Resampling, resizer.ResizeAlg] = {
-    Image.Resampling.BILINEAR: resizer.ResizeAlg.convolution(resizer.FilterType.bilinear),
-    Image.Resampling.BOX: resizer.ResizeAlg.convolution(resizer.FilterType.box),
-    Image.Resampling.NEAREST: resizer.ResizeAlg.nearest(),
-    Image.Resampling.BICUBIC: resizer.ResizeAlg.convolution(resizer.FilterType.catmull_rom),
+# Half the width of each filter, in pixels of the source when it enlarges; and how it is done.
+_FILTERS: Mapping[Image.Resampling, tuple[float, resizer.ResizeAlg]] = {
+    Image.Resampling.BILINEAR: (1.0, resizer.ResizeAlg.convolution(resizer.FilterType.bilinear)),
+    Image.Resampling.BOX: (0.5, resizer.ResizeAlg.convolution(resizer.FilterType.box)),
+    Image.Resampling.NEAREST: (0.0, resizer.ResizeAlg.nearest()),
+    # Catmull-Rom is the cubic filter with a = -1/2, as Pillow's.
+    Image.Resampling.BICUBIC: (2.0, resizer.ResizeAlg.convolution(resizer.FilterType.catmull_rom)),
 }
 
 
-def _reach(
-    low: float, high: float, size: int, resample: Image.Resampling, length: int
-) -> tuple[int, int]:
+def _reach(low: float, high: float, size: int, support: float, length: int) -> tuple[int, int]:
     """The pixels of an axis of `length` that a filter reads to resize [low, high] to `size`."""
-    reach = _SUPPORT[resample] * max(1.0, (high - low) / size) + 1
+    reach = support * max(1.0, (high - low) / size) + 1
     return max(0, math.floor(low - reach)), min(length, math.ceil(high + reach))
 
 

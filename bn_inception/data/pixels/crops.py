@@ -36,31 +36,21 @@ Boxes = Callable[[int, int, int], Sequence[Box]]
 class Picture(Protocol):
     """An image that can be cropped; `pixels.backend` makes them."""
 
-    @property
-    def width(self) -> int:
-        """In pixels."""
-
-    @property
-    def height(self) -> int:
-        """In pixels."""
+    width: int  # in pixels
+    height: int  # in pixels
 
     def load(self) -> NDArray[np.uint8]:
         """Decode the whole image now, for several crops; uint8 (height, width, 3)."""
 
     def resized(self, box: Box, size: int, resample: Image.Resampling) -> NDArray[np.uint8]:
-        """Resize a box to `size` x `size`; a filter may read pixels beyond the box.
-
-        Returns:
-            uint8 (size, size, 3), perhaps not writable.
-        """
+        """Resize a box to uint8 (size, size, 3); a filter may read pixels beyond the box."""
 
 
 def training_crop(width: int, height: int, generator: Generator) -> tuple[int, int, int, int]:
     """Draw the box of a training crop.
 
-    The area is uniform in 8 to 100 % of the image. The aspect (width / height) is log-uniform in
-    [3/4, 4/3], so that 3/4 and 4/3 are equally likely; GN gives no distribution. Sides are rounded
-    to whole pixels. A shape that does not fit is drawn again, up to 10 times; after that the
+    The area is uniform. The aspect (width / height) is log-uniform, so that 3/4 and 4/3 are equally
+    likely; GN gives no distribution. A shape that does not fit is drawn again; after `ATTEMPTS` the
     largest centred crop of allowed aspect is used.
 
     Returns:
@@ -84,12 +74,9 @@ def training_crop(width: int, height: int, generator: Generator) -> tuple[int, i
 def single_crop(width: int, height: int, image_size: int) -> Box:
     """The box of evaluation's single crop: shorter side to 256, centre 224 (BN section 4.2).
 
-    For another `image_size` the shorter side becomes round(image_size * 256 / 224). The box is the
-    centre square that this resize maps to `image_size`. It is not rounded to whole pixels, so both
-    axes have the same scale.
-
-    Returns:
-        (left, top, right, bottom) in pixels, a square inside the image.
+    For another `image_size` the shorter side becomes round(image_size * 256 / 224). The box is
+    (left, top, right, bottom) of the centre square that this resize maps to `image_size`. It is not
+    rounded to whole pixels, so both axes have the same scale.
     """
     shorter = round(image_size * EVALUATION_SIDE / EVALUATION_CROP)
     side = min(width, height) * image_size / shorter
@@ -105,14 +92,14 @@ def single_crops(width: int, height: int, image_size: int) -> list[Box]:
 def cut_training(picture: Picture, size: int, generator: Generator) -> NDArray[np.uint8]:
     """Draw crop, filter (one of four, equally likely) and mirror (one in two), and cut.
 
-    Only the crop is resized. Bilinear and cubic are antialiased: they widen with the reduction and
-    may read a few pixels beyond the box. The draws come from the image's own generator.
+    Bilinear and cubic are antialiased: they widen with the reduction and may read a few pixels
+    beyond the box. The draws come from the image's own generator.
 
     Returns:
         uint8 (3, S, S), a view of (S, S, 3) memory; perhaps not writable.
 
     Raises:
-        UnreadableImage: the part that the crop needs cannot be decoded.
+        UnreadableImage: the part that the crop needs cannot be decoded; so do the functions below.
     """
     box = training_crop(picture.width, picture.height, generator)
     resample = FILTERS[int(generator.random() * len(FILTERS))]
@@ -125,13 +112,8 @@ def cut_training(picture: Picture, size: int, generator: Generator) -> NDArray[n
 def cut_single(picture: Picture, size: int) -> NDArray[np.uint8]:
     """Evaluation's single crop, bilinear, antialiased.
 
-    Equal to resizing the whole image and cutting its centre, without computing the rest.
-
     Returns:
         uint8 (3, S, S), a view of (S, S, 3) memory; perhaps not writable.
-
-    Raises:
-        UnreadableImage: the part that the crop needs cannot be decoded.
     """
     box = single_crop(picture.width, picture.height, size)
     return picture.resized(box, size, Image.Resampling.BILINEAR).transpose(2, 0, 1)
@@ -142,9 +124,6 @@ def cut_crops(picture: Picture, boxes: Boxes, size: int) -> tuple[NDArray[np.uin
 
     Returns:
         uint8 (U, S, S, 3), the distinct crops, and for each box the index of its crop among them.
-
-    Raises:
-        UnreadableImage: the part that a crop needs cannot be decoded.
     """
     wanted = boxes(picture.width, picture.height, size)
     places = {box: place for place, box in enumerate(dict.fromkeys(wanted))}

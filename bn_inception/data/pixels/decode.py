@@ -1,7 +1,6 @@
 """From encoded bytes to an RGB image, or an error; never a silently wrong image."""
 
 import io
-import struct
 import warnings
 from collections.abc import Callable
 
@@ -26,17 +25,11 @@ _DIRECT_MODES = ("1", "L", "P", "CMYK", "YCbCr")
 
 
 class UnreadableImage(Exception):
-    """An image that cannot be read correctly.
-
-    Attributes:
-        name: which image, as its source names it.
-        reason: one line.
-    """
+    """An image that cannot be read correctly: its name, and the reason in one line."""
 
     def __init__(self, name: str, reason: str) -> None:
         super().__init__(name, reason)
-        self.name = name
-        self.reason = reason
+        self.name, self.reason = name, reason
 
     def __str__(self) -> str:
         return f"{self.name}: {self.reason}"
@@ -62,10 +55,6 @@ def decode(data: bytes, name: str) -> Image.Image:
     A JPEG that ends early is an error, even if most of it could be shown. Damage that libjpeg
     repairs without telling Pillow, such as a flipped bit, cannot be detected here.
 
-    Args:
-        data: the encoded bytes; any of `FORMATS`, whatever the file's suffix.
-        name: of the image, for the error.
-
     Raises:
         UnreadableImage: empty, not an image, truncated, damaged, over `MAX_PIXELS`, or in a pixel
             format without a defined range (floats, 32-bit integers, LAB).
@@ -76,11 +65,7 @@ def decode(data: bytes, name: str) -> Image.Image:
 
 
 def upright_rgb(opened: Callable[[], Image.Image], name: str) -> Image.Image:
-    """The image that `opened` gives as 8-bit RGB, by the rules of `decode`.
-
-    Raises:
-        UnreadableImage: as for `decode`.
-    """
+    """The image that `opened` gives as 8-bit RGB, by the rules of `decode`."""
     try:
         # Pillow warns about odd EXIF data and large images; a million images would flood the log.
         with warnings.catch_warnings():
@@ -104,10 +89,7 @@ def upright_rgb(opened: Callable[[], Image.Image], name: str) -> Image.Image:
 
 
 def is_upright(data: bytes) -> bool:
-    """Whether `decode` neither rotates nor mirrors an image.
-
-    Reads only headers; False if they cannot be read.
-    """
+    """Whether `decode` neither rotates nor mirrors an image; False if its headers are damaged."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -119,15 +101,11 @@ def is_upright(data: bytes) -> bool:
 
 def _upright(image: Image.Image) -> Image.Image:
     # Parsing takes longer than decoding a small image, and most have neither block.
-    if (
-        "exif" not in image.info
-        and "xmp" not in image.info
-        and "XML:com.adobe.xmp" not in image.info
-    ):
+    if not image.info.keys() & {"exif", "xmp", "XML:com.adobe.xmp"}:
         return image
     try:
         return ImageOps.exif_transpose(image)
-    except (OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, struct.error):
+    except Exception:  # Pillow may raise anything for senseless EXIF data
         return image
 
 

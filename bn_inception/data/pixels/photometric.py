@@ -35,9 +35,6 @@ class Photometric(Enum):
     full = "full"
 
 
-_FACTORS = {Photometric.none: 0, Photometric.reduced: 3, Photometric.full: 5}
-
-
 @dataclass
 class AugmentationConfig:
     """Augmentation of training images beyond crop and mirror."""
@@ -52,16 +49,13 @@ def draw_factors(photometric: Photometric, generator: Generator) -> NDArray[np.f
         float32 (K,): K = 0 for `none`; 3 for `reduced`: brightness, saturation, order (0 or 1);
         5 for `full`: brightness, saturation, hue, contrast, order.
     """
-    drawn = [generator.random() for _ in range(_FACTORS[photometric])]
     if photometric is Photometric.none:
         return np.empty(0, np.float32)
-    drawn[0] = _between(-BRIGHTNESS, BRIGHTNESS, drawn[0])
-    drawn[1] = _between(*SATURATION, drawn[1])
+    ranges = [(-BRIGHTNESS, BRIGHTNESS), SATURATION]
     if photometric is Photometric.full:
-        drawn[2] = _between(-HUE, HUE, drawn[2])
-        drawn[3] = _between(*CONTRAST, drawn[3])
-    drawn[-1] = float(drawn[-1] >= 0.5)
-    return np.array(drawn, np.float32)
+        ranges += [(-HUE, HUE), CONTRAST]
+    drawn = [low + (high - low) * generator.random() for low, high in ranges]
+    return np.array([*drawn, float(generator.random() >= 0.5)], np.float32)
 
 
 def to_input(images: Tensor, factors: Tensor | None = None) -> Tensor:
@@ -71,23 +65,16 @@ def to_input(images: Tensor, factors: Tensor | None = None) -> Tensor:
     Full, 0: brightness, saturation, hue, contrast; 1: brightness, contrast, saturation, hue.
 
     An image's result does not depend on the rest of its batch, bit for bit. The memory format of
-    `images` is kept.
-
-    Args:
-        images: uint8 (N, 3, S, S), on any device.
-        factors: float32 (N, K) on the same device, from `draw_factors`; None or K = 0 for no
-            distortion.
-
-    Returns:
-        float32 (N, 3, S, S) in [-1, 1].
+    `images` is kept. `images` are uint8 (N, 3, S, S), `factors` of `draw_factors` (N, K); None or
+    K = 0 is no distortion.
     """
     kind = 0 if factors is None else factors.shape[1]
-    if kind not in _FACTORS.values():
+    if kind not in (0, 3, 5):
         raise ValueError(f"factors has {kind} columns; 0, 3 (reduced) or 5 (full) are known")
     if factors is None or not kind:
-        return _scaled(images.float().div_(255))
+        return images.float().div_(255).mul_(2).sub_(1)
     if images.device.type != "cpu" or torch.compiler.is_compiling():
-        return _scaled(_distorted(images, factors).clamp_(0, 1))
+        return _distorted(images, factors).clamp_(0, 1).mul_(2).sub_(1)
     # A CPU's cache holds an image or two, and its vector units need neighbours of one channel.
     inputs = torch.empty_like(images, dtype=torch.float32)
     size = max(1, _CACHED // images.shape[1:].numel())
@@ -96,10 +83,6 @@ def to_input(images: Tensor, factors: Tensor | None = None) -> Tensor:
         x = _distorted(part.contiguous(), factors[start : start + size])
         torch.sub(x.clamp_(0, 1).mul_(2), 1, out=out)
     return inputs
-
-
-def _scaled(x: Tensor) -> Tensor:
-    return x.mul_(2).sub_(1)
 
 
 def _distorted(images: Tensor, factors: Tensor) -> Tensor:
@@ -160,7 +143,9 @@ def _turn_hue(x: Tensor, turns: Tensor) -> Tensor:
         k = hue + sextant
         k = k - torch.floor(k / 6) * 6
         channels.append(value - chroma * torch.minimum(k, 4 - k).clamp(0, 1))
-    return torch.stack(channels, 1).contiguous(memory_format=_memory_format(x))
+    channels_last = x.is_contiguous(memory_format=torch.channels_last)
+    kept = torch.channels_last if channels_last else torch.contiguous_format
+    return torch.stack(channels, 1).contiguous(memory_format=kept)
 
 
 def _contrast(x: Tensor, factor: Tensor) -> Tensor:
@@ -176,12 +161,3 @@ def _channel_means(x: Tensor) -> Tensor:
     units = (x * _FIXED_POINT).round_()
     total = units.sum((2, 3), keepdim=True, dtype=torch.float64)
     return (total / (_FIXED_POINT * x.shape[2] * x.shape[3])).float()
-
-
-def _memory_format(x: Tensor) -> torch.memory_format:
-    channels_last = x.is_contiguous(memory_format=torch.channels_last)
-    return torch.channels_last if channels_last else torch.contiguous_format
-
-
-def _between(low: float, high: float, fraction: float) -> float:
-    return low + (high - low) * fraction

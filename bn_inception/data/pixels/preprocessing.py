@@ -38,11 +38,8 @@ Zu/OeiEJy1zOYUsY1rC1gtwBO6hGG6JzeHDXiwFx1Scd0QhGWuYtSxjGWU00fs3fnPRNawtYLcATuoRh
 def describe(backend: Backend) -> dict[str, str]:
     """Describe how this installation reads images with a backend, JSON-able.
 
-    Returns:
-        `backend`, `decoder` and its version, `jpeg` library, `resize` filter, `input` range, and
-        the hashes `decoded` (the fixed picture's pixels), `crops` (its single crops at two sizes)
-        and `values` (the network's input made from them), which are equal if images give the same
-        input.
+    `decoded` is a hash of the fixed picture's pixels, `crops` of its single crops at two sizes,
+    `values` of the network's input made from them.
     """
     data = base64.b64decode(_PICTURE)
     picture = backends.open_picture(data, "the fixed picture", backend)
