@@ -14,7 +14,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, RandomSampler, default_collate
 
 from bn_inception.benchmark.reference import FULL_JITTER, train_transform
-from bn_inception.benchmark.rows import Measured, Row, about_here, in_words, refuse_below
+from bn_inception.benchmark.rows import Measured, Row, about_here, refuse_below
 from bn_inception.benchmark.timing import CPU, Stream, Way, each_other_way_round, take_turn
 from bn_inception.data import (
     AugmentationConfig,
@@ -115,7 +115,7 @@ def benchmark_input(
     try:
         for number in range(config.rounds):
             for workers, here in ways.items():
-                say(f"round {number + 1} of {config.rounds}, {in_words(workers)}")
+                say(f"round {number + 1} of {config.rounds}, {workers} workers")
                 lead = max(1, workers)
                 units = -(-config.images // (MINI_BATCH * lead)) * lead
                 for way in each_other_way_round(here, number):
@@ -135,9 +135,15 @@ def ways_of(images: Chosen, size: int, workers: int) -> list[Way]:
     seeds, lead = itertools.count(), max(1, workers)  # timed when every worker has delivered
 
     def ours(name: str, photometric: Photometric, note: str, by: Backend = Backend.fast) -> Way:
+        source: Any = images
+
         def start() -> Stream:
-            return loaded(images, photometric, seed=next(seeds), image_size=size, workers=workers,
-                          backend=by, on_error=OnError.fail)  # fmt: skip
+            seed = next(seeds)
+            return training_batches(
+                source, TrainingOrder(len(source), MINI_BATCH, seed, **vars(OrderConfig())),
+                seed=seed, augmentation=AugmentationConfig(photometric), image_size=size,
+                start_step=0, stop_step=ENDLESS, workers=workers, backend=by, on_error=OnError.fail,
+            )  # fmt: skip
 
         return Way(name, start, lead, note)
 
@@ -155,19 +161,6 @@ def ways_of(images: Chosen, size: int, workers: int) -> list[Way]:
         torchs(REFERENCE, lambda data: plain(_opened(data))),
         torchs(REFERENCE_FULL, lambda data: jittered(_opened(data))),
     ]
-
-
-def loaded(
-    source: Any, photometric: Photometric, *, seed: int, batch: int = MINI_BATCH, **how: Any
-) -> Stream:
-    """Our loader as training uses it.
-
-    `how` is what `training_batches` takes beside: image_size, workers, backend, on_error.
-    """
-    order = TrainingOrder(len(source), batch, seed, **vars(OrderConfig()))
-    augmentation = AugmentationConfig(photometric)
-    steps: dict[str, Any] = {"start_step": 0, "stop_step": ENDLESS}
-    return training_batches(source, order, seed=seed, augmentation=augmentation, **steps, **how)
 
 
 def by_torch(images: Chosen, transform: Callable[[bytes], Any], workers: int, seed: int) -> Stream:

@@ -12,12 +12,12 @@ from bn_inception.benchmark.rows import Row
 from bn_inception.benchmark.step import our_step
 from bn_inception.benchmark.timing import take_turn
 from bn_inception.data import Sources
-from bn_inception.errors import UserError
 from bn_inception.network import Inception, NetworkConfig, Normalization, saved_bytes
 from bn_inception.paper import results
 from bn_inception.training.distributed import ALONE
 from bn_inception.training.local_batch import LocalBatch, local_batch
 from bn_inception.training.machine import choose_device, resolve
+from bn_inception.training.optimizer import require_positive
 from bn_inception.training.schedule import Schedule
 from bn_inception.training.settings import RunConfig
 
@@ -35,9 +35,9 @@ class PlanSettings:
     steps: int = 5
 
     def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if name != "recipes" and value is not None and not value > 0:
-                raise UserError(f"plan.{name}: {value} is not positive; leave it out to measure it")
+        for name in ("processes", "step_images_per_second", "steps"):
+            value = getattr(self, name)
+            require_positive(f"plan.{name}", 1 if value is None else value)
 
 
 @dataclass(frozen=True)
@@ -131,13 +131,9 @@ def _shape(config: NetworkConfig, classes: int) -> Inception:
 
 
 def rows(runs: Sequence[Run]) -> list[Row]:
-    """A row a run, the ensemble's members together, and the sum of all."""
-    named = [(config.recipe.name, run) for config, run in runs]
-    members = [run for name, run in named if name.startswith("ensemble_")]
-    made = [_row(name, [run]) for name, run in named if not name.startswith("ensemble_")]
-    if members:
-        made.append(_row(f"ensemble, {len(members)} runs", members))
-    return [*made, _row("all", [run for _, run in named])] if len(made) > 1 else made
+    """A row a run, and the sum of all."""
+    made = [_row(config.recipe.name, [run]) for config, run in runs]
+    return [*made, _row("all", [run for _, run in runs])] if len(runs) > 1 else made
 
 
 def _row(name: str, runs: list[Forecast]) -> Row:

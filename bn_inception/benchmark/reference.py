@@ -1,12 +1,11 @@
 """What every ratio refers to: torchvision's published recipe, its transform and its plain loop.
 
-`references/classification` in pytorch/vision with its default arguments. Loop: `train_one_epoch` of
-train.py, eager, NCHW, float32, torch.optim.SGD as it comes, cuDNN's own search for algorithms, and
-loss and accuracies read back at every step. GoogLeNet's auxiliary loss is added, which that script
-leaves out: both loops train the same thing. Transform: `ClassificationPresetTrain` of presets.py.
+`references/classification` in pytorch/vision with its defaults: `train_one_epoch` of train.py
+(eager, NCHW, float32, cuDNN's own search, loss and accuracies read back at every step), and
+`ClassificationPresetTrain` of presets.py. GoogLeNet's auxiliary loss is added: both loops train the
+same thing.
 """
 
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -17,7 +16,6 @@ from torch import Tensor, nn
 from bn_inception.network import AUXILIARY_LOSS_WEIGHT, Logits
 from bn_inception.training.optimizer import OptimizerConfig
 
-WINDOW = 20  # values that the script's meters smooth over
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 FULL_JITTER = (0.5, 0.5, 0.5, 0.2)
 """ColorJitter's (brightness, contrast, saturation, hue) that span our full distortion's ranges."""
@@ -27,16 +25,15 @@ def train_transform(size: int, jitter: tuple[float, ...] = ()) -> Callable[[Any]
     """From a PIL image to float (3, size, size); ColorJitter(*jitter) after the mirror if given."""
     from torchvision import transforms as t
 
-    made: Callable[[Any], Tensor] = t.Compose(
-        [
-            t.RandomResizedCrop(size, interpolation=t.InterpolationMode.BILINEAR, antialias=True),
-            t.RandomHorizontalFlip(0.5),
-            *([t.ColorJitter(*jitter)] if jitter else []),
-            t.PILToTensor(),
-            t.ConvertImageDtype(torch.float),
-            t.Normalize(MEAN, DEVIATION),
-        ]
-    )
+    steps = [
+        t.RandomResizedCrop(size, interpolation=t.InterpolationMode.BILINEAR, antialias=True),
+        t.RandomHorizontalFlip(0.5),
+        *([t.ColorJitter(*jitter)] if jitter else []),
+        t.PILToTensor(),
+        t.ConvertImageDtype(torch.float),
+        t.Normalize(MEAN, DEVIATION),
+    ]
+    made: Callable[[Any], Tensor] = t.Compose(steps)
     return made
 
 
@@ -51,7 +48,7 @@ class PlainLoop:
             momentum=config.momentum,
             weight_decay=config.weight_decay,  # on all parameters, as the script has it by default
         )
-        self.meters = {name: deque[float](maxlen=WINDOW) for name in ("loss", "acc1", "acc5")}
+        self.meters: dict[str, float] = {}
 
     @staticmethod
     def prepare() -> None:
@@ -73,5 +70,4 @@ class PlainLoop:
         with torch.inference_mode():
             hits = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]
             first, five = (hits[:, :k].sum() * (100.0 / len(labels)) for k in (1, 5))
-        for name, value in (("loss", loss), ("acc1", first), ("acc5", five)):
-            self.meters[name].append(value.item())
+        self.meters = {"loss": loss.item(), "acc1": first.item(), "acc5": five.item()}

@@ -51,11 +51,6 @@ def about_here(fingerprint: str = "", device: torch.device = CPU) -> dict[str, A
     return {key: value for key, value in about.items() if fingerprint or key != "data_fingerprint"}
 
 
-def in_words(workers: int) -> str:
-    """A number of worker processes in a sentence."""
-    return "no worker process" if workers == 0 else f"{workers} worker{'s' if workers > 1 else ''}"
-
-
 def refuse_below(least: float, key: str, value: float | None) -> None:
     """UserError where the value of `key` (None is not given) is below `least`."""
     if value is not None and not value >= least:

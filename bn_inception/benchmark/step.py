@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from bn_inception.benchmark.reference import PlainLoop
-from bn_inception.benchmark.rows import Measured, Row, about_here, in_words, refuse_below
+from bn_inception.benchmark.rows import Measured, Row, about_here, refuse_below
 from bn_inception.benchmark.timing import Way, each_other_way_round, repeated, take_turn, timed
 from bn_inception.data import DataKind, TrainingBatch, default_workers
 from bn_inception.errors import UserError
@@ -111,7 +111,7 @@ def _measured(session: Session, steps: int, rounds: int, say: Callable[[str], No
             with closing(loader(start, stop, agree=agree)) as read:
                 workers = session.config.data.workers
                 workers = default_workers() if workers is None else workers
-                say(f"  from the loader, {in_words(workers)}")
+                say(f"  from the loader, {workers} workers")
                 yield from itertools.islice(read, 4 * workers + 1)  # what was read ahead
                 with timed(from_loader, steps * rounds, device):
                     yield from itertools.islice(read, steps * rounds)

@@ -5,7 +5,7 @@ Nothing is evaluated again. A member of 50,000 images and 1000 classes takes 100
 
 import hashlib
 import itertools
-import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,18 +72,18 @@ class Ensemble:
 
     def _of_size(self, models: int) -> dict[str, Any]:
         """Best, mean and worst of the subsets of so many members, by top-1 error."""
-        chosen = [(errors, subset) for subset, errors in self.subsets.items()
-                  if len(subset) == models]  # fmt: skip
-        chosen.sort(key=lambda pair: (pair[0].wrong, pair[0].wrong_top5, pair[1]))
-        rates = [_rates(errors) for errors, _ in chosen]
-        best, worst = (
-            {"members": [self.names[member] for member in chosen[at][1]], **rates[at]}
-            for at in (0, -1)
-        )
-        mean = {key: math.fsum(rate[key] for rate in rates) / len(rates) for key in rates[0]}
-        return {
-            "models": models, "subsets": len(chosen), "best": best, "mean": mean, "worst": worst,
-        }  # fmt: skip
+        chosen = [pair for pair in self.subsets.items() if len(pair[0]) == models]
+        chosen.sort(key=lambda pair: (pair[1].wrong, pair[1].wrong_top5, pair[0]))
+        rates = [
+            {"members": [self.names[member] for member in subset], **_rates(errors)}
+            for subset, errors in chosen
+        ]
+        mean = {
+            "top1_error": statistics.fmean(errors.top1 for _, errors in chosen),
+            "top5_error": statistics.fmean(errors.top5 for _, errors in chosen),
+        }
+        of_all = {"best": rates[0], "mean": mean, "worst": rates[-1]}
+        return {"models": models, "subsets": len(chosen), **of_all}
 
 
 def _rates(errors: Errors) -> dict[str, float]:

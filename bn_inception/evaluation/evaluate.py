@@ -1,9 +1,8 @@
 """A network on held-out images: every image exactly once, counted exactly.
 
 Loader workers decode each image once and cut its distinct crops; mirrors are made on the device.
-A worker hands over as many images as fill about one batch, at least one. Beside the network's own
-memory that is at most max(batch_size, 72) x 3 x S^2 bytes (11 MB at 224), times the loader's
-prefetching. Only the predictions grow with the data set: two bytes an image and class.
+A batch has as many images as fill about one of the network's, at least one: beside the network's
+own memory max(batch_size, 72) x 3 x S^2 bytes (11 MB at 224), times the loader's prefetching.
 """
 
 import math
@@ -12,7 +11,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -67,22 +65,6 @@ class Counts:
         return Errors(wrong, wrong_top5, self.count)
 
 
-class Judged(NamedTuple):
-    """What a batch of n images came to, on the device.
-
-    Attributes:
-        logits: (U, C) of the distinct crops, the mirrored ones last.
-        mean: float64 (n, C), the softmax averaged over the crops (GN section 7).
-        ranks: int64 (n, K), classes likelier than the label over the first 1 to K crops: 0 is
-            correct, below 5 is correct in the top-5 sense; `NEVER` for an unreadable image and
-            where an output is not a number.
-    """
-
-    logits: Tensor
-    mean: Tensor
-    ranks: Tensor
-
-
 def evaluate(
     network: nn.Module,
     batches: Iterable[ValidationBatch],
@@ -92,7 +74,7 @@ def evaluate(
     *,
     rule: CropRule = SINGLE,
     batch_size: int | None = None,
-    each: Callable[[ValidationBatch, Judged], None] = lambda batch, judged: None,
+    each: Callable[[ValidationBatch, Tensor, Tensor], None] = lambda batch, logits, mean: None,
 ) -> Counts | None:
     """Evaluate `network` on `batches`; softmax and mean are computed in float64.
 
@@ -103,7 +85,8 @@ def evaluate(
         total: sums a tensor over the processes that share the images: counts are summed, never
             percentages averaged.
         batch_size: crops that the network sees at a time; None is all of a batch.
-        each: told every batch, and what became of it.
+        each: told every batch with its logits (U, C) of the distinct crops, the mirrored ones
+            last, and the softmax averaged over the crops (GN section 7), float64 (n, C).
     """
     was_training = network.training
     network.eval()
@@ -125,7 +108,7 @@ def evaluate(
                 correct += torch.stack([(ranks == 0).sum(0), (ranks < TOP).sum(0)], 1)
                 count += len(labels)
                 unreadable += int((~batch.readable).sum())
-                each(batch, Judged(logits, sums[:, -1] / rows.shape[1], ranks))
+                each(batch, logits, sums[:, -1] / rows.shape[1])
                 if stopped():
                     return None
     finally:
@@ -158,7 +141,10 @@ def _logits(network: nn.Module, crops: Tensor, mirrored: bool, batch_size: int |
 
 
 def _ranks(scores: Tensor, labels: Tensor) -> Tensor:
-    """Place of the label among the classes, (n, K) from (n, K, C) and (n,)."""
+    """Place of the label among the classes, (n, K) from (n, K, C) and (n,): 0 is the likeliest.
+
+    `NEVER` where an output is not a number.
+    """
     at = labels[:, None, None].expand(-1, scores.shape[1], 1)
     own = scores.gather(2, at)
     lower = torch.arange(scores.shape[2], device=scores.device) < at
@@ -215,20 +201,20 @@ def evaluate_source(
     unreadable: dict[int, str] = {}
     done = crops = 0
 
-    def keep(batch: ValidationBatch, judged: Judged) -> None:
+    def keep(batch: ValidationBatch, logits: Tensor, mean: Tensor) -> None:
         nonlocal done, crops
-        require_finite(judged.logits)
+        require_finite(logits)
         readable = batch.readable.numpy()
         at = done + np.flatnonzero(readable)
         reasons = (reason for _, reason in batch.unreadable)
         unreadable.update(zip((done + np.flatnonzero(~readable)).tolist(), reasons, strict=True))
-        mean = judged.mean.cpu()[batch.readable]
+        mean = mean.cpu()[batch.readable]
         # float64 to float16 is torch's: NumPy's takes 10 times as long on small numbers.
         probabilities[at] = mean.half().numpy()
         # NumPy's argmax takes the first of equal ones, as the ranks do; torch's takes any.
         pairs = zip(source.labels[at].tolist(), mean.numpy().argmax(1).tolist(), strict=True)
         confused.update((label, likeliest) for label, likeliest in pairs if label != likeliest)
-        done, crops = done + len(readable), crops + len(judged.logits)
+        done, crops = done + len(readable), crops + len(logits)
         progress(done)
 
     start = time.perf_counter()

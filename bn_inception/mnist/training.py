@@ -46,7 +46,6 @@ class MnistSettings:
     deviation: float
     seed: int = 0
     steps: int = MNIST_STEPS
-    batch: int = MNIST_MINI_BATCH
     evaluate_every: int = 500
     population_batches: int = 100
 
@@ -118,10 +117,10 @@ def train(
     network = sigmoid_network(normalization, settings.deviation, generator)
     optimizer = torch.optim.SGD(network.parameters(), lr=settings.learning_rate)
     # The first mini-batches of the seed's order, at every evaluation the same.
-    first = _batches(training, settings.batch, settings.seed)
+    first = _batches(training, MNIST_MINI_BATCH, settings.seed)
     population = [next(first)[0] for _ in range(settings.population_batches)]
     evaluations = []
-    for step, (images, labels) in enumerate(_batches(training, settings.batch, settings.seed)):
+    for step, (images, labels) in enumerate(_batches(training, MNIST_MINI_BATCH, settings.seed)):
         if step % settings.evaluate_every == 0 or step == settings.steps:
             evaluations.append(_evaluate(network, population, step, validation, test))
             progress(evaluations[-1])
