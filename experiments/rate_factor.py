@@ -4,19 +4,17 @@
         [parallel=N] [run.root=outputs/rate_factor] [key=value ...]
     python experiments/rate_factor.py table RUN_FOLDER ... [output=FILE.json]
 
-`run` trains recipe=inception at the scale's own length for scale.rate_factor 2, 4 and 8, and goes
+`run` trains recipe=inception at the scale's own length for scale.rate_factor 4, 8 and 16, and goes
 on by factors of two until the best has a worse one on each side: that one is the scale's. It trains
 `parallel` at a time (1). Started again it goes on where it was. `table` judges runs, as `run` does
 at its end, whatever folder they lie in, and writes FILE.json and FILE.md.
 
-A run's accuracy is its plateau: the mean of the last tenth of its evaluations, three at least. The
-gain over the last third is the plateau less the mean of as many evaluations up to two thirds of the
-run. A run whose numbers became infinite stands behind all others.
+A run's accuracy is its plateau, and its gain over the last third is that by which the judges say
+whether it still climbs (docs/statements.md). A run whose numbers became infinite stands behind all
+others.
 """
 
 import json
-import math
-import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -24,12 +22,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 from omegaconf import OmegaConf
 
 from bn_inception.errors import UserError
 from bn_inception.record import RunStatus, ValidationRecord, read_metrics, read_summary
+from bn_inception.report.curves import PLATEAU_LEAST, gain_of_last_third, plateau
 
-START = (2.0, 4.0, 8.0)
+START = (4.0, 8.0, 16.0)
 LIMIT = 2.0**10
 """No factor beyond it, or below its inverse, is tried: the rule would not end if nothing learns."""
 
@@ -98,14 +98,11 @@ def judge(
     curve: Sequence[tuple[int, float]], planned_steps: int
 ) -> tuple[float | None, float | None]:
     """Plateau and gain over the last third of (step, top-1); None where there is too little."""
-    count = max(3, math.ceil(len(curve) / 10))
-    if len(curve) < count:
+    top1 = np.array([value for _, value in curve])
+    if len(top1) < PLATEAU_LEAST:
         return None, None
-    plateau = statistics.fmean(top1 for _, top1 in curve[-count:])
-    earlier = [top1 for step, top1 in curve if step <= planned_steps * 2 / 3]
-    if len(earlier) < count or curve[-1][0] < planned_steps:
-        return plateau, None
-    return plateau, plateau - statistics.fmean(earlier[-count:])
+    whole = curve[-1][0] >= planned_steps
+    return float(plateau(top1)), float(gain_of_last_third(top1)) if whole else None
 
 
 def still_to_run(points: Iterable[Point]) -> list[float]:

@@ -18,8 +18,9 @@ POINT = 0.01
 """The target lies this much below the plain network's plateau."""
 SHARES = (0.8, 0.9, 0.95)
 """Of the plain network's plateau: the targets that are shown beside, and judge nothing."""
-CLIMB_POINTS, CLIMB_SHARE = 0.02, 0.2
-"""A curve still climbs if its last third gains more than this, absolute or of its plateau."""
+CLIMB_SHARE, CLIMB_REST, CLIMB_POINTS = 0.2, 0.1, 0.02
+"""A curve still climbs if its last third gains more than the first of its plateau, or more than the
+second of what the plateau leaves to 1, which is the third at least."""
 
 
 @dataclass(frozen=True)
@@ -77,10 +78,11 @@ def gain_of_last_third(top1: Array) -> Array:
     return np.asarray(plateau(top1) - top1[..., begin : begin + width].mean(-1))
 
 
-def still_climbs(curves: Curves) -> bool:
-    """Whether the mean curve still climbs, and so sets no target."""
-    mean = curves.top1.mean(0)
-    return bool(gain_of_last_third(mean) > min(CLIMB_POINTS, CLIMB_SHARE * float(plateau(mean))))
+def still_climbs(top1: Array) -> bool:
+    """Whether a curve, shape (E,), still climbs, and so sets no target."""
+    level = float(plateau(top1))
+    allowed = min(CLIMB_SHARE * level, max(CLIMB_POINTS, CLIMB_REST * (1 - level)))
+    return bool(gain_of_last_third(top1) > allowed)
 
 
 def learned_limit(chance: float) -> float:

@@ -53,10 +53,11 @@ def _fault(runs: Sequence[Run], plain: Curves | None, level: float | None) -> st
     limit = learned_limit(plain.chance)
     if level <= limit:
         return f"the target {percent(level)} is at chance (not above {percent(limit)})"
-    if still_climbs(plain):
+    if still_climbs(plain.top1.mean(0)):
         return (
-            "the plain network still climbs: its last third gains more than 2 points, or than a "
-            "fifth of its plateau; a smaller scale.compression trains longer"
+            "the plain network still climbs: its last third gains more than a fifth of its "
+            "plateau, or a tenth of what that leaves to 100 %; a smaller scale.compression trains "
+            "longer"
         )
     return None
 

@@ -54,36 +54,36 @@ def test_the_plateau_is_the_mean_of_the_last_tenth_and_three_at_least() -> None:
 def test_the_table_shows_every_point_and_the_factor_between_two_worse_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    points(tmp_path, {2: 0.30, 4: 0.50, 8: 0.45})
-    folders = [str(tmp_path / name) for name in "248"]
+    points(tmp_path, {4: 0.30, 8: 0.50, 16: 0.45})
+    folders = [str(tmp_path / name) for name in ("4", "8", "16")]
     output = tmp_path / "found.json"
     monkeypatch.setattr(sys, "argv", ["rate_factor.py", "table", *folders, f"output={output}"])
     rate_factor.main()
     found = json.loads(output.read_text())
-    assert [point["factor"] for point in found["points"]] == [4, 8, 2]  # best first
-    assert found["verdict"].startswith("The factor is 4:")
+    assert [point["factor"] for point in found["points"]] == [8, 16, 4]  # best first
+    assert found["verdict"].startswith("The factor is 8:")
     written = (tmp_path / "found.md").read_text()
-    assert "| 4 | 0.006 | 50.00% | +0.00 | 3000 of 3000 | finished |" in written
-    assert all(f"| {name} |" in written for name in "248")
+    assert "| 8 | 0.012 | 50.00% | +0.00 | 3000 of 3000 | finished |" in written
+    assert all(f"| {name} |" in written for name in (4, 8, 16))
     # Runs of another recipe are refused.
-    config = (tmp_path / "2" / "config.yaml").read_text().replace("inception", "bn_x5")
-    (tmp_path / "2" / "config.yaml").write_text(config)
+    config = (tmp_path / "4" / "config.yaml").read_text().replace("inception", "bn_x5")
+    (tmp_path / "4" / "config.yaml").write_text(config)
     with pytest.raises((SystemExit, ValueError), match=r"^[^\n]*bn_x5[^\n]*$"):
         rate_factor.main()
 
 
 def test_a_best_at_the_end_of_the_grid_asks_for_more(tmp_path: Path) -> None:
-    found = points(tmp_path, {2: 0.3, 4: 0.4, 8: 0.5})
-    assert rate_factor.still_to_run(found) == [16]
-    assert rate_factor.still_to_run(found[:2]) == [8]
+    found = points(tmp_path, {4: 0.3, 8: 0.4, 16: 0.5})
+    assert rate_factor.still_to_run(found) == [32]
+    assert rate_factor.still_to_run(found[:2]) == [16]
     # One that diverges is worse than any, and one that was stopped does not count.
     for status in ("diverged", "interrupted"):
-        folder = write_run(tmp_path / status, 16, [0.9] * 3, status)
+        folder = write_run(tmp_path / status, 32, [0.9] * 3, status)
         more = [*found, rate_factor.read_point(folder)]
         if status == "diverged":
-            assert rate_factor.verdict(more).startswith("The factor is 8")
+            assert rate_factor.verdict(more).startswith("The factor is 16")
         else:
-            assert rate_factor.still_to_run(more) == [16]
+            assert rate_factor.still_to_run(more) == [32]
 
 
 def test_where_nothing_learns_there_is_no_factor(tmp_path: Path) -> None:
@@ -94,7 +94,7 @@ def test_where_nothing_learns_there_is_no_factor(tmp_path: Path) -> None:
 
 
 def test_the_sweep_goes_on_until_it_is_done_and_trains_nothing_twice(tmp_path: Path) -> None:
-    heights = {2: 0.2, 4: 0.3, 8: 0.4, 16: 0.5, 32: 0.1}
+    heights = {4: 0.3, 8: 0.4, 16: 0.5, 32: 0.6, 64: 0.1}
     trained: list[float] = []
 
     def train(factor: float) -> None:
@@ -102,7 +102,7 @@ def test_the_sweep_goes_on_until_it_is_done_and_trains_nothing_twice(tmp_path: P
         write_run(tmp_path / rate_factor.run_name("cpu", factor), factor, [heights[factor]] * 10)
 
     found = rate_factor.sweep(tmp_path, "cpu", 1, train)
-    assert trained == [2, 4, 8, 16, 32]
-    assert rate_factor.verdict(found).startswith("The factor is 16")
+    assert trained == [4, 8, 16, 32, 64]
+    assert rate_factor.verdict(found).startswith("The factor is 32")
     rate_factor.sweep(tmp_path, "cpu", 1, train)
     assert len(trained) == 5

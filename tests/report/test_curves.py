@@ -8,6 +8,7 @@ from bn_inception.report.curves import (
     gain_of_last_third,
     learned_limit,
     plateau,
+    still_climbs,
     steps_to,
     target_of,
 )
@@ -81,6 +82,16 @@ def test_the_gain_of_the_last_third():
     assert gain_of_last_third(curve) < 0.02
     # Of an even rise the middles of the two windows are 0.95 and 2/3 of it.
     assert gain_of_last_third(np.linspace(0, 0.3, 300)) == pytest.approx(0.3 * 0.2833, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("level", "allowed"), [(0.05, 0.01), (0.16, 0.032), (0.72, 0.028), (0.95, 0.02)]
+)
+def test_how_much_of_a_gain_is_still_a_plateau(level, allowed):
+    """A fifth of the plateau, or a tenth of what is missing and two points at least."""
+    for gain, climbs in ((allowed - 0.001, False), (allowed + 0.001, True)):
+        curve = np.array([level - gain] * 25 + [level] * 5)
+        assert still_climbs(curve) is climbs
 
 
 def test_learned_is_above_twice_chance():
