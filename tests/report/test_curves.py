@@ -8,8 +8,8 @@ from bn_inception.report.curves import (
     gain_of_last_third,
     learned_limit,
     plateau,
-    still_climbs,
     steps_to,
+    still_climbs,
     target_of,
 )
 
