@@ -14,7 +14,6 @@ from bn_inception.benchmark.timing import take_turn
 from bn_inception.data import Sources
 from bn_inception.network import Inception, NetworkConfig, Normalization, saved_bytes
 from bn_inception.paper import results
-from bn_inception.training.distributed import ALONE
 from bn_inception.training.local_batch import LocalBatch, local_batch
 from bn_inception.training.machine import choose_device, resolve
 from bn_inception.training.optimizer import require_positive
@@ -115,7 +114,7 @@ def _update_seconds(
     config: RunConfig, classes: int, images: int, device: torch.device, updates: int
 ) -> float:
     """Forward, backward and update of one process alone, on random images."""
-    machine = resolve(config.machine, device, LocalBatch(images, images, 1, 1), ALONE)
+    machine = resolve(config.machine, device, LocalBatch(images, images, 1, 1))
     size = config.network.image_size
     inputs = torch.rand(images, 3, size, size, device=device).mul_(2).sub_(1)
     labels = torch.arange(images, device=device) % classes

@@ -24,7 +24,7 @@ from bn_inception.errors import UserError
 from bn_inception.files import first_line
 from bn_inception.network import Inception, Precision, initialize, set_precision
 from bn_inception.training import Console, Session, StopRequest, choose_device, open_session, train
-from bn_inception.training.execution import WARM_UP, Execution
+from bn_inception.training.execution import Execution
 from bn_inception.training.machine import Machine
 from bn_inception.training.optimizer import build_optimizer
 from bn_inception.training.settings import Resume, RunConfig
@@ -32,6 +32,8 @@ from bn_inception.training.step import train_step
 
 NEVER = 10**12
 """A step that is not reached."""
+WARM_UP = 5
+"""Updates of the loop before it is timed."""
 PREPARED = 4
 """Batches that all ways go through, again and again."""
 PLAIN, OURS, AUGMENTATION = "plain loop", "ours: step alone", "augmentation alone"
@@ -103,7 +105,7 @@ def _measured(session: Session, steps: int, rounds: int, say: Callable[[str], No
                 _turn(way, steps if turn >= 0 else 0, device)
             _prepare(session.learner.execution.machine, device)
             if turn < 0:
-                yield from itertools.islice(itertools.cycle(batches), WARM_UP + 2)
+                yield from itertools.islice(itertools.cycle(batches), WARM_UP)
                 continue
             with timed(loop, steps, device):
                 yield from itertools.islice(itertools.cycle(batches), steps)
@@ -153,7 +155,7 @@ def _ways(session: Session, batches: list[TrainingBatch]) -> list[Way]:
     )
     floats = [execution.to_input(*each).contiguous() for each in zip(pixels, factors, strict=True)]
     classes = learner.network.num_classes
-    network = _network(config, classes, Machine(channels_last=False), device)
+    network = _network(config, classes, device).to(memory_format=torch.contiguous_format)
     plain = PlainLoop(network, config.optimizer)
     ready = partial(_prepare, machine, device)
     pieces = [*_pieces(device, compiled=machine.compile), (OURS, machine)]
@@ -167,20 +169,17 @@ def _ways(session: Session, batches: list[TrainingBatch]) -> list[Way]:
 
 
 def _pieces(device: torch.device, *, compiled: bool) -> Iterator[tuple[str, Machine]]:
-    """Our step with nothing on, and with each piece that the device has turned on in turn.
+    """Our step in float32, and with each piece that the device has turned on in turn.
 
     On the CPU, where compilation takes minutes, it is a piece where machine.compile=true asks for.
     """
     cuda = device.type == "cuda"
-    machine = Machine(channels_last=False, fused_update=False)
-    yield "our step, every piece off", machine
+    machine = Machine()
+    yield "our step in float32", machine
     turned: list[tuple[bool, str, str, Any]] = [
-        (True, "channels_last", "channels_last", True),
-        (True, "fused update", "fused_update", True),
         (cuda, "tf32", "precision", Precision.tf32),
         (True, "bf16", "precision", Precision.bf16),
         (compiled, "compile", "compile", True),
-        (cuda, "CUDA graphs", "cuda_graphs", True),
     ]
     for there, name, key, value in turned:
         if there:
@@ -198,20 +197,17 @@ def our_step(
 ) -> Way:
     """`train_step` on `machine`; `floats` are images (N, 3, S, S) there, `labels` (N,) int64."""
     device = floats[0].device
-    execution, network = Execution(machine, device), _network(config, classes, machine, device)
-    optimizer = build_optimizer(network, config.optimizer, fused=machine.fused_update)
-    inputs = [images.contiguous(memory_format=machine.memory_format) for images in floats]
+    execution, network = Execution(machine, device), _network(config, classes, device)
+    optimizer = build_optimizer(network, config.optimizer)
+    inputs = [images.contiguous(memory_format=torch.channels_last) for images in floats]
 
     def step(images: Tensor, truth: Tensor) -> object:
         rate = config.optimizer.learning_rate
-        forward, graph = execution.forward, execution.graph
-        return train_step(network, optimizer, images, truth, rate, forward=forward, graph=graph)
+        return train_step(network, optimizer, images, truth, rate, forward=execution.forward)
 
-    on = [key for key in ("compile", "cuda_graphs", "channels_last", "fused_update")
-          if getattr(machine, key)]  # fmt: skip
-    warm_up = WARM_UP + 2 if machine.cuda_graphs else 1 + machine.compile
     start = repeated(partial(_prepare, machine, device), step, inputs, labels)
-    return Way(name, start, warm_up, ", ".join([machine.precision.value, *on]))
+    note = f"{machine.precision.value}{', compiled' * machine.compile}"
+    return Way(name, start, 1 + machine.compile, note)
 
 
 def _prepare(machine: Machine, device: torch.device) -> None:
@@ -219,10 +215,10 @@ def _prepare(machine: Machine, device: torch.device) -> None:
     set_precision(machine.precision, device, key="machine.precision")
 
 
-def _network(config: RunConfig, classes: int, machine: Machine, device: torch.device) -> Inception:
+def _network(config: RunConfig, classes: int, device: torch.device) -> Inception:
     network = Inception(config.network, classes)
     initialize(network, torch.Generator().manual_seed(0))
-    return network.to(device).to(memory_format=machine.memory_format).train()
+    return network.to(device).to(memory_format=torch.channels_last).train()
 
 
 def _row(way: Way, plain: Way, images: int) -> Row:

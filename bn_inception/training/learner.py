@@ -39,7 +39,7 @@ class Learner:
         self.device = choose_device(config.machine.device, world)
         if config.machine.threads is not None:
             torch.set_num_threads(config.machine.threads)
-        machine = resolve(config.machine, self.device, local, world)
+        machine = resolve(config.machine, self.device, local)
         self.remark = set_precision(machine.precision, self.device, key="machine.precision")
         set_deterministic(machine.deterministic)
         self.execution = Execution(machine, self.device, world.size)
@@ -47,15 +47,15 @@ class Learner:
         initialize(
             network, torch.Generator().manual_seed(derived_seed(self._seed, _INITIALIZATION))
         )
-        self.network = network.to(self.device).to(memory_format=machine.memory_format).train()
+        self.network = network.to(self.device).to(memory_format=torch.channels_last).train()
         self.model: nn.Module = self.network
         set_statistics(self.network, groups=local.groups)
-        self.optimizer = build_optimizer(self.network, config.optimizer, fused=machine.fused_update)
+        self.optimizer = build_optimizer(self.network, config.optimizer)
         self.probe = Probe(
             config.probe,
             self.network,
             config.batch.images,
-            compiled=machine.compile or machine.cuda_graphs,
+            compiled=machine.compile,
             silent=not world.first,
         )
         self._dropout = _default_generator(self.device)
@@ -83,10 +83,10 @@ class Learner:
         # which more than two processes' gradients are summed depends on the layout: a resumed run
         # must not take its first step in another one than the run it continues. Costs one step.
         before = {name: value.clone() for name, value in self.network.state_dict().items()}
-        size, memory_format = self._image_size, self.execution.machine.memory_format
+        size = self._image_size
         images = torch.zeros(self._local.images, 3, size, size, device=self.device)
         with self.execution.computing():
-            outputs = self.model(images.contiguous(memory_format=memory_format))
+            outputs = self.model(images.contiguous(memory_format=torch.channels_last))
         loss = torch.cat(list(outputs) if isinstance(outputs, tuple) else [outputs]).sum()
         loss.backward()  # type: ignore[no-untyped-call]
         self.network.load_state_dict(before)

@@ -122,7 +122,6 @@ def _update(session: Session, images: Tensor, labels: Tensor) -> float:
             rate,
             session.world,
             forward=learner.execution.forward,
-            graph=learner.execution.graph,
         )
     session.step += 1
     session.meter.add(result, session.step)

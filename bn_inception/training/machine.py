@@ -14,11 +14,6 @@ from bn_inception.training.distributed import ALONE, World
 from bn_inception.training.local_batch import LocalBatch
 from bn_inception.training.settings import Device, MachineConfig
 
-GRAPH_IMAGES = 64
-"""Images of a process up to which an update is captured by default. A graph saves the launching of
-some thousand kernels, milliseconds of the host's, and costs the memory of one more set of
-activations; above this size the kernels take longer than their launching. Not measured."""
-
 
 def choose_device(device: Device, world: World = ALONE) -> torch.device:
     """Turn `machine.device` into a device; each of several processes has a GPU of its own."""
@@ -43,15 +38,7 @@ class Machine:
 
     precision: Precision = Precision.fp32
     compile: bool = False
-    cuda_graphs: bool = False
-    channels_last: bool = True
-    fused_update: bool = True
     deterministic: bool = False
-
-    @property
-    def memory_format(self) -> torch.memory_format:
-        """Of images and weights."""
-        return torch.channels_last if self.channels_last else torch.contiguous_format
 
     def described(self, device: torch.device) -> dict[str, Any]:
         """JSON-able, for the run's record."""
@@ -63,46 +50,30 @@ class Machine:
         }
 
 
-def resolve(
-    config: MachineConfig, device: torch.device, local: LocalBatch, world: World
-) -> Machine:
+def resolve(config: MachineConfig, device: torch.device, local: LocalBatch) -> Machine:
     """Choose what is not chosen, and refuse what this device or these processes cannot have.
 
     On the CPU the default is what the stored loss curves were made with, bit for bit: fp32, nothing
     compiled. On CUDA it is the fastest.
     """
     cuda, shared = device.type == "cuda", local.sharers > 1
-    for key, refused, reason in (
-        ("compile", shared, f"{local.sharers} processes share BN statistics, an exchange inside "
-         "the network that is not compiled; choose machine.compile=false, batch.synchronized=false "
-         "or fewer processes"),
-        ("compile", not cuda and not has_cpp_compiler(), "there is no C++ compiler (CXX, g++ or "
-         "clang++), which torch.compile needs on the CPU; install one, or choose "
-         "machine.compile=false"),
-        ("cuda_graphs", not cuda, "the device is the CPU; choose false or null"),
-        ("cuda_graphs", config.fused_update is False, "with machine.fused_update=false the update "
-         "reads the rate back, which cannot be captured; choose cuda_graphs=false or "
-         "fused_update=true"),
-        ("cuda_graphs", world.size > 1, f"the exchange of gradients of {world.size} processes is "
-         "not captured; choose false or null"),
-    ):  # fmt: skip
-        if getattr(config, key) and refused:
-            raise UserError(f"machine.{key}: true, but {reason}")
+    if config.compile and shared:
+        raise UserError(
+            f"machine.compile: true, but {local.sharers} processes share BN statistics, an "
+            "exchange inside the network that is not compiled; choose machine.compile=false, "
+            "batch.synchronized=false or fewer processes"
+        )
+    if config.compile and not cuda and not has_cpp_compiler():
+        raise UserError(
+            "machine.compile: true, but there is no C++ compiler (CXX, g++ or clang++), which "
+            "torch.compile needs on the CPU; install one, or choose machine.compile=false"
+        )
     precision = config.precision
     if precision is None:
         fast = cuda and has_tensor_cores(device)
         precision = Precision.bf16 if fast else Precision.fp32
-    fused_update = config.fused_update is not False
-    small = world.size == 1 and local.images <= GRAPH_IMAGES
-    graphs = cuda and small and fused_update
-    return Machine(
-        precision=precision,
-        compile=(cuda and not shared) if config.compile is None else config.compile,
-        cuda_graphs=graphs if config.cuda_graphs is None else config.cuda_graphs,
-        channels_last=config.channels_last is not False,
-        fused_update=fused_update,
-        deterministic=config.deterministic,
-    )
+    compiled = (cuda and not shared) if config.compile is None else config.compile
+    return Machine(precision, compiled, config.deterministic)
 
 
 def set_deterministic(on: bool) -> None:

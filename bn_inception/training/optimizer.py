@@ -49,13 +49,11 @@ class OptimizerConfig:
                 raise UserError(f"optimizer.{key}: {getattr(self, key)} is not {limits}")
 
 
-def build_optimizer(
-    network: nn.Module, config: OptimizerConfig, *, fused: bool = True
-) -> torch.optim.SGD:
+def build_optimizer(network: nn.Module, config: OptimizerConfig) -> torch.optim.SGD:
     """SGD in two groups: weight decay on weights of convolutions and linear layers, none on others.
 
-    The type of the module that owns a parameter decides, never its name. Fused, one kernel updates
-    all parameters, and honours `found_inf` (see step.py).
+    The type of the module that owns a parameter decides, never its name. One kernel updates all
+    parameters, and honours `found_inf` (see step.py).
     """
     decayed = [
         module.weight for module in network.modules() if isinstance(module, nn.Conv2d | nn.Linear)
@@ -69,7 +67,7 @@ def build_optimizer(
         ],
         lr=config.learning_rate,
         momentum=config.momentum,
-        fused=fused,
+        fused=True,
     )
     start_momenta(optimizer)
     return optimizer

@@ -52,7 +52,7 @@ class Probe:
         config: which and when.
         network: in training; its module calls must be Python's, for hooks to be called.
         batch: images of an update, over all processes.
-        compiled: whether updates are compiled or captured.
+        compiled: whether updates are compiled.
         silent: look nowhere: for every process but the first.
 
     Attributes:
@@ -64,9 +64,8 @@ class Probe:
     ) -> None:
         if config.layers and compiled:
             raise UserError(
-                f"probe.layers: {', '.join(config.layers)}, but torch.compile and CUDA graphs make "
-                "updates that cannot be looked into; choose machine.compile=false and "
-                "machine.cuda_graphs=false, or probe.layers=[]"
+                f"probe.layers: {', '.join(config.layers)}, but compiled updates cannot be looked "
+                "into; choose machine.compile=false, or probe.layers=[]"
             )
         chosen = _chosen(config.layers, network)
         self._layers = {} if silent else chosen

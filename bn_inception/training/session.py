@@ -156,10 +156,6 @@ class Session:
         if state["population_batches"] == self.config.train.population_batches:
             self.population = {name: state["network"][name].to(learner.device) for name in running}
         learner.optimizer.load_state_dict(state["optimizer"])
-        for group in learner.optimizer.param_groups:
-            # Of this machine, not of the saved one.
-            group["fused"] = learner.execution.machine.fused_update
-        # machine.channels_last may be another; step 0 may have none.
         start_momenta(learner.optimizer)
         self.meter.restore(state["interval"])
         self.recorder.restore(state["recorder"], self.step)

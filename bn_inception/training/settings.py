@@ -166,9 +166,6 @@ class MachineConfig(ProcessorConfig):
         timeout: seconds that a process waits for the others before the run ends.
         precision: number format of convolutions and products.
         compile: whether torch.compile makes one function of forward pass and loss.
-        cuda_graphs: whether an update is captured once and replayed.
-        channels_last: whether feature maps lie in memory pixel by pixel, all channels together.
-        fused_update: whether one kernel updates all parameters.
         deterministic: whether kernels are asked for that give the same bits every time; the CPU's
             do anyway.
     """
@@ -176,9 +173,6 @@ class MachineConfig(ProcessorConfig):
     timeout: float = 600.0
     precision: Precision | None = None
     compile: bool | None = None
-    cuda_graphs: bool | None = None
-    channels_last: bool | None = None
-    fused_update: bool | None = None
     deterministic: bool = False
 
     def __post_init__(self) -> None:

@@ -1,7 +1,7 @@
 """One optimizer update: silent, no host synchronization, nothing written."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -9,9 +9,6 @@ from torch import Tensor, nn
 
 from bn_inception.network import AUXILIARY_LOSS_WEIGHT, Logits
 from bn_inception.training.distributed import ALONE, World
-
-if TYPE_CHECKING:
-    from bn_inception.training.execution import Captured
 
 
 class Losses(NamedTuple):
@@ -63,61 +60,32 @@ def train_step(
     world: World = ALONE,
     *,
     forward: Forward = losses,
-    graph: "Captured | None" = None,
 ) -> StepResult:
     """Make one update of `network` in training mode.
 
     Args:
         network: see `losses`.
-        optimizer: SGD, fused or not.
+        optimizer: SGD, fused.
         images: (N, 3, S, S) float, about [-1, 1].
         labels: (N,) int64.
         rate: learning rate of this update.
         world: the processes, each with as many images of the update; `network` averages their
             gradients.
         forward: `losses`, or what a machine makes of it.
-        graph: captures and replays the update, on CUDA; in a world of one.
     """
-
-    def update(images: Tensor, labels: Tensor) -> StepResult:
-        total, main, correct = forward(network, images, labels)
-        optimizer.zero_grad(set_to_none=True)
-        total.backward()  # type: ignore[no-untyped-call]
-        with torch.no_grad():
-            result = StepResult(main.detach(), correct, torch.isfinite(total))
-            if world.size > 1:
-                # One exchange: no process may make an update that another one skips.
-                sums = world.total(torch.stack([value.double() for value in result]))
-                finite = sums[2] == world.size
-                result = StepResult(sums[0] / world.size, sums[1].long(), finite)
-            _step_if(result.finite, optimizer)
-        return result
-
-    _set_rate(optimizer, rate if graph is None else graph.rate(rate))
-    if graph is None:
-        return update(images, labels)
-    result = graph(update, optimizer.zero_grad, images, labels)
-    _set_rate(optimizer, rate)  # checkpoints hold the number
-    return StepResult(*result)
-
-
-def _set_rate(optimizer: torch.optim.SGD, rate: float | Tensor) -> None:
     for group in optimizer.param_groups:
         group["lr"] = rate
-
-
-def _step_if(finite: Tensor, optimizer: torch.optim.SGD) -> None:
-    """Update the parameters where `finite`, a scalar bool on the device, is true."""
-    if optimizer.defaults["fused"]:
+    total, main, correct = forward(network, images, labels)
+    optimizer.zero_grad(set_to_none=True)
+    total.backward()  # type: ignore[no-untyped-call]
+    with torch.no_grad():
+        result = StepResult(main.detach(), correct, torch.isfinite(total))
+        if world.size > 1:
+            # One exchange: no process may make an update that another one skips.
+            sums = world.total(torch.stack([value.double() for value in result]))
+            result = StepResult(sums[0] / world.size, sums[1].long(), sums[2] == world.size)
         # The fused kernel skips the update where found_inf is 1, on the device, without a
         # synchronization: the parameters stay those that made the loss overflow.
-        optimizer.found_inf = (~finite).float()  # type: ignore[attr-defined]
+        optimizer.found_inf = (~result.finite).float()  # type: ignore[attr-defined]
         optimizer.step()
-        return
-    # Nothing else in torch skips an update without asking the host: made, and taken back.
-    states = [p for group in optimizer.param_groups for p in group["params"]]
-    states += [state["momentum_buffer"] for state in optimizer.state.values() if state]
-    before = [state.clone() for state in states]
-    optimizer.step()
-    for state, old in zip(states, before, strict=True):
-        state.copy_(torch.where(finite, state, old))
+    return result

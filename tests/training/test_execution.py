@@ -21,7 +21,6 @@ from bn_inception.data import to_input
 from bn_inception.network import Inception, Precision, initialize, set_precision, set_statistics
 from bn_inception.network import precision as formats
 from bn_inception.training import execution, machine
-from bn_inception.training.distributed import ALONE, World
 from bn_inception.training.execution import Execution
 from bn_inception.training.local_batch import LocalBatch
 from bn_inception.training.machine import Machine, resolve, set_deterministic
@@ -76,7 +75,7 @@ def train(
 ) -> list[StepResult]:
     """Some updates as the loop makes them, in the network's floating-point type."""
     made = Execution(chosen, CPU)
-    optimizer = build_optimizer(network, CONFIG, fused=chosen.fused_update)
+    optimizer = build_optimizer(network, CONFIG)
     results = []
     for step in range(steps):
         pixels, factors, labels = batch(step, images)
@@ -171,25 +170,17 @@ def test_under_the_wrapper_of_several_processes_the_network_is_compiled() -> Non
         dist.destroy_process_group()
 
 
-@pytest.mark.parametrize(
-    ("chosen", "rate"),
-    [
-        (Machine(), 0.02),
-        (Machine(fused_update=False), 0.02),
-        (Machine(precision=Precision.bf16), 0.02),
-        (Machine(), torch.tensor(0.02)),  # as a captured update has it
-    ],
-)
-def test_no_operation_of_a_step_reads_a_value_back(chosen: Machine, rate: Any) -> None:
+@pytest.mark.parametrize("precision", [Precision.fp32, Precision.bf16])
+def test_no_operation_of_a_step_reads_a_value_back(precision: Precision) -> None:
     network = network_of("bn_baseline")
-    made = Execution(chosen, CPU)
-    optimizer = build_optimizer(network, CONFIG, fused=chosen.fused_update)
+    made = Execution(Machine(precision), CPU)
+    optimizer = build_optimizer(network, CONFIG)
     meter = TrainingMeter(CPU, 8)
     with Watch() as watch:
         for step in range(1, 4):
             images, factors, labels = batch(step)
             inputs = made.to_input(images, factors)
-            result = train_step(network, optimizer, inputs, labels, rate, forward=made.forward)
+            result = train_step(network, optimizer, inputs, labels, 0.02, forward=made.forward)
             meter.add(result, step)
         assert watch.operations > 500
         with pytest.raises(AssertionError, match="waits for the device"):
@@ -233,20 +224,9 @@ def test_bn_statistics_of_bf16_maps_are_summed_in_float32() -> None:
     )
 
 
-@pytest.mark.parametrize("changed", [{"channels_last": False}, {"fused_update": False}])
-def test_every_piece_leaves_the_update_what_it_is(changed: dict[str, bool]) -> None:
-    # In float64: another order of sums is not another update.
-    network, expected = network_of("bn_x5").double(), network_of("bn_x5").double()
-    chosen = Machine(**changed)
-    train(network.to(memory_format=chosen.memory_format), chosen)
-    train(expected, Machine())
-    assert_same(network, expected, rtol=1e-9, atol=1e-12)
-
-
-@pytest.mark.parametrize("fused", [True, False])
-def test_a_loss_that_is_not_finite_leaves_weights_and_momenta(fused: bool) -> None:
+def test_a_loss_that_is_not_finite_leaves_weights_and_momenta() -> None:
     network = network_of("inception")
-    optimizer = build_optimizer(network, CONFIG, fused=fused)
+    optimizer = build_optimizer(network, CONFIG)
     images, _, labels = batch()
     good = to_input(images)
     bad = torch.full_like(good, torch.inf)
@@ -277,59 +257,28 @@ def test_deterministic_kernels_are_asked_for_and_only_then() -> None:
 WHOLE = LocalBatch(images=32, group=32, groups=1, sharers=1)
 
 
-def test_the_cpu_keeps_the_arithmetic_of_the_stored_curves() -> None:
-    assert resolve(config(), CPU, WHOLE, ALONE) == Machine(
-        Precision.fp32, compile=False, cuda_graphs=False, channels_last=True, fused_update=True
-    )
+SHARED = LocalBatch(images=16, group=32, groups=1, sharers=2)
 
 
-def test_cuda_has_every_piece_and_graphs_for_small_updates(
+def test_the_cpu_keeps_the_arithmetic_of_the_stored_curves_and_cuda_is_fast(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    assert resolve(config(), CPU, WHOLE) == Machine(Precision.fp32, compile=False)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
-    full = Machine(Precision.bf16, compile=True, cuda_graphs=True)
-    assert resolve(config(), CUDA, WHOLE, ALONE) == full
-    large = LocalBatch(images=256, group=32, groups=8, sharers=1)
-    assert not resolve(config(), CUDA, large, ALONE).cuda_graphs
-    assert resolve(config(cuda_graphs=True), CUDA, large, ALONE).cuda_graphs
-    shared = LocalBatch(images=16, group=32, groups=1, sharers=2)
-    two = resolve(config(), CUDA, shared, World(0, 2, 0, 2))
-    assert not two.compile and not two.cuda_graphs
-    for piece in ("compile", "cuda_graphs", "channels_last", "fused_update"):
-        off = resolve(config(**{piece: False}), CUDA, WHOLE, ALONE)
-        # The update that is not fused reads the rate back: nothing for a graph.
-        without = {piece: False} | ({"cuda_graphs": False} if piece == "fused_update" else {})
-        assert off == Machine(**{**vars(full), **without})
+    assert resolve(config(), CUDA, WHOLE) == Machine(Precision.bf16, compile=True)
+    assert resolve(config(), CUDA, SHARED) == Machine(Precision.bf16, compile=False)
+    assert resolve(config(compile=False), CUDA, WHOLE) == Machine(Precision.bf16, compile=False)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
-    assert resolve(config(), CUDA, WHOLE, ALONE).precision is Precision.fp32
+    assert resolve(config(), CUDA, WHOLE).precision is Precision.fp32
 
 
-@pytest.mark.parametrize(
-    ("given", "device", "local", "named"),
-    [
-        ({"cuda_graphs": True}, CPU, WHOLE, ["machine.cuda_graphs", "CPU", "false"]),
-        ({"compile": True}, CPU, LocalBatch(16, 32, 1, 2), ["machine.compile", "2 processes"]),
-        ({"compile": True}, CPU, WHOLE, ["machine.compile", "C++ compiler"]),
-        ({"cuda_graphs": True}, CUDA, WHOLE, ["machine.cuda_graphs", "2 processes"]),
-        (
-            {"cuda_graphs": True, "fused_update": False},
-            CUDA,
-            WHOLE,
-            ["machine.cuda_graphs", "machine.fused_update"],
-        ),
-    ],
-)
-def test_what_a_machine_cannot_have_is_refused(
-    given: dict[str, bool],
-    device: torch.device,
-    local: LocalBatch,
-    named: list[str],
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize(("local", "named"), [(SHARED, "2 processes"), (WHOLE, "C\\+\\+ compiler")])
+def test_what_a_machine_cannot_compile_is_refused(
+    local: LocalBatch, named: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(machine, "has_cpp_compiler", lambda: False)
-    with pytest.raises(UserError) as caught:
-        resolve(config(**given), device, local, World(0, 2, 0, 2))
-    assert all(word in str(caught.value) for word in named)
+    with pytest.raises(UserError, match=f"machine.compile: true, .*{named}"):
+        resolve(config(compile=True), CPU, local)
 
 
 def test_a_number_format_the_device_does_not_have_is_refused_or_said(
@@ -375,48 +324,17 @@ def test_the_record_holds_the_choice_and_a_run_goes_on_in_its_number_format(
     assert dispatch(given) == 0
     recorded = json.loads((tmp_path / "run" / "environment.json").read_text())["machine"]
     assert recorded == {
-        "device": "cpu", "threads": 1, "precision": "bf16", "compile": True, "cuda_graphs": False,
-        "channels_last": True, "fused_update": True, "deterministic": False,
+        "device": "cpu", "threads": 1, "precision": "bf16", "compile": True, "deterministic": False,
     }  # fmt: skip
     keys = torch.load(tmp_path / "run" / "checkpoints" / "last.pt", weights_only=True)["network"]
     assert not [name for name in keys if "_orig_mod" in name or name.startswith("module")]
     longer = [*given, "train.steps=8", "run.resume=must"]
     with pytest.raises(UserError, match=r"started in bf16 and would go on in fp32"):
         dispatch([*longer, "machine.precision=fp32"])
-    # The other pieces may change, and what was saved does not bring them back.
-    assert dispatch([*longer, "machine.compile=false", "machine.fused_update=false"]) == 0
+    # Compilation may change, and what was saved does not bring it back.
+    assert dispatch([*longer, "machine.compile=false"]) == 0
     resumed = json.loads((tmp_path / "run" / "environment.json").read_text())["resumed"]
-    assert [entry["machine"]["fused_update"] for entry in resumed] == [False]
-    state = torch.load(tmp_path / "run" / "checkpoints" / "last.pt", weights_only=True)
-    assert {group["fused"] for group in state["optimizer"]["param_groups"]} == {False}
-
-
-def test_a_run_goes_on_in_another_memory_format(images: Path, tmp_path: Path) -> None:
-    """Momentum follows its weights: the loss goes on as it would have, to the last digits."""
-    given = ["train", *TINY, f"data.root={images}", f"run.root={tmp_path}"]
-    for name in ("whole", "changed"):
-        begun = [*given, f"run.name={name}"]
-        assert dispatch([*begun, "train.steps=6"]) == 0
-        other = ["machine.channels_last=false"] if name == "changed" else []
-        assert dispatch([*begun, "run.resume=must", *other]) == 0
-    losses = [
-        [record["loss"] for record in map(json.loads, lines) if record["kind"] == "train"]
-        for lines in (
-            (tmp_path / name / "metrics.jsonl").read_text().splitlines()
-            for name in ("whole", "changed")
-        )
-    ]
-    # The first after the change; later ones drift apart, as rounding grows.
-    assert losses[0][3] == pytest.approx(losses[1][3], rel=2e-3)
-
-
-def test_a_run_goes_on_in_the_number_format_it_was_started_in(images: Path, tmp_path: Path) -> None:
-    given = ["train", *TINY, "train.steps=4", f"data.root={images}", f"run.root={tmp_path}"]
-    assert dispatch([*given, "run.name=old"]) == 0
-    longer = [*given, "run.name=old", "train.steps=8", "run.resume=must"]
-    with pytest.raises(UserError, match="was started in fp32"):
-        dispatch([*longer, "machine.precision=bf16"])
-    assert dispatch(longer) == 0
+    assert [entry["machine"]["compile"] for entry in resumed] == [False]
 
 
 @pytest.mark.parametrize("group", ["auto", "cpu", "gpu"])
