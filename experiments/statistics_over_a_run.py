@@ -36,7 +36,9 @@ def main() -> None:
             lengths = [f"train.steps={step}", f"train.evaluate_every={EVERY}"]
             place = [f"run.root={root}", f"run.name={RUN}", "run.resume=auto"]
             _succeed(["train", *train, *lengths, *place])
-            _succeed(["evaluate", f"run={root}/{RUN}", "which=last", "statistics=both"])
+            for statistics in ("running", "population"):
+                judged = ["which=last", f"statistics={statistics}"]
+                _succeed(["evaluate", f"run={root}/{RUN}", *judged])
             points.append({"step": step, **_both(Path(root) / RUN)})
     FOLDER.mkdir(exist_ok=True)
     named = [key for key in given if not key.startswith("data.root=")]

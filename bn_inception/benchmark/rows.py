@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import torch
@@ -38,7 +39,8 @@ class Measured:
 
     def show(self, output: Path | None) -> None:
         """Print table and sentences; write all as JSON, in one piece or not at all."""
-        print(as_table(self.rows), "", *self.sentences, sep="\n")
+        wrapped = (fill(sentence, 80, subsequent_indent="  ") for sentence in self.sentences)
+        print(as_table(self.rows), "", *wrapped, sep="\n")
         if output is not None:
             write_json(output, {**self.about, "sentences": self.sentences, "rows": self.rows})
             print(output)

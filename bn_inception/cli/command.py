@@ -2,15 +2,16 @@
 
 import argparse
 import dataclasses
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Generic, NoReturn, TypeVar
 
 from bn_inception.cli.help import file_name
 from bn_inception.config import compose, write_yaml
-from bn_inception.config.compose import Config
+from bn_inception.config.compose import Config, search_path
 from bn_inception.config.convert import checked
-from bn_inception.config.own import search_path
 from bn_inception.errors import AgreedError, UserError
 
 Schema = TypeVar("Schema")
@@ -38,7 +39,7 @@ class Command(Generic[Schema]):
     Attributes:
         name: as it is typed; `configs/<name>.yaml` holds its keys, their defaults and its help.
         schema: the dataclass of its keys.
-        body: does the work and returns the exit status.
+        body: does the work and returns the exit status; None is 0.
         plain: the key to whose list arguments without `=` are added, or which is the only one;
             None: there are none.
         read: from the overrides to the configuration, where a part of it lies elsewhere, as in a
@@ -48,17 +49,13 @@ class Command(Generic[Schema]):
 
     name: str
     schema: type[Schema]
-    body: Callable[[Call[Schema]], int]
+    body: Callable[[Call[Schema]], int | None]
     plain: str | None = None
     read: Callable[[Sequence[str]], Config] | None = None
     multirun: Callable[[Sequence[str]], int] | None = None
 
     def __call__(self, arguments: Sequence[str]) -> int:
-        """Read the arguments and do the work; return the exit status.
-
-        Raises:
-            UserError: something does not fit; the processes of torchrun agree on it.
-        """
+        """Read the arguments and do the work; return the exit status."""
         try:
             options, words = _Options().parse_known_args(arguments)
             if options.multirun and self.multirun is None:
@@ -77,26 +74,51 @@ class Command(Generic[Schema]):
             if options.multirun and self.multirun is not None:
                 return self.multirun(overrides)
             composed = (self.read or self._read)(overrides)
-            self._add(composed, plain)
+            if plain and self.plain is not None:
+                self._add(composed, self.plain, plain)
             config = None if options.cfg else checked(composed, self.schema)
         except UserError as error:
-            raise AgreedError(str(error)) from error
+            raise AgreedError(str(error)) from error  # the processes of torchrun are given the same
         if config is None:
             print(write_yaml(composed), end="")
             return 0
-        return self.body(Call(config, composed, overrides))
+        return self.body(Call(config, composed, overrides)) or 0
 
     def _read(self, overrides: Sequence[str]) -> Config:
         return compose(file_name(self.name), overrides)
 
-    def _add(self, composed: Config, plain: list[str]) -> None:
-        before: Any = composed[self.plain] if self.plain else None
-        if self.plain and isinstance(before, list):
-            composed[self.plain] = [*before, *plain]
-        elif self.plain and len(plain) == 1:
-            composed[self.plain] = plain[0]
-        elif plain and self.plain:
-            raise UserError(f"{plain[1]}: {self.name} takes one {self.plain}")
+    def _add(self, composed: Config, key: str, plain: list[str]) -> None:
+        if isinstance(composed[key], list):
+            composed[key] = [*composed[key], *plain]
+        elif len(plain) == 1:
+            composed[key] = plain[0]
+        else:
+            raise UserError(f"{plain[1]}: {self.name} takes one {key}")
+
+
+def command(
+    name: str, schema: type[Schema], **how: Any
+) -> Callable[[Callable[[Call[Schema]], int | None]], Command[Schema]]:
+    """Make a command of the function that does its work."""
+    return lambda body: Command(name, schema, body, **how)
+
+
+def output_file(given: str | None) -> Path | None:
+    """The file that `output=` names; checked before a measurement of minutes, not after it."""
+    if given is None:
+        return None
+    # os.path, unlike pathlib, has no errors of its own: an unknown ~user, a name that is too long.
+    path = os.path.expanduser(given) or "."
+    folder = os.path.dirname(path) or "."
+    if not os.path.isdir(folder):
+        raise UserError(f"output: {folder} is no folder; make it first")
+    if os.path.isdir(path):
+        raise UserError(
+            f"output: {path} is a folder; give the name of a file, such as a.json in it"
+        )
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UserError(f"output: {folder} cannot be written to; choose another folder")
+    return Path(path)
 
 
 class _Options(argparse.ArgumentParser):

@@ -1,4 +1,4 @@
-"""`bn-inception evaluate`: errors of a checkpoint on held-out images, and its predictions."""
+"""`bn-inception evaluate` and `predict`: what a trained network says of images."""
 
 import os
 import sys
@@ -11,29 +11,44 @@ from typing import Any
 import torch
 from torch import nn
 
-from bn_inception.cli.command import Call, Command
-from bn_inception.cli.export import Which, checkpoint_file
-from bn_inception.cli.output import output_file
-from bn_inception.cli.progress import ProgressBar
-from bn_inception.cli.statistics import Reported, Way, statistics_wanted
+from bn_inception.cli.command import Call, command, output_file
+from bn_inception.cli.help import WIDTH
+from bn_inception.cli.main import BAD_INPUT
+from bn_inception.cli.progress import ProgressBar, say
+from bn_inception.cli.weights import Which, checkpoint_file
 from bn_inception.config import compose, run_config
+from bn_inception.config.compose import Config
 from bn_inception.config.saved import refuse_saved_url, saved_config
-from bn_inception.data import Backend, DataConfig, ImageSource, open_sources, preprocessing
+from bn_inception.data import (
+    DataConfig,
+    ImageSource,
+    UnreadableImage,
+    open_sources,
+    preprocessing,
+)
 from bn_inception.errors import UserError
 from bn_inception.evaluation import saved
+from bn_inception.evaluation.classifier import load
 from bn_inception.evaluation.crops import crop_rule
 from bn_inception.evaluation.evaluate import SourceResult, evaluate_source
-from bn_inception.evaluation.inference import Folding, fold_checked
-from bn_inception.network import Precision, computing, set_precision
+from bn_inception.evaluation.inference import Folding, Statistics, fold_checked
+from bn_inception.files import make_folder
+from bn_inception.network import (
+    Inception,
+    Precision,
+    computing,
+    running_statistics,
+    set_precision,
+)
 from bn_inception.network.checkpoint import LoadedNetwork, load_network
+from bn_inception.network.population import population_statistics
 from bn_inception.quoting import printable
+from bn_inception.training.batches import population_inputs
 from bn_inception.training.machine import choose_device
-from bn_inception.training.settings import ProcessorConfig
+from bn_inception.training.settings import ProcessorConfig, RunConfig
 
 SHOWN_UNREADABLE = 5
 SHOWN_CONFUSED = 5
-HERE = ("cache",)
-"""Keys of `data.` that belong to the machine, not to the run."""
 
 
 @dataclass
@@ -54,165 +69,103 @@ class EvaluationMachine(ProcessorConfig):
 
 
 @dataclass
-class InferenceConfig:
-    """How networks are put to images; the keys beside what is evaluated."""
+class EvaluateConfig:
+    """The keys of `configs/evaluate.yaml`."""
 
     run: str | None
     checkpoint: str | None
     which: Which
     crops: str
+    statistics: Statistics | None
+    population_batches: int | None
     batch_size: int
+    fold: bool
+    output: str | None
+    data: DataConfig
     machine: EvaluationMachine
 
     def __post_init__(self) -> None:
         crop_rule(self.crops)
-        if self.batch_size < 1:
-            raise UserError(f"batch_size: {self.batch_size} is not 1 or more")
-
-    def evaluated(
-        self,
-        network: nn.Module,
-        source: ImageSource,
-        image_size: int,
-        device: torch.device,
-        workers: int | None,
-        backend: Backend,
-    ) -> SourceResult:
-        """Evaluate every image of `source`, with a bar on the terminal."""
-        rule, count = crop_rule(self.crops), len(source)
-        with closing(ProgressBar(sys.stderr)) as bar, computing(self.machine.precision, device):
-            bar("images", 0, count)
-            return evaluate_source(
-                network,
-                source,
-                rule,
-                image_size=image_size,
-                batch_size=self.batch_size,
-                workers=workers,
-                device=device,
-                backend=backend,
-                progress=lambda done: bar("images", done, count),
-            )
-
-
-@dataclass
-class EvaluateConfig(InferenceConfig):
-    """The keys of `configs/evaluate.yaml`.
-
-    `population_batches` None takes the statistics that the checkpoint carries; where it carries
-    none, over as many mini-batches as the run's evaluations.
-    """
-
-    statistics: Reported | None
-    population_batches: int | None
-    fold: bool
-    output: str | None
-    data: DataConfig
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.population_batches is not None and self.population_batches < 1:
-            raise UserError(f"population_batches: {self.population_batches} is not 1 or more")
+        for key in ("batch_size", "population_batches"):
+            value = getattr(self, key)
+            if value is not None and value < 1:
+                raise UserError(f"{key}: {value} is not 1 or more")
         if self.output is not None and not self.output.endswith(".npz"):
             raise UserError(f"output: {self.output}; give the name of an .npz file")
-        if self.output is not None and self.statistics is Reported.both:
-            raise UserError(
-                f"output: {self.output} is one file and statistics=both makes two; leave output "
-                "out, or evaluate with one of the statistics at a time"
-            )
         if self.run is None and self.output is None:
             raise UserError("output: not given; without run= give output=FILE.npz")
 
 
-def read(overrides: Sequence[str]) -> dict[str, Any]:
-    """The configuration with the data of the run, where no others are given."""
-    composed = compose("evaluate", overrides)
-    given = [override.lstrip("+~").partition("=")[0] for override in overrides]
-    of_run = _read_run(composed["run"], composed["checkpoint"])
-    return {**composed, "data": _data(composed["data"], of_run, given)}
-
-
-def _read_run(folder: str | None, checkpoint: str | None) -> dict[str, Any] | None:
-    """The run's configuration, None where there is none."""
-    if folder is None:
-        if checkpoint is None:
-            raise UserError("evaluate: nothing to evaluate; give run=FOLDER or checkpoint=FILE")
-        return None
-    if not Path(folder).is_dir():
-        raise UserError(f"run: {folder}: no such folder; give one such as outputs/<run.name>")
-    return saved_config(Path(folder))
-
-
-def _data(
-    composed: dict[str, Any], trained: dict[str, Any] | None, given: Sequence[str]
-) -> dict[str, Any]:
-    """The data section: as given with data=, else the run's own with the data.KEY= given.
+def read(overrides: Sequence[str]) -> Config:
+    """The configuration with the data of the run, where no others are given.
 
     Where data are kept on this machine is never the run's to say, and a URL is not opened because
     a run folder, perhaps somebody else's, names it.
     """
+    composed = compose("evaluate", overrides)
+    folder = composed["run"]
+    if folder is None and composed["checkpoint"] is None:
+        raise UserError("evaluate: nothing to evaluate; give run=FOLDER or checkpoint=FILE")
+    if folder is not None and not Path(folder).is_dir():
+        raise UserError(f"run: {folder}: no such folder; give one such as outputs/<run.name>")
+    given = [override.lstrip("+~").partition("=")[0] for override in overrides]
     if "data" in given or "data.kind" in given:
         return composed
+    trained = None if folder is None else saved_config(Path(folder))
     if trained is None:
         raise UserError(
             "data: not given, and there is no run's config.yaml to take it from; add data=folder "
             "data.root=FOLDER (or data=imagenet, tiny_imagenet, synthetic)"
         )
-    keys = [key.removeprefix("data.") for key in given if key.startswith("data.")]
-    own = {key: value for key, value in trained["data"].items() if key not in HERE}
     refuse_saved_url(trained, given)
-    return {**{key: composed[key] for key in HERE}, **own, **{key: composed[key] for key in keys}}
+    ours = {key: value for key, value in composed["data"].items() if f"data.{key}" in given}
+    cache = {"cache": composed["data"]["cache"]}
+    return {**composed, "data": {**trained["data"], **cache, **ours}}
 
 
-def run(call: Call[EvaluateConfig]) -> int:
-    """Evaluate; return 0."""
+@command("evaluate", EvaluateConfig, read=read)
+def evaluate(call: Call[EvaluateConfig]) -> None:
+    """Print the errors of a run or checkpoint, and write its predictions."""
     config = call.config
-    of_run = _read_run(config.run, config.checkpoint)
+    of_run = None if config.run is None else saved_config(Path(config.run))
     trained = None if of_run is None else run_config(of_run)
     if trained is not None and trained.train.steps == 0:
         trained = None  # imported weights: there is no training behind them
     device = config.machine.prepare()
     file = checkpoint_file(config.run, config.checkpoint, config.which)
     loaded = load_network(file)
-    ways = statistics_wanted(config.statistics, config.population_batches, trained, loaded, file)
-    outputs = [_output(config, way) for way in ways]
+    statistics, batches = _statistics(config, trained, loaded, file)
+    output = _output(config, statistics)
     sources = open_sources(config.data)
+    source, size = sources.validation, loaded.config.image_size
     for warning in [*sources.warnings, *_warnings(loaded, config.data)]:
         say(f"warning: {warning}")
-    source, size = sources.validation, loaded.config.image_size
     _require_same_classes(file, loaded, source.classes)
     print(
         f"{file}: {loaded.recipe or 'network'}, step {loaded.step}, {len(source.classes)} classes; "
         f"{len(source):,} images, crops={config.crops} of {size}"
     )
-    for way, output in zip(ways, outputs, strict=True):
-        unfolded = way.network(loaded, trained, config.data, sources, device)
-        print(f"\n{way.in_words(trained)}")
-        folding = fold_checked(unfolded, source, device) if config.fold else None
-        if folding is not None:
-            _print_folding(folding)
-        network = unfolded if folding is None else folding.network
-        result = config.evaluated(
-            network, source, size, device, config.data.workers, config.data.backend
-        )
-        _report(config, output, loaded, source, way, result, folding)
-    return 0
-
-
-def _report(
-    config: EvaluateConfig,
-    output: Path,
-    loaded: LoadedNetwork,
-    source: ImageSource,
-    way: Way,
-    result: SourceResult,
-    folding: Folding | None,
-) -> None:
-    """Print what an evaluation came to and write its files."""
-    meta: dict[str, Any] = {
+    network = loaded.network.to(device)
+    if statistics is None:
+        print("no Batch Normalization")
+    elif batches is None:
+        print(f"statistics: {statistics.value}")
+        network.load_state_dict(loaded.running_statistics, strict=False)
+    else:
+        of = "" if trained is None else f" of {trained.batch.mini_batch}"
+        print(f"statistics: population (BN Algorithm 2, {batches} mini-batches{of})")
+        if trained is not None and batches != loaded.population_batches:
+            inputs = population_inputs(
+                trained, sources.train, config.data, config.data.workers, batches, device
+            )
+            with closing(inputs):
+                network = population_statistics(network, inputs) or network
+    folding = _folded(network, source, device) if config.fold else None
+    made_with = {
         "crops": config.crops,
-        "image_size": loaded.config.image_size,
-        "statistics": None if way.statistics is None else way.statistics.value,
+        "image_size": size,
+        "statistics": None if statistics is None else statistics.value,
+        **({} if batches is None else {"population_batches": batches}),
         "precision": config.machine.precision.value,
         "checkpoint": {"sha256": loaded.sha256, "recipe": loaded.recipe, "step": loaded.step},
         "preprocessing": preprocessing.describe(config.data.backend),
@@ -222,59 +175,124 @@ def _report(
             "fingerprint": source.fingerprint,
         },
     }
-    if way.batches is not None:
-        meta["population_batches"] = way.batches
     settings = {
         "folded": folding is not None and folding.accepted,
         "folding_difference": None if folding is None else folding.difference,
         "batch_size": config.batch_size,
     }
-    made = saved.predictions(result, source, meta)
+    evaluated = network if folding is None else folding.network
+    result = _evaluated(config, evaluated, source, size, device)
+    _report(result, source, made_with, settings, output)
+
+
+def _statistics(
+    config: EvaluateConfig, trained: RunConfig | None, loaded: LoadedNetwork, file: Path
+) -> tuple[Statistics | None, int | None]:
+    """The statistics of BN to evaluate with, and over how many mini-batches (BN Algorithm 2).
+
+    Where it is left open, those of the population; the network's own where the checkpoint does not
+    carry others and there was no training to take them from, as for imported weights.
+    """
+    asked = config.statistics
+    if not running_statistics(loaded.network):
+        if asked is None:
+            return None, None
+        raise UserError(
+            f"statistics: {asked.value}, but {file} has no Batch Normalization whose statistics "
+            "could be taken; leave statistics out"
+        )
+    configured = None if trained is None else trained.train.population_batches
+    batches = config.population_batches or loaded.population_batches or configured
+    if asked is Statistics.running or (asked is None and batches is None):
+        return Statistics.running, None
+    if batches is None or (trained is None and batches != loaded.population_batches):
+        raise UserError(
+            "statistics: population needs the order and the augmentation of training; give "
+            "run=FOLDER of a training run, or statistics=running"
+        )
+    return Statistics.population, batches
+
+
+def _folded(network: Inception, source: ImageSource, device: torch.device) -> Folding:
+    folding = fold_checked(network, source, device)
+    if folding.difference is not None:
+        line = (
+            f"BN folded into the convolutions: logits differ by at most {folding.difference:.2g} "
+            f"on {folding.images} images"
+        )
+        if folding.accepted:
+            print(line)
+        else:
+            say(f"warning: {line}; evaluated unfolded")
+    return folding
+
+
+def _evaluated(
+    config: EvaluateConfig, network: nn.Module, source: ImageSource, size: int, device: torch.device
+) -> SourceResult:
+    """Every image of `source`, with a bar on the terminal."""
+    count = len(source)
+    with closing(ProgressBar(sys.stderr)) as bar, computing(config.machine.precision, device):
+        bar("images", 0, count)
+        return evaluate_source(
+            network,
+            source,
+            crop_rule(config.crops),
+            image_size=size,
+            batch_size=config.batch_size,
+            workers=config.data.workers,
+            device=device,
+            backend=config.data.backend,
+            progress=lambda done: bar("images", done, count),
+        )
+
+
+def _report(
+    result: SourceResult,
+    source: ImageSource,
+    made_with: dict[str, Any],
+    settings: dict[str, Any],
+    output: Path,
+) -> None:
+    """Print what an evaluation came to and write its files."""
+    made = saved.predictions(result, source, made_with)
     described = saved.summary(result, made, settings)
     print(*result.counts.errors.lines(), sep="\n")
     print(
         f"{described['images_per_second']:.1f} images/s, "
         f"{described['crops_per_second']:.0f} crops/s"
     )
-    pairs = described["confused"][:SHOWN_CONFUSED]
-    if pairs:
+    if pairs := described["confused"][:SHOWN_CONFUSED]:
         named = (f"{pair['label']} as {pair['predicted']} ({pair['images']})" for pair in pairs)
         print(f"most confused: {', '.join(named)}")
-    unreadable = list(result.unreadable.items())
-    if unreadable:
+    if unreadable := list(result.unreadable.items()):
         say(f"warning: {len(unreadable)} images cannot be read; each counts as an error")
         for index, reason in unreadable[:SHOWN_UNREADABLE]:
             say(f"  {source.name(index)}: {reason}")
         if len(unreadable) > SHOWN_UNREADABLE:
             say(f"  all are in {output.with_suffix('.json')}")
-    try:
-        output.parent.mkdir(exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{output.parent}: cannot be created ({error.strerror})") from error
-    for path in saved.write_evaluation(output, made, described):
-        print(path)
+    make_folder(output.parent, "output")
+    print(*saved.write_evaluation(output, made, described), sep="\n")
 
 
-def _output(config: EvaluateConfig, way: Way) -> Path:
+def _output(config: EvaluateConfig, statistics: Statistics | None) -> Path:
     """Where the predictions go; refused before the work if it cannot be written there."""
     given = output_file(config.output)
     if given is not None:
         return given
     assert config.run is not None
     parts = [config.crops]
-    if way.statistics is not None:
-        parts.append(way.statistics.value)
+    if statistics is not None:
+        parts.append(statistics.value)
     if config.checkpoint is None and config.which is Which.last:
         parts.append("last")
     if config.machine.precision is not Precision.fp32:
         parts.append(config.machine.precision.value)
-    folder = Path(config.run)
-    path = folder / "evaluation" / f"{'-'.join(parts)}.npz"
-    if path.is_dir():
-        raise UserError(f"output: {path} is a folder; give the name of a file")
-    if not os.access(path.parent if path.parent.is_dir() else folder, os.W_OK):
-        raise UserError(f"output: {path.parent} cannot be written; choose another output=FILE.npz")
-    return path
+    run = Path(config.run)
+    folder = run / "evaluation"
+    if not os.access(folder if folder.is_dir() else run, os.W_OK):
+        raise UserError(f"output: {folder} cannot be written; choose another output=FILE.npz")
+    return folder / f"{'-'.join(parts)}.npz"
 
 
 def _warnings(loaded: LoadedNetwork, data: DataConfig) -> list[str]:
@@ -299,22 +317,36 @@ def _require_same_classes(file: Path, loaded: LoadedNetwork, here: Sequence[str]
             )
 
 
-def _print_folding(folding: Folding) -> None:
-    if folding.difference is None:
-        return
-    line = (
-        f"BN folded into the convolutions: logits differ by at most {folding.difference:.2g} "
-        f"on {folding.images} images"
-    )
-    if folding.accepted:
-        print(line)
-    else:
-        say(f"warning: {line}; evaluated unfolded")
+@dataclass
+class PredictConfig:
+    """The keys of `configs/predict.yaml`."""
+
+    run: str | None
+    checkpoint: str | None
+    images: list[str]
+    top: int
+
+    def __post_init__(self) -> None:
+        if (self.run is None) == (self.checkpoint is None):
+            raise UserError("predict: give one of run=FOLDER and checkpoint=FILE")
+        if not self.images:
+            raise UserError("predict: no images; give files, such as cat.jpg")
+        if self.top < 1:
+            raise UserError(f"top: {self.top} is not 1 or more")
 
 
-def say(line: str) -> None:
-    """Tell the user something beside the results."""
-    print(printable(line), file=sys.stderr, flush=True)
-
-
-COMMAND = Command("evaluate", EvaluateConfig, run, read=read)
+@command("predict", PredictConfig, plain="images")
+def predict(call: Call[PredictConfig]) -> int:
+    """Print the likeliest classes, a block an image; the status is 2 if one cannot be read."""
+    config, status = call.config, 0
+    classifier = load(config.checkpoint or config.run or "")
+    for image in config.images:
+        try:
+            (likeliest,) = classifier.predict([image], config.top)
+        except UnreadableImage as error:
+            say(f"bn-inception: {error.name} cannot be read: {error.reason}")
+            status = BAD_INPUT
+            continue
+        rows = [f"{probability:8.2%}  {printable(name)}" for name, probability in likeliest]
+        print(printable(image), *(row[:WIDTH] for row in rows), "", sep="\n", flush=True)
+    return status

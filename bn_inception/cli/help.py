@@ -2,6 +2,7 @@
 
 import argparse
 import functools
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,26 +12,26 @@ import yaml
 
 from bn_inception.files import choices_of, configs_folder
 
-NAMES = (
-    "train",
-    "evaluate",
-    "verify-resume",
-    "plan",
-    "prepare",
-    "audit",
-    "benchmark input",
-    "benchmark step",
-    "mnist",
-    "runs",
-    "compare",
-    "claims",
-    "ensemble",
-    "difference",
-    "predict",
-    "import-weights",
-    "export",
-)
-"""Every command, as it is typed."""
+COMMANDS = {
+    "train": "train",
+    "evaluate": "evaluate",
+    "verify-resume": "verify_resume",
+    "plan": "benchmarks",
+    "prepare": "datasets",
+    "audit": "datasets",
+    "benchmark input": "benchmarks",
+    "benchmark step": "benchmarks",
+    "mnist": "mnist",
+    "runs": "reports",
+    "compare": "reports",
+    "claims": "reports",
+    "ensemble": "predictions",
+    "difference": "predictions",
+    "predict": "evaluate",
+    "import-weights": "weights",
+    "export": "weights",
+}
+"""Every command, as it is typed, and the module that has it."""
 WIDTH = 80
 NOT_READ = "not read here"
 """The comment of a key that a command has only because a group has it."""
@@ -46,25 +47,25 @@ class Key:
 
 
 def file_name(command: str) -> str:
-    """The name of a command's module, and of its file in `configs/`."""
+    """The name of a command's function, and of its file in `configs/`."""
     return command.replace("-", "_").replace(" ", "_")
 
 
 def overview() -> str:
-    """Return the text of `bn-inception --help`."""
+    """The text of `bn-inception --help`."""
     parser = _parser(
         "bn-inception COMMAND [key=value ...]",
         "Reproduces Batch Normalization (Ioffe and Szegedy, 2015).",
         "bn-inception COMMAND --help shows a command's keys and examples.",
     )
     commands = parser.add_argument_group("commands")
-    for name in NAMES:
+    for name in COMMANDS:
         _add(commands, name, _head(_root(name))[1])
     return parser.format_help().rstrip()
 
 
 def command_help(name: str) -> str:
-    """Return the text of `bn-inception NAME --help`."""
+    """The text of `bn-inception NAME --help`."""
     usage, summary, *rest = _head(_root(name))
     parser = _parser(usage, summary, "\n\n".join(rest))
     _, chosen = _composed(name)
@@ -91,17 +92,19 @@ def keys_of(name: str) -> list[Key]:
     A comment in the command's own file goes before one of a group; within a group the first of
     `base.yaml` and the other files counts.
     """
-    own: dict[str, str] = {}
+    comments: dict[str, str] = {}
+
+    def read(path: Path, prefix: str) -> None:
+        for key, comment in _comments(path.read_text("utf-8")):
+            comments[prefix + key] = comments.get(prefix + key) or comment
+
     for path in _own_files(_root(name)):
-        own = {**dict(_comments(path, "")), **{key: text for key, text in own.items() if text}}
+        read(path, "")
+    own = set(comments)
     composed, groups = _composed(name)
-    comments = {key: text for key, text in own.items() if text}
     for group in groups:
         for path in sorted((configs_folder() / group).glob("*.yaml"), key=_base_first):
-            prefix = "" if "@package _global_" in path.read_text("utf-8") else f"{group}."
-            for key, comment in _comments(path, prefix):
-                if comment:
-                    comments.setdefault(key, comment)
+            read(path, "" if "@package _global_" in path.read_text("utf-8") else f"{group}.")
     keys = [Key(key, default, comments.get(key, "")) for key, default in _leaves(composed)]
     return sorted(keys, key=lambda key: key.name not in own)
 
@@ -122,13 +125,11 @@ def _composed(name: str) -> tuple[dict[str, Any], dict[str, str]]:
 
     with initialize_config_dir(version_base="1.3", config_dir=str(configs_folder())):
         composed = compose(config_name=file_name(name), return_hydra_config=True)
-    groups = OmegaConf.to_container(composed.hydra.runtime.choices)
-    keys = OmegaConf.to_container(composed, resolve=False)
-    assert isinstance(groups, dict) and isinstance(keys, dict)
+    groups: Any = OmegaConf.to_container(composed.hydra.runtime.choices)
+    keys: Any = OmegaConf.to_container(composed, resolve=False)
     del keys["hydra"]
-    chosen = {str(group): choice for group, choice in groups.items() if "hydra" not in str(group)}
     # Hydra lists them backwards.
-    return {str(key): value for key, value in keys.items()}, dict(reversed(chosen.items()))
+    return keys, {group: groups[group] for group in reversed(groups) if "hydra" not in group}
 
 
 def _leaves(node: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -156,36 +157,25 @@ def _own_files(root: Path) -> Iterator[Path]:
             yield from _own_files(root.parent / f"{entry}.yaml")
 
 
-def _comments(path: Path, prefix: str) -> Iterator[tuple[str, str]]:
-    """Every leaf key of a YAML file, dotted, and its comment.
+def _comments(text: str) -> Iterator[tuple[str, str]]:
+    """Every key of a YAML file, dotted, and its comment.
 
     The comment stands beside the key, or else above it, or else beside its section.
     """
-    text = path.read_text("utf-8")
-    lines = text.splitlines()
-
-    def beside(mark: yaml.Mark) -> str:
-        rest: str = lines[mark.line][mark.column :]
-        return rest.lstrip(": ").removeprefix("#").strip()
-
-    def walk(node: Any, prefix: str, section: str) -> Iterator[tuple[str, str]]:
-        for key, value in node.value:
-            name = f"{prefix}{key.value}"
-            if isinstance(value, yaml.MappingNode):
-                yield from walk(value, f"{name}.", beside(key.end_mark))
-            else:
-                above = " ".join(_block(lines, key.start_mark.line))
-                yield name, beside(value.end_mark) or above or section
-
-    yield from walk(yaml.compose(text), prefix, "")
-
-
-def _block(lines: list[str], end: int) -> list[str]:
-    """The comment lines right above a line, but for those that begin the file."""
-    start = end
-    while start and lines[start - 1].lstrip().startswith("#"):
-        start -= 1
-    return [line.lstrip(" #") for line in lines[start:end]] if start else []
+    sections: list[str] = []
+    beside_section, above = "", ""
+    for line in text.splitlines():
+        code, _, comment = line.partition("#")
+        key = re.match(r"( *)([a-z_0-9]+):(.*)", code)
+        if key is None:
+            above = f"{above} {comment}" if not code.strip() and sections else ""
+            continue
+        sections[len(key[1]) // 2 :] = [key[2]]
+        comment = comment.strip() or above.strip()
+        yield ".".join(sections), comment or (beside_section if key[1] else "")
+        above = ""
+        if not key[3].strip():
+            beside_section = comment
 
 
 def _head(path: Path) -> list[str]:

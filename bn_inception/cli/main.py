@@ -6,8 +6,9 @@ import io
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
-from bn_inception.cli.help import NAMES, command_help, file_name, overview
+from bn_inception.cli.help import COMMANDS, command_help, file_name, overview
 from bn_inception.cli.streams import losable_streams
 from bn_inception.errors import AgreedError, UserError
 from bn_inception.quoting import printable
@@ -26,32 +27,34 @@ def dispatch(arguments: Sequence[str]) -> int:
 
         print(f"bn-inception {__version__}")
         return 0
-    if arguments[0] in ("-sc", "--shell-completion"):
-        from bn_inception.cli.completion import complete
-
-        complete(arguments[1:])
-        return 0
     name, rest = _command(arguments)
     if "-h" in rest or "--help" in rest:
         print(command_help(name))
         return 0
-    status: int = importlib.import_module(f"bn_inception.cli.{file_name(name)}").COMMAND(rest)
+    status: int = find(name)(rest)
     return status
+
+
+def find(name: str) -> Any:
+    """The `Command` of this name."""
+    module = importlib.import_module(f"bn_inception.cli.{COMMANDS[name]}")
+    return getattr(module, file_name(name))
 
 
 def _command(arguments: Sequence[str]) -> tuple[str, Sequence[str]]:
     """Split arguments into a command's name, of one word or two, and the rest."""
     for words in (2, 1):
         name = " ".join(arguments[:words])
-        if name in NAMES:
+        if name in COMMANDS:
             return name, arguments[words:]
     first = arguments[0]
-    longer = [name for name in NAMES if name.startswith(f"{first} ")]
+    longer = [name for name in COMMANDS if name.startswith(f"{first} ")]
     if longer:
         first = " ".join(arguments[:2])
-    near = difflib.get_close_matches(first, longer or NAMES, n=1)
+    known = longer or list(COMMANDS)
+    near = difflib.get_close_matches(first, known, n=1)
     hint = f"; did you mean {near[0]}?" if near else ""
-    raise UserError(f"{first}: no such command; choose from {', '.join(longer or NAMES)}{hint}")
+    raise UserError(f"{first}: no such command; choose from {', '.join(known)}{hint}")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

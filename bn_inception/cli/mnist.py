@@ -1,32 +1,38 @@
 """`bn-inception mnist`: BN section 4.1 and Figure 1 at their own size."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from bn_inception.cli.command import Call, Command
+import torch
+
+from bn_inception.cli.command import Call, command
 from bn_inception.errors import UserError
+from bn_inception.files import make_folder, write_json
+from bn_inception.mnist import NETWORKS, Evaluation, MnistSettings, read_digits, train
+from bn_inception.mnist.figure import figure1
+from bn_inception.record import describe
 
 
 @dataclass
 class OfEach:
     """A value of each network."""
 
-    plain: float = 0.0
-    bn: float = 0.0
+    plain: float
+    bn: float
 
 
 @dataclass
 class MnistConfig:
     """The keys of `configs/mnist.yaml`."""
 
-    root: str = ""
-    output: str = ""
-    seeds: list[int] = field(default_factory=list)
-    steps: int = 0
-    evaluate_every: int = 0
-    learning_rate: OfEach = field(default_factory=OfEach)
-    deviation: OfEach = field(default_factory=OfEach)
-    threads: int = 0
+    root: str
+    output: str
+    seeds: list[int]
+    steps: int
+    evaluate_every: int
+    learning_rate: OfEach
+    deviation: OfEach
+    threads: int
 
     def __post_init__(self) -> None:
         for name in ("steps", "evaluate_every", "threads"):
@@ -40,21 +46,15 @@ class MnistConfig:
                     raise UserError(f"{name}.{network}: {value}; give a number above 0")
 
 
-def run(call: Call[MnistConfig]) -> int:
-    """Train both networks, write Figure 1 and its numbers; return 0."""
-    import torch
-
-    from bn_inception.files import make_folder, write_json
-    from bn_inception.mnist import NETWORKS, Curve, Evaluation, MnistSettings, read_digits, train
-    from bn_inception.mnist.figure import figure1
-    from bn_inception.record import describe
-
+@command("mnist", MnistConfig)
+def mnist(call: Call[MnistConfig]) -> None:
+    """Train both networks, write Figure 1 and its numbers."""
     config = call.config
     digits = read_digits(Path(config.root).expanduser())
     folder = Path(config.output).expanduser()
     make_folder(folder, "output")
     torch.set_num_threads(config.threads)
-    curves: list[Curve] = []
+    curves = []
     for seed in config.seeds:
         for network in NETWORKS:
             settings = MnistSettings(
@@ -78,9 +78,4 @@ def run(call: Call[MnistConfig]) -> int:
     rows = [{**asdict(curve), "network": curve.network.value} for curve in curves]
     numbers = folder / "figure1.json"
     write_json(numbers, {"kind": "mnist", "curves": rows, "environment": describe("mnist")})
-    for path in (*figure1(curves, folder), numbers):
-        print(path)
-    return 0
-
-
-COMMAND = Command("mnist", MnistConfig, run)
+    print(*figure1(curves, folder), numbers, sep="\n")

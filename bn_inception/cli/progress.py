@@ -1,5 +1,6 @@
 """How far a long piece of work is: a bar on a terminal, plain lines elsewhere."""
 
+import sys
 import time
 from typing import Any, TextIO
 
@@ -7,18 +8,20 @@ from tqdm import tqdm
 
 from bn_inception.quoting import printable
 
+INTERVAL = 15.0
+"""Seconds between plain lines."""
+
+
+def say(line: str) -> None:
+    """Tell the user something beside the results."""
+    print(printable(line), file=sys.stderr, flush=True)
+
 
 class ProgressBar:
-    """Shows one piece of work after the other, with rate and time left, until `close`.
+    """Shows one piece of work after the other, with rate and time left, until `close`."""
 
-    Args:
-        stream: where to.
-        interval: seconds between plain lines, where `stream` is no terminal.
-    """
-
-    def __init__(self, stream: TextIO, interval: float = 15.0) -> None:
+    def __init__(self, stream: TextIO) -> None:
         self._stream = stream
-        self._interval = interval
         self._bar: Any = None
         self._what: str | None = None
         self._started = self._printed = 0.0
@@ -39,7 +42,7 @@ class ProgressBar:
             self._bar.update(done - self._bar.n)
             return
         now = time.monotonic()
-        if now - self._printed >= self._interval:
+        if now - self._printed >= INTERVAL:
             self._printed = now
             rate = done / (now - self._started)
             left = tqdm.format_interval((total - done) / rate) if rate else "?"

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bn_inception.config import compose
 from bn_inception.config.compose import Config, flatten
@@ -13,9 +13,7 @@ from bn_inception.config.saved import saved_config, without_paths
 from bn_inception.errors import UserError
 from bn_inception.files import configs_folder
 from bn_inception.record.naming import NOT_COMPUTED
-
-if TYPE_CHECKING:
-    from bn_inception.report import Evaluation, Run
+from bn_inception.report import Evaluation, Run, read_runs, read_saved
 
 _OPTIONS = (
     *NOT_COMPUTED,
@@ -37,29 +35,20 @@ _DERIVED = ("recipe.name", "run.resume")
 class Given:
     """What a command's arguments name: run folders, and evaluations (`.json` files)."""
 
-    runs: "list[Run]"
-    ensembles: "list[Evaluation]"
+    runs: list[Run]
+    ensembles: list[Evaluation]
 
 
 def read_run_arguments(paths: Sequence[str]) -> Given:
-    """Read run folders and evaluations of ensembles.
+    """Read run folders and evaluations of ensembles, such as `outputs/*` gives.
 
     Predictions, and folders that `compare` or `claims` have written, are passed over.
-
-    Args:
-        paths: as `outputs/*` gives them, in any order.
-
-    Raises:
-        UserError: no run folder, one given twice, or something broken in one.
     """
-    from bn_inception.report import read_runs, read_saved
-
-    predictions = [path for path in paths if path.endswith(".npz")]
     files = [path for path in paths if path.endswith(".json")]
     folders = [
         path
         for path in paths
-        if path not in predictions and path not in files and not _is_report(Path(path))
+        if not path.endswith((".json", ".npz")) and not _is_report(Path(path))
     ]
     runs = [_as_configured(run) for run in read_runs(folders)]
     return Given(runs, [read_saved(path) for path in files])
@@ -70,7 +59,7 @@ def _is_report(folder: Path) -> bool:
     return written and not (folder / "summary.json").is_file()
 
 
-def _as_configured(run: "Run") -> "Run":
+def _as_configured(run: Run) -> Run:
     config = saved_config(run.path)
     if config is None:
         return replace(run, unknown=("there is no config.yaml",))
@@ -129,17 +118,21 @@ def settings_of(config: Config) -> Settings:
         f"scale={config['scale']['name']}",
         f"data={config['data']['kind']}",
     ]
+    values = dict(flatten(config))
     try:
         committed = _committed(*choices)
     except UserError as error:
         # A recipe, scale or data set of somebody's own: nothing to compare with.
-        return Settings((), tuple(_differing(config, {}, _OPTIONS)), (f"{error}",))
-    primary = list(_differing(config, committed, _PRIMARY))
+        mine = {key: value for key, value in values.items() if key.startswith(_OPTIONS)}
+        return Settings((), _words(mine), (f"{error}",))
+    changed = {key for key in committed if values.get(key, committed[key]) != committed[key]}
+    primary = _words({key: values[key] for key in changed if key.startswith(_PRIMARY)})
     expected = _committed(*choices, *primary)
-    differing = list(_differing(config, expected, ("",)))
-    options = [word for word in differing if word.startswith(_OPTIONS)]
-    others = [word for word in differing if word not in options]
-    values = dict(flatten(config))
+    differing = {
+        key: values[key] for key in values.keys() & expected if values[key] != expected[key]
+    }
+    options = {key: value for key, value in differing.items() if key.startswith(_OPTIONS)}
+    others = {key: value for key, value in differing.items() if key not in options}
     lacking = [
         key
         for key, value in sorted(expected.items())
@@ -147,17 +140,15 @@ def settings_of(config: Config) -> Settings:
     ]
     unknown = (f"config.yaml lacks {', '.join(lacking)}",) if lacking else ()
     steps = max(1, round(expected["train.steps"]))  # as `training.duration.whole_steps`
-    return Settings(tuple(sorted({*primary, *others})), tuple(options), unknown, steps)
+    overrides = tuple(sorted({*primary, *_words(others)}))
+    return Settings(overrides, _words(options), unknown, steps)
 
 
-def _differing(
-    config: Config, committed: Mapping[str, Any], keys: tuple[str, ...]
-) -> Iterator[str]:
-    for key, value in sorted(flatten(config)):
-        if not key.startswith(keys) or key in _DERIVED:
-            continue
-        if not committed or (key in committed and committed[key] != value):
-            yield f"{key}={_written(value)}"
+def _words(values: Mapping[str, Any]) -> tuple[str, ...]:
+    """`key=value`, sorted."""
+    return tuple(
+        f"{key}={_written(value)}" for key, value in sorted(values.items()) if key not in _DERIVED
+    )
 
 
 @cache

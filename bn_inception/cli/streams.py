@@ -17,14 +17,9 @@ from bn_inception.quoting import printable
 class LosableStream:
     """A text stream whose writing never fails.
 
-    Args:
-        stream: where to; not closed by this.
-        escape: whether control characters other than line breaks and tabs are escaped: names of
-            files reach it. Not where a progress bar moves the cursor.
-
-    Attributes:
-        error: what writing failed with; None while it does not. A reader that has gone, as `head`
-            does when it has seen enough, is no error.
+    With `escape`, control characters other than line breaks and tabs are escaped: names of files
+    reach it. Not where a progress bar moves the cursor. `error` is what writing failed with; a
+    reader that has gone, as `head` does when it has seen enough, is none.
     """
 
     def __init__(self, stream: TextIO, *, escape: bool) -> None:

@@ -17,7 +17,6 @@ from bn_inception.errors import UserError
 from bn_inception.files import configs_folder, first_line
 from bn_inception.quoting import shell_command
 
-FAILED = 1
 _OURS = (
     # Beside the runs, where `outputs/*` does not find it: what launchers write down.
     "hydra.sweep.dir=${run.root}/.multirun",
@@ -28,22 +27,14 @@ _OURS = (
 
 
 def sweep(overrides: Sequence[str]) -> int:
-    """Make every run of a sweep; return 0, or 1 where one did not end well.
+    """Make every run of a sweep, such as `recipe=inception,bn_x5`; the status is 1 if one failed.
 
     Runs that are finished are passed over, runs that were stopped are continued, and one that fails
     stops no other.
-
-    Args:
-        overrides: of `train`, with Hydra's sweeps, such as `recipe=inception,bn_x5`.
-
-    Raises:
-        UserError: the sweep cannot be read, or the launcher cannot start it.
     """
     # Late: what a launcher's processes read of this module needs no torch.
     from bn_inception.config.compose import explained, quoted
-    from bn_inception.config.own import register_files
 
-    register_files(overrides)
     searched = [word for word in overrides if word.startswith("hydra.searchpath=")]
     given = [*_OURS, *map(quoted, overrides)]
     with initialize_config_dir(str(configs_folder()), "train", "1.3"):
@@ -60,7 +51,7 @@ def sweep(overrides: Sequence[str]) -> int:
     for job in failed:
         command = shell_command(["bn-inception", "train", *job.overrides])
         print(f"bn-inception: status {job.return_value}: {command}", file=sys.stderr)
-    return FAILED if failed else 0
+    return 1 if failed else 0
 
 
 def run_one(searched: Sequence[str], config: DictConfig) -> int:

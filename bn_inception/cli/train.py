@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from bn_inception.cli.command import Call, Command
+from bn_inception.cli.command import Call, command
 from bn_inception.cli.sweep import sweep
 from bn_inception.config import compose, write_yaml
 from bn_inception.config.compose import Config, changed_words
@@ -35,8 +35,9 @@ def read(overrides: Sequence[str]) -> Config:
     return composed
 
 
-def run(call: Call[RunConfig]) -> int:
-    """Train; return 0 for a run that finished or diverged, 128 + signal for a stopped one.
+@command("train", RunConfig, read=read, multirun=sweep)
+def train(call: Call[RunConfig]) -> int:
+    """Train; the status is 0 for a run that finished or diverged, 128 + signal for a stopped one.
 
     Under torchrun this is one process of several; every one returns the same.
     """
@@ -121,6 +122,3 @@ def _last_words(folder: RunFolder, summary: Summary, data: DataConfig) -> Iterat
     if replaced and data.root is not None and not is_url(data.root):  # an audit reads folders
         audit = ["bn-inception", "audit", f"data={data.kind.value}", f"data.root={data.root}"]
         yield f"  find them all: {shell_command(audit)}"
-
-
-COMMAND = Command("train", RunConfig, run, read=read, multirun=sweep)

@@ -41,9 +41,6 @@ def build_network(
         A module from images (N, 3, image_size, image_size), RGB scaled to about [-1, 1], to
         logits (N, num_classes). In training mode with the auxiliary head it returns
         `Logits(main, auxiliary)`, both (N, num_classes).
-
-    Raises:
-        UserError: an unknown recipe or reading, or a value out of its range.
     """
     unknown = sorted(set(readings) - set(READINGS))
     if unknown:

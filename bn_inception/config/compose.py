@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from hydra import compose as hydra_compose
@@ -10,10 +11,9 @@ from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from bn_inception.config.own import register_files
 from bn_inception.errors import UserError, close_matches
 from bn_inception.files import choices_of, configs_folder, first_line
 from bn_inception.paper.results import MINI_BATCH
@@ -33,10 +33,7 @@ HABITS = {
 
 
 def _compressed(duration: float, compression: float, batch: int) -> float | int:
-    """Divide a duration in the paper's steps of 32 images by a scale's factor.
-
-    The same number of images passes whatever the mini-batch.
-    """
+    """Divide a duration in the paper's steps of 32 images by a scale's factor."""
     if not (compression > 0 and batch > 0):
         return duration  # the check against the schema, which follows, names the culprit
     steps = duration * MINI_BATCH / (compression * batch)
@@ -51,21 +48,15 @@ def _scaled_rate(rate: float, *factors: float) -> float:
 
 
 def compose(name: str, overrides: Sequence[str]) -> Config:
-    """Compose `configs/<name>.yaml` with `key=value` overrides and resolve it.
-
-    Raises:
-        UserError: an unknown key or choice (close matches are named), or a malformed override.
-    """
+    """Compose `configs/<name>.yaml` with `key=value` overrides and resolve it."""
     OmegaConf.register_new_resolver("compressed", _compressed, replace=True)
     OmegaConf.register_new_resolver("scaled_rate", _scaled_rate, replace=True)
     for override in overrides:
         if override.startswith("-"):
             raise UserError(f"{override}: unknown option; see bn-inception {_words(name)} --help")
-    register_files(overrides)
     if GlobalHydra.instance().is_initialized():
         GlobalHydra.instance().clear()
-    folder = configs_folder()
-    with initialize_config_dir(version_base="1.3", config_dir=str(folder)):
+    with initialize_config_dir(version_base="1.3", config_dir=str(configs_folder())):
         try:
             composed = hydra_compose(config_name=name, overrides=list(map(quoted, overrides)))
         except (HydraException, OmegaConfBaseException) as error:
@@ -75,11 +66,32 @@ def compose(name: str, overrides: Sequence[str]) -> Config:
             raise UserError(f"configuration: {first_line(error)}; give a group's name") from error
         try:
             # The unset "???" are left to the check against the schema, which names them.
-            container = OmegaConf.to_container(composed, resolve=True)
+            return as_dict(composed, resolve=True)
         except OmegaConfBaseException as error:
             raise UserError(f"configuration: {first_line(error)}") from error
+
+
+def as_dict(config: DictConfig, *, resolve: bool = False) -> Config:
+    """A configuration without OmegaConf."""
+    container = OmegaConf.to_container(config, resolve=resolve)
     assert isinstance(container, dict)
     return {str(key): value for key, value in container.items()}
+
+
+def search_path(folders: Sequence[str]) -> str:
+    """The override of Hydra's that stands for `--config-dir FOLDER`."""
+    paths = [Path(folder).expanduser().resolve() for folder in folders]
+    for path in paths:
+        if not path.is_dir():
+            raise UserError(f"--config-dir: {path}: no such folder; give one that holds recipe/")
+        for file in sorted(path.rglob("*.yaml")):
+            if (configs_folder() / file.relative_to(path)).is_file():
+                raise UserError(
+                    f"--config-dir: {file} has the name of a file of the package, which is read "
+                    "instead; call it otherwise"
+                )
+    addresses = (f"'file://{path}'" for path in paths)
+    return f"hydra.searchpath=[{','.join(addresses)}]"
 
 
 def explained(
@@ -94,8 +106,7 @@ def explained(
 def quoted(override: str) -> str:
     """Quote a value that Hydra's grammar cannot read as it stands: most paths, to begin with.
 
-    The shell has taken the user's own quotes away. What looks like a list, an object or a quoted
-    text is left as it is, for an error that says what is wrong with it.
+    What looks like a list, an object or a quoted text is left, for an error that names it.
     """
     key, equals, value = override.partition("=")
     if not equals or not value or value[0] in "[{\"'":
@@ -122,10 +133,8 @@ def changed_words(config: Config, overrides: Sequence[str]) -> list[str]:
             value = values[key]
             words.append(f"{key}={str(value).lower() if isinstance(value, bool) else value}")
             continue
-        choice = given.removesuffix(".yaml")
-        name = choice.rpartition("/")[2]
-        if values.get(named.get(key, "")) not in (name, choice.replace("/", "_")):
-            words.append(f"{key}={name}")
+        if values.get(named.get(key, "")) != given.replace("/", "_"):
+            words.append(f"{key}={given.rpartition('/')[2]}")
     return words
 
 
@@ -164,7 +173,7 @@ def _explain(error: Exception, name: str, overrides: Sequence[str]) -> str:
     if unknown:
         key = unknown[1].split("@")[0]
         given = next((word for word in overrides if word.lstrip("+~").startswith(key + "=")), key)
-        known = [key for key, _ in flatten(_defaults(name))]
+        known = [key for key, _ in flatten(as_dict(hydra_compose(config_name=name)))]
         usual, text = HABITS.get(key.rpartition(".")[2], ("", ""))
         near = close_matches(key, known)
         if usual in known:
@@ -186,10 +195,3 @@ def _explain(error: Exception, name: str, overrides: Sequence[str]) -> str:
 def _words(name: str) -> str:
     """The command of a configuration as it is typed: benchmark_input -> benchmark input."""
     return name.replace("_", " ")
-
-
-def _defaults(name: str) -> Config:
-    composed = hydra_compose(config_name=name, overrides=[])
-    container = OmegaConf.to_container(composed, resolve=False)
-    assert isinstance(container, dict)
-    return {str(key): value for key, value in container.items()}

@@ -37,10 +37,7 @@ def _comparable(value: Any) -> Any:
 
 
 def check_unchanged(saved: Config, composed: Config, run_name: str) -> Changes:
-    """Compare the configuration a run was started with against the one given now.
-
-    Returns:
-        The settings that differ, but for those of `run`.
+    """The settings that differ from those a run was started with, but for those of `run`.
 
     Raises:
         UserError: a key differs that would make it another run; each is named with both values.
@@ -68,14 +65,11 @@ def continuation(config: RunConfig, composed: Config) -> Changes | None:
     """Decide between a new run (None) and the continuation of an earlier one.
 
     Args:
-        config: its `run.resume` says what is wanted; `auto` continues where there is a run.
+        config: its `run.resume` says what is wanted.
         composed: the same configuration, to be compared with the one in the run folder.
 
     Returns:
         For a continuation the settings that are others from here on.
-
-    Raises:
-        UserError: the run was started with another configuration, or does not say with which.
     """
     folder = RunFolder(config.run.root, config.run.name)
     wanted = config.run.resume
@@ -93,12 +87,7 @@ def continuation(config: RunConfig, composed: Config) -> Changes | None:
 
 
 def continued(folder: str, overrides: Sequence[str]) -> Config:
-    """The configuration of the run in a folder, wherever it lies now, with what may be changed.
-
-    Raises:
-        UserError: there is no run, an override would make it another one, or its images come from a
-            URL, which is not opened because a folder, perhaps somebody else's, names it.
-    """
+    """The configuration of the run in a folder, wherever it lies now, with what may be changed."""
     path = Path(os.path.abspath(os.path.expanduser(folder)))
     if not path.is_dir():
         raise UserError(f"resume: {folder}: no such folder; give one such as outputs/<run.name>")
@@ -115,13 +104,11 @@ def continued(folder: str, overrides: Sequence[str]) -> Config:
                 "may be given"
             )
     composed = compose("train", overrides)
-    config: Config = {section: dict(values) if isinstance(values, dict) else values
-                      for section, values in saved.items()}  # fmt: skip
-    refuse_saved_url(config, keys)
-    config["run"] |= {"root": str(path.parent), "name": path.name, "resume": Resume.must.value}
+    refuse_saved_url(saved, keys)
+    saved["run"] |= {"root": str(path.parent), "name": path.name, "resume": Resume.must.value}
     for key, value in flatten(composed):
         section, _, name = key.partition(".")
         # Where this machine keeps images is never the folder's to say.
         if key in keys or key == "data.cache" or section in keys:
-            config[section][name] = value
-    return config
+            saved[section][name] = value
+    return saved

@@ -10,10 +10,10 @@ from typing import Any
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
-from bn_inception.config.compose import Config, flatten
+from bn_inception.config.compose import Config, as_dict, flatten
 from bn_inception.data.config import is_url
 from bn_inception.errors import UserError
-from bn_inception.files import first_line
+from bn_inception.files import first_line, read_bytes
 from bn_inception.record.environment import without_folders
 from bn_inception.record.run_folder import refuse_links
 
@@ -26,12 +26,7 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
 
 
 def saved_config(folder: Path) -> Config | None:
-    """The configuration that a run folder was made with; None where it has none.
-
-    Raises:
-        UserError: the folder has links that lead out of it, or `config.yaml` is refused, see
-            `read_yaml`, or does not say which recipe, scale and data it is of.
-    """
+    """The configuration that a run folder was made with; None where it has none."""
     refuse_links(folder)
     path = folder / "config.yaml"
     if not path.is_file():
@@ -53,10 +48,7 @@ def refuse_saved_url(config: Config, given: Collection[str]) -> None:
 
     Args:
         config: of the run.
-        given: the keys on the command line; a root among them is the user's own.
-
-    Raises:
-        UserError: the run's images come from a URL, and no `data.root` is given.
+        given: the keys on the command line; `data.root` among them is the user's own.
     """
     root = config["data"].get("root")
     if isinstance(root, str) and is_url(root) and "data.root" not in given:
@@ -71,19 +63,11 @@ def read_yaml(path: Path) -> Config:
 
     What training saves is resolved. An interpolation could read this machine's environment, and
     aliases make gigabytes of a few lines: neither is read.
-
-    Raises:
-        UserError: the file is missing, is no YAML mapping, or holds an interpolation, an alias, a
-            number out of range, or more than a configuration can.
     """
     try:
-        with path.open("rb") as file:
-            content = file.read(MAX_BYTES + 1)
-        text = content.decode("utf-8")
-        reason = _forbidden(text) if len(content) <= MAX_BYTES else f"over {MAX_BYTES} bytes"
+        text = read_bytes(path, MAX_BYTES).decode("utf-8")
+        reason = _forbidden(text)
         loaded = None if reason else OmegaConf.load(io.StringIO(text))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     except Exception as error:
         # Damaged YAML raises yaml's errors, OmegaConf's, ValueError, RecursionError, ...
         raise UserError(f"{path}: cannot be read as YAML ({first_line(error)})") from error
@@ -91,9 +75,7 @@ def read_yaml(path: Path) -> Config:
         raise UserError(f"{path}: {reason}, which no saved configuration has; restore it")
     if not isinstance(loaded, DictConfig):
         raise UserError(f"{path}: holds no configuration")
-    container = OmegaConf.to_container(loaded, resolve=False)
-    assert isinstance(container, dict)
-    config: Config = {str(key): value for key, value in container.items()}
+    config = as_dict(loaded)
     refuse_numbers(config, f"{path}: ")
     return config
 

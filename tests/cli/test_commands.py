@@ -1,6 +1,5 @@
 """The command line as a person meets it: one line for a mistake, status 2, nothing written."""
 
-import importlib
 import os
 import subprocess
 import sys
@@ -11,8 +10,8 @@ import pytest
 from small_runs import TINY
 
 from bn_inception import UserError
-from bn_inception.cli.help import NAMES, command_help, file_name, keys_of
-from bn_inception.cli.main import dispatch, main
+from bn_inception.cli.help import COMMANDS, command_help, keys_of
+from bn_inception.cli.main import dispatch, find, main
 from bn_inception.config import compose, read_yaml, run_config
 from bn_inception.config.convert import schema_keys
 from bn_inception.data import DataConfig
@@ -34,10 +33,22 @@ def bad(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 @pytest.mark.parametrize(
     ("override", "named"),
     [
-        ("optimizer.lr=0.1", ["optimizer.lr", "optimizer.learning_rate"]),
+        ("optimizer.lr=0.1", ["optimizer.lr", "write optimizer.learning_rate=0.1"]),
+        ("epochs=90", ["write train.steps='90 epochs'"]),
+        ("batch_size=64", ["write batch.images=64"]),
+        ("seed=1", ["close: run.seed"]),
+        ("milestones=0.72", ["write a list, milestones=[0.72]"]),
         ("batch.imges=32", ["batch.imges", "batch.images"]),
         ("steps=100", ["steps", "train.steps"]),
         ("recipe=bn_x50", ["recipe=bn_x50", "bn_x5", "bn_x30", "inception_sigmoid"]),
+        ("recipe=BN-Baseline", ["write recipe=bn_baseline"]),
+        ("recipe=ensemble", ["recipe=ensemble", "ensemble/1", "ensemble/6", "bn_x30"]),
+        ("recipe=null", ["configuration: "]),
+        ("recipe=bn_x5,bn_x30", ["recipe"]),
+        ("scale=[1]", ["configuration: "]),
+        ("data.root=${oc.env:NO_SUCH_VARIABLE}", ["configuration: "]),
+        ("optimizer.momentum=1e999", ["optimizer.momentum", "out of range"]),
+        (f"optimizer.momentum={400 * '9'}", ["optimizer.momentum", "64 bits"]),
         ("scale=cpuu", ["scale=cpuu", "cpu, demo, paper, small"]),
         ("data=imagnet", ["data=imagnet", "imagenet"]),
         ("optimizer.learning_rate=fast", ["optimizer.learning_rate", "'fast'"]),
@@ -76,15 +87,6 @@ def test_a_mistake_is_one_line_and_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_missing_data_folder_is_named(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    line = bad(["train", "data=imagenet", "data.root=/nowhere/imagenet"], capsys)
-    assert "/nowhere/imagenet" in line and "data.root" in line
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_an_unknown_command_is_named_with_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
     assert "did you mean train?" in bad(["trian"], capsys)
 
@@ -95,17 +97,13 @@ def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
         main(["train", "recipe=nothing"])
 
 
-def test_an_unknown_key_in_a_yaml_file_is_refused() -> None:
-    composed = compose("train", [])
-    composed["optimizer"]["nesterov"] = True
-    with pytest.raises(UserError, match=r"optimizer\.nesterov: there is no such key"):
-        run_config(composed)
-
-
 def test_every_key_is_read_from_its_yaml_and_nothing_is_left_open() -> None:
     composed = compose("train", [])
     del composed["optimizer"]["momentum"]
     with pytest.raises(UserError, match=r"optimizer\.momentum: not set"):
+        run_config(composed)
+    composed["optimizer"] |= {"momentum": 0.9, "nesterov": True}
+    with pytest.raises(UserError, match=r"optimizer\.nesterov: there is no such key"):
         run_config(composed)
 
 
@@ -138,7 +136,7 @@ def test_help_lists_the_data_settings_that_are_read(command: str, tmp_path: Path
         assert (f"data.{key}=" in usage) != refused, key
 
 
-@pytest.mark.parametrize("command", NAMES)
+@pytest.mark.parametrize("command", COMMANDS)
 def test_help_fits_a_terminal_and_says_what_every_key_is(
     command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -149,9 +147,9 @@ def test_help_fits_a_terminal_and_says_what_every_key_is(
     assert [key.name for key in keys_of(command) if not key.comment] == []
 
 
-@pytest.mark.parametrize("command", NAMES)
+@pytest.mark.parametrize("command", COMMANDS)
 def test_the_keys_of_the_help_are_those_of_the_schema(command: str) -> None:
-    schema = importlib.import_module(f"bn_inception.cli.{file_name(command)}").COMMAND.schema
+    schema = find(command).schema
     inner = {"network.caffe_padding"}  # set by import-weights alone
     assert {key.name for key in keys_of(command)} == set(schema_keys(schema)) - inner
 
@@ -160,19 +158,16 @@ def test_the_overview_fits_a_terminal(capsys: pytest.CaptureFixture[str]) -> Non
     assert dispatch(["--help"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 80
-    assert all(any(line.startswith(f"  {name}") for line in lines) for name in NAMES)
+    assert all(any(line.startswith(f"  {name}") for line in lines) for name in COMMANDS)
 
 
-def run(command: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:
+def run(command: list[str], cwd: Path) -> str:
+    """What a Python command prints."""
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     return subprocess.run(
-        [sys.executable, *command],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-        timeout=300,
-        check=False,
-    )
+        [sys.executable, *command], cwd=cwd, capture_output=True, text=True, env=environment,
+        timeout=300, check=True,
+    ).stdout  # fmt: skip
 
 
 def test_help_needs_no_torch(tmp_path: Path) -> None:
@@ -181,33 +176,22 @@ def test_help_needs_no_torch(tmp_path: Path) -> None:
         "try: m.main(['--help'])\n"
         "finally: assert 'torch' not in sys.modules and 'hydra' not in sys.modules"
     )
-    result = run(["-c", code], tmp_path)
-    assert result.returncode == 0, result.stderr
-    assert "train" in result.stdout and "compare" in result.stdout
+    assert "compare" in run(["-c", code], tmp_path)
 
 
 @pytest.mark.timeout(300)
-def test_three_ways_to_train_are_one_and_compare_reads_them(tmp_path: Path, images: Path) -> None:
-    given = [*TINY, "train.steps=2", f"data.root={images}", f"run.root={tmp_path / 'outputs'}"]
-    ways = {
-        "script": [str(REPOSITORY / "scripts" / "train.py")],
-        "module": ["-m", "bn_inception", "train"],
-        "console": ["-c", "from bn_inception.cli.main import main; main()", "train"],
-    }
-    for name, way in ways.items():
-        result = run([*way, *given, f"run.name={name}", "recipe=inception"], tmp_path)
-        assert result.returncode == 0, result.stderr
-        assert f"{name}: finished" in result.stdout
-    records = {
-        (tmp_path / "outputs" / name / "metrics.jsonl").read_text().count("\n") for name in ways
-    }
-    assert records == {2}
-    folders = [str(tmp_path / "outputs" / name) for name in ways]
-    result = run(["-m", "bn_inception", "compare", *folders, "output=comparison"], tmp_path)
-    assert result.returncode == 0, result.stderr
-    assert "Inception" in result.stdout
-    for name in ("comparison.md", "comparison.json", "figure2.png", "figure2.svg"):
-        assert (tmp_path / "comparison" / name).stat().st_size > 0
+@pytest.mark.parametrize(
+    "way",
+    [
+        [str(REPOSITORY / "scripts" / "train.py")],
+        ["-m", "bn_inception", "train"],
+        ["-c", "from bn_inception.cli.main import main; main()", "train"],
+    ],
+)
+def test_three_ways_to_train_are_one(way: list[str], tmp_path: Path, images: Path) -> None:
+    given = [*TINY, "train.steps=2", f"data.root={images}", "run.name=run"]
+    assert "run: finished" in run([*way, *given, "recipe=inception"], tmp_path)
+    assert (tmp_path / "outputs" / "run" / "metrics.jsonl").read_text().count("\n") == 2
 
 
 def test_comparing_nothing_or_what_is_no_run(

@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_runs import TINY, write_images
+from small_runs import TINY
 
-from bn_inception.cli.main import dispatch, main
+from bn_inception import UserError
+from bn_inception.cli.main import dispatch
 from bn_inception.paper.results import FIGURE_3
 
 GIVEN = "plan.step_images_per_second=1000"
@@ -29,18 +30,20 @@ def test_the_papers_longest_run_on_one_gpu_of_given_speed(
     assert row["gpu_hours"] == row["hours"] and row["update_ms"] == pytest.approx(32)
     # More than 13,594,824 parameters, their gradients and momenta.
     assert 0.15 < row["device_gib"] < 10
-    assert "asks for 1,000 images/s" in capsys.readouterr().out
+    assert "asks for 1,000 images/s" in " ".join(capsys.readouterr().out.split())
 
 
-def test_all_rows_the_ensemble_and_their_sum(tmp_path: Path) -> None:
+def test_all_rows_the_ensemble_and_their_sum_in_80_columns(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     rows = planned(tmp_path, GIVEN)
     assert {*FIGURE_3, "inception_x5", "inception_sigmoid"} < rows.keys()
-    total = rows["all"]
+    total = rows.pop("all")
     assert rows["ensemble_6"]["updates"] == rows["bn_x30"]["updates"]
-    assert total["updates"] == sum(row["updates"] for row in rows.values()) - total["updates"]
-    assert total["hours"] == pytest.approx(
-        sum(row["hours"] for row in rows.values()) - total["hours"]
-    )
+    for key in ("updates", "hours"):
+        assert total[key] == pytest.approx(sum(row[key] for row in rows.values()))
+    *printed, _ = capsys.readouterr().out.splitlines()
+    assert max(map(len, printed)) <= 80
 
 
 def test_eight_gpus_share_the_work(tmp_path: Path) -> None:
@@ -54,10 +57,9 @@ def test_eight_gpus_share_the_work(tmp_path: Path) -> None:
 
 
 def test_an_update_is_measured_where_no_rate_is_given(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, images: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    data = write_images(tmp_path / "images")
-    rows = planned(tmp_path, "plan.steps=2", "recipe=bn_x5", *TINY, f"data.root={data}")
+    rows = planned(tmp_path, "plan.steps=2", "recipe=bn_x5", *TINY, f"data.root={images}")
     (row,) = rows.values()
     assert row["updates"] == 12
     assert row["update_ms"] > 0 and row["hours"] > 0
@@ -67,20 +69,14 @@ def test_an_update_is_measured_where_no_rate_is_given(
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        (["plan.steps=0"], ["plan.steps", "0"]),
-        (["plan.step_images_per_second=-5"], ["plan.step_images_per_second", "-5"]),
-        (["plan.recipes=[bn_x50]"], ["bn_x50", "bn_x5"]),
-        (["recipe=bn_x30", "plan.processes=5", GIVEN], ["32", "5 processes"]),
-        (["outputs/a"], ["outputs/a", "key=value"]),
-        (["recipe=bn_x5", GIVEN, "output=nowhere/plan.json"], ["output", "nowhere"]),
+        (["plan.steps=0"], r"plan\.steps: 0"),
+        (["plan.step_images_per_second=-5"], r"plan\.step_images_per_second: -5"),
+        (["plan.recipes=[bn_x50]"], "bn_x50.*bn_x5"),
+        (["recipe=bn_x30", "plan.processes=5", GIVEN], "32.*5 processes"),
+        (["outputs/a"], "outputs/a.*key=value"),
+        (["recipe=bn_x5", GIVEN, "output=nowhere/plan.json"], "output: nowhere"),
     ],
 )
-def test_a_mistake_is_one_line(
-    arguments: list[str], named: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(SystemExit) as caught:
-        main(["plan", *arguments])
-    assert caught.value.code == 2
-    out, err = capsys.readouterr()
-    assert out == "" and err.count("\n") == 1
-    assert all(word in err for word in named)
+def test_a_mistake_is_named(arguments: list[str], named: str) -> None:
+    with pytest.raises(UserError, match=named):
+        dispatch(["plan", *arguments])

@@ -69,7 +69,7 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
     [
         (BOMB, "holds the alias"),
         ("a: " + 5000 * "[" + 5000 * "]", "nested more than"),
-        ("a: " + 300_000 * "x", "over 262144 bytes"),
+        ("a: " + 300_000 * "x", "more than 262,144 bytes"),
         ("seed: 1e999", "seed: inf is out of range"),
         ("seed: " + 400 * "9", "seed: an integer over 64 bits"),
         ("a: [", "cannot be read as YAML"),
@@ -246,15 +246,3 @@ def test_equal_configurations_have_one_identity() -> None:
     same = {"milestones": [1.0], "train": {"steps": 9}, "optimizer": {"momentum": 1.0}}
     assert identity(config) == identity(same)
     assert identity(config) != identity({**same, "milestones": [0.5]})
-
-
-@pytest.mark.parametrize("value", ["1e999", 400 * "9", "-1e999"])
-def test_numbers_out_of_range_are_refused_on_the_command_line(value: str) -> None:
-    with pytest.raises(UserError, match=r"optimizer\.momentum: .*(out of range|64 bits)"):
-        dispatch(["train", f"optimizer.momentum={value}"])
-
-
-@pytest.mark.parametrize("override", ["data.root=${oc.env:NO_SUCH_VARIABLE}", "scale=[1]"])
-def test_what_hydra_cannot_do_is_one_line(override: str) -> None:
-    with pytest.raises(UserError, match="configuration: "):
-        dispatch(["train", override])

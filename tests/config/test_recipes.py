@@ -3,10 +3,11 @@
 import pytest
 
 from bn_inception.config import compose, run_config
+from bn_inception.config.compose import flatten
 from bn_inception.data.pixels.photometric import Photometric
-from bn_inception.errors import UserError
+from bn_inception.files import configs_folder
 from bn_inception.network import Nonlinearity, Normalization
-from bn_inception.paper.results import FIGURE_3
+from bn_inception.paper.results import ENSEMBLE_DROPOUTS, ENSEMBLE_MODELS, ENSEMBLE_STEPS, FIGURE_3
 from bn_inception.training.settings import RunConfig
 
 SLOW, FAST = 320_292, 53_382
@@ -32,13 +33,6 @@ def config(*overrides: str) -> RunConfig:
 )
 def test_a_path_needs_no_quotes_of_its_own(path: str) -> None:
     assert compose("train", [f"data.root={path}"])["data"]["root"] == path
-
-
-@pytest.mark.parametrize("override", ["recipe=null", "scale=null", "recipe=bn_x5,bn_x30"])
-def test_a_group_that_is_no_name_is_one_line(override: str) -> None:
-    with pytest.raises(UserError) as caught:
-        compose("train", [override])
-    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -104,3 +98,45 @@ def test_a_duration_given_by_hand_is_taken_as_it_is() -> None:
 def test_the_name_of_a_run_is_no_clock() -> None:
     name = config("recipe=bn_x30", "scale=cpu", "run.seed=3").run.name
     assert name == "bn_x30-cpu-synthetic-seed3"
+
+
+MEMBERS = [f"ensemble/{number}" for number in range(1, ENSEMBLE_MODELS + 1)]
+ALLOWED = {"network.initial_weight_gain", "network.dropout", "network.per_activation"}
+
+
+def changes(member: str) -> dict[str, object]:
+    base = dict(flatten(compose("train", ["recipe=bn_x30", "scale=paper"])))
+    changed = dict(flatten(compose("train", [f"recipe={member}", "scale=paper"])))
+    return {
+        key: value
+        for key, value in changed.items()
+        if value != base[key] and key not in ("recipe.name", "run.name")
+    }
+
+
+@pytest.mark.parametrize("member", MEMBERS)
+def test_a_member_is_bn_x30_with_some_of_the_changes(member: str) -> None:
+    changed = changes(member)
+    assert changed and changed.keys() <= ALLOWED
+    assert changed.get("network.dropout", 0.05) in ENSEMBLE_DROPOUTS
+    gain = changed.get("network.initial_weight_gain", 2.0)
+    assert isinstance(gain, float) and gain > 1
+    config = run_config(compose("train", [f"recipe={member}", "scale=paper"]))
+    assert config.train.steps == ENSEMBLE_STEPS
+    assert config.run.name == f"{member.replace('/', '_')}-paper-synthetic-seed0"
+
+
+def test_the_members_differ_and_each_change_is_used() -> None:
+    made = [changes(member) for member in MEMBERS]
+    assert all(made.count(changed) == 1 for changed in made)
+    assert set().union(*made) == ALLOWED
+    assert {changed["network.dropout"] for changed in made if "network.dropout" in changed} == set(
+        ENSEMBLE_DROPOUTS
+    )
+
+
+@pytest.mark.parametrize("member", MEMBERS)
+def test_the_file_says_what_was_chosen_and_how_to_run_it(member: str) -> None:
+    text = (configs_folder() / "recipe" / f"{member}.yaml").read_text()
+    assert "4.2.3" in text and "Chosen:" in text
+    assert f"bn-inception train recipe={member} scale=paper" in text

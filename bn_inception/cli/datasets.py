@@ -1,0 +1,55 @@
+"""`bn-inception prepare` and `audit`: data sets as they were downloaded."""
+
+import sys
+from contextlib import closing
+from dataclasses import dataclass, field
+
+from bn_inception.cli.command import Call, command, output_file
+from bn_inception.cli.progress import ProgressBar
+from bn_inception.data import DataConfig
+from bn_inception.data.intake import audit as audits
+from bn_inception.data.intake import prepare as shards
+from bn_inception.files import write_json
+
+
+@command("prepare", shards.PrepareConfig)
+def prepare(call: Call[shards.PrepareConfig]) -> None:
+    """Make, complete or check shards."""
+    with closing(ProgressBar(sys.stderr)) as bar:
+        prepared = shards.prepare(call.config, bar.say, bar)
+    for done in prepared:
+        print(_as_line(done))
+    print(f"read them with data=shards data.root={call.config.target}")
+
+
+def _as_line(done: shards.Prepared) -> str:
+    """What was made of a split, and how fast."""
+    line = (
+        f"{done.split}: {done.images:,} images in {done.shards:,} shards, "
+        f"{done.bytes / 1e6:,.1f} MB; "
+    )
+    if not done.written:
+        return line + "all there, checksums right"
+    rate = done.written / max(done.seconds, 1e-9)
+    return line + f"{done.written:,} images written in {done.seconds:.1f} s: {rate:,.0f} images/s"
+
+
+@dataclass
+class AuditConfig:
+    """The keys of `configs/audit.yaml`."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    output: str | None = None
+
+
+@command("audit", AuditConfig)
+def audit(call: Call[AuditConfig]) -> int:
+    """Audit; the status is 1 where problems were found."""
+    output = output_file(call.config.output)
+    with closing(ProgressBar(sys.stderr)) as bar:
+        result = audits.audit(call.config.data, bar)
+    print(audits.as_text(result))
+    if output is not None:
+        write_json(output, result)
+        print(output)
+    return 1 if result["problems"] else 0

@@ -1,0 +1,173 @@
+"""`bn-inception export` and `import-weights`: networks for other programs, and from them."""
+
+import hashlib
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+from bn_inception.cli.command import Call, command
+from bn_inception.config import compose, write_yaml
+from bn_inception.data.source import class_order
+from bn_inception.errors import UserError
+from bn_inception.fields import read_object
+from bn_inception.files import make_folder, write_bytes, write_json, write_text
+from bn_inception.network import checkpoint, pretrained
+from bn_inception.network import export as exports
+from bn_inception.record import RunFolder, RunStatus, Summary, describe, write_environment
+from bn_inception.record.run_folder import refuse_links
+
+RECIPE = "published"
+"""Recipe name of imported networks: not one of this project's."""
+
+
+class Which(Enum):
+    """Which checkpoint of a run: of its best evaluation, or of its last step."""
+
+    best = "best"
+    last = "last"
+
+
+class Format(Enum):
+    """What to write."""
+
+    safetensors = "safetensors"
+    onnx = "onnx"
+
+
+@dataclass
+class ExportConfig:
+    """The keys of `configs/export.yaml`."""
+
+    run: str | None
+    checkpoint: str | None
+    which: Which
+    format: Format
+    output: str
+
+    def __post_init__(self) -> None:
+        if (self.run is None) == (self.checkpoint is None):
+            raise UserError("export: give one of run=FOLDER and checkpoint=FILE")
+
+
+def checkpoint_file(run: str | None, checkpoint: str | None, which: Which) -> Path:
+    """The file `checkpoint`, else the checkpoint of a run folder."""
+    if checkpoint is not None:
+        return Path(checkpoint)
+    assert run is not None
+    refuse_links(Path(run))
+    folder = Path(run) / "checkpoints"
+    file = folder / f"{which.value}.pt"
+    if not file.is_file():
+        others = [other.value for other in Which if (folder / f"{other.value}.pt").is_file()]
+        remedy = f"choose which={others[0]}" if others else "give a run folder"
+        raise UserError(f"{run}: has no checkpoints/{file.name}; {remedy}")
+    return file
+
+
+@command("export", ExportConfig)
+def export(call: Call[ExportConfig]) -> None:
+    """Write a trained network as safetensors or ONNX."""
+    config = call.config
+    if config.format is Format.onnx:
+        exports.require_onnx()
+    loaded = checkpoint.load_network(checkpoint_file(config.run, config.checkpoint, config.which))
+    if config.format is Format.safetensors:
+        name, content = exports.WEIGHTS, exports.safetensors_content(loaded.network)
+    else:
+        name = exports.ONNX
+        content, parity = exports.onnx_content(loaded.network)
+        print(parity)
+    folder = Path(config.output)
+    make_folder(folder, "output")
+    described = folder / exports.CONFIG
+    if described.exists():
+        # One config.json stands for all that lies beside it.
+        before = read_object(described, "choose another folder")
+        if before.get("checkpoint_sha256", str | None) != loaded.sha256:
+            raise UserError(f"output: {folder} holds another network; choose another folder")
+    write_bytes(folder / name, content)
+    write_json(described, exports.description(loaded))
+    print(folder / name, described, sep="\n")
+
+
+@dataclass
+class ImportConfig:
+    """The keys of `configs/import_weights.yaml`."""
+
+    file: str
+    output: str | None
+    classes: str | None
+
+
+@command("import-weights", ImportConfig, plain="file")
+def import_weights(call: Call[ImportConfig]) -> None:
+    """Make a run folder of published weights, which evaluate takes."""
+    config = call.config
+    file = Path(config.file)
+    output = Path("outputs") / file.stem if config.output is None else Path(config.output)
+    network = pretrained.import_weights(file)
+    settings = checkpoint.plain(network.config)
+    state = {
+        "step": 0,
+        "network": network.state_dict(),
+        "network_config": settings,
+        "recipe": RECIPE,
+    }
+    if config.classes is not None:
+        state["classes"] = _class_names(config.classes, network.num_classes)
+    composed = compose(
+        "train", ["recipe=bn_x30", "scale=paper", "data=imagenet", f"recipe.name={RECIPE}"]
+    )
+    composed["network"] = settings
+    composed["run"] |= {"name": output.name, "root": str(output.parent)}
+    composed["train"]["steps"] = 0  # refused by train: there is nothing to continue
+    summary = Summary(
+        recipe=RECIPE,
+        scale="paper",
+        seed=0,
+        classes=network.num_classes,
+        parameters=sum(parameter.numel() for parameter in network.parameters()),
+        planned_steps=0,
+        status=RunStatus.finished,
+    )
+    with file.open("rb") as content:
+        sha256 = hashlib.file_digest(content, "sha256").hexdigest()
+    imported = {"data_fingerprint": None, "imported": {"file": file.name, "sha256": sha256}}
+    folder = RunFolder(output.parent, output.name)
+    folder.create()
+    with folder:
+        folder.write_config(write_yaml(composed))
+        write_environment(folder.environment, {**describe(""), **imported})
+        write_text(folder.metrics, "")
+        for name in (checkpoint.LAST, checkpoint.BEST):
+            checkpoint.save(state, folder.checkpoints, name)
+        summary.write(folder.summary)
+    print(
+        f"{network.num_classes} classes, {summary.parameters:,} parameters; BGR of 0 to 255 less "
+        "the mean colour is folded into the first convolution, epsilon into gamma"
+    )
+    if config.classes is None:
+        print(
+            "classes are not named: outputs are taken to be in the order of the data set's classes"
+        )
+    print(folder.path)
+
+
+def _class_names(path: str, count: int) -> list[str]:
+    """The names of a network's outputs: the first word of every line, or class folders' names."""
+    place = Path(path).expanduser()
+    try:
+        if place.is_dir():
+            folders = (entry for entry in place.iterdir() if entry.is_dir())
+            names = class_order(entry.name for entry in folders if entry.name[0] != ".")
+        else:
+            lines = place.read_text(encoding="utf-8").splitlines()
+            names = [line.split()[0] for line in lines if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"classes: {path} cannot be read as text ({error})") from error
+    if len(names) != count or len(set(names)) != count:
+        raise UserError(
+            f"classes: {path} holds {len(names)} names, {len(set(names))} of them different; the "
+            f"network has {count} outputs"
+        )
+    return names
