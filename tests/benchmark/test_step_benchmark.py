@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -109,13 +110,11 @@ def test_the_plain_loop_makes_the_update_of_its_script() -> None:
 @pytest.mark.parametrize(
     ("override", "named"),
     [
-        ("benchmark.batches=[1]", ["benchmark.batches", "1"]),
-        ("benchmark.rounds=0", ["benchmark.rounds", "0"]),
-        ("output=/nowhere/at/all.json", ["output", "/nowhere/at"]),
-        ("somefolder", ["somefolder", "key=value"]),
+        ("benchmark.batches=[1]", "benchmark.batches: 1"),
+        ("benchmark.rounds=0", "benchmark.rounds: 0"),
+        ("output=/nowhere/at/all.json", "output: /nowhere/at"),
     ],
 )
-def test_a_mistake_is_said_before_anything_is_measured(override: str, named: list[str]) -> None:
-    with pytest.raises(UserError) as caught:
+def test_a_mistake_is_said_before_anything_is_measured(override: str, named: str) -> None:
+    with pytest.raises(UserError, match=re.escape(named)):
         run([*SMALL, override])
-    assert all(word in str(caught.value) for word in named)

@@ -10,7 +10,6 @@ from bn_inception import UserError
 from bn_inception.data.pixels.backend import PillowPicture
 from bn_inception.data.pixels.crops import cut_crops, cut_single, single_crop
 from bn_inception.evaluation.crops import RULES, SINGLE, CropRule, crop_rule, gn144, ten
-from bn_inception.paper.results import MULTICROP_SCALES
 
 SIDES = st.one_of(st.integers(1, 3), st.integers(4, 700), st.integers(10_000, 20_000))
 SIZES = st.sampled_from([13, 16, 32, 64, 224])
@@ -32,28 +31,26 @@ def test_the_table_of_rules() -> None:
 
 
 @pytest.mark.parametrize(("width", "height"), [(500, 375), (375, 500), (300, 300)])
-def test_the_144_crops_of_gn(width: int, height: int) -> None:
-    # Every box from the paper's own words, in the pixels of each resized image.
+def test_the_crops_of_gn_and_the_ten_by_the_papers_words(width: int, height: int) -> None:
+    def five(scale: int, x: float, y: float, far_x: float, far_y: float) -> list[list[float]]:
+        """Centre and corners of 224 pixels where the shorter side has `scale`, in source pixels."""
+        unit = min(width, height) / scale
+        places = [(far_x / 2, far_y / 2), (0, 0), (far_x, 0), (0, far_y), (far_x, far_y)]
+        return [[unit * (x + dx), unit * (y + dy), unit * (x + dx + 224), unit * (y + dy + 224)]
+                for dx, dy in places]  # fmt: skip
+
     expected = []
-    for shorter in (256, 288, 320, 352):
-        unit = min(width, height) / shorter  # source pixels for one pixel of the resized image
-        longer = max(width, height) / unit
-        for along in ((longer - shorter) / 2, 0.0, longer - shorter):
+    for scale in (256, 288, 320, 352):
+        unit = min(width, height) / scale
+        spare, far = max(width, height) / unit - scale, scale - 224
+        for along in (spare / 2, 0.0, spare):
             x, y = (along, 0.0) if width >= height else (0.0, along)
-            far = shorter - 224
-            for dx, dy in ((far / 2, far / 2), (0, 0), (far, 0), (0, far), (far, far)):
-                expected.append((x + dx, y + dy, x + dx + 224, y + dy + 224, unit))
-            expected.append((x, y, x + shorter, y + shorter, unit))
-    for box, (x0, y0, x1, y1, unit) in zip(gn144(width, height, 224), expected, strict=True):
-        assert np.allclose(box, np.array([x0, y0, x1, y1]) * unit, atol=1e-9)
-
-
-def test_ten_crops_are_the_corners_and_the_centre_of_the_whole() -> None:
-    side = 375 * 224 / 256
-    right, bottom = 500 - side, 375 - side
-    places = [(right / 2, bottom / 2), (0, 0), (right, 0), (0, bottom), (right, bottom)]
-    for box, (left, top) in zip(ten(500, 375, 224), places, strict=True):
-        assert np.allclose(box, (left, top, left + side, top + side))
+            expected += five(scale, x, y, far, far)
+            expected.append([unit * x, unit * y, unit * (x + scale), unit * (y + scale)])
+    assert np.allclose(gn144(width, height, 224), expected, atol=1e-9)
+    unit = min(width, height) / 256
+    whole = five(256, 0, 0, width / unit - 224, height / unit - 224)
+    assert np.allclose(ten(width, height, 224), whole, atol=1e-9)
 
 
 @every_rule
@@ -87,28 +84,3 @@ def test_a_crop_is_its_box_resized_and_none_is_cut_twice(
         assert np.array_equal(pixels[place], alone)
     if rule == SINGLE.name:
         assert np.array_equal(pixels[0].transpose(2, 0, 1), cut_single(PillowPicture(image), 32))
-
-
-@pytest.mark.parametrize(("width", "height"), [(400, 320), (320, 400), (320, 320)])
-def test_equal_to_resizing_the_whole_image_and_cutting(width: int, height: int) -> None:
-    """Where the longer side comes out in whole pixels: the procedure as GN words it.
-
-    Pillow rounds its filter's weights and, between the two axes, the pixels. The whole square is
-    GN's square of the resized image, resized again; ours is resized once and so a little sharper.
-    """
-    image = photo(width, height)
-    pixels, places = cut_crops(PillowPicture(image), gn144, 224)
-    ours = iter(pixels[place].astype(int) for place in places)
-    for shorter in MULTICROP_SCALES:
-        sides = (width * shorter // min(width, height), height * shorter // min(width, height))
-        whole = image.resize(sides, Image.Resampling.BILINEAR)
-        spare_x, spare_y = whole.width - shorter, whole.height - shorter
-        for share in (0.5, 0.0, 1.0):
-            x, y = int(spare_x * share), int(spare_y * share)
-            square = whole.crop((x, y, x + shorter, y + shorter))
-            far = shorter - 224
-            for dx, dy in ((far // 2, far // 2), (0, 0), (far, 0), (0, far), (far, far)):
-                apart = np.abs(next(ours) - np.asarray(square.crop((dx, dy, dx + 224, dy + 224))))
-                assert apart.max() <= 2 and (apart > 1).mean() < 1e-3
-            again = np.asarray(square.resize((224, 224), Image.Resampling.BILINEAR))
-            assert np.abs(next(ours) - again).mean() <= 2

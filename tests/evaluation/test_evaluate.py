@@ -133,17 +133,6 @@ def test_the_fifth_class_counts_and_the_sixth_does_not(ties: bool) -> None:
     assert (result.errors.wrong, result.errors.wrong_top5, result.count) == (7, 3, 8)
 
 
-def test_a_source_is_evaluated_as_training_does_it(tmp_path: Path) -> None:
-    root = write_images(tmp_path, classes=7)
-    source = open_sources(DataConfig(DataKind.folder, str(root))).validation
-    network = small_network(7)
-    batches = validation_batches(source, image_size=SIZE, batch=8, workers=0, on_error=OnError.fail)
-    monitored = evaluate(network, batches, CPU)
-    counts = run(network, source, SINGLE, batch_size=8).counts
-    assert monitored is not None and 0 < monitored.top1 < 1
-    assert (counts.loss, counts.errors) == (monitored.loss, monitored.errors)
-
-
 @every_rule
 def test_workers_and_batches_change_nothing(source: FolderSource, rule: CropRule) -> None:
     network = small_network()

@@ -7,7 +7,7 @@ import torch
 from evaluation.networks import small_network
 from torch import nn
 
-from bn_inception.network import FirstConvolution, Inception, Nonlinearity, Normalization
+from bn_inception.network import FirstConvolution, Nonlinearity, Normalization
 from bn_inception.network.folding import fold, largest_difference
 
 SETTINGS = [
@@ -45,14 +45,3 @@ def test_what_is_folded_is_gone_what_cannot_be_stays_and_the_original_is_left_al
     first = next(module for module in folded.modules() if isinstance(module, nn.Conv2d))
     first.weight.data *= 1.01
     assert largest_difference(network, folded, torch.randn(2, 3, 16, 16)) > 1e-4
-
-
-def test_averages_are_taken_after_the_projection_except_over_counted_padding() -> None:
-    """With padding counted as zeros the mean of a constant is not the constant at the border."""
-
-    def projects_first(network: Inception) -> list[str]:
-        rows = fold(network).rows.items()
-        return [name for name, row in rows if isinstance(getattr(row, "pool", None), nn.Identity)]
-
-    assert projects_first(small_network()) == ["3a", "3b", "4a", "4b", "4c", "4d", "5a"]
-    assert projects_first(small_network(caffe_padding=True)) == []
