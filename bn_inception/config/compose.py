@@ -155,6 +155,12 @@ def write_yaml(config: Config) -> str:
 def _explain_choice(error: MissingConfigException, overrides: Sequence[str]) -> str:
     """One line for recipe=unknown: what was given, what there is."""
     missing = error.missing_cfg_file or ""
+    if missing.startswith("hydra/launcher/"):
+        launcher = missing.rpartition("/")[2]
+        return (
+            f"hydra/launcher={launcher}: there is no such launcher here; joblib and submitit come "
+            "with pip install 'bn-inception[sweep]'"
+        )
     group, _, choice = missing.partition("/")
     if not choice or not (configs_folder() / group).is_dir():
         return f"configuration: {first_line(error)}"

@@ -40,7 +40,7 @@ def test_runs_of_a_sweep_end_each_by_itself_and_are_not_made_twice(
     [
         (["train", "-m", "lr=0.1,0.2"], r"write optimizer\.learning_rate"),
         (["train", "-m", "recipe=bn_x5,BN-x30"], "write recipe=bn_x30"),
-        (["train", "-m", "hydra/launcher=nothing"], "nothing"),
+        (["train", "-m", "hydra/launcher=nothing"], r"nothing: .*bn-inception\[sweep\]"),
         (["claims", "-m"], "claims has no runs to make; train has"),
     ],
 )
