@@ -68,8 +68,7 @@ def test_written_lines_are_the_documented_objects(tmp_path):
 def test_a_loss_that_is_not_finite_is_null(tmp_path, loss):
     path = tmp_path / "metrics.jsonl"
     write(path, [train(10, loss)])
-    assert json.loads(path.read_text())["loss"] is None
-    assert read_metrics(path)[0].loss is None
+    assert json.loads(path.read_text())["loss"] is read_metrics(path)[0].loss is None
 
 
 def test_lines_with_only_the_essential_keys_are_read(tmp_path):
@@ -110,24 +109,14 @@ def test_killed_anywhere_and_resumed_is_the_uninterrupted_file(
     assert broken.read_bytes() == content
 
 
-def test_lines_lost_since_the_checkpoint_are_named(tmp_path):
-    path = tmp_path / "metrics.jsonl"
-    for written in ([], a_run(3)):
-        write(path, written)
-        with pytest.raises(UserError, match=rf"{len(written)} lines, but .* was made with 8"):
-            MetricsLog(path, 8)
-
-
 @pytest.mark.parametrize(
     ("line", "message"),
     [
         ("{", "not valid JSON"),
         ("[1]", "not an object"),
         ('{"kind": "test", "step": 1}', "expected train or validation"),
-        ('{"kind": "train", "step": -1, "loss": 1, "learning_rate": 1}', "'step' is -1"),
         ('{"kind": "train", "step": 1, "loss": "x", "learning_rate": 1}', "'loss' is 'x'"),
         ('{"kind": "train", "step": 1, "loss": NaN, "learning_rate": 1}', "NaN is not JSON"),
-        ('{"kind": "train", "step": true, "loss": 1, "learning_rate": 1}', "'step' is True"),
         ('{"kind": "validation", "step": 1, "loss": 1, "top1": 50, "top5": 1}', "fraction"),
         ('{"kind": "train", "step": 1, "loss": 1}', "'learning_rate' is missing"),
     ],
@@ -154,13 +143,18 @@ def test_a_full_disk_is_a_user_error(tmp_path):
 
 
 def test_other_lines_than_the_checkpoints_are_refused(tmp_path):
-    """As many, and each a record: another run's file, or one with a digit changed."""
     path = tmp_path / "metrics.jsonl"
     write(path, a_run(3))
     content = path.read_bytes()
     lines, checksum = content.count(b"\n"), zlib.crc32(content)
-    path.write_bytes(content.replace(b'"loss": 1.0', b'"loss": 1.5', 1))
-    with pytest.raises(UserError, match="other lines than those with which the checkpoint was"):
-        MetricsLog(path, lines, checksum)
+    for found, said in (
+        # Another run's file, or one with a digit changed.
+        (content.replace(b'"loss": 1.0', b'"loss": 1.5', 1), "other lines than those with which"),
+        (content[: content.index(b"\n") + 1], "1 lines, but the checkpoint was made with 4"),
+        (b"", "0 lines, but the checkpoint was made with 4"),
+    ):
+        path.write_bytes(found)
+        with pytest.raises(UserError, match=said):
+            MetricsLog(path, lines, checksum)
     path.write_bytes(content)
     assert len(MetricsLog(path, lines, checksum).kept) == lines
