@@ -27,15 +27,12 @@ def _metric(tag: str, shown: str = "", *, fraction: bool = False) -> dict[str, A
 
 @dataclass(frozen=True)
 class Record:
-    """What was measured after `step` updates; `equivalent_steps` are images seen / 32.
-
-    What a file may lack is None.
-    """
+    """What was measured after `step` updates; `equivalent_steps` are images seen / 32."""
 
     kind: ClassVar[str]
 
     step: int
-    equivalent_steps: float | None
+    equivalent_steps: float
 
     @property
     def scalars(self) -> dict[str, float]:

@@ -125,7 +125,7 @@ class TensorBoardMirror:
 
 
 def _axis(record: Record) -> int:
-    return record.step if record.equivalent_steps is None else round(record.equivalent_steps)
+    return round(record.equivalent_steps)
 
 
 def _grid(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -137,7 +137,7 @@ def inputs_of_a_layer(comparison: Figure3) -> Drawing | None:
     rows = {row.recipe: row for row in comparison.of(Kind.recipe)}
     runs = [run for name in names if name in rows for run in rows[name].runs if run.probes]
     found = {run.summary.recipe: run for run in reversed(runs)}
-    layers = [dict.fromkeys(record.layer for _, record in run.probes) for run in found.values()]
+    layers = [dict.fromkeys(record.layer for record in run.probes) for run in found.values()]
     common = [layer for layer in layers[0] if layer in layers[-1]] if len(found) == 2 else []
     if not common:
         return None
@@ -154,12 +154,12 @@ def inputs_of_a_layer(comparison: Figure3) -> Drawing | None:
 
 
 def _draw_probe(axes: Axes, run: Run, layer: str, colour: str) -> None:
-    looks = [(step, record) for step, record in run.probes if record.layer == layer]
-    steps = [step for step, _ in looks]
+    looks = [record for record in run.probes if record.layer == layer]
+    steps = [record.equivalent_steps for record in looks]
 
     def drawn(name: str) -> NDArray[np.float64]:
         # A diverging run has values that no axis can hold: a gap.
-        values = np.array([getattr(record, name) for _, record in looks], dtype=float)
+        values = np.array([getattr(record, name) for record in looks], dtype=float)
         return np.where(np.abs(values) < _LARGEST_DRAWN, values, np.nan)
 
     axes.fill_between(steps, drawn("p15"), drawn("p85"), color=colour, alpha=0.15, lw=0)

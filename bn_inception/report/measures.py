@@ -110,9 +110,6 @@ def _paired(setting: Setting, first: Need, second: Need) -> tuple[Curves, Curves
     return one.of(seeds), other.of(seeds)
 
 
-# --- steps and plateaus
-
-
 def steps_share(setting: Setting, needs: tuple[Need, ...], limit: float) -> Part:
     """Steps of a network (second need) relative to the plain one's (first), below the limit."""
     plain, own = needs
@@ -161,9 +158,6 @@ def _title(need: Need) -> str:
     return "plain Inception" if need == PLAIN else FIGURE_3[need.recipe].title
 
 
-# --- who learns
-
-
 def diverges(setting: Setting, needs: tuple[Need, ...], _: float) -> Part:
     """All runs of plain networks at five times the rate, and none where it does not hold."""
     runs = setting.of(needs[0])
@@ -180,10 +174,7 @@ def learns(setting: Setting, needs: tuple[Need, ...], _: float, wanted: bool = T
     (need,) = needs
     curves = _curves(setting, need)
     found, limit = mean_plateau(curves), learned_limit(curves.chance)
-    reason = (
-        f"plateau of {need}: {percent(found.value)} ({percent(found.low)} to "
-        f"{percent(found.high)}; {found.source}), the limit is {percent(limit)}"
-    )
+    reason = f"plateau of {need}: {in_words(found)}, the limit is {percent(limit)}"
     decision = decide(found.low, found.high, limit, above=wanted)
     odd = int(((curves.plateaus > limit) != wanted).sum())
     if odd and decision is Decision.holds:
@@ -197,9 +188,6 @@ def stays_at_chance(setting: Setting, needs: tuple[Need, ...], limit: float) -> 
     return learns(setting, needs, limit, wanted=False)
 
 
-# --- by computation
-
-
 def invariant(setting: Setting, _: tuple[Need, ...], limit: float) -> Part:
     """The relative differences of outputs and gradients are at most the limit."""
     if setting.differences is None:
@@ -209,9 +197,6 @@ def invariant(setting: Setting, _: tuple[Need, ...], limit: float) -> Part:
     right = output <= limit and gradient <= limit
     reason = f"largest relative difference: outputs {output:.1e}, gradients {gradient:.1e}"
     return Part(Decision.holds if right else Decision.does_not_hold, reason)
-
-
-# --- dropout
 
 
 def narrower_gap(setting: Setting, needs: tuple[Need, ...], limit: float) -> Part:
@@ -247,9 +232,6 @@ def _gap(run: Run) -> tuple[float, float] | None:
     mean = fmean(training)
     variance = mean * (1 - mean) / ((end - begin) * MINI_BATCH) + seed_variance(mean, 0.0)
     return mean - run.plateau, variance
-
-
-# --- crops and ensembles
 
 
 def crops_better(setting: Setting, needs: tuple[Need, ...], limit: float) -> Part:

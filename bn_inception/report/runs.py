@@ -9,11 +9,9 @@ import numpy as np
 
 from bn_inception.errors import UserError
 from bn_inception.fields import Fields
-from bn_inception.paper.results import MINI_BATCH
 from bn_inception.record.environment import read_environment
 from bn_inception.record.metrics import (
     ProbeRecord,
-    Record,
     TrainRecord,
     ValidationRecord,
     read_metrics,
@@ -32,17 +30,14 @@ class Run:
     left empty by `read_run`, which knows no configurations.
 
     Attributes:
-        name: the folder's name.
-        path: the folder as given.
         steps: evaluated steps, ascending, in image-equivalent steps (images seen / 32), which are
             the run's own steps where its mini-batch is 32.
         top1: validation accuracy at `steps`, fractions.
         data_fingerprint: of the data set trained on; None where the folder does not say.
         validation_count: held-out images of the last evaluation; 0 before it.
         training: (step, top-1 fraction) of each training interval that says it, steps as above.
-        probes: each look into a layer, with its step, as above.
+        probes: looks into layers.
         evaluations: what `bn-inception evaluate` has left in the folder.
-        environment: `environment.json`; empty where there is none.
         overrides: `key=value`, sorted, that make it another experiment.
         config: every key of its configuration with its value, without paths.
         options: further `key=value` it was started with, such as `data.root`.
@@ -58,7 +53,7 @@ class Run:
     data_fingerprint: str | None = None
     validation_count: int = 0
     training: tuple[tuple[float, float], ...] = ()
-    probes: tuple[tuple[float, ProbeRecord], ...] = ()
+    probes: tuple[ProbeRecord, ...] = ()
     evaluations: tuple[Evaluation, ...] = ()
     environment: Mapping[str, Any] = field(default_factory=dict)
     overrides: tuple[str, ...] = ()
@@ -125,31 +120,22 @@ def read_run(path: str | Path) -> Run:
     summary = read_summary(path / "summary.json")
     records = read_metrics(path / "metrics.jsonl")
     validations = [record for record in records if isinstance(record, ValidationRecord)]
-    # Lines that do not say how many images they stand for: the summary does, for the whole run.
-    equivalent = summary.images_seen / summary.step / MINI_BATCH if summary.step else 1.0
-
-    def steps(record: Record) -> float:
-        known = record.equivalent_steps
-        return record.step * equivalent if known is None else known
-
     described = path / "environment.json"
     environment = read_environment(described) if described.is_file() else {}
     return Run(
         name=path.resolve().name,
         path=path,
         summary=summary,
-        steps=tuple(map(steps, validations)),
+        steps=tuple(record.equivalent_steps for record in validations),
         top1=tuple(record.top1 for record in validations),
         data_fingerprint=Fields(environment, str(described)).get("data_fingerprint", str | None),
         validation_count=validations[-1].count if validations else 0,
         training=tuple(
-            (steps(record), record.top1)
+            (record.equivalent_steps, record.top1)
             for record in records
             if isinstance(record, TrainRecord) and record.top1 is not None
         ),
-        probes=tuple(
-            (steps(record), record) for record in records if isinstance(record, ProbeRecord)
-        ),
+        probes=tuple(record for record in records if isinstance(record, ProbeRecord)),
         evaluations=read_evaluations(path / "evaluation"),
         environment=environment,
     )

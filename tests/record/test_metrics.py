@@ -74,8 +74,8 @@ def test_a_loss_that_is_not_finite_is_null(tmp_path, loss):
 def test_lines_with_only_the_essential_keys_are_read(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text(
-        '{"kind": "train", "step": 5, "loss": 2, "learning_rate": 0.1, "images_per_second": 9}\n'
-        '{"kind": "validation", "step": 5, "loss": 2, "top1": 0.5, "top5": 1, "count": 4}'
+        '{"kind": "train", "step": 5, "equivalent_steps": 5, "loss": null, "learning_rate": 0.1}\n'
+        '{"kind": "validation", "step": 5, "equivalent_steps": 5, "top1": 0, "top5": 1, "count": 4}'
     )
     assert [record.step for record in read_metrics(path)] == [5, 5]
 
@@ -115,10 +115,12 @@ def test_killed_anywhere_and_resumed_is_the_uninterrupted_file(
         ("{", "not valid JSON"),
         ("[1]", "not an object"),
         ('{"kind": "test", "step": 1}', "expected train or validation"),
-        ('{"kind": "train", "step": 1, "loss": "x", "learning_rate": 1}', "'loss' is 'x'"),
-        ('{"kind": "train", "step": 1, "loss": NaN, "learning_rate": 1}', "NaN is not JSON"),
-        ('{"kind": "validation", "step": 1, "loss": 1, "top1": 50, "top5": 1}', "fraction"),
-        ('{"kind": "train", "step": 1, "loss": 1}', "'learning_rate' is missing"),
+        ('{"kind": "train", "step": true}', "'step' is True"),
+        ('{"kind": "train", "step": -1}', "'step' is -1"),
+        ('{"kind": "train", "step": 1, "equivalent_steps": "x"}', "'equivalent_steps' is 'x'"),
+        ('{"kind": "train", "step": 1, "equivalent_steps": NaN}', "NaN is not JSON"),
+        ('{"kind": "train", "step": 1, "equivalent_steps": 1}', "'learning_rate' is missing"),
+        ('{"kind": "validation", "step": 1, "equivalent_steps": 1, "top1": 50}', "fraction"),
     ],
 )
 def test_a_broken_line_in_the_middle_is_named(tmp_path, line, message):
