@@ -18,7 +18,8 @@ from pathlib import Path
 import torch
 
 from bn_inception.files import write_json, write_text
-from bn_inception.mnist import NETWORKS, MnistSettings, Normalization, read_digits, train
+from bn_inception.mnist.images import read_digits
+from bn_inception.mnist.training import NETWORKS, MnistSettings, Normalization, train
 from bn_inception.record import describe
 
 RATES = (0.03, 0.1, 0.3, 1.0, 3.0)

@@ -31,7 +31,7 @@ from bn_inception.evaluation import saved
 from bn_inception.evaluation.classifier import load
 from bn_inception.evaluation.crops import crop_rule
 from bn_inception.evaluation.evaluate import SourceResult, evaluate_source
-from bn_inception.evaluation.inference import Folding, Statistics, fold_checked
+from bn_inception.evaluation.inference import Statistics, fold_checked
 from bn_inception.files import make_folder
 from bn_inception.network import (
     Inception,
@@ -160,7 +160,7 @@ def evaluate(call: Call[EvaluateConfig]) -> None:
             )
             with closing(inputs):
                 network = population_statistics(network, inputs) or network
-    folding = _folded(network, source, device) if config.fold else None
+    evaluated, difference = _folded(network, source, device) if config.fold else (network, None)
     made_with = {
         "crops": config.crops,
         "image_size": size,
@@ -176,11 +176,10 @@ def evaluate(call: Call[EvaluateConfig]) -> None:
         },
     }
     settings = {
-        "folded": folding is not None and folding.accepted,
-        "folding_difference": None if folding is None else folding.difference,
+        "folded": evaluated is not network,
+        "folding_difference": difference,
         "batch_size": config.batch_size,
     }
-    evaluated = network if folding is None else folding.network
     result = _evaluated(config, evaluated, source, size, device)
     _report(result, source, made_with, settings, output)
 
@@ -213,18 +212,17 @@ def _statistics(
     return Statistics.population, batches
 
 
-def _folded(network: Inception, source: ImageSource, device: torch.device) -> Folding:
-    folding = fold_checked(network, source, device)
-    if folding.difference is not None:
-        line = (
-            f"BN folded into the convolutions: logits differ by at most {folding.difference:.2g} "
-            f"on {folding.images} images"
-        )
-        if folding.accepted:
+def _folded(
+    network: Inception, source: ImageSource, device: torch.device
+) -> tuple[nn.Module, float | None]:
+    folded, difference = fold_checked(network, source, device)
+    if difference is not None:
+        line = f"BN folded into the convolutions: logits differ by at most {difference:.2g}"
+        if folded is not network:
             print(line)
         else:
             say(f"warning: {line}; evaluated unfolded")
-    return folding
+    return folded, difference
 
 
 def _evaluated(
@@ -258,10 +256,7 @@ def _report(
     made = saved.predictions(result, source, made_with)
     described = saved.summary(result, made, settings)
     print(*result.counts.errors.lines(), sep="\n")
-    print(
-        f"{described['images_per_second']:.1f} images/s, "
-        f"{described['crops_per_second']:.0f} crops/s"
-    )
+    print(f"{described['images_per_second']:.1f} images/s")
     if pairs := described["confused"][:SHOWN_CONFUSED]:
         named = (f"{pair['label']} as {pair['predicted']} ({pair['images']})" for pair in pairs)
         print(f"most confused: {', '.join(named)}")

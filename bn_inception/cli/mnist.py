@@ -8,8 +8,9 @@ import torch
 from bn_inception.cli.command import Call, command
 from bn_inception.errors import UserError
 from bn_inception.files import make_folder, write_json
-from bn_inception.mnist import NETWORKS, Evaluation, MnistSettings, read_digits, train
 from bn_inception.mnist.figure import figure1
+from bn_inception.mnist.images import read_digits
+from bn_inception.mnist.training import NETWORKS, Evaluation, MnistSettings, train
 from bn_inception.record import describe
 
 

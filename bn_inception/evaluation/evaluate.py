@@ -160,7 +160,6 @@ class SourceResult:
         probabilities: float16 (N, C), the mean softmax; zeros for an unreadable image.
         confused: (label, likeliest class) -> images, where the two differ.
         unreadable: index -> reason of each image that could not be read.
-        crops: crops computed, mirrors included; repetitions are not.
         seconds: from the start of reading to the last image.
     """
 
@@ -168,7 +167,6 @@ class SourceResult:
     probabilities: NDArray[np.float16]
     confused: Counter[tuple[int, int]]
     unreadable: dict[int, str]
-    crops: int
     seconds: float
 
 
@@ -199,10 +197,10 @@ def evaluate_source(
     probabilities = np.zeros((len(source), len(source.classes)), np.float16)
     confused = Counter[tuple[int, int]]()
     unreadable: dict[int, str] = {}
-    done = crops = 0
+    done = 0
 
     def keep(batch: ValidationBatch, logits: Tensor, mean: Tensor) -> None:
-        nonlocal done, crops
+        nonlocal done
         require_finite(logits)
         readable = batch.readable.numpy()
         at = done + np.flatnonzero(readable)
@@ -214,7 +212,7 @@ def evaluate_source(
         # NumPy's argmax takes the first of equal ones, as the ranks do; torch's takes any.
         pairs = zip(source.labels[at].tolist(), mean.numpy().argmax(1).tolist(), strict=True)
         confused.update((label, likeliest) for label, likeliest in pairs if label != likeliest)
-        done, crops = done + len(readable), crops + len(logits)
+        done += len(readable)
         progress(done)
 
     start = time.perf_counter()
@@ -236,4 +234,4 @@ def evaluate_source(
             f"{unreadable[0]}; check the disk or the data set"
         )
     seconds = time.perf_counter() - start
-    return SourceResult(counts, probabilities, confused, unreadable, crops, seconds)
+    return SourceResult(counts, probabilities, confused, unreadable, seconds)

@@ -1,7 +1,6 @@
 """From a trained network to the one that is evaluated: its statistics, and its BN folded."""
 
 from contextlib import closing
-from dataclasses import dataclass
 from enum import Enum
 
 import torch
@@ -28,27 +27,18 @@ class Statistics(Enum):
     population = "population"
 
 
-@dataclass(frozen=True)
-class Folding:
-    """The folded network, or the original where folding changed its outputs (not `accepted`).
-
-    `difference` is the largest of their logits on `images` images; None without BN or images.
-    """
-
-    network: nn.Module
-    difference: float | None
-    images: int
-    accepted: bool
-
-
-def fold_checked(network: Inception, source: ImageSource, device: torch.device) -> Folding:
+def fold_checked(
+    network: Inception, source: ImageSource, device: torch.device
+) -> tuple[nn.Module, float | None]:
     """Fold BN into the convolutions and compare logits on the first readable held-out images.
 
-    `network` lies on `device` in evaluation mode, and is left as it is.
+    `network` lies on `device` in evaluation mode, and is left as it is. Returns the folded network,
+    or `network` where folding changed its outputs, and their largest difference; None where there
+    is no BN or no image to compare.
     """
     folded = fold(network)
     if network.config.normalization is Normalization.none:
-        return Folding(folded, None, 0, True)
+        return folded, None
     batches = validation_batches(
         source,
         image_size=network.config.image_size,
@@ -60,10 +50,10 @@ def fold_checked(network: Inception, source: ImageSource, device: torch.device) 
         batch = next(batches)
     crops = batch.images[batch.readable][:CHECKED_IMAGES]
     if not len(crops):
-        return Folding(network, None, 0, False)
+        return network, None
     images = to_input(crops.to(device)).contiguous(memory_format=torch.channels_last)
     difference = largest_difference(network, folded, images)
     with torch.inference_mode():
         largest = float(network(images).abs().max())
     accepted = difference <= FOLDING_TOLERANCE * max(1.0, largest)
-    return Folding(folded if accepted else network, difference, len(crops), accepted)
+    return folded if accepted else network, difference

@@ -29,8 +29,8 @@ def summary(result: SourceResult, made: Predictions, settings: dict[str, Any]) -
     """The JSON object beside the predictions.
 
     `accuracy_by_crops` has rows (crops, top-1, top-5) of accuracies, in the order of the rule's
-    boxes, each plain and then mirrored; `confused` the most frequent errors; `crops_per_second`
-    counts what was computed, repetitions left out. The predictions' meta and `settings` follow.
+    boxes, each plain and then mirrored; `confused` the most frequent errors. The predictions' meta
+    and `settings` follow.
     """
     counts = result.counts
     classes = made.meta["classes"]
@@ -39,7 +39,6 @@ def summary(result: SourceResult, made: Predictions, settings: dict[str, Any]) -
         "models": 1,
         **counts.errors.as_dict(),
         "images_per_second": counts.count / result.seconds,
-        "crops_per_second": result.crops / result.seconds,
         "accuracy_by_crops": [
             [crops, correct / counts.count, correct_top5 / counts.count]
             for crops, (correct, correct_top5) in enumerate(counts.correct_by_crops.tolist(), 1)

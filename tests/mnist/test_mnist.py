@@ -13,18 +13,17 @@ from numpy.typing import NDArray
 
 from bn_inception.cli.main import dispatch
 from bn_inception.errors import UserError
-from bn_inception.mnist import (
+from bn_inception.mnist.figure import figure1
+from bn_inception.mnist.images import Digits, read_digits
+from bn_inception.mnist.training import (
     NETWORKS,
     Curve,
     Evaluation,
     MnistSettings,
     Normalization,
-    read_digits,
+    sigmoid_network,
     train,
 )
-from bn_inception.mnist.figure import figure1
-from bn_inception.mnist.images import Digits
-from bn_inception.mnist.training import sigmoid_network
 
 SETTINGS = MnistSettings(
     learning_rate=0.5, deviation=0.1, steps=40, evaluate_every=10, population_batches=3
