@@ -11,7 +11,6 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -49,8 +48,6 @@ class StepBenchmark:
     rounds: int = 5
 
     def __post_init__(self) -> None:
-        if self.batches is not None and not self.batches:
-            raise UserError("benchmark.batches: is empty; give sizes such as [32,256], or null")
         refuse_below(2, "benchmark.batches", min(self.batches or [2]))
         refuse_below(1, "benchmark.steps", self.steps)
         refuse_below(1, "benchmark.rounds", self.rounds)
@@ -173,18 +170,12 @@ def _pieces(device: torch.device, *, compiled: bool) -> Iterator[tuple[str, Mach
 
     On the CPU, where compilation takes minutes, it is a piece where machine.compile=true asks for.
     """
-    cuda = device.type == "cuda"
-    machine = Machine()
-    yield "our step in float32", machine
-    turned: list[tuple[bool, str, str, Any]] = [
-        (cuda, "tf32", "precision", Precision.tf32),
-        (True, "bf16", "precision", Precision.bf16),
-        (compiled, "compile", "compile", True),
-    ]
-    for there, name, key, value in turned:
-        if there:
-            machine = replace(machine, **{key: value})
-            yield f"+ {name}", machine
+    yield "our step in float32", Machine()
+    if device.type == "cuda":
+        yield "+ tf32", Machine(Precision.tf32)
+    yield "+ bf16", Machine(Precision.bf16)
+    if compiled:
+        yield "+ compile", Machine(Precision.bf16, compile=True)
 
 
 def our_step(

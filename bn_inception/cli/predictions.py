@@ -1,7 +1,7 @@
 """`bn-inception ensemble` and `difference`: saved predictions, put together and compared."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from bn_inception.cli.command import Call, command, output_file
@@ -107,7 +107,7 @@ def difference(call: Call[DifferenceConfig]) -> None:
     print(f"{comparison.count:,} images; difference = {other} minus {one}")
     print(_difference_text(comparison))
     if output is not None:
-        write_json(output, {"first": one, "second": other, **comparison.as_dict()})
+        write_json(output, {"first": one, "second": other, **asdict(comparison)})
         print(output)
 
 

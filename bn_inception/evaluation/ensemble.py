@@ -64,7 +64,7 @@ class Ensemble:
             **self.errors.as_dict(),
             **{key: meta[key] for key in ("image_size", "data") if key in meta},
             "members": [
-                {"name": name, **_rates(self.subsets[(member,)])}
+                {"name": name, **self.subsets[(member,)].rates}
                 for member, name in enumerate(self.names)
             ],
             "subsets": [self._of_size(models) for models in range(1, len(self.names) + 1)],
@@ -74,20 +74,15 @@ class Ensemble:
         """Best, mean and worst of the subsets of so many members, by top-1 error."""
         chosen = [pair for pair in self.subsets.items() if len(pair[0]) == models]
         chosen.sort(key=lambda pair: (pair[1].wrong, pair[1].wrong_top5, pair[0]))
-        rates = [
-            {"members": [self.names[member] for member in subset], **_rates(errors)}
-            for subset, errors in chosen
-        ]
-        mean = {
-            "top1_error": statistics.fmean(errors.top1 for _, errors in chosen),
-            "top5_error": statistics.fmean(errors.top5 for _, errors in chosen),
-        }
-        of_all = {"best": rates[0], "mean": mean, "worst": rates[-1]}
-        return {"models": models, "subsets": len(chosen), **of_all}
-
-
-def _rates(errors: Errors) -> dict[str, float]:
-    return {"top1_error": errors.top1, "top5_error": errors.top5}
+        best, worst = (
+            {"members": [self.names[member] for member in subset], **errors.rates}
+            for subset, errors in (chosen[0], chosen[-1])
+        )
+        rates = [errors.rates for _, errors in chosen]
+        mean = {key: statistics.fmean(rate[key] for rate in rates) for key in rates[0]}
+        return {
+            "models": models, "subsets": len(chosen), "best": best, "mean": mean, "worst": worst,
+        }  # fmt: skip
 
 
 def ensemble(paths: Sequence[str | Path], names: Sequence[str]) -> Ensemble:

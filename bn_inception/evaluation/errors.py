@@ -1,6 +1,6 @@
 """How many images a network got wrong, and how surely that is known."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 
@@ -13,23 +13,15 @@ class Errors:
     count: int
 
     @property
-    def top1(self) -> float:
-        """Top-1 error, a fraction."""
-        return self.wrong / self.count
-
-    @property
-    def top5(self) -> float:
-        """Top-5 error, a fraction."""
-        return self.wrong_top5 / self.count
+    def rates(self) -> dict[str, float]:
+        """Errors as fractions."""
+        return {"top1_error": self.wrong / self.count, "top5_error": self.wrong_top5 / self.count}
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-able: counts, fractions, and their 95 % intervals."""
         return {
-            "count": self.count,
-            "wrong": self.wrong,
-            "wrong_top5": self.wrong_top5,
-            "top1_error": self.top1,
-            "top5_error": self.top5,
+            **asdict(self),
+            **self.rates,
             "top1_interval": list(wilson_interval(self.wrong, self.count)),
             "top5_interval": list(wilson_interval(self.wrong_top5, self.count)),
         }

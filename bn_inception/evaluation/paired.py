@@ -1,7 +1,6 @@
 """Whether two networks differ, judged image by image on the images they share."""
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,10 +44,6 @@ class Comparison:
     count: int
     top1: PairedDifference
     top5: PairedDifference
-
-    def as_dict(self) -> dict[str, Any]:
-        """JSON-able."""
-        return asdict(self)
 
 
 def mcnemar(only_first: int, only_second: int) -> float:

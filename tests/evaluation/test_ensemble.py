@@ -129,8 +129,8 @@ def test_what_is_written(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="already; give their own"):
         ensemble([*paths, tmp_path / "mean.npz"], ["a", "b", "c", "d"])
     described = json.loads(json.dumps(result.as_dict()))
-    alone = [result.subsets[(member,)].top1 for member in range(3)]
-    assert result.errors.top1 < min(alone)
+    alone = [result.subsets[(member,)].rates["top1_error"] for member in range(3)]
+    assert result.errors.rates["top1_error"] < min(alone)
     assert (described["models"], described["count"]) == (3, 40)
     assert (described["crops"], described["statistics"]) == ("144", "running")
     assert (described["image_size"], described["data"]) == (32, {"fingerprint": "of the images"})
@@ -139,7 +139,9 @@ def test_what_is_written(tmp_path: Path) -> None:
     assert low < described["top5_error"] < high
     assert [size["subsets"] for size in described["subsets"]] == [3, 3, 1]
     for size in described["subsets"]:
-        top1 = [e.top1 for subset, e in result.subsets.items() if len(subset) == size["models"]]
+        top1 = [
+            e.wrong / 40 for subset, e in result.subsets.items() if len(subset) == size["models"]
+        ]
         assert size["best"]["top1_error"] == min(top1)
         assert size["worst"]["top1_error"] == max(top1)
         assert size["mean"]["top1_error"] == pytest.approx(np.mean(top1))
