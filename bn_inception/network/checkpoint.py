@@ -141,16 +141,12 @@ def _require_keys(state: Mapping[str, Any], keys: Sequence[str], path: Path) -> 
 
 @dataclass(frozen=True)
 class LoadedNetwork:
-    """A trained network with its description.
+    """A trained network, on the CPU, channels_last, in evaluation mode, and what is known of it.
 
     Attributes:
-        network: on the CPU, channels_last, in evaluation mode.
-        classes: name of each output; None if unknown.
-        recipe: the recipe trained, empty if unknown.
-        step: updates made.
+        classes: name of each output.
         sha256: of the file, hexadecimal.
-        preprocessing: how training read its images (`data.preprocessing.describe`); None if
-            unknown.
+        preprocessing: how training read its images (`data.preprocessing.describe`).
         population_batches: training mini-batches over which BN Algorithm 2 computed the network's
             statistics; None if these are running statistics.
         running_statistics: of training, by their names in the network.
@@ -179,13 +175,9 @@ def load_network(path: str | Path) -> LoadedNetwork:
 
 
 def described_network(said: Fields, parameters: object, file: TensorFile) -> LoadedNetwork:
-    """Build the network that `said` describes and load its parameters and statistics.
+    """Build the network that `said` describes, with `parameters`, its state_dict from `file`.
 
-    Args:
-        said: `network_config` (see `plain`) and, where known, `classes` (list of names), `recipe`,
-            `step`, `preprocessing`, `population_batches` and `running_statistics`.
-        parameters: the state_dict.
-        file: where it comes from.
+    `said` has `network_config` (see `plain`) and, where known, the fields of `LoadedNetwork`.
     """
     config, tensors = network_config(said), file.named(parameters)
     outputs = file.outputs(tensors, "classifier.weight")

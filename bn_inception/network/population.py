@@ -31,14 +31,13 @@ def population_statistics(
 
     Args:
         network: not changed; random generators are not changed either.
-        batches: the network's inputs (N, 3, S, S), each one mini-batch; at least one over all
-            processes. None if only other processes still have one.
-        stopped: polled after every batch.
+        batches: the network's inputs (N, 3, S, S), each one mini-batch; None if only other
+            processes still have one.
+        stopped: polled after every batch; where it is true, None is returned.
         total: sums a tensor over the processes that share the mini-batches.
 
     Returns:
-        The copy, in evaluation mode, with the statistics as its running statistics; None if
-        `stopped` returned true. A network without BN is only copied.
+        The copy, in evaluation mode, with the statistics as its running statistics.
     """
     result = copy.deepcopy(network).eval()
     set_statistics(result)  # each of `batches` is one mini-batch, and this process has all of it

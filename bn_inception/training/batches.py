@@ -128,15 +128,9 @@ def population_inputs(
     same at every evaluation, so that two evaluations differ by the weights and not by the sample,
     and on every number of processes. Process r of P reads the mini-batches r, r + P, r + 2 P, ...
 
-    Args:
-        config: of the run.
-        source: its training images.
-        data: how they are read now.
-        workers: processes that read, of each process of the run; None is the default.
-        count: mini-batches.
-        device: of the network.
-        world: the processes; all have as many turns, each a meeting. None where only others read.
-        replaced: told of images whose place another one took: (name, reason).
+    `source` holds the run's training images, `data` says how they are read now, by `workers`.
+    All processes have as many turns, each a meeting; None is yielded where only others read.
+    `replaced` is told of images whose place another one took: (name, reason).
     """
     images = config.batch.mini_batch
     batches = _in_order(

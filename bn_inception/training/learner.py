@@ -24,13 +24,10 @@ class Learner:
     """The network at the beginning of a run, its optimizer, and how updates are carried out.
 
     Attributes:
-        device: of this process.
-        execution: what `machine.*` comes to on it.
+        execution: what `machine.*` comes to on `device`.
         remark: what the user should know about that, a line; None if nothing.
         network: on `device`, in training mode; its `state_dict` is what is saved.
         model: what training calls: `network`, or around it what averages the gradients.
-        optimizer: of its parameters.
-        probe: looks into layers, in the first process.
     """
 
     def __init__(self, config: RunConfig, classes: int, local: LocalBatch, world: World) -> None:

@@ -36,8 +36,7 @@ def open_session(
         config_text: the same as YAML, for the run folder.
         identity: a hash of what makes it this run; a checkpoint with another one is refused.
         resume: continue the run that is there instead of starting one.
-        changed: settings that are others than the run had so far, (before, after) by key: they
-            are said, recorded, and take effect from the checkpoint on.
+        changed: settings that are others than the run had so far, (before, after) by key.
         say: told the warnings, and how the images are divided.
         world: the processes, connected.
     """

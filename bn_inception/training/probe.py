@@ -48,15 +48,8 @@ class Layer(NamedTuple):
 class Probe:
     """Looks into some layers of a network, in some of its updates.
 
-    Args:
-        config: which and when.
-        network: in training; its module calls must be Python's, for hooks to be called.
-        batch: images of an update, over all processes.
-        compiled: whether updates are compiled.
-        silent: look nowhere: for every process but the first.
-
-    Attributes:
-        records: of the last update; empty where it was not looked into.
+    `batch` is the images of an update, over all processes. A `silent` probe looks nowhere: for
+    every process but the first. `records` are those of the last update.
     """
 
     def __init__(

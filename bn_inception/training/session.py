@@ -27,10 +27,7 @@ class Session:
 
     Attributes:
         identity: of the configuration, see `config.resume.identity`; checkpoints carry it.
-        schedule: the run's durations in steps.
-        local: this process's part of an update.
         recorder: writes, in the first process.
-        meter: what training measures between two log steps.
         step: updates made, over all sessions of the run.
         population: BN's statistics at the last evaluation (Algorithm 2); empty without BN.
         loss_has_fallen: whether the training loss has ever been clearly under ln(classes).

@@ -61,17 +61,10 @@ def train_step(
     *,
     forward: Forward = losses,
 ) -> StepResult:
-    """Make one update of `network` in training mode.
+    """Make one update of `network` in training mode, on images (N, 3, S, S) and labels (N,).
 
-    Args:
-        network: see `losses`.
-        optimizer: SGD, fused.
-        images: (N, 3, S, S) float, about [-1, 1].
-        labels: (N,) int64.
-        rate: learning rate of this update.
-        world: the processes, each with as many images of the update; `network` averages their
-            gradients.
-        forward: `losses`, or what a machine makes of it.
+    Each process of `world` has as many images of the update, and `network` averages their
+    gradients. `optimizer` is fused. `forward` is `losses`, or what a machine makes of it.
     """
     for group in optimizer.param_groups:
         group["lr"] = rate

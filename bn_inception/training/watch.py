@@ -31,8 +31,7 @@ class Watch:
         rank: of this process.
         size: processes.
         begun: counts the exchanges that this process has begun; all begin the same ones.
-        store: a connection that nobody else uses: a process that waits in the other one must still
-            hear of a failure.
+        store: a connection that nobody else uses, free while this process waits in the other one.
         timeout: seconds after which a process that does not come counts as failed.
     """
 
