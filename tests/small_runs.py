@@ -13,6 +13,15 @@ from processes import run_ranks
 from torch import nn
 
 from bn_inception.cli.main import dispatch
+from bn_inception.data import (
+    Backend,
+    DataConfig,
+    DataKind,
+    OnError,
+    open_sources,
+    validation_batches,
+)
+from bn_inception.evaluation import Counts, evaluate
 from bn_inception.network import checkpoint
 
 # A run of a few seconds: 16x16 images, the narrowest network, batches of 8.
@@ -115,6 +124,22 @@ class Runs:
     def state(self, name: str, file: str = "last.pt") -> dict[str, Any]:
         """A checkpoint."""
         return checkpoint.load(self.folder(name) / "checkpoints" / file)
+
+    def judged(self, name: str, batch: int = 64) -> Counts:
+        """What the saved best network comes to on the held-out images, read `batch` at a time."""
+        best = checkpoint.load_network(self.folder(name) / "checkpoints" / "best.pt")
+        source = open_sources(DataConfig(DataKind.folder, str(self.images))).validation
+        batches = validation_batches(
+            source,
+            image_size=16,
+            batch=batch,
+            workers=0,
+            on_error=OnError.fail,
+            backend=Backend.fast,
+        )
+        result = evaluate(best.network, batches, torch.device("cpu"))
+        assert result is not None
+        return result
 
     def assert_equal(self, one: str, other: str) -> None:
         """Bit for bit: weights, statistics, the whole record, best and milestones."""

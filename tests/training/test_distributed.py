@@ -25,19 +25,12 @@ import bn_inception
 from bn_inception import UserError
 from bn_inception.config import compose, run_config
 from bn_inception.data import (
-    Backend,
-    DataConfig,
-    DataKind,
-    OnError,
     TrainingOrder,
     open_sources,
-    validation_batches,
 )
-from bn_inception.evaluation import evaluate
 from bn_inception.network import (
     Inception,
     Processes,
-    checkpoint,
     initialize,
     running_statistics,
     set_statistics,
@@ -140,7 +133,7 @@ def test_ranks_with_synchronized_statistics_are_one_process(
         assert correct == expected[3]
 
 
-def test_what_two_ranks_leave(whole: Runs, images: Path) -> None:
+def test_what_two_ranks_leave(whole: Runs) -> None:
     validated = whole.records("whole", "validation")
     assert [r["step"] for r in whole.records("whole", "train")] == [1, 2, 3, 4, 5, 6]
     assert [(r["step"], r["count"]) for r in validated] == [(3, 15), (6, 15)]
@@ -153,15 +146,9 @@ def test_what_two_ranks_leave(whole: Runs, images: Path) -> None:
     assert state["population_batches"] == 3
 
     # The accuracy recorded is that of the file saved, judged by one process.
-    best = checkpoint.load_network(whole.folder("whole") / "checkpoints" / "best.pt")
-    source = open_sources(DataConfig(DataKind.folder, str(images))).validation
-    batches = validation_batches(
-        source, image_size=16, batch=64, workers=0, on_error=OnError.fail, backend=Backend.fast
-    )  # fmt: skip
-    result = evaluate(best.network, batches, CPU)
-    assert result is not None and result.top1 == summary["best"]["top1"]
-    (record,) = [r for r in validated if r["step"] == best.step]
-    assert (result.top1, result.top5, result.count) == (record["top1"], record["top5"], 15)
+    result, best = whole.judged("whole"), summary["best"]
+    (record,) = [r for r in validated if r["step"] == best["step"]]
+    assert (result.top1, result.top5, result.count) == (best["top1"], record["top5"], 15)
     assert result.loss == pytest.approx(record["loss"], rel=1e-5)
 
 

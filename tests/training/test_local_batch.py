@@ -156,7 +156,13 @@ def test_warm_up_rises_to_the_staircase() -> None:
 
 @pytest.mark.parametrize(
     "override",
-    ["batch.norm_group=1", "batch.rate_factor=0", "batch.rate_factor=nan", "machine.timeout=0"],
+    [
+        "batch.norm_group=1",
+        "batch.rate_factor=0",
+        "batch.rate_factor=nan",
+        "machine.timeout=0",
+        "train.checkpoint_minutes=0",
+    ],
 )
 def test_impossible_values_are_named(override: str) -> None:
     with pytest.raises(UserError, match=override.partition("=")[0]):

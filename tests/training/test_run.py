@@ -14,15 +14,6 @@ import torch
 from small_runs import Runs, write_images
 
 from bn_inception import UserError
-from bn_inception.data import (
-    Backend,
-    DataConfig,
-    DataKind,
-    OnError,
-    open_sources,
-    validation_batches,
-)
-from bn_inception.evaluation import evaluate
 from bn_inception.network import checkpoint
 from bn_inception.training import loop
 from bn_inception.training.batches import Batches
@@ -90,24 +81,20 @@ def test_what_a_run_leaves(undisturbed: Runs) -> None:
     assert [m["target"] for m in summary["milestones"]] == [0.2, 1.0]
     environment = undisturbed.environment("whole")
     assert environment["data_fingerprint"] and environment["versions"]["torch"]
+    for file in ("best.pt", "last.pt"):
+        state = undisturbed.state("whole", file)
+        assert state["population_batches"] == 3
+        name = "rows.conv1.normalization.running_var"
+        # 12 steps have moved the running ones by a fifth; they began at 1.
+        running = state["running_statistics"][name]
+        assert not torch.allclose(state["network"][name], running, rtol=0.2)
 
 
 def test_the_accuracy_recorded_is_that_of_the_file_saved(undisturbed: Runs) -> None:
-    best = checkpoint.load_network(undisturbed.folder("whole") / "checkpoints" / "best.pt")
-    source = open_sources(DataConfig(DataKind.folder, str(undisturbed.images))).validation
     # Batches of 4 over 15 images: the tail counts, and nothing counts twice.
     for size in (4, 15):
-        batches = validation_batches(
-            source,
-            image_size=16,
-            batch=size,
-            workers=0,
-            on_error=OnError.fail,
-            backend=Backend.fast,
-        )
-        result = evaluate(best.network, batches, torch.device("cpu"))
-        assert result is not None and result.count == 15
-        assert result.top1 == undisturbed.summary("whole")["best"]["top1"]
+        result = undisturbed.judged("whole", size)
+        assert (result.count, result.top1) == (15, undisturbed.summary("whole")["best"]["top1"])
 
 
 @pytest.mark.parametrize("number", [1, 4, 7, 12])
@@ -177,19 +164,6 @@ def test_evaluations_change_nothing(twin: Runs, evaluated: tuple[str, ...]) -> N
     assert twin.records("judged", "train") == twin.records("whole", "train")
 
 
-def test_both_checkpoints_carry_population_statistics_and_the_running_ones_beside(
-    undisturbed: Runs,
-) -> None:
-    for file in ("best.pt", "last.pt"):
-        state = undisturbed.state("whole", file)
-        assert state["population_batches"] == 3
-        name = "rows.conv1.normalization.running_var"
-        # 12 steps have moved the running ones by a fifth; they began at 1.
-        assert not torch.allclose(
-            state["network"][name], state["running_statistics"][name], rtol=0.2
-        )
-
-
 def test_a_network_without_batch_normalization_reads_nothing_more(
     runs: Runs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -213,11 +187,6 @@ def test_checkpoints_by_the_clock_change_nothing(
     assert twin.state("clocked")["step"] == saved
     assert twin.train("clocked", clock, RESUME) == 0
     twin.assert_equal("clocked", "whole")
-
-
-def test_a_clock_that_stands_still_is_refused(runs: Runs) -> None:
-    with pytest.raises(UserError, match=r"train\.checkpoint_minutes: 0\.0 is not positive"):
-        runs.train("never", "train.checkpoint_minutes=0")
 
 
 def test_the_seed_alone_makes_another_run(twin: Runs) -> None:
