@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bn_inception.mnist.images import Digits
-from bn_inception.network.normalization import BatchNorm1d, batch_norm_1d
+from bn_inception.network.normalization import BatchNorm1d
 from bn_inception.paper.results import (
     FIGURE_1_PERCENTILES,
     MNIST_HIDDEN_UNITS,
@@ -89,7 +89,7 @@ def sigmoid_network(
     layers: list[nn.Module] = []
     for inputs, units in itertools.pairwise((PIXELS, *MNIST_HIDDEN_UNITS)):
         if normalization is Normalization.bn:
-            layers += [nn.Linear(inputs, units, bias=False), batch_norm_1d(units)]
+            layers += [nn.Linear(inputs, units, bias=False), BatchNorm1d(units)]
         else:
             layers += [nn.Linear(inputs, units)]
         layers.append(nn.Sigmoid())

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from bn_inception.errors import UserError
 from bn_inception.network import geometry
 from bn_inception.network.normalization import (
+    BatchNorm1d,
+    BatchNorm2d,
     LocalResponseNormalization,
     PerActivationBatchNorm,
-    batch_norm_1d,
-    batch_norm_2d,
 )
 from bn_inception.network.precision import in_float32
 from bn_inception.network.settings import (
@@ -74,7 +74,7 @@ class HiddenConvolution(nn.Module):
         self.normalization: nn.Module | None = None
         if config.normalization is Normalization.batch:
             self.normalization = (
-                batch_norm_2d(out_channels)
+                BatchNorm2d(out_channels)
                 if grid is None
                 else PerActivationBatchNorm(out_channels, grid, grid)
             )
@@ -177,7 +177,7 @@ class AuxiliaryHead(nn.Module):
         self.convolution = HiddenConvolution(config, in_channels, channels, kernel=1)
         self.hidden = nn.Linear(channels * self.grid**2, features, bias=config.has_convolution_bias)
         batch = config.normalization is Normalization.batch
-        self.normalization = batch_norm_1d(features) if batch else None
+        self.normalization = BatchNorm1d(features) if batch else None
         self.nonlinearity = _nonlinearity(config)
         self.classifier = nn.Linear(features, num_classes)
 

@@ -4,9 +4,9 @@ import torch
 from torch import Tensor, nn
 
 from bn_inception.network.normalization import (
+    BatchNorm1d,
+    BatchNorm2d,
     PerActivationBatchNorm,
-    batch_norm_1d,
-    batch_norm_2d,
 )
 
 FACTORS = (0.1, 3.0, 100.0)
@@ -32,10 +32,10 @@ def scale_invariance() -> tuple[float, float]:
 
     differences = [(0.0, 0.0)]
     for layer, normalization, inputs, upstream in (
-        (nn.Conv2d(6, 8, 3, bias=False), batch_norm_2d(8), (16, 6, 7, 7), (16, 8, 5, 5)),
+        (nn.Conv2d(6, 8, 3, bias=False), BatchNorm2d(8), (16, 6, 7, 7), (16, 8, 5, 5)),
         (nn.Conv2d(6, 8, 3, bias=False), PerActivationBatchNorm(8, 5, 5), (16, 6, 7, 7),
          (16, 8, 5, 5)),
-        (nn.Linear(6, 8, bias=False), batch_norm_1d(8), (16, 6), (16, 8)),
+        (nn.Linear(6, 8, bias=False), BatchNorm1d(8), (16, 6), (16, 8)),
     ):  # fmt: skip
         given = normal(*layer.weight.shape), _INPUT_SCALE * normal(*inputs), normal(*upstream)
         output, gradient = _computed(layer, normalization.double(), *given, factor=1.0)

@@ -88,19 +88,15 @@ class _BatchNorm(nn.modules.batchnorm._BatchNorm):
 class BatchNorm2d(_BatchNorm, nn.BatchNorm2d):
     """Convolutional BN (section 3.2): per channel, over the batch and all positions."""
 
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, eps=EPSILON, momentum=MOMENTUM)
+
 
 class BatchNorm1d(_BatchNorm, nn.BatchNorm1d):
     """BN of a fully-connected layer (Algorithm 1): statistics, gamma and beta per feature."""
 
-
-def batch_norm_2d(channels: int) -> BatchNorm2d:
-    """`BatchNorm2d` with this project's constants."""
-    return BatchNorm2d(channels, eps=EPSILON, momentum=MOMENTUM)
-
-
-def batch_norm_1d(features: int) -> BatchNorm1d:
-    """`BatchNorm1d` with this project's constants."""
-    return BatchNorm1d(features, eps=EPSILON, momentum=MOMENTUM)
+    def __init__(self, features: int) -> None:
+        super().__init__(features, eps=EPSILON, momentum=MOMENTUM)
 
 
 class PerActivationBatchNorm(BatchNorm1d):
@@ -112,7 +108,7 @@ class PerActivationBatchNorm(BatchNorm1d):
     """
 
     def __init__(self, channels: int, height: int, width: int) -> None:
-        super().__init__(channels * height * width, eps=EPSILON, momentum=MOMENTUM)
+        super().__init__(channels * height * width)
 
     def forward(self, maps: Tensor) -> Tensor:
         """(N, channels, height, width) to the same shape."""

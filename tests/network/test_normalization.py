@@ -10,8 +10,8 @@ from bn_inception.network import PerActivationBatchNorm, running_statistics, set
 from bn_inception.network.normalization import (
     EPSILON,
     MOMENTUM,
-    batch_norm_1d,
-    batch_norm_2d,
+    BatchNorm1d,
+    BatchNorm2d,
 )
 
 SEEDS = st.integers(0, 2**31)
@@ -31,7 +31,7 @@ def drawn(seed: int, *shape: int) -> tuple[Tensor, Tensor]:
 def layer_of(kind: str, channels: int, height: int, width: int) -> nn.modules.batchnorm._BatchNorm:
     if kind == "activation":
         return PerActivationBatchNorm(channels, height, width)
-    return {"2d": batch_norm_2d, "1d": batch_norm_1d}[kind](channels)
+    return {"2d": BatchNorm2d, "1d": BatchNorm1d}[kind](channels)
 
 
 def check_against_closed_form(

@@ -19,61 +19,64 @@ from bn_inception.network import checkpoint
 
 
 def state(step: int) -> dict[str, Any]:
-    return {"step": step, "network": {"weight": torch.full((100,), float(step))}}
+    network = {"weight": torch.full((100,), float(step))}
+    return {"step": step, "network": network, "optimizer": {}}
 
 
-def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
-    checkpoint.save(state(3), tmp_path)
-    loaded = checkpoint.load(tmp_path / "last.pt")
-    assert loaded["step"] == 3
-    assert torch.equal(loaded["network"]["weight"], torch.full((100,), 3.0))
-    torch.load(tmp_path / "last.pt", weights_only=True)
-
-
-def test_the_one_before_is_kept(tmp_path: Path) -> None:
-    for step in (1, 2, 3):
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """With the checkpoints of steps 1 and 2."""
+    for step in (1, 2):
         checkpoint.save(state(step), tmp_path)
-    assert checkpoint.load(tmp_path / "last.pt")["step"] == 3
-    assert checkpoint.load(tmp_path / "previous.pt")["step"] == 2
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["last.pt", "previous.pt"]
+    return tmp_path
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    folder = tmp_path_factory.mktemp("whole")
-    checkpoint.save(state(2), folder)
-    return (folder / "last.pt").read_bytes()
+def latest(folder: Path) -> tuple[int, list[str]]:
+    """The step of the newest whole checkpoint, and what was said about it."""
+    said: list[str] = []
+    loaded = checkpoint.load_latest(folder, said.append, ["optimizer"])
+    assert loaded is not None
+    assert torch.equal(loaded["network"]["weight"], torch.full((100,), float(loaded["step"])))
+    return loaded["step"], said
+
+
+def test_what_was_saved_is_loaded_and_the_one_before_is_kept(folder: Path) -> None:
+    assert latest(folder) == (2, [])
+    assert checkpoint.load(folder / "previous.pt")["step"] == 1
+    assert sorted(path.name for path in folder.iterdir()) == ["last.pt", "previous.pt"]
+    torch.load(folder / "last.pt", weights_only=True)
 
 
 @given(where=st.floats(0, 1, exclude_max=True), flip=st.integers(1, 255))
 @example(where=0.7576444666934418, flip=1)  # an entry's flag "encrypted"
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_a_flipped_byte_never_changes_what_is_loaded(
-    tmp_path: Path, whole: bytes, where: float, flip: int
-) -> None:
-    checkpoint.save(state(1), tmp_path)
-    checkpoint.save(state(2), tmp_path)
+def test_a_flipped_byte_never_changes_what_is_loaded(folder: Path, where: float, flip: int) -> None:
+    whole = (folder / "last.pt").read_bytes()
     damaged = bytearray(whole)
     damaged[int(where * len(damaged))] ^= flip
-    (tmp_path / "last.pt").write_bytes(damaged)
-    said: list[str] = []
-    loaded = checkpoint.load_latest(tmp_path, said.append)
-    assert loaded is not None
+    (folder / "last.pt").write_bytes(damaged)
+    step, said = latest(folder)
+    (folder / "last.pt").write_bytes(whole)
     # Either a byte that carries nothing (zip padding), or the checkpoint before, and said so.
-    step = loaded["step"]
-    assert torch.equal(loaded["network"]["weight"], torch.full((100,), float(step)))
     assert (step == 2 and not said) or (step == 1 and "continuing from previous.pt" in said[0])
 
 
 @pytest.mark.parametrize("keep", [0, 1, 100, -100, -1])
-def test_a_cut_file_falls_back_and_says_so(tmp_path: Path, whole: bytes, keep: int) -> None:
-    checkpoint.save(state(1), tmp_path)
-    checkpoint.save(state(2), tmp_path)
-    (tmp_path / "last.pt").write_bytes(whole[:keep])
-    said: list[str] = []
-    loaded = checkpoint.load_latest(tmp_path, said.append)
-    assert loaded is not None and loaded["step"] == 1
-    assert "last.pt: damaged" in said[0]
+def test_a_cut_file_falls_back_and_says_so(folder: Path, keep: int) -> None:
+    (folder / "last.pt").write_bytes((folder / "last.pt").read_bytes()[:keep])
+    step, (said,) = latest(folder)
+    assert step == 1 and "last.pt: damaged" in said
+
+
+def test_a_lost_or_exchanged_last_one_is_said(folder: Path) -> None:
+    (folder / "last.pt").unlink()
+    step, (said,) = latest(folder)
+    assert step == 1 and "last.pt: missing; continuing from previous.pt at step 1" in said
+    without = {key: value for key, value in state(2).items() if key != "optimizer"}
+    checkpoint.save(without, folder, checkpoint.BEST)
+    (folder / "best.pt").replace(folder / "last.pt")
+    step, (said,) = latest(folder)
+    assert step == 1 and "last.pt: holds no optimizer" in said
 
 
 def test_none_at_all_and_none_whole(tmp_path: Path) -> None:
@@ -107,25 +110,21 @@ def test_another_programs_checkpoint_is_refused(tmp_path: Path) -> None:
         checkpoint.load(tmp_path / "last.pt")
 
 
-def test_a_full_disk_keeps_the_earlier_ones(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    checkpoint.save(state(1), tmp_path)
-
+def test_a_full_disk_keeps_the_earlier_ones(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(UserError, match="No space left on device"):
-        checkpoint.save(state(2), tmp_path)
+        checkpoint.save(state(3), folder)
     monkeypatch.undo()
-    assert [path.name for path in tmp_path.iterdir()] == ["last.pt"]
-    assert checkpoint.load(tmp_path / "last.pt")["step"] == 1
+    assert sorted(path.name for path in folder.iterdir()) == ["last.pt", "previous.pt"]
+    assert latest(folder) == (2, [])
 
 
 @pytest.mark.parametrize("number", [errno.EPERM, errno.EOPNOTSUPP, errno.EACCES, errno.EMLINK])
 def test_without_hard_links_the_one_before_is_copied(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+    folder: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     synced = []
     sync = os.fsync
@@ -139,33 +138,11 @@ def test_without_hard_links_the_one_before_is_copied(
 
     monkeypatch.setattr(os, "link", no_links)
     monkeypatch.setattr(os, "fsync", noting)
-    for step in (1, 2, 3):
-        checkpoint.save(state(step), tmp_path)
-    assert checkpoint.load(tmp_path / "last.pt")["step"] == 3
-    assert checkpoint.load(tmp_path / "previous.pt")["step"] == 2
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["last.pt", "previous.pt"]
-    assert synced.count(".previous.pt.tmp") == 2
-
-
-def test_a_lost_last_one_is_said(tmp_path: Path) -> None:
-    for step in (1, 2):
-        checkpoint.save(state(step), tmp_path)
-    (tmp_path / "last.pt").unlink()
-    said: list[str] = []
-    loaded = checkpoint.load_latest(tmp_path, said.append)
-    assert loaded is not None and loaded["step"] == 1
-    assert "last.pt: missing" in said[0] and "from previous.pt at step 1" in said[0]
-
-
-def test_another_file_under_its_name_is_said(tmp_path: Path) -> None:
-    for step in (1, 2):
-        checkpoint.save({**state(step), "optimizer": {}}, tmp_path)
-    checkpoint.save(state(2), tmp_path, checkpoint.BEST)
-    (tmp_path / "best.pt").replace(tmp_path / "last.pt")
-    said: list[str] = []
-    loaded = checkpoint.load_latest(tmp_path, said.append, ["optimizer"])
-    assert loaded is not None and loaded["step"] == 1
-    assert "last.pt: holds no optimizer" in said[0]
+    checkpoint.save(state(3), folder)
+    assert latest(folder) == (3, [])
+    assert checkpoint.load(folder / "previous.pt")["step"] == 2
+    assert sorted(path.name for path in folder.iterdir()) == ["last.pt", "previous.pt"]
+    assert ".previous.pt.tmp" in synced
 
 
 def test_compressed_entries_are_refused_unread(tmp_path: Path) -> None:
