@@ -41,8 +41,7 @@ class Row:
     """The runs that differ in their seed alone.
 
     Attributes:
-        title: of its own: the recipe's name in the paper, or its own, with what was set otherwise
-            in these runs and not in all.
+        title: its own: the recipe's, with what was set otherwise in these runs and not in all.
         runs: by seed.
         plateau: top-1, a fraction; None without an evaluation.
         steps: image-equivalent steps to the target, the geometric mean over seeds; None unless

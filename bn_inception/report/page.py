@@ -1,7 +1,4 @@
-"""`report.html`: everything about some runs on one page that needs nothing but itself; its files.
-
-A comparison's other files are its tables and figures.
-"""
+"""`report.html`: everything about some runs on one page that needs nothing but itself."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -37,16 +34,8 @@ def write_report(
 ) -> list[Path]:
     """Write the page, the tables as Markdown and JSON, and the figures as PNG and SVG.
 
-    Args:
-        comparison: of `runs`.
-        runs: those compared.
-        folder: created if missing; files of the same names are replaced.
-        ensembles: saved evaluations of several networks.
-        verdicts: of `judge`, for the page; none for no section on them.
-        axis: of Figure 2's steps, `linear` or `log`.
-
-    Returns:
-        The paths written.
+    `axis` is that of Figure 2's steps, `linear` or `log`. Without verdicts the page has no section
+    on them. The paths written are returned.
     """
     make_folder(folder, "output")
     errors, inputs = figure4(comparison, ensembles), inputs_of_a_layer(comparison)

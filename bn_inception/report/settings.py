@@ -13,10 +13,8 @@ from bn_inception.report.target import Target, target_by
 class Need:
     """Runs that a statement needs, of at least one seed.
 
-    Attributes:
-        recipe: their recipe.
-        change: `key=value` set otherwise than in the recipe; empty for none.
-        crops: evaluations that must lie in the run's folder, as `crops=` names them.
+    `change` is `key=value` set otherwise than in the recipe; `crops` are evaluations that must lie
+    in the run's folder.
     """
 
     recipe: str
@@ -35,7 +33,6 @@ class Setting:
     """Runs that differ in their recipe and seed alone, and what was given beside them.
 
     Attributes:
-        name: in words.
         overrides: `key=value` that all of them have set otherwise than their recipes, scale and
             data.
         runs: of the setting; of equal ones the most often evaluated.

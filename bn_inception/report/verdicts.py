@@ -52,18 +52,13 @@ def _count_line(verdicts: Sequence[Verdict]) -> str:
 
 
 def conclusion(verdicts: Sequence[Verdict]) -> list[str]:
-    """What held, and what did not: a sentence each."""
-    found: dict[Decision, list[str]] = {decision: [] for decision in Decision}
-    for judged in by_statement(verdicts):
-        found[leading(judged).decision].append(f"\u201c{judged[0].statement.title}\u201d")
-    held, failed = found[Decision.holds], found[Decision.does_not_hold]
-    undecided, untested = len(found[Decision.undecided]), len(found[Decision.not_tested])
-    total = sum(map(len, found.values()))
-    return [
-        f"Held, {len(held)} of {total} statements: {', '.join(held) or 'none'}.",
-        f"Did not hold, {len(failed)}: {', '.join(failed) or 'none'}; {undecided} undecided, "
-        f"{untested} not tested.",
-    ]
+    """How many held, and which did and did not: a sentence each."""
+    sentences = [_count_line(verdicts)]
+    for begin, decision in (("Held", Decision.holds), ("Did not hold", Decision.does_not_hold)):
+        first = [leading(judged) for judged in by_statement(verdicts)]
+        titles = [f"\u201c{v.statement.title}\u201d" for v in first if v.decision is decision]
+        sentences.append(f"{begin}: {', '.join(titles) or 'none'}.")
+    return sentences
 
 
 def claims_text(verdicts: Sequence[Verdict]) -> str:

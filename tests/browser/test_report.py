@@ -60,7 +60,7 @@ def test_the_page_opens_without_a_network(browser, page, artifacts):
         "Runs",
     ]
     conclusion = browser.find_element("class name", "conclusion")
-    assert len(conclusion.find_elements("tag name", "p")) == 2
+    assert len(conclusion.find_elements("tag name", "p")) == 3
     assert conclusion.location["y"] < browser.find_element("tag name", "table").location["y"]
     for drawing in browser.find_elements("tag name", "svg"):
         assert drawing.size["width"] > 400 and drawing.size["height"] > 200

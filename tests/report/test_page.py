@@ -65,8 +65,9 @@ def page(figure3_runs, tmp_path):
 def test_the_page_begins_with_the_conclusion_and_has_everything(page):
     parsed = Page(page)
     words = (
-        "Held, 2 of 9 statements: “Five times the rate”, “Invariance to the weights' scale”.",
-        "Did not hold, ",
+        "9 statements of the paper: 2 hold, ",
+        "Held: “Five times the rate”, “Invariance to the weights' scale”.",
+        "Did not hold: ",
         "Steps to accuracy (Figure 3)",
         "Controls, changed settings and members of the ensemble: 2",
         "diverged at step 1,234 in layer 4e.pool",

@@ -134,9 +134,6 @@ def test_claims(outputs, tmp_path, capsys):
     assert "bn_x5 needs 2." in text
     assert text.endswith(f"{folder}/claims.md\n{folder}/claims.json\n")
     assert len(json.loads((folder / "claims.json").read_text())["verdicts"]) == 9
-
-
-def test_a_required_statement_that_is_not_tested(outputs, capsys):
     assert dispatch(["claims", *outputs, "require=[1,2]"]) == 1
     assert capsys.readouterr().out.endswith("\nrequired: 1 not tested\n")
 
@@ -154,16 +151,6 @@ def test_a_required_statement_that_is_not_tested(outputs, capsys):
 def test_bad_input(outputs, word, message):
     with pytest.raises(UserError, match=message.replace("[", r"\[")):
         dispatch(["claims", *outputs, word])
-
-
-def test_claims_of_nothing():
-    with pytest.raises(UserError, match="no run folder given"):
-        dispatch(["claims"])
-
-
-def test_the_configuration_is_printed(outputs, capsys):
-    assert dispatch(["claims", "a", "--cfg", "job", "require=[1]"]) == 0
-    assert "- a" in capsys.readouterr().out
 
 
 def test_compare(outputs, tmp_path, capsys):
@@ -191,17 +178,6 @@ def test_what_compare_and_claims_wrote_among_the_runs_is_passed_over(outputs, tm
     alone = read_run_arguments(outputs)
     together = read_run_arguments([*outputs, *map(str, folders)])
     assert together == alone
-
-
-def test_compare_groups_seeds(make_run, capsys):
-    plain = make_run("plain", "inception", [0.2])
-    folders = [configured(plain, "recipe=inception", "scale=cpu")]
-    for seed in (0, 1):
-        fast = make_run(f"fast{seed}", "bn_x5", [0.3], seed=seed)
-        folders.append(configured(fast, "recipe=bn_x5", "scale=cpu", f"run.seed={seed}"))
-    assert dispatch(["compare", *map(str, folders)]) == 0
-    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("BN-x5 ")]
-    assert line.split()[:2] == ["BN-x5", "2"]
 
 
 def test_the_check_of_statement_7_is_sharp(monkeypatch):
