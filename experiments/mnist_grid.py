@@ -19,7 +19,7 @@ import torch
 
 from bn_inception.files import write_json, write_text
 from bn_inception.mnist.images import read_digits
-from bn_inception.mnist.training import NETWORKS, MnistSettings, Normalization, train
+from bn_inception.mnist.training import NETWORKS, Curve, MnistSettings, Normalization, train
 from bn_inception.record import describe
 
 RATES = (0.03, 0.1, 0.3, 1.0, 3.0)
@@ -41,10 +41,15 @@ def main(root: str, output: str) -> None:
                 settings = MnistSettings(rate, deviation, evaluate_every=EVALUATE_EVERY)
                 curve = train(network, settings, digits)
                 last = asdict(curve.evaluations[-1])
-                rows.append({**at, "plateau": curve.plateau(), "last": last})
+                rows.append({**at, "plateau": plateau(curve), "last": last})
                 write_json(path, {"kind": "mnist_grid", "rows": rows, **describe("mnist")})
                 write_text(path.with_suffix(".md"), table(rows))
     print(table(rows))
+
+
+def plateau(curve: Curve) -> float:
+    last = curve.evaluations[-max(1, len(curve.evaluations) // 10) :]
+    return sum(evaluation.validation_accuracy for evaluation in last) / len(last)
 
 
 def best(rows: list[dict[str, object]], network: Normalization) -> dict[str, object]:

@@ -21,7 +21,7 @@ from bn_inception.data import (
     open_sources,
     validation_batches,
 )
-from bn_inception.evaluation import Counts, evaluate
+from bn_inception.evaluation.evaluate import Counts, evaluate
 from bn_inception.network import checkpoint
 
 # A run of a few seconds: 16x16 images, the narrowest network, batches of 8.

@@ -28,7 +28,6 @@ UPDATE_COST = 3  # forward passes that an update costs: backward are two product
 class PlanSettings:
     """The keys `plan.*` of `configs/plan.yaml`, which says what they mean."""
 
-    recipes: list[str] | None = None
     processes: int = 1
     step_images_per_second: float | None = None
     steps: int = 5

@@ -29,12 +29,9 @@ from bn_inception.training.optimizer import build_optimizer
 from bn_inception.training.settings import Resume, RunConfig
 from bn_inception.training.step import train_step
 
-NEVER = 10**12
-"""A step that is not reached."""
-WARM_UP = 5
-"""Updates of the loop before it is timed."""
-PREPARED = 4
-"""Batches that all ways go through, again and again."""
+NEVER = 10**12  # a step that is not reached
+WARM_UP = 5  # updates of the loop before it is timed
+PREPARED = 4  # batches that all ways go through, again and again
 PLAIN, OURS, AUGMENTATION = "plain loop", "ours: step alone", "augmentation alone"
 LOOP, LOADED = "ours: whole loop", "ours: whole loop, from the loader"
 

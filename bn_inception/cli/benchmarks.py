@@ -66,7 +66,7 @@ def plan(call: Call[PlanConfig]) -> None:
     others = [word for word in call.overrides if not word.startswith("recipe=")]
     configs = [
         checked(compose("plan", [*others, f"recipe={recipe}"]), PlanConfig)
-        for recipe in given or config.plan.recipes or RECIPES
+        for recipe in given or RECIPES
     ]
     known = config.data.kind is not DataKind.synthetic  # whose images say nothing of ImageNet's
     runs = forecast_runs(configs, config.plan, open_sources(config.data) if known else None)

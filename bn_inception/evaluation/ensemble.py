@@ -88,10 +88,7 @@ class Ensemble:
 def ensemble(paths: Sequence[str | Path], names: Sequence[str]) -> Ensemble:
     """Average the predictions in `paths`, 2 to MAX_MEMBERS files of the same labelled images.
 
-    `names` is what to call the members.
-
-    Raises:
-        UserError: the first thing in which the members do not fit, named.
+    `names` is what to call the members. UserError names the first thing in which they do not fit.
     """
     if not 2 <= len(paths) <= MAX_MEMBERS:
         raise UserError(

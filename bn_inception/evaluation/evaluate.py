@@ -190,9 +190,6 @@ def evaluate_source(
     Args:
         network: on `device`, channels_last; put into evaluation mode, and back.
         progress: told the number of images done after every batch.
-
-    Raises:
-        UserError: no image could be read, or the network's outputs are not finite.
     """
     probabilities = np.zeros((len(source), len(source.classes)), np.float16)
     confused = Counter[tuple[int, int]]()

@@ -72,11 +72,6 @@ class Curve:
     settings: MnistSettings
     evaluations: tuple[Evaluation, ...]
 
-    def plateau(self) -> float:
-        """Mean validation accuracy of the last tenth of the evaluations: what choices rest on."""
-        last = self.evaluations[-max(1, len(self.evaluations) // 10) :]
-        return sum(evaluation.validation_accuracy for evaluation in last) / len(last)
-
 
 def sigmoid_network(
     normalization: Normalization, deviation: float, generator: torch.Generator

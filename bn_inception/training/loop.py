@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bn_inception.errors import AgreedError, UserError
-from bn_inception.evaluation import evaluate
+from bn_inception.evaluation.evaluate import evaluate
 from bn_inception.network import Inception, running_statistics
 from bn_inception.network.population import population_statistics
 from bn_inception.paper.results import MINI_BATCH

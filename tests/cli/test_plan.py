@@ -71,7 +71,7 @@ def test_an_update_is_measured_where_no_rate_is_given(
     [
         (["plan.steps=0"], r"plan\.steps: 0"),
         (["plan.step_images_per_second=-5"], r"plan\.step_images_per_second: -5"),
-        (["plan.recipes=[bn_x50]"], "bn_x50.*bn_x5"),
+        (["recipe=bn_x50"], "bn_x50.*bn_x5"),
         (["recipe=bn_x30", "plan.processes=5", GIVEN], "32.*5 processes"),
         (["outputs/a"], "outputs/a.*key=value"),
         (["recipe=bn_x5", GIVEN, "output=nowhere/plan.json"], "output: nowhere"),

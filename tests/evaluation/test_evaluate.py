@@ -23,9 +23,8 @@ from bn_inception.data import (
     validation_batches,
 )
 from bn_inception.data.pixels.decode import decode
-from bn_inception.evaluation import evaluate
 from bn_inception.evaluation.crops import RULES, SINGLE, CropRule, crop_rule
-from bn_inception.evaluation.evaluate import SourceResult, evaluate_source
+from bn_inception.evaluation.evaluate import SourceResult, evaluate, evaluate_source
 
 CPU = torch.device("cpu")
 SIZE = 16

@@ -82,7 +82,6 @@ def test_it_learns_and_a_seed_repeats_it(
     curve = train(network, SETTINGS, digits)
     assert [evaluation.step for evaluation in curve.evaluations] == [0, 10, 20, 30, 40]
     assert train(network, SETTINGS, digits) == curve
-    assert curve.plateau() == curve.evaluations[-1].validation_accuracy
     if network is Normalization.bn:
         assert curve.evaluations[-1].test_accuracy > 0.3
 
