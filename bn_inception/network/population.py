@@ -25,14 +25,12 @@ def population_statistics(
     over: images x height x width for a channel of convolutional BN, images for an activation. The
     average is accumulated in float64.
 
-    Every layer normalizes with the mini-batch's own statistics, as in training, so that all layers
-    see the inputs they see in training. The parameters are fixed and dropout is off. The auxiliary
-    head is not used at inference and keeps its running statistics.
+    Every layer normalizes with the mini-batch's own statistics, as in training. The parameters are
+    fixed and dropout is off. The auxiliary head keeps its running statistics.
 
     Args:
-        network: not changed; random generators are not changed either.
-        batches: the network's inputs (N, 3, S, S), each one mini-batch; None if only other
-            processes still have one.
+        network: not changed; nor are random generators.
+        batches: mini-batches (N, 3, S, S); None if only other processes still have one.
         stopped: polled after every batch; where it is true, None is returned.
         total: sums a tensor over the processes that share the mini-batches.
 
@@ -55,8 +53,7 @@ def population_statistics(
         layer.train().momentum = 1.0
     statistics = [value for layer in layers for value in (layer.running_mean, layer.running_var)]
     # All sums in one vector, and the number of mini-batches behind them: one exchange.
-    device = network.classifier.weight.device
-    values = sum(statistic.numel() for statistic in statistics)
+    values, device = sum(map(len, statistics)), network.classifier.weight.device
     sums = torch.zeros(values + 1, dtype=torch.float64, device=device)
     with torch.no_grad():
         for images in batches:

@@ -56,22 +56,15 @@ def open_session(
     _require_one_set(world.gathered(fingerprint))
     environment = _environment(session, fingerprint)
 
-    def describe_run(state: dict[str, Any] | None) -> None:
-        path, at = folder.environment, session.step
-        if state is None:
-            folder.write_config(config_text)
-            write_environment(path, environment)
-            return
-        write_environment(path, environment, resumed_at=at, changed=changed)
-        if changed:
-            folder.write_config(config_text)
-
     try:
         state = world.from_first(lambda: _opened(session, environment, resume, say))
         if state is not None:
             world.agreed(lambda: _restore(session, state))
             _say_what_is_other(session, changed or {}, say)
-        world.from_first(lambda: describe_run(state))
+        resumed_at = None if state is None else session.step
+        world.from_first(
+            lambda: _describe_run(folder, config_text, environment, resumed_at, changed or {})
+        )
         if state is None:
             world.agreed(session.recorder.start)
             session.save()
@@ -80,6 +73,21 @@ def open_session(
         folder.close()
         raise
     return session
+
+
+def _describe_run(
+    folder: RunFolder,
+    config_text: str,
+    environment: dict[str, Any],
+    resumed_at: int | None,
+    changed: Mapping[str, tuple[Any, Any]],
+) -> None:
+    """Write `config.yaml` and `environment.json`, or what is other in a run that goes on."""
+    if resumed_at is None:
+        folder.write_config(config_text)
+    write_environment(folder.environment, environment, resumed_at=resumed_at, changed=changed)
+    if changed:
+        folder.write_config(config_text)
 
 
 def _require_one_set(fingerprints: list[str]) -> None:

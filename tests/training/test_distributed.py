@@ -74,6 +74,19 @@ def twin(tmp_path: Path, whole: Runs) -> Runs:
     return whole.copy("whole", tmp_path / "outputs")
 
 
+def on_joined_ranks(ranks: int, action: Callable[[World], Any]) -> list[Any]:
+    """What `action` returns on each of several connected processes."""
+
+    def on_rank(rank: int) -> Any:
+        world = world_from_environment()
+        with joined(world, CPU, 60):
+            return action(world)
+
+    found = run_ranks(ranks, on_rank)
+    assert not any(isinstance(each, str) for each in found), found
+    return found
+
+
 def network(per_activation: bool) -> torch.nn.Module:
     modules = "[5b]" if per_activation else "[]"
     given = ["scale.width=0.0625", "scale.image_size=16", f"network.per_activation={modules}"]
@@ -109,21 +122,17 @@ def test_ranks_with_synchronized_statistics_are_one_process(
     set_statistics(alone, groups=16 // group)
     expected = one_update(alone, alone, slice(None), ALONE)
 
-    def on_rank(rank: int) -> Any:
-        world = world_from_environment()
-        with joined(world, CPU, 60):
-            built = network(per_activation)
-            sharers = group * ranks // 16
-            set_statistics(built, processes=Processes(world.subgroup(sharers)))
-            model = DistributedDataParallel(built, broadcast_buffers=False)
-            part = slice(rank * 16 // ranks, (rank + 1) * 16 // ranks)
-            gradients, statistics, loss, correct = one_update(built, model, part, world)
-            means = [world.total(torch.from_numpy(s)) / ranks for s in statistics]
-            return gradients, [mean.numpy() for mean in means], loss, correct
+    def on_rank(world: World) -> Any:
+        built = network(per_activation)
+        sharers = group * ranks // 16
+        set_statistics(built, processes=Processes(world.subgroup(sharers)))
+        model = DistributedDataParallel(built, broadcast_buffers=False)
+        part = slice(world.rank * 16 // ranks, (world.rank + 1) * 16 // ranks)
+        gradients, statistics, loss, correct = one_update(built, model, part, world)
+        means = [world.total(torch.from_numpy(s)) / ranks for s in statistics]
+        return gradients, [mean.numpy() for mean in means], loss, correct
 
-    for found in run_ranks(ranks, on_rank):
-        assert not isinstance(found, str), found
-        gradients, statistics, loss, correct = found
+    for gradients, statistics, loss, correct in on_joined_ranks(ranks, on_rank):
         assert gradients.keys() == expected[0].keys()
         for name, gradient in gradients.items():
             assert gradient == pytest.approx(expected[0][name], rel=1e-9, abs=1e-10), name
@@ -170,14 +179,8 @@ def test_population_statistics_are_those_of_one_process(images: Path, ranks: int
         assert found is not None
         return {name: value.numpy() for name, value in running_statistics(found).items()}
 
-    def on_rank(rank: int) -> dict[str, Any]:
-        world = world_from_environment()
-        with joined(world, CPU, 60):
-            return judged(world)
-
     expected = judged(ALONE)
-    for found in run_ranks(ranks, on_rank):
-        assert not isinstance(found, str), found
+    for found in on_joined_ranks(ranks, judged):
         for name, value in found.items():
             assert value == pytest.approx(expected[name], rel=1e-6, abs=1e-7), name
 

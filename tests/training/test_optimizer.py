@@ -34,12 +34,6 @@ def test_the_rate_is_a_staircase() -> None:
     assert learning_rate(config, 5339, 53.382) == pytest.approx(0.0075 * 0.96**100)
 
 
-def test_six_times_faster_decay_meets_the_slow_one_at_one_sixth_of_the_steps() -> None:
-    for step in range(0, 10_000, 37):
-        fast = learning_rate(PLAIN, step, 100.0)
-        assert fast == learning_rate(PLAIN, 6 * step, 600.0)
-
-
 @pytest.mark.parametrize(
     ("change", "key"),
     [
