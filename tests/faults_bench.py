@@ -5,18 +5,16 @@ must then end bit for bit as an undisturbed run, and what was done twice must be
 followed the last completed checkpoint. Steps are counted where the optimizer makes them. A process
 that does not end by itself is a failure.
 
-Processes are forked from this one, which has torch in memory, except where a shell starts them.
-Runs are known by their command line and by the files that the documentation names.
+Processes are forked from this one, which has torch in memory. Runs are known by their command line
+and by the files that the documentation names.
 """
 
 import contextlib
-import functools
 import os
 import random
 import re
 import shutil
 import signal
-import subprocess
 import sys
 import time
 import traceback
@@ -26,15 +24,13 @@ from pathlib import Path
 from typing import NoReturn
 
 import faults
-from faults import BACKWARD, EVALUATION, STEP, STEPS, Act, Fault, Outcome, do, note, only
+from faults import BACKWARD, EVALUATION, STEP, STEPS, Fault, Outcome, do, note
 from faults_compared import contents, differences, recorded_step, resumed_at
 from processes import free_port, rank_environment
 from small_runs import TINY, write_images
 
-import bn_inception
 from bn_inception.cli.main import main
 
-ROOT = Path(bn_inception.__file__).parents[1]
 GIVEN = (*TINY, "recipe=bn_baseline", "train.log_every=1", "batch.synchronized=false")
 PLACES = {
     "os.mkdir": "making the folder",
@@ -48,29 +44,13 @@ PLACES = {
 }
 """Functions around whose calls runs are disturbed. Between `os.link` (the newest checkpoint is also
 to be `previous.pt`) and the two `os.replace` lies what is between rename and pointer elsewhere."""
+NONE = Fault("", "")
 SECONDS = 180.0
 """After which a run that has not ended has failed, and is killed; generous, for busy machines."""
 
-IN_SHELL: dict[str, Act] = {
-    "nothing": lambda rank, *_: None,
-    "kill": only(1, faults.kill),
-    "launcher-term": only(1, faults.to_launcher(signal.SIGTERM)),
-    "launcher-kill": only(1, faults.to_launcher(signal.SIGKILL)),
-}
-"""What a script that a shell starts does before its sixth update."""
-
-
-def _script(act: str, steps: str, arguments: list[str]) -> None:
-    rank = int(os.environ.get("RANK", "0"))
-    if rank == 0:
-        note(STEP, Path(steps))
-    if os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0":
-        do((STEP, 6, False), IN_SHELL[act], rank)
-    sys.exit(main(arguments))
-
 
 def _child(
-    fault: Fault | None, arguments: list[str], rank: int, size: int, port: int, started: "Started"
+    fault: Fault, arguments: list[str], rank: int, port: int, started: "Started"
 ) -> NoReturn:
     status = 98
     try:
@@ -81,14 +61,14 @@ def _child(
         for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        if size > 1:
-            os.environ |= rank_environment(rank, size, port)
+        if fault.ranks > 1:
+            os.environ |= rank_environment(rank, fault.ranks, port)
         faults.arguments[:] = arguments
         if rank == 0:
             note(STEP, started.steps)
-        if fault is not None and fault.before is not None:
+        if fault.before is not None:
             fault.before()
-        if fault is not None and fault.at is not None and fault.act is not None and started.first:
+        if fault.at is not None and fault.act is not None and started.first:
             do(fault.at, fault.act, rank)
         try:
             main(arguments)
@@ -138,11 +118,9 @@ class Started:
         One that its fault has stopped (SIGSTOP) is killed once the others have ended.
         """
         until = time.monotonic() + seconds
-        while len(self.statuses) < len(self.pids) or self._orphans():
+        while len(self.statuses) < len(self.pids):
             late = time.monotonic() > until
             self.overdue |= late
-            for pid in self._orphans() if late else []:
-                os.kill(pid, signal.SIGKILL)
             for rank, pid in enumerate(self.pids):
                 if rank in self.statuses:
                     continue
@@ -158,15 +136,6 @@ class Started:
         others_ended = len(self.statuses) == len(self.pids) - 1 > 0
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
         return others_ended and state == "T"
-
-    def _orphans(self) -> list[int]:
-        """Processes that a shell's command has left behind, by their arguments."""
-        found = []
-        for process in Path("/proc").glob("[0-9]*") if self.log.suffix == ".shell" else ():
-            with contextlib.suppress(OSError):
-                if os.fsencode(self.steps) in (process / "cmdline").read_bytes():
-                    found.append(int(process.name))
-        return [pid for pid in found if pid not in self.pids]
 
     def said(self) -> str:
         return self.log.read_text(errors="replace")
@@ -192,7 +161,7 @@ class Bench:
         """The run that the others are compared with; made once."""
         folder = self.root / f"whole{ranks}"
         if not folder.exists():
-            started = self.run(folder, ranks=ranks)
+            started = self.run(folder, fault=Fault("", "", ranks=ranks))
             assert set(started.statuses.values()) == {0}, started.said()
             self.cpu_seconds = self.cpu_seconds or started.cpu_seconds
         return folder
@@ -222,13 +191,7 @@ class Bench:
         ]
 
     def start(
-        self,
-        folder: Path,
-        *overrides: str,
-        ranks: int = 1,
-        starts: int = 1,
-        fault: Fault | None = None,
-        first: bool = False,
+        self, folder: Path, *overrides: str, fault: Fault = NONE, first: bool = False
     ) -> Started:
         """Fork the processes of one run."""
         arguments = self.arguments(folder, *overrides)
@@ -239,38 +202,17 @@ class Bench:
         port = free_port()
         sys.stdout.flush()
         sys.stderr.flush()
-        for rank in [*range(ranks)] * starts:
+        for rank in [*range(fault.ranks)] * (fault.starts if first else 1):
             pid = os.fork()
             if pid == 0:
-                _child(fault, arguments, rank, ranks, port, started)
+                _child(fault, arguments, rank, port, started)
             started.pids.append(pid)
         return started
 
-    def run(
-        self, folder: Path, *overrides: str, ranks: int = 1, fault: Fault | None = None
-    ) -> Started:
+    def run(self, folder: Path, *overrides: str, fault: Fault = NONE) -> Started:
         """Start a run, and wait for its end."""
-        started = self.start(folder, *overrides, ranks=ranks, fault=fault)
+        started = self.start(folder, *overrides, fault=fault)
         started.wait(self.seconds)
-        return started
-
-    def in_shell(self, folder: Path, fault: Fault) -> Started:
-        self.number += 1
-        started = Started(folder, self.root / f"{folder.name}-{self.number}.shell", True)
-        act, command = fault.shell.split(": ", 1)
-        train = [str(Path(__file__)), act, str(started.steps)]
-        train += self.arguments(folder, "run.resume=auto", *fault.given)
-        command = command.format(python=sys.executable, train=" ".join(train))
-        path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
-        settings = {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
-        with started.log.open("wb") as log:
-            shell = subprocess.Popen(
-                ["bash", "-o", "pipefail", "-c", command],
-                env=os.environ | settings,
-                stdout=log,
-                stderr=log,
-            )
-        started.pids.append(shell.pid)
         return started
 
 
@@ -298,24 +240,20 @@ def attempt(bench: Bench, fault: Fault) -> Outcome:
     place = bench.root / ("disk" if (bench.root / "disk").is_mount() else "runs")
     place.mkdir(exist_ok=True)
     folder = place / f"run{bench.number}"
-    start = functools.partial(bench.start, ranks=fault.ranks, starts=fault.starts, first=True)
-    run = (
-        bench.in_shell(folder, fault)
-        if fault.shell
-        else start(folder, "run.resume=auto", *fault.given, fault=fault)
-    )
+    given = ("run.resume=auto", *fault.given)
+    run = bench.start(folder, *given, fault=fault, first=True)
     problems = fault.meanwhile(bench, run) if fault.meanwhile is not None else []
     run.wait(bench.seconds)
-    problems += _wrong(run, fault.statuses, fault.says, traces=bool(fault.shell))
+    problems += _wrong(run, fault.statuses, fault.says)
     if set(run.statuses.values()) == {0} and "diverged" not in run.said():
         problems += [f"exit 0 after {run.trained()} steps"] * (run.trained() < STEPS)
     recorded = recorded_step(folder)
-    if recorded < run.trained() - 1 and not fault.unsynced_lost and not fault.shell:
+    if recorded < run.trained() - 1 and not fault.unsynced_lost:
         problems.append(f"{run.trained()} steps trained, metrics.jsonl ends at {recorded}")
     if fault.heal is not None:
         fault.heal(folder)
     refused = _refused(bench, folder, fault, problems) if fault.spoil is not None else None
-    continued = bench.run(folder, "run.resume=auto", ranks=fault.ranks, fault=fault)
+    continued = bench.run(folder, "run.resume=auto", fault=fault)
     problems += _wrong(continued, frozenset({0}), fault.resumed_says)
     lost = run.trained() + continued.trained() - STEPS
     if lost > fault.allowed(run.trained()):
@@ -332,14 +270,14 @@ def attempt(bench: Bench, fault: Fault) -> Outcome:
     return Outcome(fault, tuple(problems), lost, tuple(told.statuses.values()), words)
 
 
-def _wrong(run: Started, statuses: frozenset[int], says: str, *, traces: bool = False) -> list[str]:
+def _wrong(run: Started, statuses: frozenset[int], says: str) -> list[str]:
     said = run.said()
     found = []
     if run.overdue:
         found.append("did not end by itself")
     if not set(run.statuses.values()) <= statuses:
         found.append(f"exit statuses {list(run.statuses.values())}")
-    if "Traceback" in said and not traces:
+    if "Traceback" in said:
         found.append("a traceback")
     if not re.search(says, said):
         found.append(f"does not say {says!r}")
@@ -351,13 +289,9 @@ def _refused(bench: Bench, folder: Path, fault: Fault, problems: list[str]) -> S
     assert fault.spoil is not None
     undo = fault.spoil(folder)
     before = contents(folder)
-    refused = bench.run(folder, "run.resume=auto", ranks=fault.ranks)
+    refused = bench.run(folder, "run.resume=auto", fault=Fault("", "", ranks=fault.ranks))
     problems += _wrong(refused, frozenset({2}), fault.refusal)
     if contents(folder) != before:
         problems.append("refused, and changed the folder")
     undo()
     return refused
-
-
-if __name__ == "__main__":
-    _script(sys.argv[1], sys.argv[2], sys.argv[3:])

@@ -13,11 +13,9 @@ import faults_disk as disk
 import faults_files
 from faults import (
     BACKWARD,
-    CHECKPOINT_EVERY,
     EVALUATION,
     KILLED,
     STEP,
-    Act,
     Fault,
     hang,
     kill,
@@ -81,28 +79,36 @@ def kills(bench: Bench, seed: int, *, by_clock: int, by_place: int) -> Iterator[
 
 def signals() -> Iterator[Fault]:
     """SIGTERM, Ctrl-C, SIGHUP and SIGUSR1, to one process or to several."""
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
-        # The first evaluation is that of step 4; of the saves, step 0's is the first, step 3's the
-        # second, after which a signal waits for step 4.
-        for place, at, step in (
-            ("a step", (STEP, 5, False), 5),
-            ("an evaluation", (EVALUATION, 1, False), 4),
-            ("a save", ("torch.save", 2, False), 4),
-        ):
-            yield _stopped(f"{number.name} in {place}", number, at, step)
+    # The first evaluation is that of step 4; of the saves, step 0's is the first, step 3's the
+    # second, after which a signal waits for step 4.
+    places = (
+        ("a step", (STEP, 5, False), 5),
+        ("an evaluation", (EVALUATION, 1, False), 4),
+        ("a save", ("torch.save", 2, False), 4),
+    )
+    cases: list[tuple[signal.Signals, str, tuple[str, int, bool], int, dict[str, Any]]] = [
+        (number, f"{number.name} in {place}", at, step, {"act": send(number)})
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
+        for place, at, step in places
+    ]
     for number in (signal.SIGTERM, signal.SIGHUP):
-        yield _stopped(
-            f"{number.name} to the whole process group, workers included",
-            number,
-            (STEP, 5, False),
-            5,
-            given=("data.workers=2",),
-            act=functools.partial(_send_to_all, number),
-        )
+        detail = f"{number.name} to the whole process group, workers included"
+        more = {"given": ("data.workers=2",), "act": functools.partial(_send_to_all, number)}
+        cases.append((number, detail, (STEP, 5, False), 5, more))
     for rank in (0, 1):
-        at = (STEP, 5 + rank, False)
-        act, detail = only(rank, send(signal.SIGTERM)), f"SIGTERM to rank {rank} of two"
-        yield _stopped(detail, signal.SIGTERM, at, 5 + rank, act=act, ranks=2)
+        more = {"ranks": 2, "act": only(rank, send(signal.SIGTERM))}
+        detail = f"SIGTERM to rank {rank} of two"
+        cases.append((signal.SIGTERM, detail, (STEP, 5 + rank, False), 5 + rank, more))
+    for number, detail, at, step, more in cases:
+        yield Fault(
+            "signal",
+            detail,
+            at=at,
+            statuses=frozenset({128 + number}),
+            says=INTERRUPTED.format(step),
+            loses=0,
+            **more,
+        )
     yield Fault(
         "signal",
         "SIGHUP under nohup",
@@ -118,29 +124,6 @@ def signals() -> Iterator[Fault]:
         at=(STEP, 5, False),
         act=send(signal.SIGINT, times=2),
         statuses=frozenset({130}),
-    )
-
-
-def _stopped(
-    detail: str,
-    number: signal.Signals,
-    at: tuple[str, int, bool],
-    step: int,
-    *,
-    act: Act | None = None,
-    ranks: int = 1,
-    given: tuple[str, ...] = (),
-) -> Fault:
-    return Fault(
-        "signal",
-        detail,
-        ranks=ranks,
-        given=given,
-        at=at,
-        act=act or send(number),
-        statuses=frozenset({128 + number}),
-        says=INTERRUPTED.format(step),
-        loses=0,
     )
 
 
@@ -162,11 +145,6 @@ def consoles() -> Iterator[Fault]:
                 act=act,
                 loses=0,
             )
-    for detail, shell in (
-        ("| head -1", "nothing: {python} {train} 2>&1 | head -1"),
-        ("closed", "nothing: {python} {train} >&- 2>&-"),
-    ):
-        yield Fault("lost console", detail, shell=shell, loses=0)
 
 
 def _no_reader(rank: int, *_: Any) -> None:
@@ -293,31 +271,3 @@ def ranks() -> Iterator[Fault]:
             statuses=lost,
             says=f"process 1 of 2 {says}",
         )
-    torchrun = (
-        "{python} -m torch.distributed.run --standalone --nproc-per-node=2 --max-restarts=2 {train}"
-    )
-    yield Fault(
-        "torchrun",
-        "kill -9 of rank 1",
-        ranks=2,
-        shell=f"kill: {torchrun}",
-        says="finished",
-        loses=CHECKPOINT_EVERY,
-    )
-    yield Fault(
-        "torchrun",
-        "SIGTERM to torchrun",
-        ranks=2,
-        shell=f"launcher-term: exec {torchrun}",
-        statuses=frozenset({1, 143, -signal.SIGTERM}),
-        says=INTERRUPTED.format(6),
-        loses=0,
-    )
-    yield Fault(
-        "torchrun",
-        "kill -9 of torchrun",
-        ranks=2,
-        shell=f"launcher-kill: exec {torchrun}",
-        statuses=frozenset({KILLED}),
-        loses=CHECKPOINT_EVERY,
-    )
