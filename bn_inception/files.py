@@ -17,7 +17,7 @@ MAX_JSON_BYTES = 1 << 28
 
 
 def configs_folder() -> Path:
-    """Return `configs/`: inside the package in a wheel, beside it in a checkout."""
+    """`configs/`: inside the package in a wheel, beside it in a checkout."""
     package = Path(__file__).resolve().parent
     for folder in (package / "configs", package.parent / "configs"):
         if (folder / "train.yaml").is_file():
@@ -50,15 +50,13 @@ def first_line(error: BaseException) -> str:
 
 
 @contextmanager
-def replacing(path: Path, folder: Path | None = None) -> Iterator[IO[bytes]]:
+def replacing(path: Path) -> Iterator[IO[bytes]]:
     """Write `path` anew: temporary file, fsync, rename, fsync of the folder.
 
-    Args:
-        path: appears, or is replaced, at the end of the `with` block; an exception leaves it.
-        folder: where the temporary file lies, on the same disk; None is beside `path`.
+    It appears, or is replaced, at the end of the `with` block; an exception leaves it.
     """
     # The process id keeps two processes that write one file from sharing a temporary one.
-    temporary = (folder or path.parent) / f".{path.name}.{os.getpid()}.tmp"
+    temporary = path.parent / f".{path.name}.{os.getpid()}.tmp"
     try:
         with temporary.open("wb") as file:
             yield file
@@ -131,17 +129,12 @@ def file_sha256(path: str | Path) -> str:
         return ""
 
 
-def parse_json(text: bytes) -> Any:
-    """The value of a JSON text in UTF-8; a ValueError of one line where it is none."""
+def read_json(path: Path) -> Any:
+    """The value of a JSON file in UTF-8; a ValueError of one line where it holds none."""
     try:
-        return json.loads(text.decode("utf-8"))
+        return json.loads(read_bytes(path, MAX_JSON_BYTES).decode("utf-8"))
     except RecursionError:
         raise ValueError("values are nested too deeply") from None
-
-
-def read_json(path: Path, limit: int = MAX_JSON_BYTES) -> Any:
-    """`parse_json` of a file's content; errors as of it and of `read_bytes`."""
-    return parse_json(read_bytes(path, limit))
 
 
 @contextmanager

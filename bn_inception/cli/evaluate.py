@@ -138,7 +138,10 @@ def evaluate(call: Call[EvaluateConfig]) -> None:
     output = _output(config, statistics)
     sources = open_sources(config.data)
     source, size = sources.validation, loaded.config.image_size
-    for warning in [*sources.warnings, *_warnings(loaded, config.data)]:
+    now = preprocessing.describe(config.data.backend)
+    differences = preprocessing.differences(loaded.preprocessing or now, now)
+    told = f"images are not read as in training, accuracy may differ: {'; '.join(differences)}"
+    for warning in [*sources.warnings, *([told] if differences else [])]:
         say(f"warning: {warning}")
     _require_same_classes(file, loaded, source.classes)
     print(
@@ -155,11 +158,8 @@ def evaluate(call: Call[EvaluateConfig]) -> None:
         of = "" if trained is None else f" of {trained.batch.mini_batch}"
         print(f"statistics: population (BN Algorithm 2, {batches} mini-batches{of})")
         if trained is not None and batches != loaded.population_batches:
-            inputs = population_inputs(
-                trained, sources.train, config.data, config.data.workers, batches, device
-            )
-            with closing(inputs):
-                network = population_statistics(network, inputs) or network
+            images, data = sources.train, config.data
+            network = _with_population(network, trained, images, data, batches, device)
     evaluated, difference = _folded(network, source, device) if config.fold else (network, None)
     made_with = {
         "crops": config.crops,
@@ -168,7 +168,7 @@ def evaluate(call: Call[EvaluateConfig]) -> None:
         **({} if batches is None else {"population_batches": batches}),
         "precision": config.machine.precision.value,
         "checkpoint": {"sha256": loaded.sha256, "recipe": loaded.recipe, "step": loaded.step},
-        "preprocessing": preprocessing.describe(config.data.backend),
+        "preprocessing": now,
         "data": {
             "kind": config.data.kind.value,
             "split": "validation",
@@ -210,6 +210,19 @@ def _statistics(
             "run=FOLDER of a training run, or statistics=running"
         )
     return Statistics.population, batches
+
+
+def _with_population(
+    network: Inception,
+    trained: RunConfig,
+    images: ImageSource,
+    data: DataConfig,
+    batches: int,
+    device: torch.device,
+) -> Inception:
+    inputs = population_inputs(trained, images, data, data.workers, batches, device)
+    with closing(inputs):
+        return population_statistics(network, inputs) or network
 
 
 def _folded(
@@ -288,13 +301,6 @@ def _output(config: EvaluateConfig, statistics: Statistics | None) -> Path:
     if not os.access(folder if folder.is_dir() else run, os.W_OK):
         raise UserError(f"output: {folder} cannot be written; choose another output=FILE.npz")
     return folder / f"{'-'.join(parts)}.npz"
-
-
-def _warnings(loaded: LoadedNetwork, data: DataConfig) -> list[str]:
-    now = preprocessing.describe(data.backend)
-    found = preprocessing.differences(loaded.preprocessing or now, now)
-    told = f"images are not read as in training, accuracy may differ: {'; '.join(found)}"
-    return [told] if found else []
 
 
 def _require_same_classes(file: Path, loaded: LoadedNetwork, here: Sequence[str]) -> None:

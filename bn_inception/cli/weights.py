@@ -1,6 +1,5 @@
 """`bn-inception export` and `import-weights`: networks for other programs, and from them."""
 
-import hashlib
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -10,7 +9,7 @@ from bn_inception.config import compose, write_yaml
 from bn_inception.data.source import class_order
 from bn_inception.errors import UserError
 from bn_inception.fields import read_object
-from bn_inception.files import make_folder, write_bytes, write_json, write_text
+from bn_inception.files import file_sha256, make_folder, write_bytes, write_json, write_text
 from bn_inception.network import checkpoint, pretrained
 from bn_inception.network import export as exports
 from bn_inception.record import RunFolder, RunStatus, Summary, describe, write_environment
@@ -130,14 +129,13 @@ def import_weights(call: Call[ImportConfig]) -> None:
         planned_steps=0,
         status=RunStatus.finished,
     )
-    with file.open("rb") as content:
-        sha256 = hashlib.file_digest(content, "sha256").hexdigest()
-    imported = {"data_fingerprint": None, "imported": {"file": file.name, "sha256": sha256}}
+    imported = {"file": file.name, "sha256": file_sha256(file)}
+    environment = {**describe(""), "data_fingerprint": None, "imported": imported}
     folder = RunFolder(output.parent, output.name)
     folder.create()
     with folder:
         folder.write_config(write_yaml(composed))
-        write_environment(folder.environment, {**describe(""), **imported})
+        write_environment(folder.environment, environment)
         write_text(folder.metrics, "")
         for name in (checkpoint.LAST, checkpoint.BEST):
             checkpoint.save(state, folder.checkpoints, name)
