@@ -26,6 +26,7 @@ from bn_inception.training import Console, Session, StopRequest, choose_device, 
 from bn_inception.training.execution import Execution
 from bn_inception.training.machine import Machine
 from bn_inception.training.optimizer import build_optimizer
+from bn_inception.training.schedule import Schedule
 from bn_inception.training.settings import Resume, RunConfig
 from bn_inception.training.step import train_step
 
@@ -33,6 +34,7 @@ NEVER = 10**12  # a step that is not reached
 WARM_UP = 5  # updates of the loop before it is timed
 PREPARED = 4  # batches that all ways go through, again and again
 PLAIN, OURS, AUGMENTATION = "plain loop", "ours: step alone", "augmentation alone"
+POPULATION = "population statistics, a mini-batch"
 LOOP, LOADED = "ours: whole loop", "ours: whole loop, from the loader"
 
 
@@ -71,6 +73,8 @@ def benchmark_step(
             session = open_session(here, "", resume=False, say=say)
             with session.folder:
                 ways = _measured(session, steps, settings.rounds, say)
+        every = Schedule.of(config, len(session.batches.sources.train)).evaluate_every
+        _note_share(ways, config.train.population_batches, every)
         rows += [_row(way, ways[0], images) for way in ways]
     about = about_here(device=device) | {
         "recipe": config.recipe.name,
@@ -124,6 +128,17 @@ def _measured(session: Session, steps: int, rounds: int, say: Callable[[str], No
     return [*ways, loop, *([from_loader] if from_loader.seconds else [])]
 
 
+def _note_share(ways: list[Way], mini_batches: int, every: int) -> None:
+    """Say at the population statistics what those of one evaluation cost beside its updates."""
+    of = {way.name: way for way in ways}
+    population, loop = of[POPULATION], of[LOOP]
+    if population.median and loop.median:
+        share = mini_batches * population.median / (every * loop.median)
+        population.note = (
+            f"{mini_batches} every {every:,} updates: {share:.1%} of their time, without loading"
+        )
+
+
 def _turn(way: Way, units: int, device: torch.device) -> None:
     """A turn of `units` updates, or the warm-up; a piece that fails has a row that says so."""
     if way.failure:
@@ -152,6 +167,12 @@ def _ways(session: Session, batches: list[TrainingBatch]) -> list[Way]:
     network = _network(config, classes, device).to(memory_format=torch.contiguous_format)
     plain = PlainLoop(network, config.optimizer)
     ready = partial(_prepare, machine, device)
+    copy = _network(config, classes, device)
+
+    def population(images: Tensor) -> object:
+        with torch.no_grad(), execution.computing():
+            return copy(images)
+
     pieces = [*_pieces(device, compiled=machine.compile), (OURS, machine)]
     return [
         Way(PLAIN, repeated(plain.prepare, plain.step, floats, labels),
@@ -159,6 +180,8 @@ def _ways(session: Session, batches: list[TrainingBatch]) -> list[Way]:
         *(our_step(name, config, piece, floats, labels, classes) for name, piece in pieces),
         Way(AUGMENTATION, repeated(ready, execution.to_input, pixels, factors),
             note="uint8 and factors to the network's input"),
+        Way(POPULATION, repeated(ready, population, [images.contiguous(
+            memory_format=torch.channels_last) for images in floats])),
     ]  # fmt: skip
 
 
@@ -211,7 +234,7 @@ def _network(config: RunConfig, classes: int, device: torch.device) -> Inception
 
 def _row(way: Way, plain: Way, images: int) -> Row:
     seconds, ratio = way.median, way.speedup(plain)
-    if way.name == AUGMENTATION:
+    if way.name in (AUGMENTATION, POPULATION):
         ratio = None
     elif way.name == LOADED and seconds:  # measured once, after the rounds
         ratio = (plain.median or 0.0) / seconds
