@@ -12,11 +12,11 @@ from bn_inception.errors import UserError
 class DataKind(Enum):
     """What kind of data set lies at the root."""
 
-    folder = "folder"
-    imagenet = "imagenet"
-    tiny_imagenet = "tiny_imagenet"
-    shards = "shards"
-    synthetic = "synthetic"
+    folder = "folder"  # ImageNet's layout
+    imagenet = "imagenet"  # the same, with ImageNet's counts checked
+    tiny_imagenet = "tiny_imagenet"  # the same, or that set's original layout
+    shards = "shards"  # what `bn-inception prepare` makes
+    synthetic = "synthetic"  # drawn by this package into `cache`
 
 
 class OnError(Enum):
@@ -30,20 +30,14 @@ class OnError(Enum):
 class DataConfig:
     """Which images, and how many processes read them."""
 
-    # `folder` is ImageNet's layout; `imagenet` the same with ImageNet's counts checked;
-    # `tiny_imagenet` also takes that set's original layout; `shards` is what `bn-inception
-    # prepare` makes; `synthetic` is drawn by this package into `cache`
     kind: DataKind = DataKind.synthetic
-    # the folder that holds train/ and val/, or the shards; for shards also any URL that fsspec
-    # understands; must be null for `synthetic`
-    root: str | None = None
-    # the folder for the images of `synthetic` and for shards from a URL
-    cache: str = "~/.cache/bn-inception"
+    root: str | None = None  # folder that holds train/ and val/, or the shards; or the shards' URL
+    cache: str = "~/.cache/bn-inception"  # for the synthetic images, and for shards from a URL
     first_classes: int | None = None  # only the first N classes in label order; null for all
     # processes that read images; 0 reads in the main process; null chooses by cores
     workers: int | None = None
-    on_error: OnError = OnError.fail  # what happens at an image that cannot be read
-    backend: Backend = Backend.fast  # who decodes and resizes
+    on_error: OnError = OnError.fail
+    backend: Backend = Backend.fast
 
     def __post_init__(self) -> None:
         if self.root is not None:
@@ -88,9 +82,6 @@ def refuse_unread(config: DataConfig, command: str, remedies: Mapping[str, str])
     """Refuse settings that a command does not read, if they differ from the default.
 
     `remedies` maps the name of each setting that is not read to what to do instead.
-
-    Raises:
-        UserError: one was given.
     """
     default = DataConfig()
     for key, remedy in remedies.items():

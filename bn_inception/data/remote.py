@@ -32,11 +32,7 @@ MAX_DESCRIPTION_BYTES, MAX_INDEX_BYTES = 1 << 26, 1 << 33
 
 
 def fetched(url: str, path: Path, size: int | None, sha256: str) -> str:
-    """The local `path` of a remote file, fetched unless it is there; `size` None if unknown.
-
-    Raises:
-        UserError: it cannot be fetched, or differs at every attempt; the cache cannot be written.
-    """
+    """The local `path` of a remote file, fetched unless it is there; `size` None if unknown."""
     if _is_whole(path, size, sha256):
         return str(path)
     with _writing(path.parent / "locks") as locks, locked(locks / path.name):
@@ -57,12 +53,7 @@ def fetched(url: str, path: Path, size: int | None, sha256: str) -> str:
 
 @contextmanager
 def fetched_once(url: str, cache: Path) -> Iterator[Path]:
-    """A small remote file, fetched anew and removed at the end of the `with` block.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        UserError: it cannot be fetched; the cache cannot be written.
-    """
+    """A small remote file, removed at the end of the `with` block; or FileNotFoundError."""
     with _writing(cache):
         folder = TemporaryDirectory(dir=cache)
     with folder as name:
@@ -100,11 +91,7 @@ def _download(
     """Copy a URL's content to a file; after a failure try again, with growing pauses.
 
     More than `limit` bytes, a slow copy, or another SHA-256, if one is given, is a failure.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        UserError: access is denied, or every attempt failed.
-        OSError: `path` cannot be written.
+    FileNotFoundError: there is no such file; another OSError: `path` cannot be written.
     """
     for pause in (*pauses, None):
         try:
@@ -166,11 +153,7 @@ def _copy(url: str, path: Path, limit: int) -> None:
 
 
 def _filesystem(url: str) -> tuple[Any, str]:
-    """The file system of a URL and the path in it; fsspec keeps one for each process and thread.
-
-    Raises:
-        UserError: a package is missing, or the protocol is unknown.
-    """
+    """The file system of a URL and the path in it; fsspec keeps one for each process and thread."""
     try:
         import fsspec.core
 

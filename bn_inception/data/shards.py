@@ -59,13 +59,7 @@ def member_key(index: int, name: bytes) -> str:
 
 
 class Layout:
-    """Where each image lies in the shards of a split.
-
-    Attributes:
-        shards: their indices of images, in the order of the shard.
-        bytes: of every shard.
-        shard, offset: of every image, shape (images,).
-    """
+    """Where each image lies in the shards of a split, from the images' lengths in bytes."""
 
     def __init__(self, lengths: NDArray[np.int64], shard_size: int) -> None:
         order = stored_order(len(lengths))
@@ -73,13 +67,16 @@ class Layout:
         ends = np.cumsum(blocks * tarfile.BLOCKSIZE)
         starts = ends - blocks * tarfile.BLOCKSIZE
         place = np.arange(len(order))
+        # of every shard the indices of its images, in order
         self.shards = [order[i : i + shard_size] for i in range(0, len(order), shard_size)]
+        # of every image its shard and its place there
         self.shard, self.offset = np.empty_like(order), np.empty_like(order)
         self.shard[order] = place // shard_size
         self.offset[order] = starts - starts[place // shard_size * shard_size] + tarfile.BLOCKSIZE
         last = [*place[shard_size - 1 : -1 : shard_size], -1]
         content = ends[last] - starts[::shard_size] + 2 * tarfile.BLOCKSIZE  # the end's zeros
         records = -(-content // tarfile.RECORDSIZE)
+        # of every shard its size
         self.bytes: list[int] = (records * tarfile.RECORDSIZE).tolist()
 
 
@@ -115,15 +112,14 @@ def read_description(path: Path, split: str, name: str = "") -> Description:
     """Read and check `<split>.json`; `name` stands for its path in messages, if given.
 
     Raises:
-        FileNotFoundError: the file is missing.
-        UserError: it cannot be read, is damaged, or has another version.
+        FileNotFoundError: the file is missing; otherwise a UserError.
     """
     try:
         values = read_json(path)
         if not isinstance(values, dict):
             raise ValueError("it does not describe shards")
-        for key, sound in _sound(values, split).items():
-            if not sound:
+        for key in Description.__annotations__:
+            if not _fits(key, values.get(key), split):
                 raise ValueError(f"{key} is {json.dumps(values.get(key))[:60]}")
         about = Description(**values)
         if len(about.shard_sha256) not in (0, -(-about.images // about.shard_size)):
@@ -138,27 +134,16 @@ def read_description(path: Path, split: str, name: str = "") -> Description:
         ) from error
 
 
-def _sound(values: dict[str, Any], split: str) -> dict[str, bool]:
-    """Which values are allowed: the file may be hostile, and checksums become names of files."""
-    get = values.get
-    return {
-        "format": get("format") == FORMAT,
-        "split": get("split") == split,
-        "classes": _is_list(get("classes"), _is_text),
-        "images": _is_count(get("images")),
-        "shard_size": _is_count(get("shard_size")),
-        "fingerprint": _is_sha256(get("fingerprint")),
-        "index_sha256": _is_sha256(get("index_sha256")),
-        "shard_sha256": _is_list(get("shard_sha256"), _is_sha256),
-    }
-
-
-def _is_count(value: Any) -> bool:
-    return type(value) is int and 0 < value < 1 << 40  # True is an int to isinstance
-
-
-def _is_list(value: Any, fits: Any) -> bool:
-    return isinstance(value, list) and all(map(fits, value))
+def _fits(key: str, value: Any, split: str) -> bool:
+    """Whether a value is allowed: the file may be hostile, and checksums become names of files."""
+    if key in ("images", "shard_size"):
+        return type(value) is int and 0 < value < 1 << 40  # True is an int to isinstance
+    if key in ("fingerprint", "index_sha256"):
+        return _is_sha256(value)
+    if key in ("classes", "shard_sha256"):
+        fits = _is_text if key == "classes" else _is_sha256
+        return isinstance(value, list) and all(map(fits, value))
+    return bool(value == {"split": split, "format": FORMAT}[key])
 
 
 def _is_text(value: Any) -> bool:
@@ -173,23 +158,14 @@ def _is_sha256(value: Any) -> bool:
 
 
 class ShardSource(PlacedImages):
-    """The images of one split's shards, in a local folder or at a URL that fsspec understands.
+    """The images of one split's shards; `root` is a local folder or a URL that fsspec understands.
 
-    Args:
-        root: the folder or the URL.
-        first_classes: only the first N classes; None for all.
-        cache: folder for what is fetched from a URL.
-
-    Raises:
-        UserError: the split is incomplete: a file is missing, damaged or has another size.
+    `cache` is the folder for what is fetched from a URL. A UserError tells that the split is
+    incomplete: a file is missing, damaged or has another size.
     """
 
     def __init__(
-        self,
-        root: str,
-        split: str,
-        first_classes: int | None = None,
-        cache: Path | None = None,
+        self, root: str, split: str, first_classes: int | None = None, cache: Path | None = None
     ) -> None:
         self._cache = cache if is_url(root) else None
         self._root = root.rstrip("/") if self._cache else root
@@ -234,11 +210,7 @@ class ShardSource(PlacedImages):
     def _index(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bytes_]]:
         """Lengths, labels and names; mapped, not read, so that a hostile size costs nothing."""
         about = self.description
-        file = index_file(about.split)
-        path = os.path.join(self._root, file)
-        if self._cache is not None:
-            kept = self._cache / f"{about.split}.{about.index_sha256[:16]}.npy"
-            path = remote.fetched(f"{self._root}/{file}", kept, None, about.index_sha256)
+        path = self._local(index_file(about.split), None, about.index_sha256)
         try:
             index = np.lib.format.open_memmap(path, mode="r")
             length, label, name = (index[column] for column in ("length", "label", "name"))
@@ -259,12 +231,17 @@ class ShardSource(PlacedImages):
         return np.array(length), np.array(label), np.array(name)
 
     def located(self, file: int) -> str:
-        """The local path of a shard, which is fetched if it lies at a URL."""
+        """The local path of a shard."""
+        about = self.description
+        name = shard_file(about.split, file)
+        return self._local(name, self._bytes[file], about.shard_sha256[file])
+
+    def _local(self, file: str, size: int | None, sha256: str) -> str:
+        """The local path of a file, which is fetched if it lies at a URL."""
         if self._cache is None:
-            return self.files[file]
-        digest = self.description.shard_sha256[file]
-        path = self._cache / f"{self.description.split}-{file:06d}.{digest[:16]}.tar"
-        return remote.fetched(self.files[file], path, self._bytes[file], digest)
+            return os.path.join(self._root, file)
+        kept = self._cache / f"{sha256[:16]}.{file}"
+        return remote.fetched(f"{self._root}/{file}", kept, size, sha256)
 
     def name(self, index: int) -> str:
         """The shard's path and the member in it: ".../train-000003.tar/00000041-n01_5.jpg"."""

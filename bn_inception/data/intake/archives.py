@@ -40,20 +40,20 @@ def open_train_tar(path: Path) -> PlacedImages:
     """The training archive: a tar file of one tar file a class, named `<wnid>.tar`."""
     found: dict[str, list[Member]] = {}
     with _Headers(path) as file:
-        for member in _members(file, path.name, 0, file.size()):
+        for member in _members(file, path.name, 0, file.bytes):
             name = _plain(member)
             class_name = name[:-4] if name.lower().endswith(".tar") else ""
-            reason = ""
+            images, reason = list[Member](), ""
             if not is_class(class_name):
                 reason = "is not the tar file of a class, named such as n01440764.tar"
             elif class_name in found:
                 reason = "is there twice"
             else:
                 inside = f"{path.name}: {name}"
-                found[class_name] = _images(file, inside, member.offset_data, member.size)
-                if not found[class_name]:  # skipping it would change the labels of later classes
-                    reason = "holds no images"
-            if reason:
+                images = _images(file, inside, member.offset_data, member.size)
+            found[class_name] = images
+            if not images:  # skipping it would change the labels of later classes
+                reason = reason or "holds no images"
                 raise UserError(
                     f"source: {path.name}: {name!r} {reason}; give the original archive"
                 )
@@ -66,7 +66,7 @@ def open_val_tar(path: Path, classes: list[str], labels: str) -> PlacedImages:
     `classes` has the class of every image, in the order of file names, from the file `labels`.
     """
     with _Headers(path) as file:
-        members = _images(file, path.name, 0, file.size())
+        members = _images(file, path.name, 0, file.bytes)
     if len(members) != len(classes):
         raise UserError(
             f"source: {path.name} holds {len(members):,} images, {labels} has "
@@ -116,10 +116,7 @@ class _Headers(io.FileIO):
             super().__init__(path)
         except OSError as error:
             raise UserError(f"source: {path}: {first_line(error)}") from error
-
-    def size(self) -> int:
-        """Of the file, in bytes."""
-        return os.fstat(self.fileno()).st_size
+        self.bytes = os.fstat(self.fileno()).st_size
 
     def read(self, size: int | None = -1) -> bytes:
         """Read a block; refuse a hostile extended header that claims to be huge."""
@@ -130,11 +127,9 @@ class _Headers(io.FileIO):
 
 def _images(file: _Headers, what: str, start: int, size: int) -> list[Member]:
     """The images in a tar file, or in one inside it."""
-    return [
-        (os.fsencode(_plain(member)), member.offset_data, member.size)
-        for member in _members(file, what, start, size, MAX_IMAGE_BYTES)
-        if is_image(_plain(member))
-    ]
+    members = _members(file, what, start, size, MAX_IMAGE_BYTES)
+    found = ((_plain(member), member.offset_data, member.size) for member in members)
+    return [(os.fsencode(name), at, length) for name, at, length in found if is_image(name)]
 
 
 def _plain(member: tarfile.TarInfo) -> str:

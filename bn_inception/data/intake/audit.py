@@ -6,7 +6,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,27 +24,15 @@ from bn_inception.files import file_sha256, first_line
 _CHUNK = 256  # images a task: half a second of work
 
 
-class _Look(NamedTuple):
-    """The result of reading one image."""
-
-    size: int  # bytes
-    digest: bytes  # SHA-256; empty if the file cannot be read
-    kind: str  # such as "JPEG RGB"; empty if it cannot be decoded
-    reason: str  # why it cannot be read or decoded
+_Look = tuple[int, bytes, str, str]
+"""Of an image: bytes, SHA-256, kind ("JPEG RGB"), and why it cannot be read; or 0 and empty."""
 
 
 def audit(config: DataConfig, progress: Progress) -> dict[str, Any]:
     """Read and decode every image; change nothing.
 
-    `config.on_error` and `config.backend` must be the defaults, because the reference reads every
-    image, whatever is wrong with it. `config.workers` None means one for each core.
-
-    Returns:
-        for JSON; `problems` is empty for a sound data set. Bytes of names that are not UTF-8 are
-        backslash escapes.
-
-    Raises:
-        UserError: the data set cannot be opened; a setting that is not read here.
+    The result is for JSON; bytes of names that are not UTF-8 are backslash escapes. `problems` is
+    empty for a sound data set. `config.workers` None means one for each core.
     """
     refuse_unread(
         config,
@@ -101,10 +89,9 @@ def _class_order(classes: tuple[str, ...]) -> str:
 def _damaged(source: ShardSource, split: str, workers: int, progress: Progress) -> Iterator[str]:
     wanted = source.description.shard_sha256
     progress(f"{split}: checksums", 0, len(wanted))
-    found = produced(file_sha256, source.files, workers)
-    for done, (path, digest) in enumerate(zip(source.files, found, strict=True)):
+    for done, digest in enumerate(produced(file_sha256, source.files, workers)):
         if digest != wanted[done]:
-            yield f"{path} differs from its checksum"
+            yield f"{source.files[done]} differs from its checksum"
         progress(f"{split}: checksums", done + 1, len(wanted))
 
 
@@ -113,20 +100,19 @@ def _read_all(
 ) -> tuple[dict[str, Any], list[dict[str, str]], NDArray[Any]]:
     """What a split holds, its unreadable images, and the SHA-256 of every image."""
     images = len(source)
-    digests, kinds, size = np.zeros(images, "S32"), Counter[str](), 0
+    digests, kinds, total = np.zeros(images, "S32"), Counter[str](), 0
     unreadable = list[dict[str, str]]()
     chunks = [range(i, min(i + _CHUNK, images)) for i in range(0, images, _CHUNK)]
     progress(f"{split}: images", 0, images)
     for chunk, looks in zip(
-        chunks, produced(partial(_look_at, source), chunks, workers), strict=True
+        chunks, produced(partial(_looks, source), chunks, workers), strict=True
     ):
-        for index, look in zip(chunk, looks, strict=True):
-            digests[index] = look.digest
-            size += look.size
-            if look.kind:
-                kinds[look.kind] += 1
+        for index, (size, digests[index], kind, reason) in zip(chunk, looks, strict=True):
+            total += size
+            if reason:
+                unreadable.append({"name": source.name(index), "reason": reason})
             else:
-                unreadable.append({"name": source.name(index), "reason": look.reason})
+                kinds[kind] += 1
         progress(f"{split}: images", chunk.stop, images)
     per_class = np.bincount(source.labels, minlength=len(source.classes))
     about = {
@@ -134,7 +120,7 @@ def _read_all(
         "readable": kinds.total(),
         "smallest class": int(per_class.min()),
         "largest class": int(per_class.max()),
-        "mean bytes": round(size / images),
+        "mean bytes": round(total / images),
         **dict(kinds.most_common()),
         # over the SHA-256 of every image's bytes, in the order of the indices
         "content sha256": hashlib.sha256(digests.tobytes()).hexdigest(),
@@ -142,7 +128,7 @@ def _read_all(
     return about, unreadable, digests
 
 
-def _look_at(source: ImageSource, indices: range) -> list[_Look]:
+def _looks(source: ImageSource, indices: range) -> list[_Look]:
     return [_look(source, index) for index in indices]
 
 
@@ -150,16 +136,16 @@ def _look(source: ImageSource, index: int) -> _Look:
     try:
         data = source.read(index)
     except OSError as error:
-        return _Look(0, b"", "", first_line(error))
+        return 0, b"", "", first_line(error)
     digest = hashlib.sha256(data).digest()
     try:
         decode(data, source.name(index))
     except UnreadableImage as error:
-        return _Look(len(data), digest, "", error.reason)
+        return len(data), digest, "", error.reason
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            return _Look(len(data), digest, f"{image.format} {image.mode}", "")
+            return len(data), digest, f"{image.format} {image.mode}", ""
 
 
 def _plain(value: Any) -> Any:

@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
 import numpy as np
 
@@ -67,17 +67,15 @@ class PrepareConfig:
             raise UserError(f"workers: {self.workers} is negative; give 0 or more, or null")
 
 
-@dataclass(frozen=True)
-class Prepared:
+class Prepared(NamedTuple):
     """The result for one split."""
 
-    split: str  # "train" or "val"
-    images: int  # in all its shards
+    split: str
+    images: int
     shards: int
-    bytes: int  # of all shards
-    # images of the shards that this call wrote; the others were there and were checked
-    written: int
-    seconds: float  # that checking and writing took
+    bytes: int
+    written: int  # images in the shards that this call wrote; the others were checked
+    seconds: float
 
 
 def prepare(

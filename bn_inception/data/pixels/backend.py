@@ -9,6 +9,7 @@ import importlib.metadata
 import math
 from collections.abc import Mapping
 from enum import Enum
+from typing import Any
 
 import cykooz_resizer as resizer
 import numpy as np
@@ -69,7 +70,7 @@ def describe(backend: Backend) -> dict[str, str]:
     }
 
 
-class PillowPicture:
+class PillowPicture(Picture):
     """An image that Pillow decoded and resizes."""
 
     def __init__(self, image: Image.Image) -> None:
@@ -85,7 +86,7 @@ class PillowPicture:
         return np.asarray(self._image.resize((size, size), resample, box=box))
 
 
-class ArrayPicture:
+class ArrayPicture(Picture):
     """An image in memory, uint8 (height, width, 3), resized by cykooz_resizer."""
 
     def __init__(self, pixels: NDArray[np.uint8]) -> None:
@@ -94,7 +95,12 @@ class ArrayPicture:
 
     def load(self) -> NDArray[np.uint8]:
         """See `Picture`."""
-        return self._region((0, 0, self.width, self.height))
+        return self._above(self.height)
+
+    def _above(self, bottom: int) -> NDArray[np.uint8]:
+        """At least the rows above `bottom`; valid until another image is decoded."""
+        assert self._pixels is not None
+        return self._pixels
 
     def resized(self, box: Box, size: int, resample: Image.Resampling) -> NDArray[np.uint8]:
         """See `Picture`; only the box and the neighbourhood that the filter reads are resized."""
@@ -102,7 +108,7 @@ class ArrayPicture:
         support, algorithm = _FILTERS[resample]
         x0, x1 = _reach(left, right, size, support, self.width)
         y0, y1 = _reach(top, bottom, size, support, self.height)
-        pixels = self._region((x0, y0, x1, y1))
+        pixels = self._above(y1)[y0:y1, x0:x1]
         width, height = x1 - x0, y1 - y0
         # Rounding may put sums slightly outside.
         left, top = max(left - x0, 0.0), max(top - y0, 0.0)
@@ -114,12 +120,6 @@ class ArrayPicture:
         options = resizer.ResizeOptions(resize_alg=algorithm, crop_box=crop)
         _resizer().resize(source, target, options)
         return np.frombuffer(target.get_buffer(), np.uint8).reshape(size, size, 3)
-
-    def _region(self, box: tuple[int, int, int, int]) -> NDArray[np.uint8]:
-        """The pixels of a box, (height, width, 3)."""
-        assert self._pixels is not None
-        x0, y0, x1, y1 = box
-        return self._pixels[y0:y1, x0:x1]
 
 
 class FastPicture(ArrayPicture):
@@ -142,27 +142,22 @@ class FastPicture(ArrayPicture):
     def load(self) -> NDArray[np.uint8]:
         """See `Picture`."""
         if self._pixels is None:
-            try:
-                self._pixels = simplejpeg.decode_jpeg(self._data)
-            except ValueError:
-                self._pixels = np.asarray(decode(self._data, self._name))
-        return super().load()
+            self._pixels = self._decoded(self._data)
+        return self._pixels
 
-    def _region(self, box: tuple[int, int, int, int]) -> NDArray[np.uint8]:
-        """The pixels of a box, (height, width, 3); valid until another image is decoded."""
+    def _above(self, bottom: int) -> NDArray[np.uint8]:
         if self._pixels is not None:
-            return super()._region(box)
-        x0, y0, x1, y1 = box
-        stream, intact = jpeg.above(self._data, self._jpeg, y1)
+            return self._pixels
+        stream, intact = jpeg.above(self._data, self._jpeg, bottom)
         memory = _memory(3 * self.width * self.height)
+        return self._decoded(stream, strict=intact, buffer=memory)
+
+    def _decoded(self, stream: bytes, **how: Any) -> NDArray[np.uint8]:
         try:
-            decoded: NDArray[np.uint8] = simplejpeg.decode_jpeg(
-                stream, strict=intact, buffer=memory
-            )
+            decoded: NDArray[np.uint8] = simplejpeg.decode_jpeg(stream, **how)
         except ValueError:
-            self._pixels = np.asarray(decode(self._data, self._name))
-            return super()._region(box)
-        return decoded[y0:y1, x0:x1]
+            self._pixels = decoded = np.asarray(decode(self._data, self._name))
+        return decoded
 
 
 # Half the width of each filter, in pixels of the source when it enlarges; and how it is done.
