@@ -1,8 +1,6 @@
 """Images: where they come from, their order, decoding, crops, distortion and the loader.
 
-`intake` prepares and audits a data set, once. `pixels` decodes bytes to an image and turns an image
-into a network's input. The modules here read a data set in a run's order. This module names what
-other layers use.
+`intake` prepares and audits a data set, once. `pixels` turns bytes into a network's input.
 """
 
 from bn_inception.data.config import DataConfig, DataKind, OnError, refuse_unread
@@ -19,10 +17,9 @@ from bn_inception.data.pixels import preprocessing
 from bn_inception.data.pixels.backend import Backend
 from bn_inception.data.pixels.decode import UnreadableImage
 from bn_inception.data.pixels.photometric import AugmentationConfig, Photometric, to_input
-from bn_inception.data.source import SUFFIXES, FolderSource, ImageSource
+from bn_inception.data.source import FolderSource, ImageSource
 
 __all__ = [
-    "SUFFIXES",
     "AugmentationConfig",
     "Backend",
     "DataConfig",

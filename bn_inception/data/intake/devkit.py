@@ -13,24 +13,23 @@ from bn_inception.files import first_line, read_bytes
 DEVKIT = "ILSVRC2012_devkit_t12"
 LIST = "val_classes.txt"
 
-# The real files have 0.1 and 0.2 MB. meta.mat is compressed, so its size limits memory too.
+_MAX_FILE_BYTES = 1 << 24  # of the list or the kit, which has a few MB
+_MAX_KIT_BYTES = 1 << 26  # unpacked
+# The real members have 0.1 and 0.2 MB. meta.mat is compressed, so its size limits memory too.
 _MAX_BYTES = 1 << 20
-_MAX_DEVKIT_BYTES = 1 << 26  # unpacked; the real one has a few MB
-_MAX_LIST_BYTES = 1 << 24
 
 
 def read_val_classes(source: Path) -> tuple[list[str], str]:
-    """The class of every validation image, in the order of their numbers, and its file's name.
-
-    Raises:
-        UserError: `source` has no such file, or it is damaged.
-    """
-    for name, read in ((LIST, _listed), (f"{DEVKIT}.tar.gz", _told_by_kit)):
+    """The class of every validation image, in the order of their numbers, and the file's name."""
+    for name in (LIST, f"{DEVKIT}.tar.gz"):
         path = source / name
         if not path.exists():
             continue
         try:
-            classes = read(path)
+            content = read_bytes(path, _MAX_FILE_BYTES)
+            classes = (
+                content.decode("utf-8", "replace").split() if name == LIST else _of_kit(content)
+            )
             if not classes or not all(map(is_class, classes)):
                 raise ValueError("not a list of classes")
             return classes, name
@@ -44,15 +43,11 @@ def read_val_classes(source: Path) -> tuple[list[str], str]:
     )
 
 
-def _listed(path: Path) -> list[str]:
-    return read_bytes(path, _MAX_LIST_BYTES).decode("utf-8", "replace").split()
-
-
-def _told_by_kit(kit: Path) -> list[str]:
-    with gzip.open(io.BytesIO(read_bytes(kit, _MAX_DEVKIT_BYTES))) as stream:
-        unpacked = stream.read(_MAX_DEVKIT_BYTES + 1)
-    if len(unpacked) > _MAX_DEVKIT_BYTES:
-        raise ValueError(f"it unpacks to more than {_MAX_DEVKIT_BYTES:,} bytes")
+def _of_kit(kit: bytes) -> list[str]:
+    with gzip.open(io.BytesIO(kit)) as stream:
+        unpacked = stream.read(_MAX_KIT_BYTES + 1)
+    if len(unpacked) > _MAX_KIT_BYTES:
+        raise ValueError(f"it unpacks to more than {_MAX_KIT_BYTES:,} bytes")
     truth = _file(unpacked, "ILSVRC2012_validation_ground_truth.txt")
     wnids = _wnids(_file(unpacked, "meta.mat"))
     numbers = [int(line) for line in truth.split()]
@@ -66,7 +61,7 @@ def _file(kit: bytes, name: str) -> bytes:
     """One of the two files in the development kit's folder `data/`."""
     with tarfile.open(fileobj=io.BytesIO(kit), mode="r:") as tar:
         for member in tar:
-            if not 0 <= member.size <= _MAX_DEVKIT_BYTES:  # would make tarfile go back, forever
+            if not 0 <= member.size <= _MAX_KIT_BYTES:  # would make tarfile go back, forever
                 raise ValueError(f"{member.name!r} has {member.size:,} bytes")
             if member.isreg() and member.name.split("/")[-2:] == ["data", name]:
                 if member.size > _MAX_BYTES:

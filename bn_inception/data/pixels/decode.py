@@ -19,8 +19,6 @@ MAX_PIXELS = 89_478_485
 # The colour behind transparent pixels: that of most pages on the web.
 BACKGROUND = (255, 255, 255)
 
-_ORIENTATION, _TURNED = ExifTags.Base.Orientation, range(2, 9)
-
 _DIRECT_MODES = ("1", "L", "P", "CMYK", "YCbCr")
 
 
@@ -93,10 +91,10 @@ def is_upright(data: bytes) -> bool:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            orientation = Image.open(io.BytesIO(data), formats=FORMATS).getexif().get(_ORIENTATION)
+            exif = Image.open(io.BytesIO(data), formats=FORMATS).getexif()
     except Exception:  # as in `decode`, anything
         return False
-    return orientation not in _TURNED
+    return exif.get(ExifTags.Base.Orientation) not in range(2, 9)
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -115,16 +113,12 @@ def _rgb(image: Image.Image, name: str) -> Image.Image:
     if image.mode.startswith("I;16"):
         if "transparency" in image.info:
             raise UnreadableImage(name, "16-bit greyscale with a transparent colour")
-        return _from_16_bits(image)
+        # 65535 / 255 is exactly 257; Pillow's own conversion clips everything above 255 to white.
+        values = (np.asarray(image).astype(np.uint32) + 128) // 257
+        return Image.fromarray(values.astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
         canvas = Image.new("RGBA", image.size, (*BACKGROUND, 255))
         return Image.alpha_composite(canvas, image.convert("RGBA")).convert("RGB")
     if image.mode in _DIRECT_MODES:
         return image.convert("RGB")
     raise UnreadableImage(name, f"pixel format {image.mode} has no defined range of values")
-
-
-def _from_16_bits(image: Image.Image) -> Image.Image:
-    # 65535 / 255 is exactly 257; Pillow's own conversion clips everything above 255 to white.
-    values = np.asarray(image).astype(np.uint32)
-    return Image.fromarray(((values + 128) // 257).astype(np.uint8)).convert("RGB")
