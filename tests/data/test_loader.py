@@ -64,15 +64,6 @@ def test_batches_do_not_depend_on_workers(
     assert_same(validation(source, backend=backend), validation(source, workers, backend=backend))
 
 
-def test_augmentation_changes_with_epoch_and_seed(image_folder: MakeFolder) -> None:
-    source = train_source(image_folder({"a": 2, "b": 2}))
-    first, second = training(source, steps=(0, 2))  # one epoch each
-    pictures = {image.numpy().tobytes() for image in torch.cat([first.images, second.images])}
-    assert len(pictures) == 8
-    (other,) = training(source, steps=(0, 1), seed=4)
-    assert pictures.isdisjoint(image.numpy().tobytes() for image in other.images)
-
-
 def test_labels_belong_to_images(image_folder: MakeFolder) -> None:
     root = image_folder({"0": 4, "1": 4, "2": 4})
     from PIL import Image
@@ -185,18 +176,6 @@ def test_an_abandoned_iterator_leaves_no_process(image_folder: MakeFolder) -> No
     assert multiprocessing.active_children() == []
 
 
-def test_an_error_in_the_loop_around_it_leaves_no_process(image_folder: MakeFolder) -> None:
-    source = train_source(image_folder({"a": 5, "b": 6}))
-
-    def loop() -> None:
-        for _ in training(source, steps=(0, 100_000), workers=2):
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        loop()
-    assert multiprocessing.active_children() == []
-
-
 def test_workers_ignore_the_signals_of_the_group(image_folder: MakeFolder) -> None:
     source = train_source(image_folder({"a": 5, "b": 6}))
     batches = training(source, steps=(0, 60), workers=2)
@@ -228,20 +207,6 @@ def run(root: Path, body: str) -> str:
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
-
-
-def test_a_killed_worker_ends_in_one_clear_line(image_folder: MakeFolder) -> None:
-    # In a process of its own: torch may report the death from a signal handler, at any line.
-    body = """
-        try:
-            os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
-            for _ in batches:
-                pass
-        except (RuntimeError, ValueError) as error:
-            print(error)
-    """
-    line = run(image_folder({"a": 5, "b": 6}), body)
-    assert "died" in line or "DataLoader worker (pid" in line
 
 
 def test_a_death_is_told_at_the_next_fetch(image_folder: MakeFolder) -> None:

@@ -1,6 +1,5 @@
 """Shards by URL: the same images as from a folder, through a small cache, over a bad network."""
 
-import json
 import os
 import re
 import shutil
@@ -12,18 +11,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from batches import assert_same, training, validation
 from imagenets import made
 from shard_server import ShardServer
-from small_runs import TINY, write_images
+from small_runs import Runs, write_images
 
 from bn_inception.cli.main import dispatch
 from bn_inception.data import DataConfig, DataKind, OnError, Sources, open_sources, remote
-from bn_inception.data.intake.audit import audit
 from bn_inception.data.order import TrainingOrder
 from bn_inception.errors import UserError
-from bn_inception.network import checkpoint
 
 pytest.importorskip("aiohttp", reason="needs bn-inception[remote]")
 pytestmark = [
@@ -162,20 +158,12 @@ def test_what_will_not_come_is_asked_for_once(
     assert len(server.asked) - asked == 1
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-def test_a_broken_connection_is_no_unreadable_image(
-    server: ShardServer, tmp_path: Path, workers: int
-) -> None:
+def test_a_broken_connection_is_no_unreadable_image(server: ShardServer, tmp_path: Path) -> None:
     far = opened(server.url, tmp_path)
-    for split, count in (("train", 10), ("val", 3)):
-        for number in range(count):
-            server.always[f"{split}-{number:06d}.tar"] = "503"
-    with pytest.raises(UserError, match=r"train-.*after 4 tries") as caught:
-        next(read(far, workers=workers, on_error=OnError.skip))
-    assert "\n" not in str(caught.value)
-    with pytest.raises(UserError, match=r"val-.*after 4 tries") as caught:
-        next(held_out(far, workers))
-    assert "\n" not in str(caught.value)
+    for number in range(10):
+        server.always[f"train-{number:06d}.tar"] = "503"
+    with pytest.raises(UserError, match=r"train-.*after 4 tries"):
+        next(read(far, workers=1, on_error=OnError.skip))
 
 
 def test_a_damaged_file_in_the_cache_is_fetched_again(
@@ -214,61 +202,19 @@ def test_what_is_missing_is_named(
             opened("s3://bucket/x", tmp_path)
     with pytest.raises(UserError, match="only data=shards reads a URL"):
         open_sources(DataConfig(kind=DataKind.folder, root=server.url))
-    with pytest.raises(UserError, match="audit reads a folder"):
-        audit(DataConfig(kind=DataKind.shards, root=server.url), lambda *words: None)
     monkeypatch.setitem(sys.modules, "aiohttp", None)
     with pytest.raises(UserError, match=r"127.*install .*bn-inception\[remote\]") as caught:
         opened(server.url, tmp_path)
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    "values", [{"shard_sha256": ["../../x"] * 10}, {"index_sha256": "../../x"}, {"classes": {}}]
-)
-def test_a_description_is_not_trusted(
-    shards: Path, tmp_path: Path, server: ShardServer, values: dict[str, Any]
-) -> None:
-    shutil.copytree(shards, tmp_path / "bad")
-    description = tmp_path / "bad" / "train.json"
-    description.write_text(json.dumps(json.loads(description.read_text()) | values))
-    server.folder = tmp_path / "bad"
-    with pytest.raises(UserError, match=r"train\.json is damaged"):
-        opened(server.url, tmp_path)
-
-
-class Runs:
-    """Training runs of some steps, on shards."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def train(self, name: str, root: object, *more: str) -> int:
-        return dispatch(
-            ["train", "recipe=bn_baseline", *TINY, "data=shards", f"order.shard_size={SHARD}",
-             f"run.root={self.folder}", f"run.name={name}", f"data.root={root}",
-             f"data.cache={self.folder}/cache", *more]
-        )  # fmt: skip
-
-    def state(self, name: str) -> dict[str, Any]:
-        return checkpoint.load(self.folder / name / "checkpoints" / "last.pt")
-
-    def lines(self, name: str) -> list[dict[str, Any]]:
-        lines = (self.folder / name / "metrics.jsonl").read_text().splitlines()
-        return [{**json.loads(line), "images_per_second": None} for line in lines]
-
-    def assert_equal(self, one: str, other: str) -> None:
-        first, second = self.state(one), self.state(other)
-        assert first["step"] == second["step"]
-        for name, tensor in first["network"].items():
-            assert torch.equal(tensor, second["network"][name]), name
-        assert self.lines(one) == self.lines(other)
-
-
 def test_a_run_over_the_network_is_the_local_one_bit_for_bit(
     shards: Path, server: ShardServer, tmp_path: Path
 ) -> None:
-    runs = Runs(tmp_path)
-    assert runs.train("local", shards) == 0
+    given = ["recipe=bn_baseline", "data=shards", f"order.shard_size={SHARD}"]
+    runs = Runs(tmp_path, shards, *given, f"data.cache={tmp_path}/cache")
+    far = f"data.root={server.url}"
+    assert runs.train("local") == 0
 
     # The network breaks after some shards, for good: the run ends, saved, and says why.
     def breaks(name: str) -> None:
@@ -278,22 +224,16 @@ def test_a_run_over_the_network_is_the_local_one_bit_for_bit(
 
     server.before = breaks
     with pytest.raises(UserError, match=rf"{server.url}/train-.*503.*run\.resume=must"):
-        runs.train("far", server.url)
+        runs.train("far", far)
     assert 0 < runs.state("far")["step"] < 12
     server.before = lambda name: None
     server.always.clear()
-    assert runs.train("far", server.url, "run.resume=must", "data.workers=1") == 0
+    assert runs.train("far", far, "run.resume=must", "data.workers=1") == 0
     runs.assert_equal("far", "local")
-    assert dispatch(["evaluate", f"run={tmp_path / 'far'}", f"data.root={server.url}"]) == 0
+    assert dispatch(["evaluate", f"run={tmp_path / 'far'}", far]) == 0
 
 
-SLOW = {
-    "wait": "FSTimeoutError|ServerTimeoutError|SocketTimeoutError",
-    "trickle": "too slowly|FSTimeout",
-}
-
-
-@pytest.mark.parametrize("fault", SLOW)
+@pytest.mark.parametrize("fault", ["wait", "trickle"])
 @pytest.mark.parametrize("name", ["train.json", "val-000000.tar"])
 def test_a_server_that_never_ends_is_not_waited_for(
     server: ShardServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str, name: str
@@ -303,23 +243,12 @@ def test_a_server_that_never_ends_is_not_waited_for(
     monkeypatch.setattr(remote, "FIRST_SECONDS", 1.0)
     monkeypatch.setattr(remote, "LEAST_RATE", 1e12)
     server.always[name] = fault
-    with pytest.raises(
-        UserError, match=rf"{name} cannot be read after 2 tries \(.*({SLOW[fault]})"
-    ):
+    with pytest.raises(UserError, match=rf"{name} cannot be read after 2 tries \(.*Timeout"):
         if name == "train.json":
             opened(server.url, tmp_path)
         else:
             for index in range(len(source)):
                 source.read(index)
-
-
-def test_a_file_system_without_deadlines_is_not_waited_for(
-    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(remote, "PAUSES", ())
-    monkeypatch.setattr(remote, "FIRST_SECONDS", -1e9)
-    with pytest.raises(UserError, match=r"train\.json cannot be read .*came, too slowly"):
-        opened(in_memory(shards), tmp_path)
 
 
 def test_an_endless_description_is_not_read_to_its_end(
