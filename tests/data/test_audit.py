@@ -94,14 +94,6 @@ def test_what_is_odd_is_named(odd: Path, workers: int) -> None:
     assert "unreadable: 3\n" in text and "and 2 more" in text and "b_0.JPEG" in text
 
 
-def test_oddness_alone_is_no_problem(image_folder: MakeFolder) -> None:
-    root = image_folder({"a": 2, "b": 2})
-    for split in ("train", "val"):
-        (root / split / "a" / "png.JPEG").write_bytes(encoded(photo(2), "PNG"))
-    result = audited(root)
-    assert len(result["in_train_too"]) == 1 and result["problems"] == []
-
-
 def test_files_that_cannot_be_opened_are_no_duplicates(
     image_folder: MakeFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -145,21 +137,6 @@ def test_shards_of_imagenets_classes_are_counted(
     assert audited(other, DataKind.shards)["problems"] == []
 
 
-def test_shards_are_as_their_folder_and_damage_is_named(odd: Path, tmp_path: Path) -> None:
-    shards = shards_of(odd, tmp_path / "shards")
-    folder, same = audited(odd), audited(shards, DataKind.shards)
-    assert same["fingerprint"] == folder["fingerprint"]
-    assert same["splits"] == folder["splits"]
-    assert "train-00000" in same["problems"][0]
-    with (shards / "train-000001.tar").open("r+b") as file:
-        file.seek(136)  # the modification time in a header: no image is touched
-        file.write(b"1")
-    result = audited(shards, DataKind.shards, workers=2)
-    assert result["splits"] == folder["splits"]
-    assert f"{shards}/train-000001.tar differs from its checksum" in result["problems"]
-    assert len(result["problems"]) == 2
-
-
 def test_the_command(
     image_folder: MakeFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -175,10 +152,6 @@ def test_the_command(
     assert written["unreadable"][0]["name"] == f"{root}/train/a/broken.JPEG"
     assert written["splits"]["train"]["readable"] == 4
     assert written["data"] == "folder" and len(written["problems"]) == 1
-    with pytest.raises(UserError, match=r"data\.root"):
-        dispatch(["audit"])
-    with pytest.raises(UserError, match="takes key=value only"):
-        dispatch(["audit", str(root)])
 
 
 @pytest.mark.parametrize("output", ["nope/a.json", ".", "", "'~nobody/a.json'"])
@@ -195,6 +168,8 @@ def test_what_sees_a_flipped_bit(image_folder: MakeFolder, tmp_path: Path) -> No
     root = image_folder({"a": 2, "b": 2})
     shards = shards_of(root, tmp_path / "shards")
     before = audited(root)
+    for key in ("fingerprint", "splits", "problems"):
+        assert audited(shards, DataKind.shards, workers=2)[key] == before[key]
     image = root / "train" / "a" / "a_0.JPEG"
     content = image.read_bytes()
     flipped = content[:-20] + bytes([content[-20] ^ 1]) + content[-19:]

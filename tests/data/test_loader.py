@@ -37,8 +37,12 @@ def train_source(root: Path) -> FolderSource:
     return open_sources(DataConfig(kind=DataKind.folder, root=str(root))).train
 
 
-def test_shapes_and_types(image_folder: MakeFolder) -> None:
-    source = train_source(image_folder({"a": 5, "b": 6}))
+@pytest.fixture
+def source(image_folder: MakeFolder) -> FolderSource:
+    return train_source(image_folder({"a": 5, "b": 6}))
+
+
+def test_shapes_and_types(source: FolderSource) -> None:
     (batch,) = training(source, steps=(0, 1))
     assert batch.images.shape == (4, 3, 16, 16)
     assert batch.images.dtype == torch.uint8
@@ -54,9 +58,8 @@ def test_shapes_and_types(image_folder: MakeFolder) -> None:
 @pytest.mark.parametrize("backend", Backend)
 @pytest.mark.parametrize("workers", [1, 2])
 def test_batches_do_not_depend_on_workers(
-    image_folder: MakeFolder, workers: int, backend: Backend
+    source: FolderSource, workers: int, backend: Backend
 ) -> None:
-    source = train_source(image_folder({"a": 5, "b": 6}))
     alone = list(training(source, backend=backend))
     assert len(alone) == 12
     assert_same(alone, training(source, workers=workers, backend=backend))
@@ -64,25 +67,8 @@ def test_batches_do_not_depend_on_workers(
     assert_same(validation(source, backend=backend), validation(source, workers, backend=backend))
 
 
-def test_labels_belong_to_images(image_folder: MakeFolder) -> None:
-    root = image_folder({"0": 4, "1": 4, "2": 4})
-    from PIL import Image
-
-    for label in range(3):
-        for path in (root / "train" / str(label)).iterdir():
-            Image.new("RGB", (20, 20), (label * 100,) * 3).save(path, "JPEG")
-    source = train_source(root)
-    for batch in training(source, steps=(0, 9)):
-        levels = batch.images.float().mean((1, 2, 3)) / 100
-        assert levels.round().long().tolist() == batch.labels.tolist()
-    for held in validation(source):
-        levels = held.images.float().mean((1, 2, 3)) / 100
-        assert levels.round().long().tolist() == held.labels.tolist()
-
-
 @pytest.mark.parametrize("workers", [0, 2])
-def test_validation_is_exact(image_folder: MakeFolder, workers: int) -> None:
-    source = train_source(image_folder({"a": 5, "b": 6}))
+def test_validation_is_exact(source: FolderSource, workers: int) -> None:
     batches = list(validation(source, workers))
     assert [len(batch.labels) for batch in batches] == [4, 4, 3]
     assert torch.cat([batch.labels for batch in batches]).tolist() == source.labels.tolist()
@@ -92,9 +78,8 @@ def test_validation_is_exact(image_folder: MakeFolder, workers: int) -> None:
 
 
 @pytest.fixture
-def damaged(image_folder: MakeFolder) -> tuple[FolderSource, dict[int, str]]:
+def damaged(source: FolderSource) -> tuple[FolderSource, dict[int, str]]:
     """Eleven images; 3 is empty, 4 is text, 10 is truncated, 7 has vanished."""
-    source = train_source(image_folder({"a": 5, "b": 6}))
     for index, data in ((3, b""), (4, b"no image"), (10, source.read(10)[:-100])):
         Path(source.name(index)).write_bytes(data)
     Path(source.name(7)).unlink()
@@ -167,8 +152,7 @@ def test_skip_does_not_pass_over_a_lost_disk(
         list(training(source, on_error=OnError.skip))
 
 
-def test_an_abandoned_iterator_leaves_no_process(image_folder: MakeFolder) -> None:
-    source = train_source(image_folder({"a": 5, "b": 6}))
+def test_an_abandoned_iterator_leaves_no_process(source: FolderSource) -> None:
     batches = training(source, steps=(0, 100_000), workers=2)
     next(batches)
     assert len(multiprocessing.active_children()) == 2
@@ -176,8 +160,7 @@ def test_an_abandoned_iterator_leaves_no_process(image_folder: MakeFolder) -> No
     assert multiprocessing.active_children() == []
 
 
-def test_workers_ignore_the_signals_of_the_group(image_folder: MakeFolder) -> None:
-    source = train_source(image_folder({"a": 5, "b": 6}))
+def test_workers_ignore_the_signals_of_the_group(source: FolderSource) -> None:
     batches = training(source, steps=(0, 60), workers=2)
     next(batches)
     for worker in multiprocessing.active_children():
@@ -230,8 +213,7 @@ def test_a_program_that_forgets_its_batches_ends(image_folder: MakeFolder) -> No
     assert run(image_folder({"a": 5, "b": 6}), "print('the end')") == "the end\n"
 
 
-def test_torchs_global_generator_is_left_alone(image_folder: MakeFolder) -> None:
-    source = train_source(image_folder({"a": 5, "b": 6}))
+def test_torchs_global_generator_is_left_alone(source: FolderSource) -> None:
     torch.manual_seed(0)
     before = torch.get_rng_state()
     for workers in (0, 1):
@@ -240,24 +222,24 @@ def test_torchs_global_generator_is_left_alone(image_folder: MakeFolder) -> None
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_default_workers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(parallel, "_CPU_QUOTA", str(tmp_path / "cpu.max"))
-    for cores, processes, expected in (
-        *((1, 1, 0), (2, 1, 1), (9, 1, 8), (128, 1, 16)),
-        *((2, 2, 0), (4, 2, 1), (7, 2, 2), (64, 8, 7), (256, 8, 16), (2, 4, 0)),
-    ):
-        monkeypatch.setattr(os, "sched_getaffinity", lambda _, n=cores: set(range(n)))
-        assert default_workers(processes) == expected
-
-
 @pytest.mark.parametrize(
-    ("quota", "expected"),
-    [("300000 100000", 2), ("max 100000", 7), ("50000 100000", 0), ("900000 100000", 7)],
+    ("cores", "quota", "processes", "expected"),
+    [
+        *((1, "", 1, 0), (2, "", 1, 1), (9, "", 1, 8), (128, "", 1, 16)),
+        *((2, "", 2, 0), (4, "", 2, 1), (7, "", 2, 2), (64, "", 8, 7), (2, "", 4, 0)),
+        # a container with fewer cores
+        *((8, "300000 100000", 1, 2), (8, "max 100000", 1, 7), (8, "50000 100000", 1, 0)),
+    ],
 )
-def test_a_container_with_fewer_cores_gets_fewer_workers(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, quota: str, expected: int
+def test_default_workers(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    cores: int,
+    quota: str,
+    processes: int,
+    expected: int,
 ) -> None:
-    (tmp_path / "cpu.max").write_text(quota + "\n")
+    (tmp_path / "cpu.max").write_text(quota)
     monkeypatch.setattr(parallel, "_CPU_QUOTA", str(tmp_path / "cpu.max"))
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
-    assert default_workers() == expected
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
+    assert default_workers(processes) == expected

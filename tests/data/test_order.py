@@ -112,6 +112,11 @@ def test_shards_are_the_stored_ones_whatever_the_seed(
             rest = rest[len(shard) :]
 
 
+def test_seeds_differ_from_their_first_epoch_on() -> None:
+    orders = {TrainingOrder(500, 32, seed, True, 50).epoch(0).tobytes() for seed in (0, 1, 2**32)}
+    assert len(orders) == 3
+
+
 def test_the_order_never_changes() -> None:
     # Stored shards and interrupted runs rely on these numbers: a change is a change of format.
     assert stored_order(1_281_167)[:4].tolist() == [743618, 1093666, 842530, 1093514]

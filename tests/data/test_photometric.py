@@ -107,12 +107,6 @@ def test_no_distortion_is_plain_scaling() -> None:
     assert images.flatten().tolist() == [0, 255, 51]  # not written to
 
 
-def test_neutral_factors_change_nothing() -> None:
-    images, _ = batch(Photometric.none)
-    neutral = torch.tensor([[0.0, 1.0, 0.0, 1.0, 0.0]]).expand(len(images), -1)
-    torch.testing.assert_close(to_input(images, neutral), to_input(images), atol=1e-5, rtol=0)
-
-
 def test_ranges_and_orders_of_factors() -> None:
     random = np.random.default_rng(0)
     full = np.stack([draw_factors(Photometric.full, random) for _ in range(2000)])

@@ -4,24 +4,19 @@ import multiprocessing
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from batches import training, validation
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bn_inception.data import (
-    DataConfig,
-    DataKind,
-    open_sources,
-    shared_memory,
-)
+from bn_inception.data import DataConfig, DataKind, open_sources, shared_memory
 from bn_inception.errors import UserError
 
-MakeFolder = Callable[..., Path]
 MIB = 2**20
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="/dev/shm is Linux's")
@@ -50,7 +45,7 @@ def test_the_papers_batch_in_dockers_64_megabytes(monkeypatch: pytest.MonkeyPatc
     processes=st.integers(1, 8),
     share=st.floats(0, 2),
 )
-def test_what_is_refused_and_what_is_recommended(
+def test_what_is_recommended_is_not_refused(
     workers: int, images: int, size: int, processes: int, share: float
 ) -> None:
     batch = shared_memory.batch_bytes(images, size)
@@ -61,11 +56,10 @@ def test_what_is_refused_and_what_is_recommended(
         try:
             shared_memory.require(workers, batch, processes)
         except UserError as error:
-            assert processes * workers * 5 * batch > free - 4096
             fits = re.search(r"data\.workers=([1-9]\d*) fits", str(error))
             fitting = int(fits[1]) if fits else 0
             assert fitting < workers
-            shared_memory.require(fitting, batch, processes)  # as recommended: not refused
+            shared_memory.require(fitting, batch, processes)
             with pytest.raises(UserError):
                 shared_memory.require(fitting + 1, batch, processes)
             docker = re.search(r"--shm-size=(\d+)m", str(error))
@@ -76,24 +70,14 @@ def test_what_is_refused_and_what_is_recommended(
             assert processes * workers * 4 * batch <= free
 
 
-def test_a_system_without_it_is_not_asked(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(shared_memory, "FOLDER", str(tmp_path / "none"))
-    shared_memory.require(64, 10**12)
-
-
-@pytest.mark.parametrize("kind", ["training", "validation"])
+@pytest.mark.parametrize("made", [training, validation])
 def test_no_worker_is_started(
-    image_folder: MakeFolder, monkeypatch: pytest.MonkeyPatch, kind: str
+    image_folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, made: Callable[..., Any]
 ) -> None:
     sources = open_sources(DataConfig(DataKind.folder, str(image_folder({"a": 4, "b": 4}))))
     monkeypatch.setattr(os, "statvfs", lambda _: status(4096))
-
-    def batches(workers: int) -> Iterator[object]:
-        made = validation if kind == "validation" else training
-        return made(sources.train, workers=workers)
-
-    assert len(list(batches(0))) > 0
+    assert len(list(made(sources.train, workers=0))) > 0
     before = multiprocessing.active_children()
     with pytest.raises(UserError, match=r"data\.workers: 2 need"):
-        next(batches(2))
+        next(made(sources.train, workers=2))
     assert multiprocessing.active_children() == before

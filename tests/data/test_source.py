@@ -123,11 +123,6 @@ def test_tiny_imagenet_as_published(tmp_path: Path) -> None:
         opened(tmp_path, DataKind.tiny_imagenet)
 
 
-def test_tiny_imagenet_in_class_folders(image_folder: MakeFolder) -> None:
-    root = image_folder({"n01": 2, "n02": 2})
-    assert len(opened(root, DataKind.tiny_imagenet).train) == 4
-
-
 def message(root: Path, kind: DataKind = DataKind.folder) -> str:
     with pytest.raises(UserError) as caught:
         opened(root, kind)
@@ -185,14 +180,3 @@ def test_a_million_names_cost_little() -> None:
     assert source.name(199_999) == "/images/train/n00000153/n00000153_199999.JPEG"
     with pytest.raises(IndexError):
         source.name(count)
-
-
-def test_names_in_any_encoding(tmp_path: Path) -> None:
-    for split in ("train", "val"):
-        folder = os.fsencode(tmp_path / split / "a")
-        os.makedirs(folder)
-        with open(folder + b"/caf\xe9.jpg", "wb") as file:
-            file.write(encoded(photo(0)))
-    train = opened(tmp_path).train
-    assert train.read(0) == encoded(photo(0))
-    assert train.fingerprint
