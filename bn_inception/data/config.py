@@ -79,10 +79,7 @@ def _refuse_secrets(root: str) -> None:
 
 
 def refuse_unread(config: DataConfig, command: str, remedies: Mapping[str, str]) -> None:
-    """Refuse settings that a command does not read, if they differ from the default.
-
-    `remedies` maps the name of each setting that is not read to what to do instead.
-    """
+    """Refuse settings that a command does not read, unless they are the default; with a remedy."""
     default = DataConfig()
     for key, remedy in remedies.items():
         value = getattr(config, key)

@@ -23,17 +23,22 @@ def open_folders(
     labelled = _annotated(root / "val") if tiny else None
     classes = _classes(root / "train")
     held_out = labelled.values() if labelled else _classes(root / "val")
-    _check_same_classes(root, set(classes), set(held_out))
+    differing = sorted(set(classes) ^ set(held_out))
+    if differing:
+        raise UserError(
+            f"data.root: {root}: {len(differing)} classes are in one of train/ and val/ alone: "
+            f"{', '.join(differing[:5])}; both must hold the same class folders"
+        )
     check_first_classes(first_classes, root, len(classes))
     chosen = classes[:first_classes]
     return _scan(root / "train", chosen, tiny), _scan(root / "val", chosen, tiny, labelled)
 
 
 def open_folder(folder: Path) -> FolderSource:
-    """The images of one split, in class folders or annotated as Tiny ImageNet's val/ is."""
+    """The images of one split in any layout."""
     labelled = _annotated(folder)
     classes = class_order(set(labelled.values())) if labelled else _classes(folder)
-    return _scan(folder, classes, False, labelled)
+    return _scan(folder, classes, True, labelled)
 
 
 def check_first_classes(wanted: int | None, root: Path | str, classes: int) -> None:
@@ -65,19 +70,6 @@ def _listed(folder: Path) -> Iterator["os.DirEntry[str]"]:
 
 def _images(folder: Path) -> list[str]:
     return sorted(e.name for e in _listed(folder) if is_image(e.name) and e.is_file())
-
-
-def _check_same_classes(root: Path, train: set[str], val: set[str]) -> None:
-    for here, there, missing in (
-        ("train", "val", sorted(train - val)),
-        ("val", "train", sorted(val - train)),
-    ):
-        if missing:
-            shown = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
-            raise UserError(
-                f"data.root: {root}: {len(missing)} classes are in {here}/ but not in {there}/: "
-                f"{shown}; both must hold the same class folders"
-            )
 
 
 def _annotated(split: Path) -> dict[str, str] | None:

@@ -14,10 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bn_inception.data import shared_memory
 from bn_inception.data.config import OnError
 from bn_inception.data.order import TrainingOrder, image_generator
-from bn_inception.data.parallel import produced
+from bn_inception.data.parallel import batch_bytes, produced
 from bn_inception.data.pixels.backend import Backend, open_picture
 from bn_inception.data.pixels.crops import Boxes, Picture, cut_crops, cut_training, single_crops
 from bn_inception.data.pixels.decode import UnreadableImage
@@ -87,7 +86,7 @@ def training_batches(
     reader = _Reader(source, image_size, backend, on_error)
     make = partial(_training_batch, reader, augmentation.photometric, seed)
     here = len(range(order.batch_size)[places])
-    return produced(make, requests, workers, shared_memory.batch_bytes(here, image_size))
+    return produced(make, requests, workers, batch_bytes(here, image_size))
 
 
 def validation_batches(
@@ -111,15 +110,15 @@ def validation_batches(
     # A part's last batch may have one image more than `batch`.
     most = (batch + 1) * len(boxes(image_size, image_size, image_size))
     make = partial(_validation_batch, reader, boxes)
-    return produced(make, ranges, workers, shared_memory.batch_bytes(most, image_size))
+    return produced(make, ranges, workers, batch_bytes(most, image_size))
 
 
 def shared_ranges(images: int, batch: int, rank: int, size: int) -> list[range]:
     """Divide the indices 0 to `images` - 1 among `size` processes and cut one's part into batches.
 
-    Over all ranks every index occurs exactly once, without padding or dropping. Every rank has the
-    same number of batches, so that the processes can synchronize after each. The last batch of a
-    rank has the remaining images: at most `batch`, or one more if the parts differ by one.
+    Over all ranks every index occurs exactly once. Every rank has the same number of batches, so
+    that the processes can synchronize after each. The last one may have one image more than
+    `batch`, if the parts differ by one.
     """
     if images < size:
         raise UserError(
@@ -132,11 +131,7 @@ def shared_ranges(images: int, batch: int, rank: int, size: int) -> list[range]:
 
 
 def read_image(source: ImageSource, index: int, backend: Backend) -> Picture:
-    """Read and open one image.
-
-    Raises:
-        UnreadableImage: as for `open_picture`, or the file cannot be read.
-    """
+    """Read and open one image; errors as of `open_picture`."""
     try:
         data = source.read(index)
     except OSError as error:

@@ -26,15 +26,7 @@ class Sources:
 
 
 def open_sources(config: DataConfig) -> Sources:
-    """List the data set's images (ImageNet: a few seconds on a local disk); reads none of them.
-
-    Classes are in label order: sorted by name (ImageNet: by wnid), or by value if all class folders
-    are decimal numbers, because "10" sorts before "2" as text.
-
-    Raises:
-        UserError: no such folder, another layout, a class without images, or classes that differ
-            between train/ and val/; shards that are not whole, or whose index was changed.
-    """
+    """List the data set's images (ImageNet: a few seconds on a local disk); reads none of them."""
     train: ImageSource
     validation: ImageSource
     if config.kind is DataKind.shards:

@@ -1,10 +1,8 @@
 """The order of training images, as a pure function of (seed, step).
 
-Training images are assigned to shards by one permutation that does not depend on a run's seed,
-because shards are stored once and read by every run. Each epoch reads the shards in a new order.
-Without within-shard shuffling the images of a shard always have the same order, so the same
-examples share a mini-batch again and again. With it, they are permuted inside the shard as well; BN
-section 4.2.1 reports about 1 % of accuracy for this.
+One permutation, the same for every run, assigns images to shards. Each epoch reads the shards in a
+new order, and permutes the images inside them anew, so that other examples share a mini-batch (BN
+section 4.2.1: about 1 % of accuracy).
 """
 
 import functools
@@ -44,8 +42,7 @@ def image_generator(seed: int, epoch: int, index: int) -> Generator:
     """The generator of one image's augmentation in one epoch; costs about 10 microseconds.
 
     Philox is counter-based: the key is the seed, and (epoch, index) are the high words of the
-    counter, so that each image has its own stream, 2^128 blocks from any other. Nothing is
-    hashed, so streams cannot collide, and no SeedSequence is needed, which would be slower.
+    counter, so that each image has its own stream, 2^128 blocks from any other.
     """
     return Generator(
         Philox(

@@ -21,11 +21,15 @@ from typing import Any, Protocol, TypeVar
 import torch
 import torch.multiprocessing  # passes tensors in shared memory, not through the pipe
 
-from bn_inception.data import shared_memory
 from bn_inception.errors import UserError
 
 _MAX_DEFAULT_WORKERS = 16
 _CPU_QUOTA = "/sys/fs/cgroup/cpu.max"
+# Batches requested ahead from each worker; this covers the pause for an epoch's order.
+_PREFETCHED = 4
+_SHARED_MEMORY = "/dev/shm"  # Docker gives a container 64 MB of it by default
+_BESIDE_PIXELS = 32  # an image's factors (at most five float32), label and flag
+_PAGES = 4 * 4096  # each of a batch's three or four tensors ends in a partly used page
 _GROUP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 
 T = TypeVar("T")
@@ -61,6 +65,37 @@ def default_workers(processes: int = 1) -> int:
     return max(0, min(cores() // processes - 1, _MAX_DEFAULT_WORKERS))
 
 
+def batch_bytes(images: int, image_size: int) -> int:
+    """Bytes of a batch of `images`, uint8 3 x `image_size` x `image_size`, labels and factors."""
+    return images * (3 * image_size**2 + _BESIDE_PIXELS) + _PAGES
+
+
+def require_shared_memory(workers: int, batch: int, processes: int = 1) -> None:
+    """Refuse more workers in each process than `/dev/shm` has room for; `batch` is in bytes.
+
+    If it is full, the kernel kills the worker that writes (SIGBUS), perhaps hours into a run. A
+    worker has at most `_PREFETCHED` finished batches that have not been taken, and one more is
+    being handed over or used by the main process. Systems without `/dev/shm` are not checked.
+    """
+    of_a_worker = processes * (_PREFETCHED + 1) * batch
+    need = workers * of_a_worker
+    try:
+        status = os.statvfs(_SHARED_MEMORY)
+    except OSError:
+        return
+    free = status.f_bavail * status.f_frsize
+    if need <= free or sys.platform != "linux":
+        return
+    fitting = free // of_a_worker
+    shared = f" in each of {processes} processes" if processes > 1 else ""
+    fewer = f"data.workers={fitting} fits, " if fitting else ""
+    raise UserError(
+        f"data.workers: {workers}{shared} need {-(-need // 2**20):,} MiB of shared memory, and "
+        f"{free // 2**20:,} MiB are free in {_SHARED_MEMORY}; {fewer}data.workers=0 needs none, "
+        f"and docker run --shm-size={-(-2 * need // 2**20)}m gives a container enough"
+    )
+
+
 def produced(
     make: Callable[[T], R], requests: Iterable[T], workers: int | None, batch_bytes: int = 0
 ) -> Generator[R, None, None]:
@@ -68,19 +103,15 @@ def produced(
 
     Each process has only a few requests at a time, so memory does not grow with their number. If
     the iterator is closed early, the processes are killed: files that they write must be complete
-    or absent.
+    or absent. UserError: from `make`; a process died; too little shared memory for the workers.
 
     Args:
-        make: can be pickled; returns tensors and plain values, or raises UserError.
-        requests: an iterator that is read ahead of the results.
+        make: can be pickled; returns tensors and plain values.
         workers: processes; 0 works in this one, None is `default_workers()`.
         batch_bytes: upper bound of the bytes of one result's tensors.
-
-    Raises:
-        UserError: from `make`; a process died; too little shared memory for the workers.
     """
     workers = default_workers() if workers is None else workers
-    shared_memory.require(workers, batch_bytes)
+    require_shared_memory(workers, batch_bytes)
     if not workers:
         yield from map(make, requests)
         return
@@ -99,7 +130,7 @@ def produced(
         for process, request in zip(itertools.cycle(processes), requests):
             process.ask(request)
             asked.append(process)
-            if len(asked) == workers * shared_memory.PREFETCHED_BATCHES:
+            if len(asked) == workers * _PREFETCHED:
                 yield _next(processes, asked)
         while asked:
             yield _next(processes, asked)

@@ -1,9 +1,8 @@
 """Files at a URL that fsspec understands, fetched once into a local folder and kept there.
 
-The name of a cached file contains its checksum, so it stands for one content, whatever is at the
-URL later, and all runs and processes of a machine may share the folder. One process fetches a file
-while the others that need it wait. Nothing else there is touched. fsspec is imported when a URL is
-opened.
+The name of a cached file contains its checksum, so all runs and processes of a machine may share
+the folder. One process fetches a file while the others that need it wait. Nothing else there is
+touched. fsspec is imported when a URL is opened.
 """
 
 import errno
@@ -19,17 +18,12 @@ from typing import Any
 from bn_inception.errors import UserError
 from bn_inception.files import file_sha256, first_line, locked
 
-PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)
-"""Seconds between the attempts of a fetch, about a minute in total."""
-
-STALLED_SECONDS = 30.0
-"""After this long without a byte a connection counts as broken."""
-
+PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)  # seconds between the attempts of a fetch
+STALLED_SECONDS = 30.0  # after this long without a byte a connection counts as broken
+# Seconds that a file may take, and bytes for each further second; slower counts as broken.
 FIRST_SECONDS, LEAST_RATE = 60.0, 100_000
-"""Seconds that a file may take, and bytes for each further second; slower counts as broken."""
-
+# Limits for files whose size no description gives; ImageNet's have 0.1 and 60 MB.
 MAX_DESCRIPTION_BYTES, MAX_INDEX_BYTES = 1 << 26, 1 << 33
-"""Limits for files whose size no description gives; ImageNet's have 0.1 and 60 MB."""
 
 
 def fetched(url: str, path: Path, size: int | None, sha256: str) -> str:
@@ -91,9 +85,7 @@ def _writing(folder: Path) -> Iterator[Path]:
 def _download(
     url: str, path: Path, limit: int, pauses: tuple[float, ...], sha256: str = ""
 ) -> None:
-    """Copy a URL's content to a file; after a failure try again, with growing pauses.
-
-    More than `limit` bytes, a slow copy, or another SHA-256, if one is given, is a failure.
+    """Copy a URL's content to a file, in several attempts; another SHA-256 is a failure.
     FileNotFoundError: there is no such file; another OSError: `path` cannot be written.
     """
     for pause in (*pauses, None):

@@ -3,11 +3,9 @@
 A split is a family of files in one folder:
 
 - `train-000000.tar`, ...: uncompressed tar files in the WebDataset naming convention: members
-  `<key>.jpg`, the encoded image (of whatever format it was), and `<key>.cls`, the label in decimal
-  digits. The key is `<index>-<the file's name>`: unique, ASCII and free of dots.
-- `train.index.npy`: length (bytes), label and name of every image, sorted by label, then by name,
-  which is the order of the folder reader.
-- `train.sha256`: checksums of all these files, as `sha256sum -c train.sha256` reads them.
+  `<key>.jpg`, the encoded image (of whatever format), and `<key>.cls`, the label in digits.
+- `train.index.npy`: length (bytes), label and name of every image, in the folder reader's order.
+- `train.sha256`: checksums of these files, as `sha256sum -c train.sha256` reads them.
 - `train.json`: everything else. When it names the checksums of all shards, the split is complete.
 
 Shard s holds `stored_order(images)[s * shard_size : (s + 1) * shard_size]`, so a run with the same
@@ -43,15 +41,12 @@ def shard_file(split: str, shard: int) -> str:
 
 
 def index_file(split: str) -> str:
-    """Name of a split's index."""
+    """Name of a split's index: "train.index.npy"."""
     return f"{split}.index.npy"
 
 
 def member_key(index: int, name: bytes) -> str:
-    """Key of an image inside its shard: 41, b"n01/n01_5.JPEG" -> "00000041-n01_5".
-
-    WebDataset readers take everything up to the first dot as the key, so it contains no dot.
-    """
+    """Key of an image inside its shard: 41, b"n01/n01_5.JPEG" -> "00000041-n01_5"; no dot in it."""
     stem = name.rpartition(b"/")[2].rpartition(b".")[0].decode("ascii", "replace")
     # 60 characters, because a plain tar header has room for 100.
     plain = "".join(c if c.isascii() and (c.isalnum() or c in "_-") else "_" for c in stem[:60])

@@ -16,12 +16,9 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".
 class ImageSource(ABC):
     """Encoded images by number; safe to read from several processes.
 
-    Attributes:
-        classes: names of the classes; the position is the label.
-        labels: label of every image, shape (images,).
-        names: paths below the split's folder, shape (images,). An array: reading a list of a
-            million strings changes their reference counts, and so copies the pages that forked
-            workers share.
+    `labels` and `names`, paths below the split's folder, have shape (images,). They are arrays:
+    reading a list changes the reference counts in it, and so copies the pages that forked workers
+    share.
     """
 
     def __init__(
@@ -64,10 +61,10 @@ class ImageSource(ABC):
 
 
 def content_fingerprint(classes: Sequence[str], *columns: NDArray[Any]) -> str:
-    """SHA-256 in hexadecimal digits over class names and every image's path, size and label.
+    """SHA-256 over class names and the columns names, sizes and labels of all images.
 
     Sizes stand for contents, because hashing ImageNet's 140 GB would take many minutes. A folder
-    and the shards made of it have the same fingerprint. `columns` are names, sizes and labels.
+    and the shards made of it have the same fingerprint.
     """
     digest = hashlib.sha256("\n".join(classes).encode(errors="surrogateescape"))
     for row in zip(*(column.tolist() for column in columns), strict=True):
@@ -109,12 +106,7 @@ class FolderSource(ImageSource):
 
 
 class PlacedImages(ImageSource):
-    """Images stored one after the other in larger files.
-
-    Args:
-        files: paths, or URLs that `located` resolves.
-        places: number of the file, offset and length in bytes; shape (images,) each.
-    """
+    """Images in larger files; `places` are number of the file, offset and length in bytes."""
 
     def __init__(
         self,

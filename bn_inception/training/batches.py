@@ -15,7 +15,7 @@ from bn_inception.data import (
     TrainingOrder,
     ValidationBatch,
     default_workers,
-    shared_memory,
+    parallel,
     to_input,
     training_batches,
     validation_batches,
@@ -47,8 +47,8 @@ class Batches:
         # While it evaluates, a process has training batches and others on their way: first those
         # of Algorithm 2, then held-out images.
         size, largest = config.network.image_size, max(EVALUATION_BATCH, config.batch.mini_batch)
-        both = sum(shared_memory.batch_bytes(images, size) for images in (local.images, largest))
-        shared_memory.require(self.workers, both, world.local_size)
+        both = sum(parallel.batch_bytes(images, size) for images in (local.images, largest))
+        parallel.require_shared_memory(self.workers, both, world.local_size)
 
     @property
     def workers(self) -> int:

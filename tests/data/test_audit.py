@@ -42,7 +42,7 @@ def test_a_sound_data_set(image_folder: MakeFolder) -> None:
     result = audited(root)
     assert result["problems"] == result["unreadable"] == result["in_train_too"] == []
     assert result["classes"] == 2
-    assert result["class_order"] == "by name: 0 is n01, 1 is n02"
+    assert result["labels"] == "0 is n01, 1 is n02"
     source = open_sources(DataConfig(DataKind.folder, str(root))).train
     contents = [source.read(index) for index in range(8)]
     digests = b"".join(hashlib.sha256(data).digest() for data in contents)
@@ -213,6 +213,6 @@ def test_names_that_are_not_utf_8(odd: Path, tmp_path: Path) -> None:
     with open(output, encoding="utf-8") as file:
         written = json.load(file)
     assert name in {each["name"] for each in written["unreadable"]}
-    assert written["class_order"] == r"by name: 0 is a\xff, 1 is b"
+    assert written["labels"] == r"0 is a\xff, 1 is b"
     assert written["root"] == root.decode("utf-8", "backslashreplace")
     assert written["in_train_too"] == [f"{written['root']}/val/b/b_0.JPEG"]

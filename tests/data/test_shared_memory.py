@@ -14,7 +14,7 @@ from batches import training, validation
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bn_inception.data import DataConfig, DataKind, open_sources, shared_memory
+from bn_inception.data import DataConfig, DataKind, open_sources, parallel
 from bn_inception.errors import UserError
 
 MIB = 2**20
@@ -28,10 +28,10 @@ def status(free: int) -> SimpleNamespace:
 
 def test_the_papers_batch_in_dockers_64_megabytes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "statvfs", lambda _: status(64 * MIB))
-    batch = shared_memory.batch_bytes(32, 224)
-    shared_memory.require(2, batch)  # 2 x 5 batches of 4.6 MiB
+    batch = parallel.batch_bytes(32, 224)
+    parallel.require_shared_memory(2, batch)  # 2 x 5 batches of 4.6 MiB
     with pytest.raises(UserError) as caught:
-        shared_memory.require(3, batch)
+        parallel.require_shared_memory(3, batch)
     message = str(caught.value)
     assert "70 MiB" in message and "64 MiB are free in /dev/shm" in message
     assert "data.workers=2 fits" in message and "data.workers=0" in message
@@ -48,24 +48,24 @@ def test_the_papers_batch_in_dockers_64_megabytes(monkeypatch: pytest.MonkeyPatc
 def test_what_is_recommended_is_not_refused(
     workers: int, images: int, size: int, processes: int, share: float
 ) -> None:
-    batch = shared_memory.batch_bytes(images, size)
+    batch = parallel.batch_bytes(images, size)
     assert batch >= images * (3 * size * size + 5 * 4 + 8)
     free = int(share * processes * workers * 5 * batch)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "statvfs", lambda _: status(free))
         try:
-            shared_memory.require(workers, batch, processes)
+            parallel.require_shared_memory(workers, batch, processes)
         except UserError as error:
             fits = re.search(r"data\.workers=([1-9]\d*) fits", str(error))
             fitting = int(fits[1]) if fits else 0
             assert fitting < workers
-            shared_memory.require(fitting, batch, processes)
+            parallel.require_shared_memory(fitting, batch, processes)
             with pytest.raises(UserError):
-                shared_memory.require(fitting + 1, batch, processes)
+                parallel.require_shared_memory(fitting + 1, batch, processes)
             docker = re.search(r"--shm-size=(\d+)m", str(error))
             assert docker
             patch.setattr(os, "statvfs", lambda _: status(int(docker[1]) * MIB))
-            shared_memory.require(workers, batch, processes)
+            parallel.require_shared_memory(workers, batch, processes)
         else:
             assert processes * workers * 4 * batch <= free
 

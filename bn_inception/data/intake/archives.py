@@ -20,20 +20,15 @@ from bn_inception.files import first_line
 TRAIN_TAR = "ILSVRC2012_img_train.tar"
 VAL_TAR = "ILSVRC2012_img_val.tar"
 
-MAX_IMAGE_BYTES = 1 << 26
-"""Larger members are refused: four times ImageNet's largest file, and a bound on memory."""
-
-MAX_NAME_BYTES = 255
-"""Limit of file systems. A hostile archive may have a million names of a megabyte each."""
-
+MAX_IMAGE_BYTES = 1 << 26  # four times ImageNet's largest file, and a bound on memory
+MAX_NAME_BYTES = 255  # a hostile archive may have a million names of a megabyte each
 # An extended header of an honest archive has no more than a name or two.
 _MAX_HEADER_BYTES = 1 << 13
 # Raised by tarfile for senseless headers (numbers out of range, chains of thousands of extended
 # headers), and by a bad disk.
 UNREADABLE_TAR = (tarfile.TarError, ValueError, OverflowError, RecursionError, OSError)
 
-Member = tuple[bytes, int, int]
-"""File name, where its bytes begin in the archive, and how many there are."""
+Member = tuple[bytes, int, int]  # file name, offset in the archive, length
 
 
 def open_train_tar(path: Path) -> PlacedImages:
@@ -139,10 +134,7 @@ def _plain(member: tarfile.TarInfo) -> str:
 def _members(
     file: _Headers, what: str, start: int, size: int, limit: int | None = None
 ) -> Iterator[tarfile.TarInfo]:
-    """Every file in the tar at `start`; unusual members are refused.
-
-    `what` names the archive in messages; no member may have more than `limit` bytes.
-    """
+    """Every file of up to `limit` bytes in the tar at `start`, named `what`; others are refused."""
     end = start + size
     file.seek(start)
     try:

@@ -69,7 +69,7 @@ def audit(config: DataConfig, progress: Progress) -> dict[str, Any]:
         "data": config.kind.value,
         "root": config.root,
         "classes": len(classes),
-        "class_order": _class_order(classes),
+        "labels": f"0 is {classes[0]}, {len(classes) - 1} is {classes[-1]}",
         # as in the record of every run on this data
         "fingerprint": f"{sources.train.fingerprint}+{sources.validation.fingerprint}",
         "splits": splits,
@@ -80,19 +80,13 @@ def audit(config: DataConfig, progress: Progress) -> dict[str, Any]:
     return dict(_plain(result))
 
 
-def _class_order(classes: tuple[str, ...]) -> str:
-    numbers = all(name.isascii() and name.isdigit() for name in classes)
-    how = "by value" if numbers else "by name"
-    return f"{how}: 0 is {classes[0]}, {len(classes) - 1} is {classes[-1]}"
-
-
 def _damaged(source: ShardSource, split: str, workers: int, progress: Progress) -> Iterator[str]:
     wanted = source.description.shard_sha256
     progress(f"{split}: checksums", 0, len(wanted))
     for done, digest in enumerate(produced(file_sha256, source.files, workers)):
+        progress(f"{split}: checksums", done + 1, len(wanted))
         if digest != wanted[done]:
             yield f"{source.files[done]} differs from its checksum"
-        progress(f"{split}: checksums", done + 1, len(wanted))
 
 
 def _read_all(
@@ -166,7 +160,7 @@ def as_text(result: dict[str, Any], limit: int = 10) -> str:
     rows = dict.fromkeys(key for about in splits.values() for key in about)
     lines = [
         f"{result['root'] or result['data']} (data={result['data']})",
-        f"classes      {result['classes']:,}, labels {result['class_order']}",
+        f"classes      {result['classes']:,}, labels: {result['labels']}",
         f"fingerprint  {result['fingerprint']}",
         "",
         " " * 16 + "".join(f"{split:>16}" for split in splits),

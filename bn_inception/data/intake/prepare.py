@@ -9,7 +9,7 @@ import io
 import shutil
 import tarfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -18,28 +18,13 @@ from typing import IO, NamedTuple
 
 import numpy as np
 
-from bn_inception.data.folders import open_folder, open_folders
+from bn_inception.data import shards
+from bn_inception.data.folders import open_folder
 from bn_inception.data.intake import archives, devkit
 from bn_inception.data.parallel import Progress, cores, produced
-from bn_inception.data.shards import (
-    Description,
-    Layout,
-    ShardSource,
-    as_index,
-    index_file,
-    member_key,
-    read_description,
-    shard_file,
-)
 from bn_inception.data.source import ImageSource
 from bn_inception.errors import UserError
-from bn_inception.files import (
-    file_sha256,
-    first_line,
-    is_left_over,
-    locked,
-    replacing,
-)
+from bn_inception.files import file_sha256, first_line, is_left_over, locked, replacing
 
 SPLITS = ("train", "val")
 LAYOUTS = (
@@ -119,30 +104,28 @@ def _found(source: Path) -> dict[str, Path]:
 
 def _opened(
     source: Path, files: dict[str, Path], say: Callable[[str], None]
-) -> Mapping[str, ImageSource]:
+) -> dict[str, ImageSource]:
     """The splits that the source has."""
-    if not any(path.is_dir() for path in files.values()):
-        sources: dict[str, ImageSource] = {}
-        for split, path in files.items():
-            say(f"{split}: reading the headers of {path}")
-            if split == "train":
-                sources[split] = archives.open_train_tar(path)
-            else:
-                sources[split] = archives.open_val_tar(path, *devkit.read_val_classes(source))
-        if len({images.classes for images in sources.values()}) > 1:
-            raise UserError(
-                f"source: {source}: training and validation images are of different classes "
-                f"({len(sources['train'].classes)} and {len(sources['val'].classes)}); give both "
-                "of one data set"
-            )
-        return sources
-    try:
-        if len(files) == 1:
-            return {split: open_folder(path) for split, path in files.items()}
-        annotated = (source / "val" / "val_annotations.txt").is_file()
-        return dict(zip(SPLITS, open_folders(source, tiny=annotated), strict=True))
-    except UserError as error:
-        raise UserError(str(error).replace("data.root", "source", 1)) from error
+    sources: dict[str, ImageSource] = {}
+    for split, path in files.items():
+        if path.is_dir():
+            try:
+                sources[split] = open_folder(path)
+            except UserError as error:
+                raise UserError(str(error).replace("data.root", "source", 1)) from error
+            continue
+        say(f"{split}: reading the headers of {path}")
+        if split == "train":
+            sources[split] = archives.open_train_tar(path)
+        else:
+            sources[split] = archives.open_val_tar(path, *devkit.read_val_classes(source))
+    classes = [images.classes for images in sources.values()]
+    if classes[0] != classes[-1]:
+        raise UserError(
+            f"source: {source}: training and validation images are of different classes "
+            f"({len(classes[0])} and {len(classes[-1])}); give both of one data set"
+        )
+    return sources
 
 
 class _Split:
@@ -150,11 +133,11 @@ class _Split:
 
     def __init__(self, name: str, source: ImageSource, target: Path, shard_size: int) -> None:
         self.name, self.source, self.target = name, source, target
-        self.layout = Layout(source.sizes, shard_size)
+        self.layout = shards.Layout(source.sizes, shard_size)
         index = io.BytesIO()
-        np.save(index, as_index(source))
+        np.save(index, shards.as_index(source))
         self.index = index.getvalue()
-        self.about = Description(
+        self.about = shards.Description(
             split=name,
             classes=list(source.classes),
             images=len(source),
@@ -166,16 +149,16 @@ class _Split:
         self.there = self._found()
 
     def path(self, shard: int) -> Path:
-        return self.target / shard_file(self.name, shard)
+        return self.target / shards.shard_file(self.name, shard)
 
-    def _found(self) -> Description | None:
+    def _found(self) -> shards.Description | None:
         """The description in the target; shards of other images or settings are refused."""
         remedy = (
             f"choose another folder, or remove {self.description} and "
             f"{self.target / self.name}-*.tar to make the {self.name} shards again"
         )
         try:
-            there = read_description(self.description, self.name)
+            there = shards.read_description(self.description, self.name)
         except FileNotFoundError:
             if any(self.target.glob(f"{self.name}-*.tar")):
                 raise UserError(
@@ -213,26 +196,24 @@ class _Split:
         images, done, written = len(self.source), 0, 0
         progress(what, 0, images)
         make = partial(self._complete_shard, expected)
-        shards = range(len(self.layout.shards))
-        for shard, (digest, wrote) in enumerate(produced(make, shards, workers)):
+        numbers = range(len(self.layout.shards))
+        for shard, (digest, wrote) in enumerate(produced(make, numbers, workers)):
             self.about.shard_sha256.append(digest)
             done += len(self.layout.shards[shard])
             written += wrote
             if expected and wrote:
                 say(f"{self.path(shard)} was missing or damaged: made again")
             progress(what, done, images)
-        self._put(self.target / index_file(self.name), self.index)
+        self._put(self.target / shards.index_file(self.name), self.index)
         self._put(self.target / f"{self.name}.sha256", self.about.sha256sums().encode())
         self._put(self.description, self.about.as_json().encode())
-        ShardSource(str(self.target), self.name)  # raises if they do not fit each other
+        shards.ShardSource(str(self.target), self.name)  # raises if they do not fit each other
         seconds = time.monotonic() - started
-        return Prepared(self.name, images, len(shards), sum(self.layout.bytes), written, seconds)
+        return Prepared(self.name, images, len(numbers), sum(self.layout.bytes), written, seconds)
 
     def _complete_shard(self, expected: list[str], shard: int) -> tuple[str, int]:
-        """Write a shard, unless it is there; return its SHA-256 and how many images were written.
-
-        Of finished shards the checksums are `expected`; of others nothing but the size is known.
-        """
+        """Write a shard, unless it is there; its SHA-256, and how many images were written."""
+        # Of an unfinished split's shards nothing but the size is known.
         path, wanted = self.path(shard), expected[shard] if expected else None
         if path.is_file() and path.stat().st_size == self.layout.bytes[shard]:
             digest = file_sha256(path)
@@ -253,7 +234,7 @@ class _Split:
         # The plain old format: headers of one block, and the same bytes from every Python version.
         with tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as tar:
             for index in self.layout.shards[shard].tolist():
-                key = member_key(index, self.source.names[index])
+                key = shards.member_key(index, self.source.names[index])
                 label = b"%d" % self.source.labels[index]
                 for name, content in ((f"{key}.jpg", self._content(index)), (f"{key}.cls", label)):
                     member = tarfile.TarInfo(name)

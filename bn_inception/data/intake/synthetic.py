@@ -1,11 +1,9 @@
 """The embedded data set: pale patterns on bright paper, drawn with NumPy.
 
-Sheets of four classes: columns, diagonals (of either direction), rows, and blank. Each sheet has a
-lightness, an ink, a spacing and a start of its own, drawn independently of its class. The images
-are made so that the paper's effect shows within minutes (docs/demo.md): nearly all of the input is
-a constant, which a network without normalization carries through every layer, and the pattern is
-little beside it. They are 64x64 JPEGs in ImageNet's layout, so that they go through the code that
-ImageNet goes through.
+Each image has a lightness, an ink, a spacing and a start of its own, drawn independently of its
+class. The paper's effect shows within minutes (docs/demo.md): nearly all of the input is a
+constant, which a network without normalization carries through every layer. They are JPEGs in
+ImageNet's layout, so that they go through the code that ImageNet goes through.
 """
 
 import hashlib
@@ -40,11 +38,10 @@ _log = logging.getLogger(__name__)
 
 
 def prepare(cache: Path) -> Path:
-    """Find the data set in `cache`, or draw it there (about six seconds).
+    """The folder with the data set in `cache`; it is drawn there if missing (about six seconds).
 
     The bytes depend on `VERSION` and on Pillow's. Every call checks the content of the files (about
-    0.2 s). If several processes start together, one draws and the others wait. The folder, which
-    holds train/<class>/*.jpg and val/<class>/*.jpg, is renamed into place when it is complete.
+    0.2 s). If several processes start together, one draws and the others wait.
     """
     folder = cache / f"synthetic-v{VERSION}-pillow-{PIL.__version__}"
     try:

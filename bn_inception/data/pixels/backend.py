@@ -1,8 +1,4 @@
-"""The two backends that decode and resize: Pillow, the reference, and a faster one.
-
-tests/data/test_backend.py bounds the difference of their pixels; docs/decoding.md has the
-measurements behind the choice.
-"""
+"""The two backends that decode and resize; docs/decoding.md bounds the difference of pixels."""
 
 import functools
 import importlib.metadata
@@ -25,21 +21,16 @@ from bn_inception.data.pixels.decode import MAX_PIXELS, decode, upright_rgb
 class Backend(Enum):
     """Who decodes and resizes.
 
-    `pillow`: Pillow does both. The reference.
-    `fast`: simplejpeg decodes the part of plain JPEGs that a crop needs (`pixels.jpeg`), Pillow
-    decodes everything else, and cykooz_resizer (Rust, SIMD) resizes.
+    With `fast`, simplejpeg decodes the part of plain JPEGs that a crop needs (`pixels.jpeg`),
+    Pillow decodes everything else, and cykooz_resizer (Rust, SIMD) resizes.
     """
 
     fast = "fast"
-    pillow = "pillow"
+    pillow = "pillow"  # does both; the reference
 
 
 def open_picture(data: bytes, name: str, backend: Backend) -> Picture:
-    """Open one encoded image; `name` is used in errors.
-
-    Raises:
-        UnreadableImage: as for `decode.decode`; `fast` may raise it at the first crop instead.
-    """
+    """Open one encoded image; errors as of `decode`, which `fast` may raise at the first crop."""
     if backend is Backend.pillow:
         return PillowPicture(decode(data, name))
     return FastPicture(data, name)
@@ -126,8 +117,7 @@ class FastPicture(ArrayPicture):
     """An image of the fast backend.
 
     Each crop of a plain JPEG decodes the part it needs, unless the image was loaded. If the decoder
-    complains, Pillow reads the image or gives the reason why it cannot be read. Damage in a part
-    that no crop needs is not detected.
+    complains, Pillow reads the image or says why it cannot be read.
     """
 
     def __init__(self, data: bytes, name: str) -> None:

@@ -18,12 +18,7 @@ ATTEMPTS = 10
 
 # GN section 6: "random interpolation methods (bilinear, area, nearest neighbor and cubic, with
 # equal probability)".
-FILTERS = (
-    Image.Resampling.BILINEAR,
-    Image.Resampling.BOX,
-    Image.Resampling.NEAREST,
-    Image.Resampling.BICUBIC,
-)
+FILTERS = tuple(Image.Resampling[name] for name in ("BILINEAR", "BOX", "NEAREST", "BICUBIC"))
 
 # Evaluation: shorter side 256 for a crop of 224, and the same ratio for other sizes.
 EVALUATION_SIDE, EVALUATION_CROP = 256, 224
@@ -51,10 +46,7 @@ def training_crop(width: int, height: int, generator: Generator) -> tuple[int, i
 
     The area is uniform. The aspect (width / height) is log-uniform, so that 3/4 and 4/3 are equally
     likely; GN gives no distribution. A shape that does not fit is drawn again; after `ATTEMPTS` the
-    largest centred crop of allowed aspect is used.
-
-    Returns:
-        (left, top, right, bottom) in whole pixels, inside the image, never empty.
+    largest centred crop of allowed aspect is used. It is (left, top, right, bottom), in pixels.
     """
     low, high = math.log(MIN_ASPECT), math.log(MAX_ASPECT)
     for _ in range(ATTEMPTS):
@@ -93,13 +85,10 @@ def cut_training(picture: Picture, size: int, generator: Generator) -> NDArray[n
     """Draw crop, filter (one of four, equally likely) and mirror (one in two), and cut.
 
     Bilinear and cubic are antialiased: they widen with the reduction and may read a few pixels
-    beyond the box. The draws come from the image's own generator.
+    beyond the box. UnreadableImage: the part that the crop needs cannot be decoded.
 
     Returns:
         uint8 (3, S, S), a view of (S, S, 3) memory; perhaps not writable.
-
-    Raises:
-        UnreadableImage: the part that the crop needs cannot be decoded; so do the functions below.
     """
     box = training_crop(picture.width, picture.height, generator)
     resample = FILTERS[int(generator.random() * len(FILTERS))]
@@ -110,21 +99,13 @@ def cut_training(picture: Picture, size: int, generator: Generator) -> NDArray[n
 
 
 def cut_single(picture: Picture, size: int) -> NDArray[np.uint8]:
-    """Evaluation's single crop, bilinear, antialiased.
-
-    Returns:
-        uint8 (3, S, S), a view of (S, S, 3) memory; perhaps not writable.
-    """
+    """Evaluation's single crop, bilinear, antialiased; as of `cut_training`."""
     box = single_crop(picture.width, picture.height, size)
     return picture.resized(box, size, Image.Resampling.BILINEAR).transpose(2, 0, 1)
 
 
 def cut_crops(picture: Picture, boxes: Boxes, size: int) -> tuple[NDArray[np.uint8], list[int]]:
-    """Evaluation's crops, bilinear, antialiased; equal boxes are cut only once.
-
-    Returns:
-        uint8 (U, S, S, 3), the distinct crops, and for each box the index of its crop among them.
-    """
+    """Evaluation's crops: the distinct, uint8 (U, S, S, 3), and each box's place among them."""
     wanted = boxes(picture.width, picture.height, size)
     places = {box: place for place, box in enumerate(dict.fromkeys(wanted))}
     if len(places) > 1:

@@ -43,19 +43,12 @@ class UnreadableImage(Exception):
 def decode(data: bytes, name: str) -> Image.Image:
     """Decode one image to 8-bit RGB.
 
-    - CMYK and YCCK are converted by Pillow (Adobe's inversion included), without a colour profile.
-    - 16-bit greyscale is scaled, 65535 to 255, not clipped.
-    - Palette, alpha and transparent colours are composited on white.
-    - An EXIF orientation is applied, so that the picture is upright; senseless EXIF data are
-      ignored.
-    - Of several frames the first is used.
+    CMYK is converted by Pillow, without a colour profile. 16-bit greyscale is scaled, not clipped.
+    Transparency is composited on white. An EXIF orientation is applied; senseless EXIF data are
+    ignored. Of several frames the first is used.
 
-    A JPEG that ends early is an error, even if most of it could be shown. Damage that libjpeg
-    repairs without telling Pillow, such as a flipped bit, cannot be detected here.
-
-    Raises:
-        UnreadableImage: empty, not an image, truncated, damaged, over `MAX_PIXELS`, or in a pixel
-            format without a defined range (floats, 32-bit integers, LAB).
+    UnreadableImage: empty, not an image, truncated, damaged, over `MAX_PIXELS`, or pixels without a
+    defined range. Damage that libjpeg repairs unseen, such as a flipped bit, is not detected.
     """
     if not data:
         raise UnreadableImage(name, "the file is empty")

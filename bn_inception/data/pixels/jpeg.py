@@ -1,9 +1,7 @@
-"""Reading a JPEG's layout, and cutting its stream so that little is decoded below a crop.
+"""Reading a JPEG's layout (ITU-T T.81), and changing its stream so that little is decoded.
 
-A JPEG is decoded from the top to the bottom, and most of the work is Huffman decoding. The height
-in the frame header is lowered (ITU-T T.81), so that decoding stops below the crop, without changing
-any pixel that the crop needs. This module decodes nothing. For anything but a plain 8-bit JPEG it
-returns None, and Pillow reads the image.
+A JPEG is decoded from the top to the bottom. If the height in the frame header is lowered, decoding
+stops below the crop, without changing any pixel that the crop needs.
 """
 
 from typing import NamedTuple
@@ -34,13 +32,10 @@ class Jpeg(NamedTuple):
 
 
 def parse(data: bytes) -> Jpeg | None:
-    """Read the headers of a plain JPEG, in a few microseconds (with EXIF data sixty).
+    """Read the headers of a plain JPEG, in a few microseconds (with EXIF data sixty), else None.
 
     Plain means: 8 bits, grey or YCbCr as in JFIF with usual chroma subsampling, Huffman-coded,
     upright (no EXIF or XMP orientation other than 1), one picture, ended by its end marker.
-
-    Returns:
-        None for anything else, including damaged headers.
     """
     if not (data.startswith(_START) and data.endswith(_END)):
         return None

@@ -1,9 +1,7 @@
 """Photometric distortion: factors are drawn for each image and applied to a batch on the device.
 
-The constants are those of Google's public Inception code (`image_processing.py`,
-`inception_preprocessing.py`); GN refers to Howard 2013, which gives contrast, brightness and colour
-a range of [0.5, 1.5] each. BN gives no magnitudes for its "reduced" distortion; here it is
-brightness and saturation only, the fast mode of the same code.
+GN refers to Howard 2013; BN gives no magnitudes for its "reduced" distortion. The constants are
+those of Google's public Inception code (`image_processing.py`), and reduced is its fast mode.
 """
 
 from dataclasses import dataclass
@@ -43,11 +41,10 @@ class AugmentationConfig:
 
 
 def draw_factors(photometric: Photometric, generator: Generator) -> NDArray[np.float32]:
-    """Draw one image's factors.
+    """Draw one image's factors, float32 (K,).
 
-    Returns:
-        float32 (K,): K = 0 for `none`; 3 for `reduced`: brightness, saturation, order (0 or 1);
-        5 for `full`: brightness, saturation, hue, contrast, order.
+    K = 0 for `none`; 3 for `reduced`: brightness, saturation, order (0 or 1); 5 for `full`:
+    brightness, saturation, hue, contrast, order.
     """
     if photometric is Photometric.none:
         return np.empty(0, np.float32)

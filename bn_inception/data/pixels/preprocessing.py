@@ -1,8 +1,7 @@
-"""A fingerprint of the software that turns a file into a network's input.
+"""The software that turns a file into a network's input, and hashes of its results for one JPEG.
 
 If evaluation uses another decoder or resize filter than training, accuracy drops by a tenth of a
-point to a whole point, without an error. The fingerprint therefore names the software and contains
-hashes of its results for one fixed JPEG (56 x 40, 4:2:0 chroma).
+point to a whole point, without an error.
 """
 
 import base64
@@ -62,10 +61,7 @@ def backend_of(described: Mapping[str, str] | None) -> Backend:
 
 
 def differences(trained: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
-    """The differences of two descriptions: "decoder: Pillow 11.0 in training, ... now".
-
-    Descriptions without a backend are Pillow's.
-    """
+    """The differences of two descriptions: "decoder: Pillow 11.0 in training, ... now"."""
     trained = {"backend": backend_of(None).value, **trained}
     return [
         f"{key}: {trained.get(key, 'unknown')} in training, {now.get(key, 'unknown')} now"
