@@ -59,8 +59,7 @@ def cores() -> int:
 def default_workers(processes: int = 1) -> int:
     """Worker processes for each of `processes` that train on this machine.
 
-    Cores are divided evenly. Each process keeps one core for itself, which launches the kernels of
-    a GPU, and has at most 16 workers.
+    Each process keeps one core for itself, which launches the kernels of a GPU.
     """
     return max(0, min(cores() // processes - 1, _MAX_DEFAULT_WORKERS))
 
@@ -118,8 +117,10 @@ def produced(
     processes: list[_Worker] = []
 
     def stop() -> None:
-        for process in processes:
+        for process in processes:  # all, before a further Ctrl-C can end the waiting
             process.kill()
+        for process in processes:
+            process.join()
 
     # If a caller never closes its iterator, the interpreter would wait at exit for its children,
     # and these for requests.
@@ -185,19 +186,19 @@ class _Worker:
                 "data.workers=N (prepare: workers=N); 0 needs neither"
             )
 
-    def kill(self) -> None:
-        # Killed, not asked to end, which would wait for its present request.
+    def kill(self) -> None:  # to ask it to end would wait for its present request
         self._process.kill()
+
+    def join(self) -> None:
         self._process.join()
         self._pipe.close()
 
 
 def _serve(make: Callable[[Any], Any], pipe: Connection, mains: Connection) -> None:
-    # When the main process dies, its end of the pipe closes: for the worker that was started last
-    # at once, for the others when the workers after them, which hold copies of it, have ended.
+    # When the main process dies, its end of the pipe closes, and with it worker after worker ends:
+    # those that were started later hold copies of it.
     mains.close()
-    # Signals go to the whole process group. The main process decides what to do, and needs its
-    # workers until it has saved.
+    # Signals go to the whole group. The main process needs its workers until it has saved.
     for number in _GROUP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _GROUP_SIGNALS)
