@@ -90,4 +90,9 @@ def claims(call: Call[ClaimsConfig]) -> int:
 
 
 def _judged(given: Given) -> list[Verdict]:
-    return report.judge(given.runs, ensembles=given.ensembles, differences=scale_invariance())
+    return report.judge(
+        given.runs,
+        ensembles=given.ensembles,
+        edges=given.edges,
+        differences=scale_invariance(),
+    )

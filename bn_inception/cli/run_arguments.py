@@ -13,7 +13,7 @@ from bn_inception.config.saved import saved_config, without_paths
 from bn_inception.errors import UserError
 from bn_inception.files import configs_folder
 from bn_inception.record.naming import NOT_COMPUTED
-from bn_inception.report import Evaluation, Run, read_runs, read_saved
+from bn_inception.report import Evaluation, Run, StabilityEdge, read_runs, read_saved
 
 _OPTIONS = (
     *NOT_COMPUTED,
@@ -33,14 +33,15 @@ _DERIVED = ("recipe.name", "run.resume")
 
 @dataclass(frozen=True)
 class Given:
-    """What a command's arguments name: run folders, and evaluations (`.json` files)."""
+    """What a command's arguments name: run folders, and saved results (`.json` files)."""
 
     runs: list[Run]
     ensembles: list[Evaluation]
+    edges: list[StabilityEdge]
 
 
 def read_run_arguments(paths: Sequence[str]) -> Given:
-    """Read run folders and evaluations of ensembles, such as `outputs/*` gives.
+    """Read run folders, evaluations of ensembles and stability edges, as `outputs/*` gives them.
 
     Predictions, and folders that `compare` or `claims` have written, are passed over.
     """
@@ -51,7 +52,12 @@ def read_run_arguments(paths: Sequence[str]) -> Given:
         if not path.endswith((".json", ".npz")) and not _is_report(Path(path))
     ]
     runs = [_as_configured(run) for run in read_runs(folders)]
-    return Given(runs, [read_saved(path) for path in files])
+    saved = [read_saved(path) for path in files]
+    return Given(
+        runs,
+        [entry for entry in saved if isinstance(entry, Evaluation)],
+        [entry for entry in saved if isinstance(entry, StabilityEdge)],
+    )
 
 
 def _is_report(folder: Path) -> bool:

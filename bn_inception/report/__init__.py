@@ -2,7 +2,7 @@
 
 from bn_inception.report.claims import judge
 from bn_inception.report.comparison import compare
-from bn_inception.report.evaluations import Evaluation, read_saved
+from bn_inception.report.evaluations import Evaluation, StabilityEdge, read_saved
 from bn_inception.report.figures import figure2
 from bn_inception.report.page import write_report
 from bn_inception.report.runs import Run, read_run, read_runs
@@ -12,6 +12,7 @@ from bn_inception.report.verdicts import claims_text, required_numbers, write_cl
 __all__ = [
     "Evaluation",
     "Run",
+    "StabilityEdge",
     "as_text",
     "claims_text",
     "compare",

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bn_inception.report.estimates import percent
-from bn_inception.report.evaluations import Evaluation
+from bn_inception.report.evaluations import Evaluation, StabilityEdge
 from bn_inception.report.measures import Decision, Part, together
 from bn_inception.report.runs import Run
 from bn_inception.report.settings import PLAIN, Setting, find_settings
@@ -48,6 +48,7 @@ def judge(
     runs: Sequence[Run],
     *,
     ensembles: Sequence[Evaluation] = (),
+    edges: Sequence[StabilityEdge] = (),
     differences: tuple[float, float] | None = None,
 ) -> list[Verdict]:
     """Judge every statement in every setting.
@@ -55,6 +56,7 @@ def judge(
     Args:
         runs: at least one; of equal ones the most often evaluated counts.
         ensembles: saved evaluations of several networks.
+        edges: shown beside statement 5 at their scale.
         differences: largest relative differences of outputs and gradients, for statement 7, as
             `bn_inception.network.invariance.scale_invariance` gives them; None if not computed.
 
@@ -64,7 +66,7 @@ def judge(
     """
     judged = [
         [_judge(setting, statement) for statement in STATEMENTS if statement.needs]
-        for setting in find_settings(runs, ensembles)
+        for setting in find_settings(runs, ensembles, edges)
     ]
     nearest = max(judged, key=lambda verdicts: sum(len(v.evidence) for v in verdicts))
     telling = [
@@ -104,12 +106,14 @@ def _decided(setting: Setting, statement: Statement) -> tuple[list[Part], list[s
 
 
 def _evidence(setting: Setting, statement: Statement) -> list[Evidence]:
-    """The runs that count, with what each says, and the evaluations."""
+    """The runs that count, with what each says, and the files."""
     target = setting.target if PLAIN in statement.needs else None
     runs = [(need, run) for need in statement.needs for run in setting.of(need)]
     found = [Evidence(run.name, str(run.path), _says(run, target)) for _, run in runs]
-    files = [entry for need, run in runs if need.crops for entry in run.own_evaluations]
+    files: list[Evaluation | StabilityEdge] = []
+    files += [entry for need, run in runs if need.crops for entry in run.own_evaluations]
     files += setting.ensembles if statement.ensemble else ()
+    files += setting.edges if statement.edge else ()
     return [*found, *(Evidence(file.path.name, str(file.path), file.in_words()) for file in files)]
 
 

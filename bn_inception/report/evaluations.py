@@ -1,11 +1,11 @@
-"""The evaluations that were saved beside a run, or of an ensemble."""
+"""What was saved beside runs: evaluations, and the stability edge."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 from bn_inception.fields import Fields, Fraction, read_object
 
-_REMEDY = "give what bn-inception evaluate or ensemble has written"
+_REMEDY = "give what bn-inception evaluate, ensemble or experiments/stability_edge.py has written"
 _INTERVAL = tuple[float, float]
 _FIELDS = {
     "crops": str,
@@ -65,9 +65,48 @@ class Evaluation:
         )
 
 
-def read_saved(path: str | Path) -> Evaluation:
-    """Read an evaluation, of a network or of an ensemble; UserError where the file is none."""
-    return _evaluation(Path(path), read_object(Path(path), _REMEDY))
+@dataclass(frozen=True)
+class StabilityEdge:
+    """Where short trainings on one scale break down; `says` has the rates by network and seed."""
+
+    path: Path
+    scale: str
+    says: str
+
+    def in_words(self) -> str:
+        """The lowest rates that end in non-finite numbers, and apart from these at chance."""
+        return self.says
+
+
+def read_saved(path: str | Path) -> Evaluation | StabilityEdge:
+    """Read an evaluation, of a network or of an ensemble, or a stability edge; else UserError."""
+    path = Path(path)
+    fields = read_object(path, _REMEDY)
+    if fields.values.get("kind") != "stability_edge":
+        return _evaluation(path, fields)
+    found: dict[str, dict[int, dict[str, list[float]]]] = {}
+    for row in fields.get("rows", list[Fields]):
+        ends = found.setdefault(row.get("network", str), {}).setdefault(row.get("seed", int), {})
+        ends.setdefault(row.get("outcome", str), []).append(row.get("rate", float))
+    said = []
+    for network, seeds in sorted(found.items()):
+        ends_by_seed = [ends for _, ends in sorted(seeds.items())]
+        nonfinite = ", ".join(_lowest(ends.get("nonfinite", [])) for ends in ends_by_seed)
+        stuck = ", ".join(map(_stuck, ends_by_seed))
+        which = f"{network}, seed {', '.join(map(str, sorted(seeds)))}"
+        said.append(f"{which}: not finite from rate {nonfinite}; stuck at chance from {stuck}")
+    return StabilityEdge(path, fields.get("scale", str), ". ".join(said))
+
+
+def _stuck(ends: dict[str, list[float]]) -> str:
+    if "learns" not in ends:
+        return "none, as no rate learns"
+    # Lower rates than one that learns may be stuck too, being slow.
+    return _lowest([rate for rate in ends.get("stuck", []) if rate > max(ends["learns"])])
+
+
+def _lowest(rates: list[float]) -> str:
+    return f"{min(rates):.3g}" if rates else "none"
 
 
 def read_evaluations(folder: Path) -> tuple[Evaluation, ...]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from bn_inception.report.evaluations import Evaluation
+from bn_inception.report.evaluations import Evaluation, StabilityEdge
 from bn_inception.report.runs import Run
 from bn_inception.report.target import Target, target_by
 
@@ -38,6 +38,7 @@ class Setting:
         runs: of the setting; of equal ones the most often evaluated.
         others: runs on the same scale and data with other overrides.
         ensembles: evaluations of several networks.
+        edges: at the setting's scale.
         differences: see `judge`.
     """
 
@@ -46,6 +47,7 @@ class Setting:
     runs: tuple[Run, ...]
     others: tuple[Run, ...] = ()
     ensembles: tuple[Evaluation, ...] = ()
+    edges: tuple[StabilityEdge, ...] = ()
     differences: tuple[float, float] | None = None
 
     @property
@@ -91,7 +93,11 @@ def _evaluated(run: Run) -> tuple[bool, int]:
     return run.ended, len(run.steps)
 
 
-def find_settings(runs: Sequence[Run], ensembles: Sequence[Evaluation] = ()) -> list[Setting]:
+def find_settings(
+    runs: Sequence[Run],
+    ensembles: Sequence[Evaluation] = (),
+    edges: Sequence[StabilityEdge] = (),
+) -> list[Setting]:
     """The settings, the one nearest to the paper first: its longest run, then the least changed."""
     runs = distinct_seeds(runs)
     found: dict[object, list[Run]] = {}
@@ -102,8 +108,9 @@ def find_settings(runs: Sequence[Run], ensembles: Sequence[Evaluation] = ()) -> 
         first = members[0]
         alike = [r for r in runs if (r.setting, r.unknown) == (first.setting, first.unknown)]
         others = tuple(run for run in alike if run.overrides != first.overrides)
+        name, own = _name(first), tuple(e for e in edges if e.scale == first.summary.scale)
         settings.append(
-            Setting(_name(first), first.overrides, tuple(members), others, tuple(ensembles))
+            Setting(name, first.overrides, tuple(members), others, tuple(ensembles), own)
         )
     return settings
 

@@ -229,6 +229,27 @@ def test_the_fivefold_rate(make_run, seeded, diverged, bn, decision):
     assert verdict(5, [*runs, *seeded("bn_x5", bn, 2)]).decision is decision
 
 
+def test_the_stability_edge_stands_beside_statement_5(seeded, tmp_path):
+    path = tmp_path / "edge.json"
+    # A rate below one that learns is slow, not beyond the edge.
+    ends = {0.1: "stuck", 0.2: "learns", 0.4: "stuck", 0.8: "nonfinite", 1.6: "nonfinite"}
+    rows = [
+        {"network": network, "seed": seed, "rate": (1 + seed) * rate, "outcome": end}
+        for network, outcomes in (("inception", ends), ("bn_baseline", {0.2: "learns"}))
+        for seed in (1, 0)
+        for rate, end in outcomes.items()
+    ]
+    path.write_text(json.dumps({"kind": "stability_edge", "scale": "cpu", "rows": rows}))
+    runs = seeded("bn_x5", [0.2] * 3, 1)
+    says = [entry.says for entry in verdict(5, runs, edges=[read_saved(path)]).evidence]
+    assert says[-1] == (
+        "bn_baseline, seed 0, 1: not finite from rate none, none; stuck at chance from none, none. "
+        "inception, seed 0, 1: not finite from rate 0.8, 1.6; stuck at chance from 0.4, 0.8"
+    )
+    other = replace(read_saved(path), scale="small")
+    assert len(verdict(5, runs, edges=[other]).evidence) == 1
+
+
 @pytest.mark.parametrize(
     ("plain", "bn", "decision"),
     [
