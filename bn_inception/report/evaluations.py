@@ -100,7 +100,7 @@ def read_saved(path: str | Path) -> Evaluation | StabilityEdge:
 
 def _stuck(ends: dict[str, list[float]]) -> str:
     if "learns" not in ends:
-        return "none, as no rate learns"
+        return "unknown (no rate learns)"
     # Lower rates than one that learns may be stuck too, being slow.
     return _lowest([rate for rate in ends.get("stuck", []) if rate > max(ends["learns"])])
 

@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from scipy.optimize import isotonic_regression
 
 from bn_inception.drawing import (
     COLOURS,
@@ -27,7 +28,12 @@ _RECIPE_COLOUR = dict(zip((*FIGURE_3, *CONTROLS), COLOURS, strict=True))
 _DASHES = ("solid", "dashed", "dotted", "dashdot")
 _LABEL_WIDTH = 26
 """Characters of a line of a label."""
+_LABEL_LINE = 0.155
+"""Inches, of 8 points."""
 _LARGEST_DRAWN = 1e30
+
+_Label = tuple[float, float, str, str]
+"""Of a curve: where it ends, what it is called, and its colour."""
 
 
 def figure2(comparison: Figure3, axis: str = "linear") -> list[Drawing]:
@@ -58,18 +64,22 @@ def _drawn(name: str, title: str, rows: Sequence[Row], target: float | None, axi
         # At 100 dots an inch on a page: 800 pixels wide, which a README shows unscaled.
         figure = Figure(figsize=(8.0, 4.6), layout="constrained")
         axes = figure.add_subplot()
+        labels: list[_Label] = []
         drawn: dict[str, int] = {}
         for row in rows:
             if not any(run.steps for run in row.runs):
                 continue
             number = drawn[row.recipe] = drawn.get(row.recipe, -1) + 1
+            # What the paper's figure has not is dashed: it may share a colour with what it has.
+            number += row.recipe not in _RECIPE_COLOUR
             colour = _RECIPE_COLOUR.get(row.recipe) or COLOURS[len(drawn) % len(COLOURS)]
-            _curve(axes, row, colour, _DASHES[number % len(_DASHES)])
+            end = _curve(axes, row, colour, _DASHES[number % len(_DASHES)])
+            labels.append((*end, _label(row), colour))
             if row.steps is not None and target is not None:
                 axes.plot(row.steps, 100 * target, "o", color=colour, markersize=7, zorder=3)
         if target is not None:
-            label = f"target {100 * target:.1f} %"
-            axes.axhline(100 * target, color="0.45", lw=1.0, ls=(0, (2, 2)), label=label)
+            axes.axhline(100 * target, color="0.45", lw=1.0, ls=(0, (2, 2)))
+            labels.append((axes.get_xlim()[1], 100 * target, f"target {100 * target:.1f} %", "0.3"))
         axes.set_xscale(axis)
         thousands(axes)
         axes.set_xlabel("training steps of 32 images")
@@ -77,28 +87,28 @@ def _drawn(name: str, title: str, rows: Sequence[Row], target: float | None, axi
         axes.set_xlim(left=0 if axis == "linear" else None)
         axes.set_ylim(bottom=0)
         frame(axes)
-        _legend(figure, axes)
+        _name_ends(figure, axes, labels)
     return drawing(name, title, figure)
 
 
-def _curve(axes: Axes, row: Row, colour: str, dashes: str) -> None:
-    """Draw mean and band, and each run that diverged; the last line has the label."""
+def _curve(axes: Axes, row: Row, colour: str, dashes: str) -> tuple[float, float]:
+    """Draw mean and band, and each run that diverged; return where the last line ends."""
     diverged = [run for run in row.runs if run.summary.diverged is not None and run.steps]
     whole = [run for run in row.runs if run.steps and run not in diverged]
-    lines = []
+    end = 0.0, 0.0
     for run in diverged:
-        top1 = 100 * np.array(run.top1)
-        lines += axes.plot(run.steps, top1, color=colour, linewidth=1.0)
-        axes.plot(run.steps[-1], top1[-1], "x", color=colour, markersize=9)
+        end = run.steps[-1], 100 * run.top1[-1]
+        axes.plot(run.steps, 100 * np.array(run.top1), color=colour, linewidth=1.0)
+        axes.plot(*end, "x", color=colour, markersize=9)
     steps = sorted(set.intersection(*(set(run.steps) for run in whole))) if whole else []
     if steps:
         curves = [dict(zip(run.steps, run.top1, strict=True)) for run in whole]
         top1 = 100 * np.array([[curve[step] for step in steps] for curve in curves])
-        lines += axes.plot(steps, top1.mean(0), color=colour, linestyle=dashes, linewidth=1.6)
+        axes.plot(steps, top1.mean(0), color=colour, linestyle=dashes, linewidth=1.6)
         if len(whole) > 1:
             axes.fill_between(steps, top1.min(0), top1.max(0), color=colour, alpha=0.15, lw=0)
-    if lines:
-        lines[-1].set_label(_label(row))
+        end = steps[-1], float(top1.mean(0)[-1])
+    return end
 
 
 def _label(row: Row) -> str:
@@ -114,16 +124,27 @@ def _label(row: Row) -> str:
     return "\n".join(line for part in said for line in textwrap.wrap(part, _LABEL_WIDTH))
 
 
-def _legend(figure: Figure, axes: Axes) -> None:
-    """Beside the plot, in the order of the lines' ends; the figure is as high as it must be."""
-    handles, labels = axes.get_legend_handles_labels()
-    # A horizontal line's data are a list.
-    ordered = sorted(handles, key=lambda line: -float(np.asarray(line.get_ydata())[-1]))  # type: ignore[attr-defined]
-    lines = sum(label.count("\n") + 1.5 for label in labels)
-    figure.set_figheight(max(figure.get_figheight(), 0.8 + lines / 6.5))
-    legend = figure.legend(handles=ordered, loc="outside right upper", fontsize=8, frameon=False)
-    for text in legend.get_texts():
-        text.set_parse_math(False)
+def _name_ends(figure: Figure, axes: Axes, labels: Sequence[_Label]) -> None:
+    """Write each label beside the plot, as near to the height of its curve's end as all fit.
+
+    The figure is as high as its labels are.
+    """
+    labels = sorted(labels, key=lambda label: label[1])
+    heights = _LABEL_LINE * np.array([text.count("\n") + 1.5 for _, _, text, _ in labels])
+    figure.set_figheight(max(figure.get_figheight(), 0.8 + heights.sum()))
+    heights /= figure.get_figheight() - 0.8
+    # Stacked from the bottom; what is added to these never falls, and is nearest to the ends.
+    stacked = heights.cumsum() - heights / 2
+    ends = np.array([y for _, y, _, _ in labels]) / axes.get_ylim()[1]
+    raised = isotonic_regression(ends - stacked).x if labels else stacked
+    places = stacked + raised.clip(0, max(0.0, 1 - heights.sum()))
+    for (x, y, text, colour), place in zip(labels, places, strict=True):
+        axes.annotate(
+            text, (x, y), xytext=(1.04, place), textcoords="axes fraction", annotation_clip=False,
+            va="center", color=colour, fontsize=8, parse_math=False,
+            arrowprops={"arrowstyle": "-", "color": colour, "lw": 0.5, "alpha": 0.6,
+                        "relpos": (0, 0.5)},
+        )  # fmt: skip
 
 
 def inputs_of_a_layer(comparison: Figure3) -> Drawing | None:

@@ -25,7 +25,10 @@ def test_a_recipe_has_one_colour_and_a_label_of_its_own(figure3_runs):
     said = "\n".join(labels(drawing))
     for words in ("Inception", "BN-x5", "target at 140", "target 24.0 %", "diverged at 1,234"):
         assert words in said
-    assert "did not start learning" in said
+    # Labels stand beside the ends, the lowest curve's first; there is no legend.
+    ends = [said.index(words) for words in ("diverged at", "BN-x5-Sigmoid", "target 24.0 %")]
+    assert ends == sorted(ends) and said.index("BN-x30") == max(*ends, said.index("BN-x30"))
+    assert "did not start learning" in said and b"legend" not in drawing.svg
     with Image.open(io.BytesIO(drawing.png)) as image:
         assert image.width == 1200
         # Black, blue, green, vermilion, purple, orange and sky blue curves on white.
