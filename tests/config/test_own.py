@@ -28,7 +28,7 @@ def test_a_folder_of_ones_own_is_beside_the_packages(tmp_path: Path) -> None:
     searched = ["recipe=wide", "scale=large", search_path([str(folder)])]
     composed = compose("train", searched)
     assert composed["network"]["dropout"] == 0.1 and composed["network"]["width"] == 0.5
-    assert composed["optimizer"]["learning_rate"] == 0.045  # BN-x30's
+    assert composed["recipe"]["learning_rate"] == 0.045  # BN-x30's
     assert name(*searched) == "bn_x30-large-synthetic-seed0-wide"
     (folder / "recipe" / "bn_x5.yaml").write_text(WIDE)
     with pytest.raises(UserError, match=r"bn_x5\.yaml has the name of a file of the package"):
