@@ -18,6 +18,7 @@ from bn_inception.report.estimates import (
     share_ratios,
     steps_ratio,
 )
+from bn_inception.report.evaluations import Evaluation
 from bn_inception.report.runs import Run
 from bn_inception.report.settings import distinct_seeds
 from bn_inception.report.target import Target, curves_of, target_by
@@ -265,3 +266,25 @@ def _notes(runs: Sequence[Run], reference: Sequence[Run], target: Target) -> lis
             f"with {100 * TARGET_TOP1:.1f} % as the target, and maxima."
         )
     return notes
+
+
+def evaluated_models(
+    comparison: Figure3, ensembles: Sequence[Evaluation] = ()
+) -> list[tuple[str, list[Evaluation]]]:
+    """Models by name, with their evaluations by the same BN statistics.
+
+    A model is a row of Figure 3, the ensemble's members together, or an ensemble. Population
+    statistics come before running ones where there are both.
+    """
+    named = [
+        ("members of the ensemble, mean" if row.kind is Kind.member else row.title, entry)
+        for row in comparison.rows
+        for run in row.runs
+        for entry in run.evaluations
+    ]
+    named += [(f"ensemble of {entry.models}", entry) for entry in ensembles]
+    models: dict[tuple[str, int], dict[str, list[Evaluation]]] = {}
+    for name, entry in named:
+        kinds = models.setdefault((name, entry.models), {})
+        kinds.setdefault(entry.statistics or "unknown", []).append(entry)
+    return [(name, kinds[min(kinds)]) for (name, _), kinds in models.items()]

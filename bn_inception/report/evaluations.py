@@ -17,6 +17,7 @@ _FIELDS = {
     "top1_interval": _INTERVAL,
     "top5_interval": _INTERVAL,
     "image_size": int | None,
+    "accuracy_by_crops": list[tuple[int, Fraction, Fraction]] | None,
 }
 
 
@@ -31,6 +32,7 @@ class Evaluation:
         models: networks averaged.
         count: images. Errors are fractions of it, with their 95 % intervals.
         image_size: S in pixels of a crop; None where not said.
+        accuracy_by_crops: rows (crops averaged, top-1, top-5); None where not said.
         data: fingerprint of the images; None where not said.
     """
 
@@ -44,6 +46,7 @@ class Evaluation:
     top1_interval: tuple[float, float]
     top5_interval: tuple[float, float]
     image_size: int | None = None
+    accuracy_by_crops: list[tuple[int, float, float]] | None = None
     data: str | None = None
 
     def like(self, other: "Evaluation") -> bool:

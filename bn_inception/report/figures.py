@@ -20,7 +20,8 @@ from bn_inception.drawing import (
 )
 from bn_inception.paper.results import CONTROLS, FIGURE_1_PERCENTILES, FIGURE_3
 from bn_inception.quoting import printable
-from bn_inception.report.comparison import Figure3, Kind, Row
+from bn_inception.report.comparison import Figure3, Kind, Row, evaluated_models
+from bn_inception.report.evaluations import Evaluation
 from bn_inception.report.runs import Run
 
 # The recipes in the paper's order, then the controls.
@@ -135,7 +136,8 @@ def _name_ends(figure: Figure, axes: Axes, labels: Sequence[_Label]) -> None:
     heights /= figure.get_figheight() - 0.8
     # Stacked from the bottom; what is added to these never falls, and is nearest to the ends.
     stacked = heights.cumsum() - heights / 2
-    ends = np.array([y for _, y, _, _ in labels]) / axes.get_ylim()[1]
+    low, high = axes.get_ylim()
+    ends = (np.array([y for _, y, _, _ in labels]) - low) / (high - low)
     raised = isotonic_regression(ends - stacked).x if labels else stacked
     places = stacked + raised.clip(0, max(0.0, 1 - heights.sum()))
     for (x, y, text, colour), place in zip(labels, places, strict=True):
@@ -145,6 +147,38 @@ def _name_ends(figure: Figure, axes: Axes, labels: Sequence[_Label]) -> None:
             arrowprops={"arrowstyle": "-", "color": colour, "lw": 0.5, "alpha": 0.6,
                         "relpos": (0, 0.5)},
         )  # fmt: skip
+
+
+def by_crops(comparison: Figure3, ensembles: Sequence[Evaluation] = ()) -> Drawing | None:
+    """Accuracy against the number of crops averaged, of each of Figure 4's models; None of none.
+
+    Of a model's curves the longest are drawn, as their mean over seeds.
+    """
+    with style():
+        figure = Figure(figsize=(8.0, 3.6), layout="constrained")
+        axes = figure.add_subplot(xscale="log")
+        labels: list[_Label] = []
+        ticks = {1, 10}
+        for name, entries in evaluated_models(comparison, ensembles):
+            curves = [entry.accuracy_by_crops or [] for entry in entries]
+            longest = max(map(len, curves))
+            if longest < 2:
+                continue
+            crops, top1, _ = np.mean([curve for curve in curves if len(curve) == longest], 0).T
+            number = len(labels)
+            colour, dashes = COLOURS[number % len(COLOURS)], _DASHES[number // len(COLOURS) % 4]
+            axes.plot(crops, 100 * top1, color=colour, linestyle=dashes)
+            labels.append((crops[-1], 100 * top1[-1], textwrap.fill(name, _LABEL_WIDTH), colour))
+            ticks.add(int(crops[-1]))
+        axes.set_xticks(sorted(ticks), [f"{tick:,}" for tick in sorted(ticks)])
+        axes.minorticks_off()
+        axes.set_xlabel("crops of an image, averaged")
+        axes.set_ylabel("validation accuracy, top-1 (%)")
+        frame(axes)
+        _name_ends(figure, axes, labels)
+    if not labels:
+        return None
+    return drawing("crops", "Accuracy by the number of crops", figure)
 
 
 def inputs_of_a_layer(comparison: Figure3) -> Drawing | None:

@@ -13,7 +13,7 @@ from bn_inception.record.environment import command_line
 from bn_inception.report.claims import Verdict, by_statement
 from bn_inception.report.comparison import Figure3, Kind
 from bn_inception.report.evaluations import Evaluation
-from bn_inception.report.figures import figure2, inputs_of_a_layer
+from bn_inception.report.figures import by_crops, figure2, inputs_of_a_layer
 from bn_inception.report.runs import Run
 from bn_inception.report.statements import RULES
 from bn_inception.report.tables import Table, as_json, as_markdown, figure3, figure4
@@ -38,8 +38,9 @@ def write_report(
     on them. The paths written are returned.
     """
     make_folder(folder, "output")
-    errors, inputs = figure4(comparison, ensembles), inputs_of_a_layer(comparison)
-    drawings = [*figure2(comparison, axis), *([inputs] if inputs else [])]
+    errors = figure4(comparison, ensembles)
+    beside = inputs_of_a_layer(comparison), by_crops(comparison, ensembles)
+    drawings = [*figure2(comparison, axis), *filter(None, beside)]
     page = report_page(comparison, runs, drawings, verdicts, errors)
     files = {
         "report.html": page.encode(),
@@ -74,7 +75,7 @@ def report_page(
     return templates.get_template("page.html.jinja").render(
         count=f"{len(runs)} run{'s' if len(runs) > 1 else ''}",
         comparison=comparison,
-        conclusion=conclusion(verdicts) if verdicts else [],
+        conclusion=conclusion(comparison, verdicts),
         recipes=figure3(comparison, (Kind.recipe,)),
         beside=figure3(comparison, (Kind.control, Kind.change, Kind.member)),
         drawings=drawings,

@@ -11,7 +11,7 @@ from typing import Any
 
 from bn_inception.paper.results import FIGURE_3, FIGURE_4, TARGET_TOP1, RecipeResult
 from bn_inception.quoting import markdown_cell
-from bn_inception.report.comparison import Figure3, Kind, Row
+from bn_inception.report.comparison import Figure3, Kind, Row, evaluated_models
 from bn_inception.report.estimates import Estimate, percent
 from bn_inception.report.evaluations import Evaluation
 from bn_inception.report.runs import Run
@@ -225,29 +225,15 @@ def _percent(fraction: float | None) -> str:
 def figure4(comparison: Figure3, ensembles: Sequence[Evaluation] = ()) -> Table | None:
     """BN Figure 4: models by crops, the paper's rows below; None where there is no evaluation.
 
-    A model is a row of Figure 3, the ensemble's members together, or an ensemble. Its seeds are
-    averaged; the interval is that of the images alone. Population statistics come before running
-    ones where there are both.
+    The seeds of a model are averaged; the interval is that of the images alone.
     """
-    named = [
-        ("members of the ensemble, mean" if row.kind is Kind.member else row.title, entry)
-        for row in comparison.rows
-        for run in row.runs
-        for entry in run.evaluations
-    ]
-    named += [(f"ensemble of {entry.models}", entry) for entry in ensembles]
-    models: dict[tuple[str, int], dict[str | None, list[Evaluation]]] = {}
-    for name, entry in named:
-        kinds = models.setdefault((name, entry.models), {})
-        kinds.setdefault(entry.statistics, []).append(entry)
-    if not models:
-        return None
     crops = {"single": 1, "10": 10, "144": 144}
     rows = []
-    for (name, networks), kinds in models.items():
-        statistics = min(kinds, key=lambda kind: kind or "unknown")
-        errors = [_errors(kinds[statistics], top, rule) for top in (1, 5) for rule in crops]
-        rows.append([name, str(networks), statistics or NOTHING, *errors])
+    for name, entries in evaluated_models(comparison, ensembles):
+        errors = [_errors(entries, top, rule) for top in (1, 5) for rule in crops]
+        rows.append([name, str(entries[0].models), entries[0].statistics or NOTHING, *errors])
+    if not rows:
+        return None
     for models_printed in dict.fromkeys(result.models for result in FIGURE_4 if result.crops):
         printed = {r.crops: r for r in FIGURE_4 if r.crops and r.models == models_printed}
         title = next(iter(printed.values())).title.removesuffix(" single crop")

@@ -1,6 +1,7 @@
 """Verdicts for the terminal, as Markdown and as JSON."""
 
 import json
+import math
 import os
 import textwrap
 from collections import Counter
@@ -14,6 +15,8 @@ from bn_inception.files import make_folder, write_text
 from bn_inception.quoting import markdown_cell
 from bn_inception.record.environment import command_line
 from bn_inception.report.claims import Evidence, Verdict, by_statement, leading
+from bn_inception.report.comparison import Figure3, Kind
+from bn_inception.report.estimates import percent, points
 from bn_inception.report.measures import Decision
 from bn_inception.report.statements import RULES
 from bn_inception.report.tables import Table
@@ -51,14 +54,41 @@ def _count_line(verdicts: Sequence[Verdict]) -> str:
     )
 
 
-def conclusion(verdicts: Sequence[Verdict]) -> list[str]:
-    """How many held, and which did and did not: a sentence each."""
-    sentences = [_count_line(verdicts)]
-    for begin, decision in (("Held", Decision.holds), ("Did not hold", Decision.does_not_hold)):
-        first = [leading(judged) for judged in by_statement(verdicts)]
-        titles = [f"\u201c{v.statement.title}\u201d" for v in first if v.decision is decision]
-        sentences.append(f"{begin}: {', '.join(titles) or 'none'}.")
-    return sentences
+def conclusion(comparison: Figure3, verdicts: Sequence[Verdict]) -> list[str]:
+    """What held, what did not, and by how much: a sentence each; without verdicts the last."""
+    found: dict[Decision, list[str]] = {decision: [] for decision in Decision}
+    for judged in by_statement(verdicts):
+        found[leading(judged).decision].append(f"\u201c{judged[0].statement.title}\u201d")
+    held, failed = found[Decision.holds], found[Decision.does_not_hold]
+    undecided, untested = len(found[Decision.undecided]), len(found[Decision.not_tested])
+    sentences = [
+        f"Held, {len(held)} of {sum(map(len, found.values()))} statements of the paper: "
+        f"{', '.join(held) or 'none'}.",
+        f"Did not hold, {len(failed)}: {', '.join(failed) or 'none'}; {undecided} undecided, "
+        f"{untested} not tested.",
+    ]
+    return [*(sentences if verdicts else []), f"By how much: {_how_much(comparison)}."]
+
+
+def _how_much(comparison: Figure3) -> str:
+    """Of the recipe that needs the fewest steps; where none gets there, that which ends highest."""
+    baseline, target = comparison.baseline, comparison.target
+    rows = [
+        (row.ratio.value if row.ratio and math.isfinite(row.ratio.high) else math.inf, gain, row)
+        for row in comparison.of(Kind.recipe)
+        if (gain := row.difference)
+    ]
+    if target is None or not rows:
+        return f"no other recipe can be compared with {baseline} yet"
+    share, gain, row = min(rows, key=lambda found: (found[0], -found[1].value))
+    reached = f"no recipe reached {percent(target)} with every seed"
+    if row.ratio and math.isfinite(share):
+        paper = "" if row.paper_ratio is None else f", the paper: {percent(row.paper_ratio)}"
+        reached = (
+            f"{row.title} reached {percent(target)} in {percent(share)} of {baseline}'s steps "
+            f"({percent(row.ratio.low)} to {percent(row.ratio.high)}{paper})"
+        )
+    return f"{reached}; {row.title} ended {points(gain)} from the plateau of {baseline}"
 
 
 def claims_text(verdicts: Sequence[Verdict]) -> str:

@@ -129,11 +129,13 @@ def test_the_page_opens_without_a_network(browser, page):
     assert [heading.text for heading in browser.find_elements("tag name", "h2")] == [
         "Steps to accuracy (Figure 3)",
         "Validation accuracy by steps (Figure 2)",
+        "Accuracy by the number of crops",
         "Errors by crops and models (Figure 4)",
         "The paper's statements",
         "Runs",
     ]
     conclusion = browser.find_element("class name", "conclusion")
+    assert len(conclusion.find_elements("tag name", "p")) == 3
     assert conclusion.location["y"] < browser.find_element("tag name", "table").location["y"]
     for drawing in browser.find_elements("tag name", "svg"):
         assert drawing.size["width"] > 400 and drawing.size["height"] > 200

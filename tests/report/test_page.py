@@ -9,6 +9,7 @@ from report.conftest import evaluated, write_evaluation
 
 from bn_inception.record.environment import describe
 from bn_inception.report import compare, figure2, figure4, judge, read_saved
+from bn_inception.report.figures import by_crops
 from bn_inception.report.page import report_page
 from bn_inception.report.verdicts import claims_markdown
 
@@ -51,13 +52,16 @@ class Page(HTMLParser):
 def page_of(runs, verdicts=(), ensembles=()):
     comparison = compare(runs)
     errors = figure4(comparison, ensembles)
-    return report_page(comparison, runs, figure2(comparison), verdicts, errors)
+    drawings = filter(None, [*figure2(comparison), by_crops(comparison, ensembles)])
+    return report_page(comparison, runs, list(drawings), verdicts, errors)
 
 
 @pytest.fixture
 def page(figure3_runs, tmp_path):
     runs = [replace(run, environment=describe("0123456789abcdef")) for run in figure3_runs]
-    runs[2] = replace(runs[2], evaluations=evaluated(runs[2], ("144", 0.3)).evaluations)
+    curve = [[crops, 0.2 + crops / 1000, 0.5] for crops in range(1, 145)]
+    with_144 = evaluated(runs[2], ("144", 0.3), accuracy_by_crops=curve)
+    runs[2] = replace(runs[2], evaluations=with_144.evaluations)
     six = write_evaluation(tmp_path / "six.json", "144", 0.123, models=6)
     return page_of(runs, judge(runs, differences=(0.0, 0.0)), [read_saved(six)])
 
@@ -65,13 +69,14 @@ def page(figure3_runs, tmp_path):
 def test_the_page_begins_with_the_conclusion_and_has_everything(page):
     parsed = Page(page)
     words = (
-        "9 statements of the paper: 2 hold, ",
-        "Held: “Five times the rate”, “Invariance to the weights' scale”.",
-        "Did not hold: ",
+        "Held, 2 of 9 statements of the paper: “Five times the rate”, “Invariance to ",
+        "Did not hold, ",
+        "By how much: BN-x5 reached 24.0 % in ",
         "Steps to accuracy (Figure 3)",
         "Controls, changed settings and members of the ensemble: 2",
         "diverged at step 1,234 in layer 4e.pool",
         "Validation accuracy by steps (Figure 2)",
+        "Accuracy by the number of crops",
         "Errors by crops and models (Figure 4)",
         "ensemble of 6",
         "12.3 ±1.0",
@@ -87,7 +92,7 @@ def test_the_page_begins_with_the_conclusion_and_has_everything(page):
     places = [parsed.text.find(word) for word in words]
     assert -1 not in places, words[places.index(-1)]
     assert places == sorted(places) or places[:3] == sorted(places[:3])
-    assert parsed.tags.count("svg") == 1
+    assert parsed.tags.count("svg") == 2
     # Statements and runs are folded away, and what every run shares is said once.
     assert ("open", None) not in parsed.attributes
     assert parsed.text.count("images/s") == 1

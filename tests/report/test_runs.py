@@ -62,6 +62,7 @@ def test_evaluations_lie_beside_the_run(make_run):
     [
         ({"top5_error": 1.5}, "'top5_error' is 1.5"),
         ({"top5_interval": [0.1]}, "'top5_interval' is .*expected 2 numbers"),
+        ({"accuracy_by_crops": [[1, "a", 0.2]]}, "'accuracy_by_crops'.*'a'; expected a fraction"),
         ({"models": True}, "'models' is True"),
     ],
 )
