@@ -7,6 +7,7 @@ such setting is judged by itself.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from bn_inception.report.commands import Words, for_copying
 from bn_inception.report.estimates import percent
 from bn_inception.report.evaluations import Evaluation, StabilityEdge
 from bn_inception.report.measures import Decision, Part, together
@@ -86,11 +87,11 @@ def _judge(setting: Setting, statement: Statement) -> Verdict:
         together([part.decision for part in parts]),
         "; ".join(dict.fromkeys(part.reason for part in parts)),
         tuple(_evidence(setting, statement)),
-        tuple(dict.fromkeys(commands)),
+        for_copying(commands),
     )
 
 
-def _decided(setting: Setting, statement: Statement) -> tuple[list[Part], list[str]]:
+def _decided(setting: Setting, statement: Statement) -> tuple[list[Part], list[Words]]:
     """What its parts come to, and the commands that would help."""
     if setting.unknown:
         reason = f"what was run is not known: {'; '.join(setting.unknown)}"

@@ -1,6 +1,6 @@
 """What a statement lacks in a setting, and the commands that would make it."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from shlex import split
 
 from bn_inception.paper.results import ENSEMBLE_MODELS
@@ -8,12 +8,14 @@ from bn_inception.quoting import shell_command
 from bn_inception.record.naming import suffix
 from bn_inception.report.settings import Need, Setting
 
+Words = tuple[str, ...]
+"""Of a command, unquoted; the third of a training is its recipe."""
 _MEMBERS = tuple(
     Need(f"ensemble_{member}", crops=("144",)) for member in range(1, ENSEMBLE_MODELS + 1)
 )
 
 
-def missing(setting: Setting, need: Need) -> tuple[list[str], list[str]]:
+def missing(setting: Setting, need: Need) -> tuple[list[str], list[Words]]:
     """What lacks of a need: reasons, and the commands that would make it."""
     reasons, commands, runs = [], [], setting.of(need)
     if not runs:
@@ -28,7 +30,7 @@ def missing(setting: Setting, need: Need) -> tuple[list[str], list[str]]:
     return reasons, commands
 
 
-def missing_ensemble(setting: Setting) -> tuple[list[str], list[str]]:
+def missing_ensemble(setting: Setting) -> tuple[list[str], list[Words]]:
     """The same of an evaluation of six networks with 144 crops."""
     if any(e.models == ENSEMBLE_MODELS and e.crops == "144" for e in setting.ensembles):
         return [], []
@@ -38,7 +40,7 @@ def missing_ensemble(setting: Setting) -> tuple[list[str], list[str]]:
     return ["no evaluation of an ensemble of six networks with 144 crops was given"], commands
 
 
-def another_seed(setting: Setting, needs: Sequence[Need]) -> list[str]:
+def another_seed(setting: Setting, needs: Sequence[Need]) -> list[Words]:
     """The commands of one more seed of all needs."""
     runs = [run for need in needs for run in setting.all_of(need)]
     seed = 1 + max((run.summary.seed for run in runs), default=-1)
@@ -98,9 +100,30 @@ def _folder(setting: Setting, need: Need, seed: int | None = None) -> str:
     return str(first.path.parent / name)
 
 
-def _evaluate(folder: str, crops: str) -> str:
+def _evaluate(folder: str, crops: str) -> Words:
     return _command("evaluate", [f"run={folder}", f"crops={crops}"])
 
 
-def _command(name: str, words: Sequence[str]) -> str:
-    return shell_command(["bn-inception", name, *words])
+def _command(name: str, words: Sequence[str]) -> Words:
+    return "bn-inception", name, *words
+
+
+def for_copying(commands: Iterable[Words]) -> tuple[str, ...]:
+    """Each once, quoted; trainings that differ in their recipe alone are one `train -m`."""
+    groups: dict[Words, list[Words]] = {}
+    for command in dict.fromkeys(commands):
+        key = (*command[:2], *command[3:]) if _sweeps(command) else command
+        groups.setdefault(key, []).append(command)
+    made = []
+    for first, *others in groups.values():
+        recipes = [word.removeprefix("recipe=") for _, _, word, *_ in others]
+        many = ("-m", ",".join([first[2], *recipes])) if others else first[2:3]
+        made.append(shell_command([*first[:2], *many, *first[3:]]))
+    return tuple(made)
+
+
+def _sweeps(command: Words) -> bool:
+    # `train -m` reads a comma outside a list as one between several values.
+    return command[1] == "train" and not any(
+        word.startswith("run.resume=") or ("," in word and "=[" not in word) for word in command
+    )

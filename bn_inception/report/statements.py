@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from bn_inception.paper.results import FIGURE_3, FIGURE_4
 from bn_inception.report import measures
-from bn_inception.report.commands import another_seed, missing, missing_ensemble
+from bn_inception.report.commands import Words, another_seed, missing, missing_ensemble
 from bn_inception.report.measures import Measure, Part
 from bn_inception.report.settings import PLAIN, Need, Setting
 
@@ -59,14 +59,14 @@ class Statement:
         """The runs that its measures need, each once."""
         return tuple(dict.fromkeys(need for measure in self.measures for need in measure.needs))
 
-    def missing(self, setting: Setting) -> tuple[list[str], list[str]]:
+    def missing(self, setting: Setting) -> tuple[list[str], list[Words]]:
         """What it lacks in a setting: reasons, and the commands that would make it."""
         found = [missing(setting, need) for need in self.needs]
         found += [missing_ensemble(setting)] if self.ensemble else []
         reasons = [reason for some, _ in found for reason in some]
         return reasons, [command for _, some in found for command in some]
 
-    def another_seed(self, setting: Setting) -> list[str]:
+    def another_seed(self, setting: Setting) -> list[Words]:
         """The commands of one more seed of all its runs."""
         return another_seed(setting, self.needs)
 

@@ -91,8 +91,9 @@ def test_steps_and_plateaus(seeded, plain, number, curves, decision):
     limits = {1: "the limit is 50 %", 2: "the limit is 8.75 %", 4: "the limit is 1.3"}
     assert limits.get(number, "") in judged.reason and "24.0 %" in judged.evidence[0].says
     if decision is UNDECIDED:
-        assert len(judged.commands) == 1 + len(curves)
-        assert all("run.seed=3" in command for command in judged.commands)
+        (command,) = judged.commands  # one sweep over what differs in its recipe alone
+        recipes = ",".join(["inception", *curves])
+        assert command == f"bn-inception train -m recipe={recipes} scale=cpu run.seed=3"
 
 
 @pytest.mark.parametrize(("constant", "decision"), [(700, UNDECIDED), (150, HOLDS)])
@@ -201,6 +202,10 @@ def test_commands_carry_the_setting(seeded):
     run = replace(run, overrides=("scale.width=0.5",), options=options)
     setting = "scale=cpu data=folder scale.width=0.5 data.root='my photos'"
     assert verdict(2, [run]).commands == (f"bn-inception train recipe=bn_x5 {setting}",)
+    both = f"bn-inception train -m recipe=bn_x5,bn_x30 {setting}"
+    assert verdict(3, [run]).commands == (both,)
+    # `train -m` would take a comma for one between two values.
+    assert len(verdict(3, [replace(run, options=("data.root=/a,b",))]).commands) == 2
     # The folder is the one that this run is given.
     train, single, *_ = verdict(9, [run]).commands
     assert train == f"bn-inception train recipe=bn_x30 {setting}"
