@@ -7,15 +7,17 @@ from small_runs import TINY
 
 from bn_inception import UserError
 from bn_inception.cli.main import dispatch
-from bn_inception.cli.verify_resume import first_difference
+from bn_inception.cli.verify_resume import difference_after_resuming, first_difference
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_a_resumed_run_is_called_equal(images: Path, capsys: pytest.CaptureFixture[str]) -> None:
     short = ["train.steps=14", "train.evaluate_every=6", "train.checkpoint_every=4"]
     arguments = [*TINY, "train.log_every=1", *short, f"data.root={images}"]
     assert dispatch(["verify-resume", "recipe=bn_x5", *arguments]) == 0
-    assert "equal: weights" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "equal: weights" in printed
+    assert "by two processes: equal within float tolerance" in printed
 
 
 def test_a_run_too_short_to_be_killed_is_no_check(images: Path) -> None:
@@ -24,9 +26,25 @@ def test_a_run_too_short_to_be_killed_is_no_check(images: Path) -> None:
         dispatch(["verify-resume", *TINY, *short])
 
 
-def test_what_training_refuses_is_passed_on(images: Path) -> None:
+def test_what_training_refuses_is_passed_on() -> None:
     with pytest.raises(UserError, match=r"data\.root"):
         dispatch(["verify-resume", *TINY, "data.root=/nowhere"])
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        (["recipe=inception", "batch.images=9"], "batch.images: 9 images cannot be divided"),
+        (["recipe=inception", "network.dropout=0.4"], "dropout draws for each process"),
+        (["recipe=bn_x5", "batch.synchronized=false"], "batch.synchronized=false makes other"),
+    ],
+)
+def test_what_cannot_be_divided_is_said(
+    capsys: pytest.CaptureFixture[str], given: list[str], reason: str
+) -> None:
+    with pytest.raises(UserError, match=r"data\.root"):
+        dispatch(["verify-resume", *TINY, *given, "data.root=/nowhere"])
+    assert f"by two processes: not tried, {reason}" in capsys.readouterr().out
 
 
 def test_the_first_step_that_differs_is_found() -> None:
@@ -35,3 +53,13 @@ def test_the_first_step_that_differs_is_found() -> None:
     assert first_difference(first, same) is None
     assert first_difference(first, [*same[:2], {**same[2], "loss": 9.0}, *same[3:]]) == 3
     assert first_difference(first, same[:3]) == 4
+
+
+def test_the_first_loss_of_another_number_of_processes_is_compared() -> None:
+    first = [{"kind": "train", "step": n, "loss": float(n)} for n in range(1, 9)]
+    held_out = {"kind": "validation", "step": 2, "loss": 5.0}
+    assert difference_after_resuming(first, [*first, held_out]) == 0
+    third, grown = {**first[2], "loss": 3.003}, {**first[7], "loss": 16.0}
+    resumed = [*first[:2], third, *first[3:7], grown]
+    assert difference_after_resuming(first, resumed) == pytest.approx(1e-3)
+    assert difference_after_resuming(first, first[:2]) == float("inf")
