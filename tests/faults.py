@@ -38,6 +38,8 @@ class Fault:
             rank; it is called with the rank and with what the function got.
         act: what is done there.
         before: done in every process of the run before it trains, also in the one that continues.
+        shell: a shell's command line in place of the forked process; `{train}` is a Python script
+            with its arguments that trains, for an interpreter or for torchrun.
         meanwhile: done by the parent while the run goes on; returns what went wrong.
         statuses: exit statuses of which every process must have one; -N is signal N.
         says: a regular expression that the output must match.
@@ -61,6 +63,7 @@ class Fault:
     at: tuple[str, int, bool] | None = None
     act: Act | None = None
     before: Callable[[], None] | None = None
+    shell: str = ""
     meanwhile: Callable[["Bench", "Started"], list[str]] | None = None
     statuses: frozenset[int] = frozenset({0})
     says: str = ""
@@ -176,6 +179,16 @@ def only(which: int, act: Act) -> Act:
 def hang(rank: int, *_: Any) -> None:
     """As where a network file system does not answer."""
     time.sleep(1000)
+
+
+def to_launcher(number: signal.Signals) -> Act:
+    """A signal to the process that started this one, and time for it to be handed on."""
+
+    def act(rank: int, *_: Any) -> None:
+        os.kill(os.getppid(), number)
+        time.sleep(1)
+
+    return act
 
 
 IN_STEP_8: dict[str, Any] = {

@@ -5,14 +5,15 @@ must then end bit for bit as an undisturbed run, and what was done twice must be
 followed the last completed checkpoint. Steps are counted where the optimizer makes them. A process
 that does not end by itself is a failure.
 
-Processes are forked from this one, which has torch in memory. Runs are known by their command line
-and by the files that the documentation names.
+Processes are forked from this one, which has torch in memory, except where a shell starts them.
+Runs are known by their command line and by the files that the documentation names.
 """
 
 import contextlib
 import os
 import random
 import re
+import shlex
 import shutil
 import signal
 import sys
@@ -29,8 +30,10 @@ from faults_compared import contents, differences, recorded_step, resumed_at
 from processes import free_port, rank_environment
 from small_runs import TINY, write_images
 
+import bn_inception
 from bn_inception.cli.main import main
 
+ROOT = Path(bn_inception.__file__).parents[1]
 GIVEN = (*TINY, "recipe=bn_baseline", "train.log_every=1", "batch.synchronized=false")
 PLACES = {
     "os.mkdir": "making the folder",
@@ -49,6 +52,26 @@ SECONDS = 180.0
 """After which a run that has not ended has failed, and is killed; generous, for busy machines."""
 
 
+def train(fault: Fault, arguments: list[str], rank: int, steps: Path, *, first: bool) -> None:
+    """What each process of a run does, with its fault; `steps` gets a byte for every update."""
+    faults.arguments[:] = arguments
+    if rank == 0:
+        note(STEP, steps)
+    if fault.before is not None:
+        fault.before()
+    if fault.at is not None and fault.act is not None and first:
+        do(fault.at, fault.act, rank)
+    main(arguments)
+
+
+def _to_shell(fault: Fault, arguments: list[str], steps: Path) -> NoReturn:
+    script = [str(ROOT / "tests" / "faults_catalog.py"), fault.kind, fault.detail, str(steps)]
+    command = fault.shell.format(python=sys.executable, train=shlex.join([*script, *arguments]))
+    path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    settings = {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
+    os.execvpe("bash", ["bash", "-o", "pipefail", "-c", command], os.environ | settings)
+
+
 def _child(
     fault: Fault, arguments: list[str], rank: int, port: int, started: "Started"
 ) -> NoReturn:
@@ -61,17 +84,12 @@ def _child(
         for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL)
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        if fault.shell and started.first:
+            _to_shell(fault, arguments, started.steps)
         if fault.ranks > 1:
             os.environ |= rank_environment(rank, fault.ranks, port)
-        faults.arguments[:] = arguments
-        if rank == 0:
-            note(STEP, started.steps)
-        if fault.before is not None:
-            fault.before()
-        if fault.at is not None and fault.act is not None and started.first:
-            do(fault.at, fault.act, rank)
         try:
-            main(arguments)
+            train(fault, arguments, rank, started.steps, first=started.first)
         except SystemExit as end:
             status = int(end.code or 0)
     except BaseException:
@@ -118,9 +136,11 @@ class Started:
         One that its fault has stopped (SIGSTOP) is killed once the others have ended.
         """
         until = time.monotonic() + seconds
-        while len(self.statuses) < len(self.pids):
+        while len(self.statuses) < len(self.pids) or self._orphans():
             late = time.monotonic() > until
             self.overdue |= late
+            for pid in self._orphans() if late else []:
+                os.kill(pid, signal.SIGKILL)
             for rank, pid in enumerate(self.pids):
                 if rank in self.statuses:
                     continue
@@ -136,6 +156,15 @@ class Started:
         others_ended = len(self.statuses) == len(self.pids) - 1 > 0
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
         return others_ended and state == "T"
+
+    def _orphans(self) -> list[int]:
+        """Processes that a shell's command has left behind, by their arguments."""
+        found = []
+        for process in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                if os.fsencode(self.steps) in (process / "cmdline").read_bytes():
+                    found.append(int(process.name))
+        return [pid for pid in found if pid not in self.pids]
 
     def said(self) -> str:
         return self.log.read_text(errors="replace")
@@ -202,7 +231,8 @@ class Bench:
         port = free_port()
         sys.stdout.flush()
         sys.stderr.flush()
-        for rank in [*range(fault.ranks)] * (fault.starts if first else 1):
+        processes = 1 if fault.shell and first else fault.ranks
+        for rank in [*range(processes)] * (fault.starts if first else 1):
             pid = os.fork()
             if pid == 0:
                 _child(fault, arguments, rank, port, started)
@@ -244,11 +274,11 @@ def attempt(bench: Bench, fault: Fault) -> Outcome:
     run = bench.start(folder, *given, fault=fault, first=True)
     problems = fault.meanwhile(bench, run) if fault.meanwhile is not None else []
     run.wait(bench.seconds)
-    problems += _wrong(run, fault.statuses, fault.says)
+    problems += _wrong(run, fault.statuses, fault.says, traces=bool(fault.shell))
     if set(run.statuses.values()) == {0} and "diverged" not in run.said():
         problems += [f"exit 0 after {run.trained()} steps"] * (run.trained() < STEPS)
     recorded = recorded_step(folder)
-    if recorded < run.trained() - 1 and not fault.unsynced_lost:
+    if recorded < run.trained() - 1 and not fault.unsynced_lost and not fault.shell:
         problems.append(f"{run.trained()} steps trained, metrics.jsonl ends at {recorded}")
     if fault.heal is not None:
         fault.heal(folder)
@@ -270,14 +300,14 @@ def attempt(bench: Bench, fault: Fault) -> Outcome:
     return Outcome(fault, tuple(problems), lost, tuple(told.statuses.values()), words)
 
 
-def _wrong(run: Started, statuses: frozenset[int], says: str) -> list[str]:
+def _wrong(run: Started, statuses: frozenset[int], says: str, *, traces: bool = False) -> list[str]:
     said = run.said()
     found = []
     if run.overdue:
         found.append("did not end by itself")
     if not set(run.statuses.values()) <= statuses:
         found.append(f"exit statuses {list(run.statuses.values())}")
-    if "Traceback" in said:
+    if "Traceback" in said and not traces:
         found.append("a traceback")
     if not re.search(says, said):
         found.append(f"does not say {says!r}")

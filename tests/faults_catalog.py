@@ -5,25 +5,30 @@ import multiprocessing
 import os
 import random
 import signal
+import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import faults_disk as disk
 import faults_files
 from faults import (
     BACKWARD,
+    CHECKPOINT_EVERY,
     EVALUATION,
     KILLED,
     STEP,
+    Act,
     Fault,
     hang,
     kill,
     only,
     run_folder,
     send,
+    to_launcher,
 )
-from faults_bench import PLACES, SECONDS, Bench, Started, moments, where
+from faults_bench import PLACES, SECONDS, Bench, Started, moments, train, where
 from faults_compared import contents
 
 INTERRUPTED = r"interrupted at step {} \(continue with run.resume=must\)"
@@ -48,6 +53,7 @@ def faults(bench: Bench, *, seed: int, mounted: bool) -> list[Fault]:
         *two_starts(),
         *workers(),
         *ranks(),
+        *torchrun(),
     ]
 
 
@@ -145,6 +151,11 @@ def consoles() -> Iterator[Fault]:
                 act=act,
                 loses=0,
             )
+    for detail, shell in (
+        ("| head -1", "{python} {train} 2>&1 | head -1"),
+        ("closed", "{python} {train} >&- 2>&-"),
+    ):
+        yield Fault("lost console", detail, shell=shell, loses=0)
 
 
 def _no_reader(rank: int, *_: Any) -> None:
@@ -244,7 +255,7 @@ def _kill_a_worker_later(rank: int, *_: Any) -> None:
 
 
 def ranks() -> Iterator[Fault]:
-    """A rank of two that is killed, stopped or hangs, and what torchrun does then."""
+    """A rank of two that is killed, stopped or hangs."""
     lost = frozenset({KILLED, 2})
     soon = ("machine.timeout=8",)
     for which in (0, 1):
@@ -271,3 +282,43 @@ def ranks() -> Iterator[Fault]:
             statuses=lost,
             says=f"process 1 of 2 {says}",
         )
+
+
+def torchrun() -> Iterator[Fault]:
+    """A rank that torchrun starts again when it is killed, and torchrun's own end."""
+    interrupted = {"statuses": frozenset({1, 143, -signal.SIGTERM}), "says": INTERRUPTED.format(6)}
+    cases: tuple[tuple[str, Act, dict[str, Any]], ...] = (
+        ("kill -9 of rank 1", kill, {"says": "finished", "loses": CHECKPOINT_EVERY}),
+        ("SIGTERM to torchrun", to_launcher(signal.SIGTERM), {**interrupted, "loses": 0}),
+        (
+            "kill -9 of torchrun",
+            to_launcher(signal.SIGKILL),
+            {"statuses": frozenset({KILLED}), "loses": CHECKPOINT_EVERY},
+        ),
+    )
+    for detail, act, more in cases:
+        yield Fault(
+            "torchrun",
+            detail,
+            ranks=2,
+            at=(STEP, 6, False),
+            act=only(1, act),
+            shell="exec {python} -m torch.distributed.run --standalone --nproc-per-node=2 "
+            "--max-restarts=2 {train}",
+            **more,
+        )
+
+
+def _in_shell(kind: str, detail: str, steps: str, *arguments: str) -> None:
+    """One process of a run that a shell has started."""
+    (fault,) = (
+        fault
+        for fault in (*consoles(), *torchrun())
+        if (fault.kind, fault.detail) == (kind, detail)
+    )
+    first = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0"
+    train(fault, list(arguments), int(os.environ.get("RANK", "0")), Path(steps), first=first)
+
+
+if __name__ == "__main__":
+    _in_shell(*sys.argv[1:])

@@ -36,6 +36,7 @@ CHOSEN = (
     ("two starts", "the second in step 5, run.resume=auto"),
     ("killed loader worker", "before the update"),
     ("rank of two", "kill -9 of rank 0"),
+    ("torchrun", "kill -9 of rank 1"),
 )
 """Kinds, and how the detail begins of the one that is tried here."""
 
