@@ -2,7 +2,8 @@
 
 A metric's tag stands at its field in `record.metrics`. Besides these there are `accuracy/
 maximum_top1` (the best so far), `steps_to/20%` (the step that first met a milestone),
-`training_batch` (the first mini-batch as the network gets it) and the hparams page.
+`training_batch` (the first mini-batch as the network gets it), the hparams page, on which the best
+and the milestones are a run's metrics, and the custom-scalars page with charts of all runs.
 
 The events are written in TensorBoard's own protocol buffers and record format. Its EventFileWriter
 would do but for three things: a full disk is a traceback of its thread and not the run's one line
@@ -24,13 +25,20 @@ from PIL import Image
 from bn_inception.errors import UserError
 from bn_inception.files import first_line
 from bn_inception.record.metrics import Record, ValidationRecord
-from bn_inception.record.summary import Summary
+from bn_inception.record.summary import Milestone, Summary
 
 if TYPE_CHECKING:
     from tensorboard.compat.proto.event_pb2 import Event
+    from tensorboard.compat.proto.summary_pb2 import Summary as Values
 
 HyperparameterValue = bool | int | float | str
 
+_MAXIMUM_TOP1 = "accuracy/maximum_top1"
+# Patterns are matched at the beginning of a tag.
+_CHARTS = {
+    "validation accuracy, top-1": "accuracy/validation_top1$",
+    "learning rate": "learning_rate$",
+}
 _GRID_IMAGES = 64
 """At most so many images of a mini-batch are shown: 64 of 224 pixels are a PNG of some 6 MB."""
 _GRID_LINE = 2
@@ -52,7 +60,6 @@ class TensorBoardMirror:
         kept: Sequence[Record] = (),
     ) -> None:
         from tensorboard.compat.proto.event_pb2 import Event, SessionLog
-        from tensorboard.plugins.hparams.summary_v2 import hparams_pb
         from tensorboard.summary.writer.record_writer import RecordWriter
 
         try:
@@ -75,8 +82,8 @@ class TensorBoardMirror:
         for record in kept:
             if _axis(record) == last:
                 self.record(record, summary)
-        # The page makes one row of all runs of one trial: "" is none.
-        self._write(Event(step=0, summary=hparams_pb(dict(hyperparameters), trial_id="")))
+        for page in (*_hparams(hyperparameters, summary), _custom_scalars()):
+            self._write(Event(step=0, summary=page))
 
     def record(self, record: Record, summary: Summary) -> None:
         """Add one record; `summary` has the best and the milestones as they stand after it."""
@@ -86,10 +93,10 @@ class TensorBoardMirror:
         x, points = _axis(record), record.scalars
         if isinstance(record, ValidationRecord):
             if summary.best is not None:
-                points["accuracy/maximum_top1"] = summary.best.top1
+                points[_MAXIMUM_TOP1] = summary.best.top1
             for milestone in summary.milestones:
                 if milestone.step == record.step:
-                    points[f"steps_to/{100 * milestone.target:.6g}%"] = x
+                    points[_steps_to(milestone)] = x
         values = [Values.Value(tag=tag, simple_value=value) for tag, value in points.items()]
         if values:
             self._write(Event(step=x, summary=Values(value=values)))
@@ -126,6 +133,51 @@ class TensorBoardMirror:
 
 def _axis(record: Record) -> int:
     return round(record.equivalent_steps)
+
+
+def _steps_to(milestone: Milestone) -> str:
+    return f"steps_to/{100 * milestone.target:.6g}%"
+
+
+def _hparams(
+    hyperparameters: Mapping[str, HyperparameterValue], summary: Summary
+) -> "list[Values]":
+    """The columns of the hparams page, and the run's own values."""
+    from tensorboard.plugins.hparams.summary_v2 import (
+        Discrete,
+        HParam,
+        Metric,
+        hparams_config_pb,
+        hparams_pb,
+    )
+
+    # Without values of a domain, so that those of other runs are shown too.
+    columns = [HParam(name, Discrete((), type(value))) for name, value in hyperparameters.items()]
+    metrics = [Metric(_MAXIMUM_TOP1, display_name="maximum top-1")]
+    metrics += [
+        Metric(_steps_to(milestone), display_name=f"steps to {100 * milestone.target:.6g} %")
+        for milestone in summary.milestones
+    ]
+    # The page makes one row of all runs of one trial: "" is none.
+    return [hparams_config_pb(columns, metrics), hparams_pb(dict(hyperparameters), trial_id="")]
+
+
+def _custom_scalars() -> "Values":
+    """The charts of the custom-scalars page."""
+    from tensorboard.compat.proto.summary_pb2 import Summary as Values
+    from tensorboard.plugins.custom_scalar import layout_pb2, metadata
+    from tensorboard.util.tensor_util import make_tensor_proto
+
+    layout = layout_pb2.Layout()
+    category = layout.category.add(title="All runs")
+    for title, tag in _CHARTS.items():
+        category.chart.add(title=title).multiline.tag.append(tag)
+    value = Values.Value(
+        tag=metadata.CONFIG_SUMMARY_TAG,
+        tensor=make_tensor_proto(layout.SerializeToString()),
+        metadata=metadata.create_summary_metadata(),
+    )
+    return Values(value=[value])
 
 
 def _grid(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:

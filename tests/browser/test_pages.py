@@ -164,8 +164,24 @@ def test_no_width_makes_the_page_scroll_sideways(browser, page, width):
         browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
+# TensorBoard's page is built of shadow roots, which a plain search does not enter.
+TEXT = """
+const texts = [];
+(function walk(node) {
+  if (node.nodeType === Node.TEXT_NODE) texts.push(node.textContent.trim());
+  if (node.shadowRoot) walk(node.shadowRoot);
+  for (const child of node.childNodes || []) {
+    if (!['STYLE', 'SCRIPT'].includes(child.nodeName)) walk(child);
+  }
+})(document.body);
+return texts.join('\\n');
+"""
+
+
 @pytest.mark.timeout(300)
-def test_tensorboard_serves_the_curves_and_the_first_mini_batch_of_all_runs(outputs, tmp_path):
+def test_tensorboard_shows_the_curves_best_and_first_mini_batch_of_all_runs(
+    browser, outputs, tmp_path
+):
     log = tmp_path / "log"
     command = [SCRIPT, outputs, "--host", "127.0.0.1", "--port", "0", "--load_fast", "false"]
     environment = {**os.environ, "PYTHON": sys.executable}
@@ -181,6 +197,20 @@ def test_tensorboard_serves_the_curves_and_the_first_mini_batch_of_all_runs(outp
             while [name for name in sorted(found) if tag in found[name]] != NAMES:
                 time.sleep(0.3)
                 found = json.load(urlopen(f"{address}/data/plugin/{plugin}/tags"))
+        for plugin, words in (
+            ("custom_scalars", ["validation accuracy, top-1", "learning rate", *NAMES]),
+            ("hparams", ["maximum top-1", "steps to 10 %", "steps to 20 %", "0.363"]),
+        ):
+            browser.get(f"{address}/#{plugin}")
+            text = ""
+            while not all(word in text for word in words):
+                time.sleep(0.3)
+                text = browser.execute_script(TEXT)
+        # What the chart is drawn from: of every run its curve.
+        curve = f"{address}/data/plugin/custom_scalars/scalars?tag=accuracy/validation_top1$&run="
+        for name in NAMES:
+            (points,) = json.load(urlopen(curve + name))["tag_to_events"].values()
+            assert len(points) >= 3
     finally:
         server.terminate()
         server.wait(30)
