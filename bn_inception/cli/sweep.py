@@ -33,8 +33,9 @@ def sweep(overrides: Sequence[str]) -> int:
     stops no other.
     """
     # Late: what a launcher's processes read of this module needs no torch.
-    from bn_inception.config.compose import explained, quoted
+    from bn_inception.config.compose import explained, quoted, register_files
 
+    register_files(overrides)
     searched = [word for word in overrides if word.startswith("hydra.searchpath=")]
     given = [*_OURS, *map(quoted, overrides)]
     with initialize_config_dir(str(configs_folder()), "train", "1.3"):

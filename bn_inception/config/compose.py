@@ -8,10 +8,11 @@ from typing import Any
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
+from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from bn_inception.errors import UserError, close_matches
@@ -54,6 +55,7 @@ def compose(name: str, overrides: Sequence[str]) -> Config:
     for override in overrides:
         if override.startswith("-"):
             raise UserError(f"{override}: unknown option; see bn-inception {_words(name)} --help")
+    register_files(overrides)
     if GlobalHydra.instance().is_initialized():
         GlobalHydra.instance().clear()
     with initialize_config_dir(version_base="1.3", config_dir=str(configs_folder())):
@@ -76,6 +78,44 @@ def as_dict(config: DictConfig, *, resolve: bool = False) -> Config:
     container = OmegaConf.to_container(config, resolve=resolve)
     assert isinstance(container, dict)
     return {str(key): value for key, value in container.items()}
+
+
+def register_files(overrides: Sequence[str]) -> None:
+    """Show Hydra the files that stand in place of a group's choice: `recipe=mine/wide.yaml`."""
+    groups = {path.name for path in configs_folder().iterdir() if path.is_dir()}
+    for override in overrides:
+        group, _, value = override.lstrip("+").partition("=")
+        for name in value.split(",") if group in groups else []:
+            if name.endswith(".yaml"):
+                _register(group, name)
+
+
+def _register(group: str, name: str) -> None:
+    if Path(f"{configs_folder()}/{group}/{name}").is_file():
+        raise UserError(
+            f"{group}={name}: has the name of a file of the package, which is read instead; call "
+            "it otherwise"
+        )
+    try:
+        node = OmegaConf.load(name)
+    except Exception as error:  # yaml's, OmegaConf's, OSError, ValueError, ...
+        raise UserError(f"{group}={name}: cannot be read ({first_line(error)})") from error
+    if isinstance(node, DictConfig):
+        node.setdefault("defaults", [])
+    if not isinstance(node, DictConfig) or not isinstance(node.defaults, ListConfig):
+        raise UserError(f"{group}={name}: is not written as the files of configs/{group}/ are")
+    # Beside the package's own files, not beside this one.
+    node.defaults = [
+        f"/{group}/{entry}@_here_" if isinstance(entry, str) and entry[:1] not in "_/" else entry
+        for entry in node.defaults
+    ]
+    folder, _, file = name.rpartition("/")
+    ConfigStore.instance().store(
+        group=re.sub("/+", "/", f"{group}/{folder}").rstrip("/"),
+        name=file,
+        node=node,
+        package="_global_" if group == "recipe" else group,
+    )
 
 
 def search_path(folders: Sequence[str]) -> str:
@@ -133,8 +173,10 @@ def changed_words(config: Config, overrides: Sequence[str]) -> list[str]:
             value = values[key]
             words.append(f"{key}={str(value).lower() if isinstance(value, bool) else value}")
             continue
-        if values.get(named.get(key, "")) != given.replace("/", "_"):
-            words.append(f"{key}={given.rpartition('/')[2]}")
+        choice = given.removesuffix(".yaml")
+        name = choice.rpartition("/")[2]
+        if values.get(named.get(key, "")) not in (name, choice.replace("/", "_")):
+            words.append(f"{key}={name}")
     return words
 
 

@@ -37,6 +37,43 @@ def test_a_folder_of_ones_own_is_beside_the_packages(tmp_path: Path) -> None:
         search_path(["nowhere"])
 
 
+def test_a_file_stands_in_place_of_a_choice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("own set").mkdir()
+    Path("own set/wide.yaml").write_text(WIDE)
+    Path("large.yaml").write_text("defaults: [cpu]\nname: large\nwidth: 0.5\n")
+    Path("mine.yaml").write_text("defaults: [folder]\nroot: photos\n")
+    for file in ("own set/wide.yaml", tmp_path / "own set" / "wide.yaml"):
+        given = [f"recipe={file}", "scale=large.yaml", "data=mine.yaml"]
+        composed = compose("train", given)
+        assert composed["network"]["dropout"] == 0.1 and composed["network"]["width"] == 0.5
+        assert composed["optimizer"]["learning_rate"] == 0.045  # BN-x30's
+        assert composed["data"]["root"] == "photos"
+        assert name(*given[:2]) == "bn_x30-large-synthetic-seed0-wide"
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "said"),
+    [
+        ("none.yaml", None, "No such file"),
+        ("broken.yaml", "a: [", "cannot be read"),
+        ("list.yaml", "- a", "is not written as the files of configs/recipe/ are"),
+        ("number.yaml", "defaults: 5", "is not written as the files of configs/recipe/ are"),
+        ("bn_x5.yaml", WIDE, "has the name of a file of the package"),
+    ],
+)
+def test_a_file_that_is_no_recipe_or_would_not_be_read_is_refused(
+    file: str, content: str | None, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if content is not None:
+        Path(file).write_text(content)
+    with pytest.raises(UserError, match=f"^recipe={file}: .*{said}"):
+        compose("train", [f"recipe={file}"])
+
+
 def test_a_name_carries_what_was_changed_and_nothing_else() -> None:
     usual = "bn_x5-demo-synthetic-seed0"
     same = ("train.steps=9", "run.root=x", "machine=cpu", "machine.threads=1", "data.workers=0",
