@@ -94,22 +94,26 @@ def read_saved(path: str | Path) -> Evaluation | StabilityEdge:
     said = []
     for network, seeds in sorted(found.items()):
         ends_by_seed = [ends for _, ends in sorted(seeds.items())]
-        nonfinite = ", ".join(_lowest(ends.get("nonfinite", [])) for ends in ends_by_seed)
-        stuck = ", ".join(map(_stuck, ends_by_seed))
+        nonfinite = _said([_lowest(ends.get("nonfinite", [])) for ends in ends_by_seed])
+        stuck = _said(list(map(_stuck, ends_by_seed)))
         which = f"{network}, seed {', '.join(map(str, sorted(seeds)))}"
-        said.append(f"{which}: not finite from rate {nonfinite}; stuck at chance from {stuck}")
+        said.append(f"{which}: not finite {nonfinite}; stuck at chance {stuck}")
     return StabilityEdge(path, fields.get("scale", str), ". ".join(said))
 
 
 def _stuck(ends: dict[str, list[float]]) -> str:
     if "learns" not in ends:
-        return "unknown (no rate learns)"
+        return "at every other rate tried"
     # Lower rates than one that learns may be stuck too, being slow.
     return _lowest([rate for rate in ends.get("stuck", []) if rate > max(ends["learns"])])
 
 
 def _lowest(rates: list[float]) -> str:
-    return f"{min(rates):.3g}" if rates else "none"
+    return f"from rate {min(rates):.3g}" if rates else "at no rate"
+
+
+def _said(seeds: list[str]) -> str:
+    return seeds[0] if len(set(seeds)) == 1 else ", ".join(seeds)
 
 
 def read_evaluations(folder: Path) -> tuple[Evaluation, ...]:

@@ -240,7 +240,7 @@ def test_the_stability_edge_stands_beside_statement_5(seeded, tmp_path):
     ends = {0.1: "stuck", 0.2: "learns", 0.4: "stuck", 0.8: "nonfinite", 1.6: "nonfinite"}
     rows = [
         {"network": network, "seed": seed, "rate": (1 + seed) * rate, "outcome": end}
-        for network, outcomes in (("inception", ends), ("bn_baseline", {0.2: "learns"}))
+        for network, outcomes in (("inception", ends), ("bn_baseline", {0.2: "stuck"}))
         for seed in (1, 0)
         for rate, end in outcomes.items()
     ]
@@ -248,8 +248,9 @@ def test_the_stability_edge_stands_beside_statement_5(seeded, tmp_path):
     runs = seeded("bn_x5", [0.2] * 3, 1)
     says = [entry.says for entry in verdict(5, runs, edges=[read_saved(path)]).evidence]
     assert says[-1] == (
-        "bn_baseline, seed 0, 1: not finite from rate none, none; stuck at chance from none, none. "
-        "inception, seed 0, 1: not finite from rate 0.8, 1.6; stuck at chance from 0.4, 0.8"
+        "bn_baseline, seed 0, 1: not finite at no rate; stuck at chance at every other rate tried. "
+        "inception, seed 0, 1: not finite from rate 0.8, from rate 1.6; "
+        "stuck at chance from rate 0.4, from rate 0.8"
     )
     other = replace(read_saved(path), scale="small")
     assert len(verdict(5, runs, edges=[other]).evidence) == 1
