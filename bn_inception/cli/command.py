@@ -58,6 +58,7 @@ class Command(Generic[Schema]):
         """Read the arguments and do the work; return the exit status."""
         try:
             options, words = _Options().parse_known_args(arguments)
+            words += options.switches
             if options.multirun and self.multirun is None:
                 raise UserError(f"--multirun: {self.name} has no runs to make; train has")
             plain = [word for word in words if "=" not in word and not word.startswith("-")]
@@ -128,6 +129,9 @@ class _Options(argparse.ArgumentParser):
         super().__init__(add_help=False, allow_abbrev=False)
         self.add_argument("--cfg", "-c", choices=["job"])
         self.add_argument("--config-dir", "-cd", action="append", default=[])
+        self.add_argument(
+            "--watch", dest="switches", action="append_const", const="watch=true", default=[]
+        )
         self.add_argument("--multirun", "-m", action="store_true")
 
     def error(self, message: str) -> NoReturn:

@@ -27,6 +27,11 @@ def dispatch(arguments: Sequence[str]) -> int:
 
         print(f"bn-inception {__version__}")
         return 0
+    if arguments[0] in ("-sc", "--shell-completion"):
+        from bn_inception.cli.completion import complete
+
+        complete(arguments[1:])
+        return 0
     name, rest = _command(arguments)
     if "-h" in rest or "--help" in rest:
         print(command_help(name))

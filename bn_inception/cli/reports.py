@@ -1,5 +1,7 @@
 """`bn-inception runs`, `compare` and `claims`: what the runs that a person has made come to."""
 
+import sys
+import time
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -12,21 +14,32 @@ from bn_inception.network.invariance import scale_invariance
 from bn_inception.report.claims import Verdict
 from bn_inception.report.progress import HEADER, read_progress
 
+HOME_AND_CLEAR = "\x1b[H\x1b[2J"
+LOOK_SECONDS = 10.0
+
 
 @dataclass
 class RunsConfig:
     """The keys of `configs/runs.yaml`."""
 
     folder: str
+    watch: bool
 
 
 @command("runs", RunsConfig, plain="folder")
 def runs(call: Call[RunsConfig]) -> None:
-    """Print a line a run: how it stands."""
-    found = read_progress(Path(call.config.folder))
-    if not found:
-        raise UserError(f"{call.config.folder}: no run in it; give the folder of your runs")
-    print(HEADER, *(run.line() for run in found), sep="\n")
+    """Print a line a run, how it stands; with `--watch` again and again until Ctrl-C."""
+    config = call.config
+    while True:
+        found = read_progress(Path(config.folder))
+        if not found:
+            raise UserError(f"{config.folder}: no run in it; give the folder of your runs")
+        if config.watch and sys.stdout.isatty():
+            print(HOME_AND_CLEAR, end="")
+        print(HEADER, *(run.line() for run in found), sep="\n", flush=True)
+        if not config.watch:
+            return
+        time.sleep(LOOK_SECONDS)
 
 
 class Axis(Enum):

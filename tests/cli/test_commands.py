@@ -91,6 +91,18 @@ def test_an_unknown_command_is_named_with_the_nearest(capsys: pytest.CaptureFixt
     assert "did you mean train?" in bad(["trian"], capsys)
 
 
+def test_the_shell_completes_commands_and_keys(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert dispatch(["-sc", "install=bash"]) == 0
+    assert "complete -o nospace" in capsys.readouterr().out
+    for typed, completed in (("", "verify-resume"), ("evaluate crop", "crops=")):
+        monkeypatch.setenv("COMP_LINE", f"bn-inception {typed}")
+        assert dispatch(["-sc", "query=bash"]) == 0
+        assert completed in capsys.readouterr().out
+    assert "-sc: install=csh; write install=bash" in bad(["-sc", "install=csh"], capsys)
+
+
 def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BN_INCEPTION_DEBUG", "1")
     with pytest.raises(UserError):

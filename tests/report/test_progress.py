@@ -34,6 +34,21 @@ def test_runs_stand_as_their_folders_say(make_run, capsys):
     assert out[0] == HEADER and len(out) == 4 and all(len(line) <= 80 for line in out)
 
 
+def test_watching_shows_the_runs_again(make_run, capsys, monkeypatch):
+    root = make_run("plain", "inception", [0.1]).path.parent
+    looks = []
+
+    def sleep(seconds):
+        looks.append(seconds)
+        if len(looks) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("time.sleep", sleep)
+    with pytest.raises(KeyboardInterrupt):
+        dispatch(["runs", str(root), "--watch"])
+    assert capsys.readouterr().out.count("\nplain ") == 2
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
