@@ -97,7 +97,7 @@ def read_saved(path: str | Path) -> Evaluation | StabilityEdge:
         nonfinite = _said([_lowest(ends.get("nonfinite", [])) for ends in ends_by_seed])
         stuck = _said(list(map(_stuck, ends_by_seed)))
         which = f"{network}, seed {', '.join(map(str, sorted(seeds)))}"
-        said.append(f"{which}: not finite {nonfinite}; stuck at chance {stuck}")
+        said.append(f"{which}: non-finite {nonfinite}; stuck at chance {stuck}")
     return StabilityEdge(path, fields.get("scale", str), ". ".join(said))
 
 

@@ -248,8 +248,8 @@ def test_the_stability_edge_stands_beside_statement_5(seeded, tmp_path):
     runs = seeded("bn_x5", [0.2] * 3, 1)
     says = [entry.says for entry in verdict(5, runs, edges=[read_saved(path)]).evidence]
     assert says[-1] == (
-        "bn_baseline, seed 0, 1: not finite at no rate; stuck at chance at every other rate tried. "
-        "inception, seed 0, 1: not finite from rate 0.8, from rate 1.6; "
+        "bn_baseline, seed 0, 1: non-finite at no rate; stuck at chance at every other rate tried. "
+        "inception, seed 0, 1: non-finite from rate 0.8, from rate 1.6; "
         "stuck at chance from rate 0.4, from rate 0.8"
     )
     other = replace(read_saved(path), scale="small")
