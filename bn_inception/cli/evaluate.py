@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +92,11 @@ class EvaluateConfig:
                 raise UserError(f"{key}: {value} is not 1 or more")
         if self.output is not None and not self.output.endswith(".npz"):
             raise UserError(f"output: {self.output}; give the name of an .npz file")
+        if self.output is not None and self.statistics is Statistics.both:
+            raise UserError(
+                f"output: {self.output} is one file and statistics=both makes two; leave output "
+                "out, or evaluate with one of the statistics at a time"
+            )
         if self.run is None and self.output is None:
             raise UserError("output: not given; without run= give output=FILE.npz")
 
@@ -127,6 +132,13 @@ def read(overrides: Sequence[str]) -> Config:
 def evaluate(call: Call[EvaluateConfig]) -> None:
     """Print the errors of a run or checkpoint, and write its predictions."""
     config = call.config
+    both = config.statistics is Statistics.both
+    # The population first: where it cannot be had, nothing is written.
+    for statistics in (Statistics.population, Statistics.running) if both else [config.statistics]:
+        _evaluate(replace(config, statistics=statistics))
+
+
+def _evaluate(config: EvaluateConfig) -> None:
     of_run = None if config.run is None else saved_config(Path(config.run))
     trained = None if of_run is None else run_config(of_run)
     if trained is not None and trained.train.steps == 0:

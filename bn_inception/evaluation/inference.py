@@ -21,10 +21,12 @@ class Statistics(Enum):
 
     `running`: the moving averages that training kept; they lag behind its weights.
     `population`: BN Algorithm 2, see `network.population`; what a run is judged by.
+    `both`: an evaluation with each.
     """
 
     running = "running"
     population = "population"
+    both = "both"
 
 
 def fold_checked(

@@ -100,8 +100,7 @@ def test_144_crops_leave_predictions_and_a_curve(run: Path) -> None:
 
 
 def test_both_statistics_side_by_side(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    evaluate(run, "crops=10", "population_batches=9")
-    evaluate(run, "crops=10", "statistics=running")
+    evaluate(run, "crops=10", "statistics=both", "population_batches=9")
     out = capsys.readouterr().out
     assert "statistics: running\n" in out
     assert "statistics: population (BN Algorithm 2, 9 mini-batches of 8)" in out
@@ -195,6 +194,7 @@ def refused(run: Path, *arguments: str) -> str:
     [
         (["crops=12"], "choose from single, 10, 144"),
         (["crop=10"], "there is no key crop"),
+        (["statistics=both", "output=a.npz"], "one file and statistics=both makes two"),
         (["output=a.txt"], "name of an .npz file"),
         (["output=absent/a.npz"], "absent is no folder"),
         (["batch_size=0"], "batch_size: 0 is not 1 or more"),
@@ -254,7 +254,7 @@ def test_what_is_missing_is_asked_for(
 def test_statistics_need_batch_normalization(trained: tuple[Path, Path], tmp_path: Path) -> None:
     given = ["train", "recipe=inception", *TINY, "train.steps=4", f"data.root={trained[1]}"]
     assert dispatch([*given, f"run.root={tmp_path}", "run.name=plain"]) == 0
-    for statistics in ("population", "running"):
+    for statistics in ("population", "running", "both"):
         assert "no Batch Normalization" in refused(tmp_path / "plain", f"statistics={statistics}")
     evaluate(tmp_path / "plain")
     assert summary(tmp_path / "plain", "single")["statistics"] is None
