@@ -128,7 +128,7 @@ def test_cfg_job_prints_what_would_run(
     printed.write_text(capsys.readouterr().out)
     config = read_yaml(printed)
     assert config["train"]["steps"] == 6_000_000 / config["scale"]["compression"]
-    assert config["optimizer"]["learning_rate"] == 0.045
+    assert config["recipe"]["learning_rate"] == 0.045
     assert config == compose("train", ["recipe=bn_x30", "scale=cpu"])
     assert list(tmp_path.iterdir()) == [printed]
 

@@ -49,7 +49,7 @@ def test_a_file_stands_in_place_of_a_choice(
         given = [f"recipe={file}", "scale=large.yaml", "data=mine.yaml"]
         composed = compose("train", given)
         assert composed["network"]["dropout"] == 0.1 and composed["network"]["width"] == 0.5
-        assert composed["optimizer"]["learning_rate"] == 0.045  # BN-x30's
+        assert composed["recipe"]["learning_rate"] == 0.045  # BN-x30's
         assert composed["data"]["root"] == "photos"
         assert name(*given[:2]) == "bn_x30-large-synthetic-seed0-wide"
 
