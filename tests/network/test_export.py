@@ -158,6 +158,9 @@ def test_a_folder_that_does_not_fit_is_refused(tmp_path: Path) -> None:
         (["somewhere", "output=y"], "key=value only"),
     ],
 )
-def test_what_to_export_must_be_clear(given: list[str], words: str) -> None:
+def test_what_to_export_must_be_clear(
+    given: list[str], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=words):
         dispatch(["export", *given])
