@@ -59,7 +59,8 @@ def verify_resume(call: Call[RunConfig]) -> int:
         if not undivided:
             shutil.copytree(root / KILLED, divided / KILLED)
         _finish(_start(root, KILLED, *overrides, "data.workers=2", "run.resume=must"))
-        step = first_difference(_records(root / WHOLE), _records(root / KILLED))
+        records = _records(root / WHOLE)
+        step = first_difference(records, _records(root / KILLED))
         whole, killed = (
             weights_hash(load(root / run / "checkpoints" / LAST)["network"])
             for run in (WHOLE, KILLED)
@@ -69,7 +70,7 @@ def verify_resume(call: Call[RunConfig]) -> int:
             print("3 of 3: killed, then resumed by two processes", flush=True)
             overrides += ["data.workers=0", "run.resume=must"]
             _finish(_start(divided, KILLED, *overrides, processes=2))
-            apart = difference_after_resuming(_records(root / WHOLE), _records(divided / KILLED))
+            apart = difference_after_resuming(records, _records(divided / KILLED))
     if step is None and whole == killed:
         print(f"equal: weights {whole[:16]}, and every line of the record")
     else:

@@ -139,7 +139,7 @@ def explained(
 ) -> UserError:
     """What Hydra could not do with a configuration and its overrides, in one line."""
     if isinstance(error, MissingConfigException):
-        return UserError(_explain_choice(error, overrides))
+        return UserError(_explain_choice(error))
     return UserError(_explain(error, name, overrides))
 
 
@@ -194,7 +194,7 @@ def write_yaml(config: Config) -> str:
     return OmegaConf.to_yaml(OmegaConf.create(config))
 
 
-def _explain_choice(error: MissingConfigException, overrides: Sequence[str]) -> str:
+def _explain_choice(error: MissingConfigException) -> str:
     """One line for recipe=unknown: what was given, what there is."""
     missing = error.missing_cfg_file or ""
     if missing.startswith("hydra/launcher/"):
