@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# Every table and figure in results/ and experiments/, from the records committed there.
+#   PYTHON=python scripts/results.sh [OUTPUT]
+# By default they are written where they stand.
+set -eu
+export OMP_NUM_THREADS=1  # the last digits of statement 7 are those of the threads
+cd "$(dirname "$0")/.."
+python=${PYTHON:-.venv/bin/python}
+output=${1:-results}
+
+photographs=results/tiny_imagenet_100
+"$python" -m bn_inception compare "$photographs"/runs/* output="$output/tiny_imagenet_100"
+"$python" -m bn_inception claims "$photographs"/runs/* experiments/stability_edge/cpu.json \
+    output="$output/tiny_imagenet_100"
