@@ -18,8 +18,7 @@ from pathlib import Path
 import torch
 
 from bn_inception.files import write_json, write_text
-from bn_inception.mnist.images import read_digits
-from bn_inception.mnist.training import NETWORKS, Curve, MnistSettings, Normalization, train
+from bn_inception.mnist import NETWORKS, Curve, MnistSettings, read_digits, train
 from bn_inception.record import describe
 
 RATES = (0.03, 0.1, 0.3, 1.0, 3.0)
@@ -35,7 +34,7 @@ def main(root: str, output: str) -> None:
     for deviation in DEVIATIONS:
         for rate in RATES:
             for network in NETWORKS:
-                at = {"network": network.value, "learning_rate": rate, "deviation": deviation}
+                at = {"network": network, "learning_rate": rate, "deviation": deviation}
                 if any(at.items() <= row.items() for row in rows):
                     continue
                 settings = MnistSettings(rate, deviation, evaluate_every=EVALUATE_EVERY)
@@ -52,8 +51,8 @@ def plateau(curve: Curve) -> float:
     return sum(evaluation.validation_accuracy for evaluation in last) / len(last)
 
 
-def best(rows: list[dict[str, object]], network: Normalization) -> dict[str, object]:
-    of = [row for row in rows if row["network"] == network.value]
+def best(rows: list[dict[str, object]], network: str) -> dict[str, object]:
+    of = [row for row in rows if row["network"] == network]
     return min(of, key=lambda row: (-float(str(row["plateau"])), float(str(row["learning_rate"]))))
 
 
@@ -61,7 +60,7 @@ def table(rows: list[dict[str, object]]) -> str:
     lines = []
     for network in NETWORKS:
         lines += [
-            f"{network.value}: plateau of validation accuracy",
+            f"{network}: plateau of validation accuracy",
             "",
             "| initial deviation | " + " | ".join(f"rate {rate:g}" for rate in RATES) + " |",
             "|---:|" + "---:|" * len(RATES),
@@ -70,7 +69,7 @@ def table(rows: list[dict[str, object]]) -> str:
         for deviation in DEVIATIONS:
             cells = []
             for rate in RATES:
-                at = {"network": network.value, "learning_rate": rate, "deviation": deviation}
+                at = {"network": network, "learning_rate": rate, "deviation": deviation}
                 row = next((row for row in rows if at.items() <= row.items()), None)
                 cell = "" if row is None else f"{100 * float(str(row['plateau'])):.2f} %"
                 cells.append(f"**{cell}**" if row is not None and row is chosen else cell)

@@ -8,9 +8,7 @@ import torch
 from bn_inception.cli.command import Call, command
 from bn_inception.errors import UserError
 from bn_inception.files import make_folder, write_json
-from bn_inception.mnist.figure import figure1
-from bn_inception.mnist.images import read_digits
-from bn_inception.mnist.training import NETWORKS, Evaluation, MnistSettings, train
+from bn_inception.mnist import NETWORKS, Evaluation, MnistSettings, figure1, read_digits, train
 from bn_inception.record import describe
 
 
@@ -59,13 +57,13 @@ def mnist(call: Call[MnistConfig]) -> None:
     for seed in config.seeds:
         for network in NETWORKS:
             settings = MnistSettings(
-                learning_rate=getattr(config.learning_rate, network.value),
-                deviation=getattr(config.deviation, network.value),
+                learning_rate=getattr(config.learning_rate, network),
+                deviation=getattr(config.deviation, network),
                 seed=seed,
                 steps=config.steps,
                 evaluate_every=config.evaluate_every,
             )
-            name = f"{network.value}, seed {seed}"
+            name = f"{network}, seed {seed}"
 
             def show(evaluation: Evaluation, name: str = name) -> None:
                 if evaluation.step % (10 * config.evaluate_every) == 0:
@@ -76,7 +74,7 @@ def mnist(call: Call[MnistConfig]) -> None:
                     )
 
             curves.append(train(network, settings, digits, show))
-    rows = [{**asdict(curve), "network": curve.network.value} for curve in curves]
+    rows = [asdict(curve) for curve in curves]
     numbers = folder / "figure1.json"
     write_json(numbers, {"kind": "mnist", "curves": rows, "environment": describe("mnist")})
     print(*figure1(curves, folder), numbers, sep="\n")
