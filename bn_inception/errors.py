@@ -22,3 +22,9 @@ def close_matches(word: str, known: Sequence[str]) -> str:
         tail = word.rpartition(".")[2]
         matches = [key for key in known if key.rpartition(".")[2] == tail][:3]
     return f"; close: {', '.join(matches)}" if matches else ""
+
+
+def require_at_least(key: str, value: float | None, least: float, why: str = "") -> None:
+    """Refuse a setting that is below `least`, or no number; None is not given."""
+    if value is not None and not value >= least:
+        raise UserError(f"{key}: {value} is not {least} or more{why}")

@@ -42,6 +42,11 @@ def make_folder(folder: Path, key: str) -> None:
         ) from error
 
 
+def is_url(root: str | None) -> bool:
+    """Whether a place is given as a URL, not as a folder."""
+    return root is not None and "://" in root
+
+
 def first_line(error: BaseException) -> str:
     """What went wrong, in one line: an OSError's reason, or the first line of the message."""
     if isinstance(error, OSError) and error.strerror:

@@ -2,8 +2,12 @@
 
 import re
 import shlex
+import sys
 import unicodedata
 from collections.abc import Iterable
+from typing import TextIO
+
+from tqdm import tqdm
 
 _INVISIBLE = ("Cc", "Cf", "Zl", "Zp")
 """Unicode's categories of what moves a cursor, breaks a line, or turns the direction of text."""
@@ -19,6 +23,13 @@ def printable(text: str, keep: str = "") -> str:
         else character.encode("unicode_escape").decode()
         for character in text
     )
+
+
+def say(line: str, stream: TextIO | None = None) -> None:
+    """Tell the user a line, on standard error if no other: above the progress bar there."""
+    stream = stream or sys.stderr
+    tqdm.write(printable(line), file=stream, nolock=True)
+    stream.flush()
 
 
 def shortened(name: str, columns: int) -> str:

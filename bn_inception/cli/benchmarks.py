@@ -7,11 +7,11 @@ from bn_inception.benchmark import step as steps
 from bn_inception.benchmark.plan import PlanSettings, forecast_runs, lines, rows
 from bn_inception.benchmark.rows import Measured, about_here
 from bn_inception.cli.command import Call, command, output_file
-from bn_inception.cli.progress import say
 from bn_inception.config import compose
-from bn_inception.config.convert import checked
+from bn_inception.config.compose import checked
 from bn_inception.data import DataConfig, DataKind, open_sources
 from bn_inception.paper import results
+from bn_inception.quoting import say
 from bn_inception.training.settings import RunConfig
 
 MEMBERS = tuple(f"ensemble/{number}" for number in range(1, results.ENSEMBLE_MODELS + 1))

@@ -10,8 +10,7 @@ from typing import Any, Generic, NoReturn, TypeVar
 
 from bn_inception.cli.help import file_name
 from bn_inception.config import compose, write_yaml
-from bn_inception.config.compose import Config, search_path
-from bn_inception.config.convert import checked
+from bn_inception.config.compose import Config, checked, search_path
 from bn_inception.errors import AgreedError, UserError
 
 Schema = TypeVar("Schema")
@@ -29,7 +28,7 @@ class Call(Generic[Schema]):
 
     config: Schema
     composed: Config
-    overrides: tuple[str, ...]
+    overrides: list[str]
 
 
 @dataclass(frozen=True)
@@ -51,18 +50,15 @@ class Command(Generic[Schema]):
     schema: type[Schema]
     body: Callable[[Call[Schema]], int | None]
     plain: str | None = None
-    read: Callable[[Sequence[str]], Config] | None = None
-    multirun: Callable[[Sequence[str]], int] | None = None
+    read: Callable[[list[str]], Config] | None = None
+    multirun: Callable[[list[str]], int] | None = None
 
     def __call__(self, arguments: Sequence[str]) -> int:
         """Read the arguments and do the work; return the exit status."""
         try:
             options, words = _Options().parse_known_args(arguments)
-            words += options.switches
-            if options.multirun and self.multirun is None:
-                raise UserError(f"--multirun: {self.name} has no runs to make; train has")
-            plain = [word for word in words if "=" not in word and not word.startswith("-")]
-            overrides = tuple(word for word in words if word not in plain)
+            overrides = [word for word in words if "=" in word or word.startswith("-")]
+            plain = [word for word in words if word not in overrides]
             if plain and self.plain is None:
                 names = {field.name for field in dataclasses.fields(self.schema)}  # type: ignore[arg-type]
                 such = f", such as run={plain[0]}" if "run" in names else ""
@@ -70,31 +66,32 @@ class Command(Generic[Schema]):
                     f"{plain[0]}: {self.name} takes key=value only{such}; see bn-inception "
                     f"{self.name} --help"
                 )
+            overrides += options.switches
             if options.config_dir:
-                overrides += (search_path(options.config_dir),)
-            if options.multirun and self.multirun is not None:
+                overrides.append(search_path(options.config_dir))
+            if options.multirun:
+                if self.multirun is None:
+                    raise UserError(f"--multirun: {self.name} has no runs to make; train has")
                 return self.multirun(overrides)
-            composed = (self.read or self._read)(overrides)
-            if plain and self.plain is not None:
-                self._add(composed, self.plain, plain)
-            config = None if options.cfg else checked(composed, self.schema)
+            composed = self._composed(overrides, plain)
+            if options.cfg:
+                print(write_yaml(composed), end="")
+                return 0
+            config = checked(composed, self.schema)
         except UserError as error:
             raise AgreedError(str(error)) from error  # the processes of torchrun are given the same
-        if config is None:
-            print(write_yaml(composed), end="")
-            return 0
         return self.body(Call(config, composed, overrides)) or 0
 
-    def _read(self, overrides: Sequence[str]) -> Config:
-        return compose(file_name(self.name), overrides)
-
-    def _add(self, composed: Config, key: str, plain: list[str]) -> None:
-        if isinstance(composed[key], list):
-            composed[key] = [*composed[key], *plain]
-        elif len(plain) == 1:
-            composed[key] = plain[0]
-        else:
-            raise UserError(f"{plain[1]}: {self.name} takes one {key}")
+    def _composed(self, overrides: list[str], plain: list[str]) -> Config:
+        composed = self.read(overrides) if self.read else compose(file_name(self.name), overrides)
+        if plain and self.plain is not None:
+            if isinstance(composed[self.plain], list):
+                composed[self.plain] += plain
+            elif len(plain) > 1:
+                raise UserError(f"{plain[1]}: {self.name} takes one {self.plain}")
+            else:
+                composed[self.plain] = plain[0]
+        return composed
 
 
 def command(
@@ -104,10 +101,12 @@ def command(
     return lambda body: Command(name, schema, body, **how)
 
 
-def output_file(given: str | None) -> Path | None:
+def output_file(given: str | None, ending: str = "") -> Path | None:
     """The file that `output=` names; checked before a measurement of minutes, not after it."""
     if given is None:
         return None
+    if not given.endswith(ending):
+        raise UserError(f"output: {given}; give the name of an {ending} file")
     # os.path, unlike pathlib, has no errors of its own: an unknown ~user, a name that is too long.
     path = os.path.expanduser(given) or "."
     folder = os.path.dirname(path) or "."
@@ -123,16 +122,16 @@ def output_file(given: str | None) -> Path | None:
 
 
 class _Options(argparse.ArgumentParser):
-    """Hydra's options; everything else is left for the configuration."""
+    """Hydra's options, and switches for a key; the rest is left for the configuration."""
 
     def __init__(self) -> None:
         super().__init__(add_help=False, allow_abbrev=False)
         self.add_argument("--cfg", "-c", choices=["job"])
-        self.add_argument("--config-dir", "-cd", action="append", default=[])
+        self.add_argument("--config-dir", "-cd", action="append")
+        self.add_argument("--multirun", "-m", action="store_true")
         self.add_argument(
             "--watch", dest="switches", action="append_const", const="watch=true", default=[]
         )
-        self.add_argument("--multirun", "-m", action="store_true")
 
     def error(self, message: str) -> NoReturn:
         raise UserError(message)

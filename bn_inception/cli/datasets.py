@@ -1,22 +1,22 @@
 """`bn-inception prepare` and `audit`: data sets as they were downloaded."""
 
-import sys
 from contextlib import closing
 from dataclasses import dataclass, field
 
 from bn_inception.cli.command import Call, command, output_file
-from bn_inception.cli.progress import ProgressBar
+from bn_inception.cli.terminal import ProgressBar
 from bn_inception.data import DataConfig
 from bn_inception.data.intake import audit as audits
 from bn_inception.data.intake import prepare as shards
 from bn_inception.files import write_json
+from bn_inception.quoting import say
 
 
 @command("prepare", shards.PrepareConfig)
 def prepare(call: Call[shards.PrepareConfig]) -> None:
     """Make, complete or check shards."""
-    with closing(ProgressBar(sys.stderr)) as bar:
-        prepared = shards.prepare(call.config, bar.say, bar)
+    with closing(ProgressBar()) as bar:
+        prepared = shards.prepare(call.config, say, bar)
     for done in prepared:
         print(_as_line(done))
     print(f"read them with data=shards data.root={call.config.target}")
@@ -46,7 +46,7 @@ class AuditConfig:
 def audit(call: Call[AuditConfig]) -> int:
     """Audit; the status is 1 where problems were found."""
     output = output_file(call.config.output)
-    with closing(ProgressBar(sys.stderr)) as bar:
+    with closing(ProgressBar()) as bar:
         result = audits.audit(call.config.data, bar)
     print(audits.as_text(result))
     if output is not None:

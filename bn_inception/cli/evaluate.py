@@ -1,7 +1,6 @@
 """`bn-inception evaluate` and `predict`: what a trained network says of images."""
 
 import os
-import sys
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -14,10 +13,10 @@ from torch import nn
 from bn_inception.cli.command import Call, command, output_file
 from bn_inception.cli.help import WIDTH
 from bn_inception.cli.main import BAD_INPUT
-from bn_inception.cli.progress import ProgressBar, say
-from bn_inception.cli.weights import Which, checkpoint_file
+from bn_inception.cli.terminal import ProgressBar
+from bn_inception.cli.weights import Trained, Which, require_one
 from bn_inception.config import compose, run_config
-from bn_inception.config.compose import Config
+from bn_inception.config.compose import Config, keys_given
 from bn_inception.config.saved import refuse_saved_url, saved_config
 from bn_inception.data import (
     DataConfig,
@@ -26,7 +25,7 @@ from bn_inception.data import (
     open_sources,
     preprocessing,
 )
-from bn_inception.errors import UserError
+from bn_inception.errors import UserError, require_at_least
 from bn_inception.evaluation import saved
 from bn_inception.evaluation.classifier import load
 from bn_inception.evaluation.crops import crop_rule
@@ -42,13 +41,13 @@ from bn_inception.network import (
 )
 from bn_inception.network.checkpoint import LoadedNetwork, load_network
 from bn_inception.network.population import population_statistics
-from bn_inception.quoting import printable
+from bn_inception.quoting import printable, say
 from bn_inception.training.batches import population_inputs
 from bn_inception.training.machine import choose_device
 from bn_inception.training.settings import ProcessorConfig, RunConfig
 
-SHOWN_UNREADABLE = 5
-SHOWN_CONFUSED = 5
+SHOWN = 5
+"""Of unreadable images, and of pairs of classes that are confused most."""
 
 
 @dataclass
@@ -69,12 +68,9 @@ class EvaluationMachine(ProcessorConfig):
 
 
 @dataclass
-class EvaluateConfig:
+class EvaluateConfig(Trained):
     """The keys of `configs/evaluate.yaml`."""
 
-    run: str | None
-    checkpoint: str | None
-    which: Which
     crops: str
     statistics: Statistics | None
     population_batches: int | None
@@ -87,11 +83,7 @@ class EvaluateConfig:
     def __post_init__(self) -> None:
         crop_rule(self.crops)
         for key in ("batch_size", "population_batches"):
-            value = getattr(self, key)
-            if value is not None and value < 1:
-                raise UserError(f"{key}: {value} is not 1 or more")
-        if self.output is not None and not self.output.endswith(".npz"):
-            raise UserError(f"output: {self.output}; give the name of an .npz file")
+            require_at_least(key, getattr(self, key), 1)
         if self.output is not None and self.statistics is Statistics.both:
             raise UserError(
                 f"output: {self.output} is one file and statistics=both makes two; leave output "
@@ -101,7 +93,7 @@ class EvaluateConfig:
             raise UserError("output: not given; without run= give output=FILE.npz")
 
 
-def read(overrides: Sequence[str]) -> Config:
+def read(overrides: list[str]) -> Config:
     """The configuration with the data of the run, where no others are given.
 
     Where data are kept on this machine is never the run's to say, and a URL is not opened because
@@ -113,7 +105,7 @@ def read(overrides: Sequence[str]) -> Config:
         raise UserError("evaluate: nothing to evaluate; give run=FOLDER or checkpoint=FILE")
     if folder is not None and not Path(folder).is_dir():
         raise UserError(f"run: {folder}: no such folder; give one such as outputs/<run.name>")
-    given = [override.lstrip("+~").partition("=")[0] for override in overrides]
+    given = keys_given(overrides)
     if "data" in given or "data.kind" in given:
         return composed
     trained = None if folder is None else saved_config(Path(folder))
@@ -139,15 +131,16 @@ def evaluate(call: Call[EvaluateConfig]) -> None:
 
 
 def _evaluate(config: EvaluateConfig) -> None:
+    given = output_file(config.output, ".npz")
     of_run = None if config.run is None else saved_config(Path(config.run))
     trained = None if of_run is None else run_config(of_run)
     if trained is not None and trained.train.steps == 0:
         trained = None  # imported weights: there is no training behind them
     device = config.machine.prepare()
-    file = checkpoint_file(config.run, config.checkpoint, config.which)
+    file = config.file()
     loaded = load_network(file)
     statistics, batches = _statistics(config, trained, loaded, file)
-    output = _output(config, statistics)
+    output = given or _default_output(config, statistics)
     sources = open_sources(config.data)
     source, size = sources.validation, loaded.config.image_size
     now = preprocessing.describe(config.data.backend)
@@ -171,8 +164,9 @@ def _evaluate(config: EvaluateConfig) -> None:
         print(f"statistics: population (BN Algorithm 2, {batches} mini-batches{of})")
         if trained is not None and batches != loaded.population_batches:
             images, data = sources.train, config.data
-            network = _with_population(network, trained, images, data, batches, device)
-    evaluated, difference = _folded(network, source, device) if config.fold else (network, None)
+            inputs = population_inputs(trained, images, data, data.workers, batches, device)
+            with closing(inputs):
+                network = population_statistics(network, inputs) or network
     made_with = {
         "crops": config.crops,
         "image_size": size,
@@ -187,6 +181,7 @@ def _evaluate(config: EvaluateConfig) -> None:
             "fingerprint": source.fingerprint,
         },
     }
+    evaluated, difference = _folded(network, source, device) if config.fold else (network, None)
     settings = {
         "folded": evaluated is not network,
         "folding_difference": difference,
@@ -224,19 +219,6 @@ def _statistics(
     return Statistics.population, batches
 
 
-def _with_population(
-    network: Inception,
-    trained: RunConfig,
-    images: ImageSource,
-    data: DataConfig,
-    batches: int,
-    device: torch.device,
-) -> Inception:
-    inputs = population_inputs(trained, images, data, data.workers, batches, device)
-    with closing(inputs):
-        return population_statistics(network, inputs) or network
-
-
 def _folded(
     network: Inception, source: ImageSource, device: torch.device
 ) -> tuple[nn.Module, float | None]:
@@ -255,7 +237,7 @@ def _evaluated(
 ) -> SourceResult:
     """Every image of `source`, with a bar on the terminal."""
     count = len(source)
-    with closing(ProgressBar(sys.stderr)) as bar, computing(config.machine.precision, device):
+    with closing(ProgressBar()) as bar, computing(config.machine.precision, device):
         bar("images", 0, count)
         return evaluate_source(
             network,
@@ -282,24 +264,21 @@ def _report(
     described = saved.summary(result, made, settings)
     print(*result.counts.errors.lines(), sep="\n")
     print(f"{described['images_per_second']:.1f} images/s")
-    if pairs := described["confused"][:SHOWN_CONFUSED]:
+    if pairs := described["confused"][:SHOWN]:
         named = (f"{pair['label']} as {pair['predicted']} ({pair['images']})" for pair in pairs)
         print(f"most confused: {', '.join(named)}")
     if unreadable := list(result.unreadable.items()):
         say(f"warning: {len(unreadable)} images cannot be read; each counts as an error")
-        for index, reason in unreadable[:SHOWN_UNREADABLE]:
+        for index, reason in unreadable[:SHOWN]:
             say(f"  {source.name(index)}: {reason}")
-        if len(unreadable) > SHOWN_UNREADABLE:
+        if len(unreadable) > SHOWN:
             say(f"  all are in {output.with_suffix('.json')}")
     make_folder(output.parent, "output")
     print(*saved.write_evaluation(output, made, described), sep="\n")
 
 
-def _output(config: EvaluateConfig, statistics: Statistics | None) -> Path:
-    """Where the predictions go; refused before the work if it cannot be written there."""
-    given = output_file(config.output)
-    if given is not None:
-        return given
+def _default_output(config: EvaluateConfig, statistics: Statistics | None) -> Path:
+    """Where predictions go in the run's folder; refused before the work if it cannot be written."""
     assert config.run is not None
     parts = [config.crops]
     if statistics is not None:
@@ -340,12 +319,10 @@ class PredictConfig:
     top: int
 
     def __post_init__(self) -> None:
-        if (self.run is None) == (self.checkpoint is None):
-            raise UserError("predict: give one of run=FOLDER and checkpoint=FILE")
+        require_one("predict", self.run, self.checkpoint)
         if not self.images:
             raise UserError("predict: no images; give files, such as cat.jpg")
-        if self.top < 1:
-            raise UserError(f"top: {self.top} is not 1 or more")
+        require_at_least("top", self.top, 1)
 
 
 @command("predict", PredictConfig, plain="images")

@@ -39,7 +39,7 @@ NOT_READ = "not read here"
 
 @dataclass(frozen=True)
 class Key:
-    """One key of a configuration, dotted; its default as the YAML has it; its comment."""
+    """One key of a configuration, dotted; its default as it is typed; its comment."""
 
     name: str
     default: str
@@ -58,31 +58,28 @@ def overview() -> str:
         "Reproduces Batch Normalization (Ioffe and Szegedy, 2015).",
         "bn-inception COMMAND --help shows a command's keys and examples.",
     )
-    commands = parser.add_argument_group("commands")
-    for name in COMMANDS:
-        _add(commands, name, _head(_root(name))[1])
+    _add(parser, "commands", {name: _head(name)[1] for name in COMMANDS})
     return parser.format_help().rstrip()
 
 
 def command_help(name: str) -> str:
     """The text of `bn-inception NAME --help`."""
-    usage, summary, *rest = _head(_root(name))
+    usage, summary, *rest = _head(name)
     parser = _parser(usage, summary, "\n\n".join(rest))
     _, chosen = _composed(name)
-    if chosen:
-        groups = parser.add_argument_group("groups, a file of configs/ each")
-        for group, choice in chosen.items():
-            _add(groups, f"{group}={choice}", " | ".join(choices_of(group)))
-    keys = parser.add_argument_group("keys with their defaults")
-    for key in keys_of(name):
-        if key.comment != NOT_READ:
-            _add(keys, f"{key.name}={key.default}", key.comment)
-    options = parser.add_argument_group("options")
-    _add(options, "--cfg job", "print the resolved configuration and stop")
-    if chosen:
-        _add(options, "--config-dir FOLDER", "more files of one's own for the groups")
+    groups = {f"{group}={choice}": " | ".join(choices_of(group)) for group, choice in chosen}
+    if groups:
+        _add(parser, "groups, a file of configs/ each", groups)
+    read = {
+        f"{key.name}={key.default}": key.comment for key in keys_of(name) if key.comment != NOT_READ
+    }
+    _add(parser, "keys with their defaults", read)
+    options = {"--cfg job": "print the resolved configuration and stop"}
+    if groups:
+        options["--config-dir FOLDER"] = "more files of one's own for the groups"
     if name == "train":
-        _add(options, "-m", "every run of a sweep: recipe=inception,bn_x5 run.seed=0,1")
+        options["-m"] = "every run of a sweep: recipe=inception,bn_x5 run.seed=0,1"
+    _add(parser, "options", options)
     return parser.format_help().rstrip()
 
 
@@ -92,25 +89,28 @@ def keys_of(name: str) -> list[Key]:
     A comment in the command's own file goes before one of a group; within a group the first of
     `base.yaml` and the other files counts.
     """
+    from bn_inception.config.compose import flatten, written
+
     comments: dict[str, str] = {}
 
-    def read(path: Path, prefix: str) -> None:
-        for key, comment in _comments(path.read_text("utf-8")):
+    def read(text: str, prefix: str) -> None:
+        for key, comment in _comments(text):
             comments[prefix + key] = comments.get(prefix + key) or comment
 
-    for path in _own_files(_root(name)):
-        read(path, "")
+    for text in _own_texts(file_name(name)):
+        read(text, "")
     own = set(comments)
-    composed, groups = _composed(name)
-    for group in groups:
+    composed, chosen = _composed(name)
+    for group, _ in chosen:
         for path in sorted((configs_folder() / group).glob("*.yaml"), key=_base_first):
-            read(path, "" if "@package _global_" in path.read_text("utf-8") else f"{group}.")
-    keys = [Key(key, default, comments.get(key, "")) for key, default in _leaves(composed)]
+            text = path.read_text("utf-8")
+            read(text, "" if "@package _global_" in text else f"{group}.")
+    keys = []
+    for key, value in flatten(composed):
+        # What is computed, found or has to be given is left open.
+        left_open = value is None or value == "???" or "${" in str(value)
+        keys.append(Key(key, "" if left_open else written(value), comments.get(key, "")))
     return sorted(keys, key=lambda key: key.name not in own)
-
-
-def _root(name: str) -> Path:
-    return configs_folder() / f"{file_name(name)}.yaml"
 
 
 def _base_first(path: Path) -> tuple[bool, str]:
@@ -118,43 +118,28 @@ def _base_first(path: Path) -> tuple[bool, str]:
 
 
 @functools.cache
-def _composed(name: str) -> tuple[dict[str, Any], dict[str, str]]:
+def _composed(name: str) -> tuple[dict[str, Any], list[tuple[str, str]]]:
     """A command's configuration, nothing resolved, and the choices in its groups."""
-    from hydra import compose, initialize_config_dir
+    from hydra import compose
     from omegaconf import OmegaConf
 
-    with initialize_config_dir(version_base="1.3", config_dir=str(configs_folder())):
-        composed = compose(config_name=file_name(name), return_hydra_config=True)
-    groups: Any = OmegaConf.to_container(composed.hydra.runtime.choices)
+    from bn_inception.config.compose import hydra_on
+
+    with hydra_on(file_name(name)):
+        composed = compose(file_name(name), return_hydra_config=True)
     keys: Any = OmegaConf.to_container(composed, resolve=False)
-    del keys["hydra"]
+    groups = keys.pop("hydra")["runtime"]["choices"]
     # Hydra lists them backwards.
-    return keys, {group: groups[group] for group in reversed(groups) if "hydra" not in group}
+    return keys, [(group, groups[group]) for group in reversed(groups) if "hydra" not in group]
 
 
-def _leaves(node: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    for key, value in node.items():
-        if isinstance(value, dict):
-            yield from _leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", _written(value)
-
-
-def _written(value: Any) -> str:
-    """A default as it is typed; what is computed, found or has to be given is left open."""
-    if value is None or "${" in str(value) or value == "???":
-        return ""
-    if isinstance(value, bool):
-        return str(value).lower()
-    return str(value).replace(" ", "")
-
-
-def _own_files(root: Path) -> Iterator[Path]:
+def _own_texts(name: str) -> Iterator[str]:
     """A command's file, and those that it names whole in its list of defaults."""
-    yield root
-    for entry in yaml.safe_load(root.read_text("utf-8")).get("defaults", []):
+    text = (configs_folder() / f"{name}.yaml").read_text("utf-8")
+    yield text
+    for entry in yaml.safe_load(text).get("defaults", []):
         if isinstance(entry, str) and entry != "_self_":
-            yield from _own_files(root.parent / f"{entry}.yaml")
+            yield from _own_texts(entry)
 
 
 def _comments(text: str) -> Iterator[tuple[str, str]]:
@@ -178,12 +163,11 @@ def _comments(text: str) -> Iterator[tuple[str, str]]:
             beside_section = comment
 
 
-def _head(path: Path) -> list[str]:
+def _head(name: str) -> list[str]:
     """The paragraphs of the comment that begins a command's file: usage, summary, what else."""
-    lines = path.read_text("utf-8").splitlines()
-    count = next(place for place, line in enumerate(lines) if not line.startswith("#"))
-    text = "\n".join(line.removeprefix("#").removeprefix(" ") for line in lines[:count])
-    return text.split("\n\n")
+    text = next(_own_texts(file_name(name)))
+    lines = re.match(r"(#.*\n)*", text)[0].splitlines()  # type: ignore[index]
+    return "\n".join(line.removeprefix("#").removeprefix(" ") for line in lines).split("\n\n")
 
 
 def _parser(usage: str, description: str, epilog: str) -> argparse.ArgumentParser:
@@ -199,5 +183,7 @@ def _parser(usage: str, description: str, epilog: str) -> argparse.ArgumentParse
     )
 
 
-def _add(group: argparse._ArgumentGroup, what: str, comment: str) -> None:
-    group.add_argument(what.lstrip("-"), metavar=what, help=comment.replace("%", "%%"))
+def _add(parser: argparse.ArgumentParser, title: str, rows: dict[str, str]) -> None:
+    group = parser.add_argument_group(title)
+    for what, comment in rows.items():
+        group.add_argument(what.lstrip("-"), metavar=what, help=comment.replace("%", "%%"))

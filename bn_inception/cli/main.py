@@ -1,6 +1,5 @@
 """Dispatch: one command, its help, and one place that turns errors into lines and statuses."""
 
-import difflib
 import importlib
 import io
 import os
@@ -9,8 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from bn_inception.cli.help import COMMANDS, command_help, file_name, overview
-from bn_inception.cli.streams import losable_streams
-from bn_inception.errors import AgreedError, UserError
+from bn_inception.cli.terminal import losable_streams
+from bn_inception.errors import AgreedError, UserError, close_matches
 from bn_inception.quoting import printable
 
 DEBUG = "BN_INCEPTION_DEBUG"
@@ -19,18 +18,17 @@ BAD_INPUT, OUTPUT_LOST = 2, 1
 
 def dispatch(arguments: Sequence[str]) -> int:
     """Run one command and return its exit status: 0, or 2 for bad input."""
-    if not arguments or arguments[0] in ("-h", "--help"):
+    first = arguments[0] if arguments else "--help"
+    if first in ("-h", "--help"):
         print(overview())
         return 0 if arguments else BAD_INPUT
-    if arguments[0] == "--version":
+    if first == "--version":
         from bn_inception import __version__
 
         print(f"bn-inception {__version__}")
         return 0
-    if arguments[0] in ("-sc", "--shell-completion"):
-        from bn_inception.cli.completion import complete
-
-        complete(arguments[1:])
+    if first in ("-sc", "--shell-completion"):
+        _complete(arguments[1:])
         return 0
     name, rest = _command(arguments)
     if "-h" in rest or "--help" in rest:
@@ -57,9 +55,32 @@ def _command(arguments: Sequence[str]) -> tuple[str, Sequence[str]]:
     if longer:
         first = " ".join(arguments[:2])
     known = longer or list(COMMANDS)
-    near = difflib.get_close_matches(first, known, n=1)
-    hint = f"; did you mean {near[0]}?" if near else ""
-    raise UserError(f"{first}: no such command; choose from {', '.join(known)}{hint}")
+    near = close_matches(first, known)
+    raise UserError(f"{first}: no such command; choose from {', '.join(known)}{near}")
+
+
+def _complete(words: Sequence[str]) -> None:
+    """Completion in the shell, which is Hydra's own, told which command is being typed.
+
+    Prints the shell's function (`install=bash`), or what can follow the line typed so far.
+    """
+    from bn_inception.config.compose import hydra_on
+
+    line = os.environ.get("COMP_LINE", "")
+    typed = f"{' '.join(line.split()[1:])} "
+    name = next((name for name in COMMANDS if typed.startswith(f"{name} ")), None)
+    if name is None and any(word.startswith("query=") for word in words):
+        print(*COMMANDS)
+        return
+    # Hydra takes one program to be one configuration: the command's name goes.
+    os.environ["COMP_LINE"] = line.replace(f" {name}", "", 1)
+    config = file_name(name or "train")
+    with hydra_on(config) as hydra:
+        try:
+            hydra.shell_completion(config, list(words))
+        except ValueError as error:
+            given = " ".join(words) or "nothing"
+            raise UserError(f"-sc: {given}; write install=bash, =zsh or =fish") from error
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

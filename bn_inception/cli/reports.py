@@ -10,7 +10,6 @@ from bn_inception import report
 from bn_inception.cli.command import Call, command
 from bn_inception.cli.run_arguments import Given, read_run_arguments
 from bn_inception.errors import UserError
-from bn_inception.network.invariance import scale_invariance
 from bn_inception.report.claims import Verdict
 from bn_inception.report.progress import HEADER, read_progress
 
@@ -103,6 +102,8 @@ def claims(call: Call[ClaimsConfig]) -> int:
 
 
 def _judged(given: Given) -> list[Verdict]:
+    from bn_inception.network.invariance import scale_invariance  # late, because it imports torch
+
     return report.judge(
         given.runs,
         ensembles=given.ensembles,

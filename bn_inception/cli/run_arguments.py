@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bn_inception.config import compose
-from bn_inception.config.compose import Config, flatten
+from bn_inception.config.compose import Config, flatten, written
 from bn_inception.config.saved import saved_config, without_paths
 from bn_inception.errors import UserError
 from bn_inception.files import configs_folder
@@ -171,10 +171,4 @@ def _recipe_file(name: str) -> str:
 
 def _written(value: Any) -> str:
     """A value as it is given on the command line, quoted for the shell where it must be."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, list):
-        return shlex.quote(f"[{','.join(map(_written, value))}]")
-    return shlex.quote(str(value))
+    return shlex.quote(written(value))

@@ -6,15 +6,14 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from hydra import initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from bn_inception.config.compose import hydra_on, quoted
 from bn_inception.errors import UserError
-from bn_inception.files import configs_folder, first_line
+from bn_inception.files import first_line
 from bn_inception.quoting import shell_command
 
 _OURS = (
@@ -32,23 +31,16 @@ def sweep(overrides: Sequence[str]) -> int:
     Runs that are finished are passed over, runs that were stopped are continued, and one that fails
     stops no other.
     """
-    # Late: what a launcher's processes read of this module needs no torch.
-    from bn_inception.config.compose import explained, quoted, register_files
-
-    register_files(overrides)
     searched = [word for word in overrides if word.startswith("hydra.searchpath=")]
     given = [*_OURS, *map(quoted, overrides)]
-    with initialize_config_dir(str(configs_folder()), "train", "1.3"):
-        hydra = GlobalHydra.instance().hydra
-        assert hydra is not None
+    with hydra_on("train", overrides) as hydra:
         try:
             batches = hydra.multirun("train", functools.partial(run_one, searched), given)
-        except (HydraException, OmegaConfBaseException) as error:
-            raise explained(error, "train", overrides) from error
+        except (HydraException, OmegaConfBaseException):
+            raise
         except Exception as error:  # a launcher's own: no SLURM, a job that was killed
             raise UserError(f"train -m: {first_line(error)}") from error
-    jobs = [job for batch in batches for job in batch]
-    failed = [job for job in jobs if job.return_value != 0]
+    failed = [job for batch in batches for job in batch if job.return_value != 0]
     for job in failed:
         command = shell_command(["bn-inception", "train", *job.overrides])
         print(f"bn-inception: status {job.return_value}: {command}", file=sys.stderr)

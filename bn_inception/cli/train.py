@@ -3,31 +3,30 @@
 import os
 import sys
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
 
+from bn_inception import training
 from bn_inception.cli.command import Call, command
 from bn_inception.cli.sweep import sweep
 from bn_inception.config import compose, write_yaml
 from bn_inception.config.compose import Config, changed_words
 from bn_inception.config.resume import RECORDED, continuation, continued, identity
-from bn_inception.data.config import DataConfig, is_url
+from bn_inception.data import DataConfig
 from bn_inception.errors import UserError
+from bn_inception.files import is_url
 from bn_inception.quoting import shell_command
 from bn_inception.record import RunFolder, RunStatus, Summary
 from bn_inception.record.naming import suffix
+from bn_inception.training.distributed import World
 from bn_inception.training.settings import RunConfig
 
-if TYPE_CHECKING:
-    from bn_inception.training.distributed import World
 
-
-def read(overrides: Sequence[str]) -> Config:
+def read(overrides: list[str]) -> Config:
     """The configuration, with a name that says what was changed; or that of `resume=FOLDER`."""
     folders = [word.partition("=")[2] for word in overrides if word.startswith("resume=")]
-    others = [word for word in overrides if not word.startswith("resume=")]
     if folders:
+        others = [word for word in overrides if not word.startswith("resume=")]
         return continued(folders[-1], others)
     composed = compose("train", overrides)
     if not any(word.startswith("run.name=") for word in overrides):
@@ -41,9 +40,7 @@ def train(call: Call[RunConfig]) -> int:
 
     Under torchrun this is one process of several; every one returns the same.
     """
-    from bn_inception.training import world_from_environment
-
-    world = world_from_environment()
+    world = training.world_from_environment()
     if world.size == 1:
         return _train(call.config, call.composed, world)
     from torch.distributed.elastic.multiprocessing.errors import record
@@ -52,44 +49,35 @@ def train(call: Call[RunConfig]) -> int:
     return record(_train)(call.config, call.composed, world) or 0
 
 
-def _train(config: RunConfig, composed: Config, world: "World") -> int:
-    from bn_inception.training import (
-        Console,
-        StopRequest,
-        choose_device,
-        joined,
-        open_session,
-        train,
-    )
-
-    device = choose_device(config.machine.device, world)
+def _train(config: RunConfig, composed: Config, world: World) -> int:
+    device = training.choose_device(config.machine.device, world)
     with ExitStack() as stack:
         # One process speaks and writes; to the others the terminal is nowhere.
         terminal = sys.stderr if world.first else stack.enter_context(open(os.devnull, "w"))
-
-        console = Console(terminal)
-        stack.enter_context(joined(world, device, config.machine.timeout))
+        console = training.Console(terminal)
+        stack.enter_context(training.joined(world, device, config.machine.timeout))
         changed = world.from_first(lambda: continuation(config, composed))
+        recorded = {}
         for key, (before, now) in (changed or {}).items():
-            if not key.startswith(RECORDED):
+            if key.startswith(RECORDED):
+                recorded[key] = before, now
+            else:
                 console.say(f"{key} was {before}, is {now}")
-        session = open_session(
+        session = training.open_session(
             config,
             write_yaml(composed),
             identity=identity(composed),
             resume=changed is not None,
-            changed={
-                key: values for key, values in (changed or {}).items() if key.startswith(RECORDED)
-            },
+            changed=recorded,
             say=console.say,
             world=world,
         )
         with session.folder:
             # Not earlier: before its first update a run has nothing that is not on disk, and a
             # signal ends it at once, wherever it waits.
-            stop = stack.enter_context(StopRequest())
+            stop = stack.enter_context(training.StopRequest())
             try:
-                summary = train(session, console, stop)
+                summary = training.train(session, console, stop)
             except UserError as error:
                 console.log(f"bn-inception: {error}")
                 raise

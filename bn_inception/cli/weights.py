@@ -34,33 +34,43 @@ class Format(Enum):
 
 
 @dataclass
-class ExportConfig:
-    """The keys of `configs/export.yaml`."""
+class Trained:
+    """Which trained network is meant: the checkpoint of a run folder, or another file."""
 
     run: str | None
     checkpoint: str | None
     which: Which
+
+    def file(self) -> Path:
+        """The checkpoint."""
+        if self.checkpoint is not None:
+            return Path(self.checkpoint)
+        assert self.run is not None
+        refuse_links(Path(self.run))
+        folder = Path(self.run) / "checkpoints"
+        file = folder / f"{self.which.value}.pt"
+        if not file.is_file():
+            others = [other.value for other in Which if (folder / f"{other.value}.pt").is_file()]
+            remedy = f"choose which={others[0]}" if others else "give a run folder"
+            raise UserError(f"{self.run}: has no checkpoints/{file.name}; {remedy}")
+        return file
+
+
+def require_one(command: str, run: str | None, checkpoint: str | None) -> None:
+    """Refuse a command that is given both a run and a checkpoint, or neither."""
+    if (run is None) == (checkpoint is None):
+        raise UserError(f"{command}: give one of run=FOLDER and checkpoint=FILE")
+
+
+@dataclass
+class ExportConfig(Trained):
+    """The keys of `configs/export.yaml`."""
+
     format: Format
     output: str
 
     def __post_init__(self) -> None:
-        if (self.run is None) == (self.checkpoint is None):
-            raise UserError("export: give one of run=FOLDER and checkpoint=FILE")
-
-
-def checkpoint_file(run: str | None, checkpoint: str | None, which: Which) -> Path:
-    """The file `checkpoint`, else the checkpoint of a run folder."""
-    if checkpoint is not None:
-        return Path(checkpoint)
-    assert run is not None
-    refuse_links(Path(run))
-    folder = Path(run) / "checkpoints"
-    file = folder / f"{which.value}.pt"
-    if not file.is_file():
-        others = [other.value for other in Which if (folder / f"{other.value}.pt").is_file()]
-        remedy = f"choose which={others[0]}" if others else "give a run folder"
-        raise UserError(f"{run}: has no checkpoints/{file.name}; {remedy}")
-    return file
+        require_one("export", self.run, self.checkpoint)
 
 
 @command("export", ExportConfig)
@@ -69,7 +79,7 @@ def export(call: Call[ExportConfig]) -> None:
     config = call.config
     if config.format is Format.onnx:
         exports.require_onnx()
-    loaded = checkpoint.load_network(checkpoint_file(config.run, config.checkpoint, config.which))
+    loaded = checkpoint.load_network(config.file())
     if config.format is Format.safetensors:
         name, content = exports.WEIGHTS, exports.safetensors_content(loaded.network)
     else:

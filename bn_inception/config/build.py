@@ -2,20 +2,9 @@
 
 import torch
 
-from bn_inception.config.compose import compose
-from bn_inception.config.convert import run_config
-from bn_inception.errors import UserError
+from bn_inception.config.compose import compose, run_config
 from bn_inception.network import Inception, initialize
 from bn_inception.paper.results import IMAGENET_CLASSES
-
-READINGS = (
-    "pool_projection",
-    "first_convolution",
-    "auxiliary_head",
-    "convolution_bias",
-    "width",
-    "image_size",
-)
 
 
 def build_network(
@@ -35,16 +24,14 @@ def build_network(
         **readings: where the paper can be read in more than one way (docs/fidelity.md) or is
             scaled: `pool_projection=96|128` of 4c and 4d, `first_convolution="separable"|"full"`,
             `auxiliary_head=bool`, `convolution_bias=bool` (in BN networks), `width=float` (channel
-            multiplier), `image_size=int` (pixels; 224 keeps every stride of Figure 5).
+            multiplier), `image_size=int` (pixels; 224 keeps every stride of Figure 5), or another
+            key of `network.*`.
 
     Returns:
         A module from images (N, 3, image_size, image_size), RGB scaled to about [-1, 1], to
         logits (N, num_classes). In training mode with the auxiliary head it returns
         `Logits(main, auxiliary)`, both (N, num_classes).
     """
-    unknown = sorted(set(readings) - set(READINGS))
-    if unknown:
-        raise UserError(f"{unknown[0]}: no such reading; choose from {', '.join(READINGS)}")
     overrides = [f"network.{name}={value}" for name, value in readings.items()]
     composed = compose("train", [f"recipe={recipe}", "scale=paper", *overrides])
     network = Inception(run_config(composed).network, num_classes)

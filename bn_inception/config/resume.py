@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bn_inception.config.compose import Config, compose, flatten
+from bn_inception.config.compose import Config, compose, flatten, keys_given
 from bn_inception.config.saved import refuse_saved_url, saved_config
 from bn_inception.errors import UserError
 from bn_inception.record import RunFolder
@@ -95,7 +95,7 @@ def continued(folder: str, overrides: Sequence[str]) -> Config:
     if saved is None:
         raise UserError(f"resume: {folder}: has no config.yaml; give the folder of a run")
     may = tuple(key for key in SAME_RUN if not key.startswith("run."))
-    keys = [word.lstrip("+~").partition("=")[0] for word in overrides]
+    keys = keys_given(overrides)
     for key, word in zip(keys, overrides, strict=True):
         if not key.startswith((*may, "hydra.")) and key != "machine":
             raise UserError(

@@ -1,7 +1,6 @@
 """Configurations that were saved in a run folder, perhaps by somebody else."""
 
 import io
-import math
 import re
 from collections.abc import Collection
 from pathlib import Path
@@ -10,17 +9,15 @@ from typing import Any
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
-from bn_inception.config.compose import Config, as_dict, flatten
-from bn_inception.data.config import is_url
+from bn_inception.config.compose import Config, as_dict, flatten, refuse_numbers
 from bn_inception.errors import UserError
-from bn_inception.files import first_line, read_bytes
+from bn_inception.files import first_line, is_url, read_bytes
 from bn_inception.record.environment import without_folders
 from bn_inception.record.run_folder import refuse_links
 
 MAX_BYTES = 1 << 18
 MAX_DEPTH = 16
 """A composed configuration has 4 KB, and lists in sections in itself."""
-LARGEST = 1 << 63
 _NAMES = ("recipe.name", "scale.name", "data.kind")
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
 
@@ -78,16 +75,6 @@ def read_yaml(path: Path) -> Config:
     config = as_dict(loaded)
     refuse_numbers(config, f"{path}: ")
     return config
-
-
-def refuse_numbers(config: Config, where: str = "") -> None:
-    """Raise UserError for a number that is infinite, not a number, or an integer over 64 bits."""
-    for key, value in flatten(config):
-        for number in value if isinstance(value, list) else [value]:
-            if isinstance(number, float) and not math.isfinite(number):
-                raise UserError(f"{where}{key}: {number} is out of range; give a finite number")
-            if isinstance(number, int) and not -LARGEST <= number < LARGEST:
-                raise UserError(f"{where}{key}: an integer over 64 bits; give a smaller number")
 
 
 def without_paths(config: Config) -> Config:

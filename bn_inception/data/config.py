@@ -57,11 +57,6 @@ class DataConfig:
             )
 
 
-def is_url(root: str | None) -> bool:
-    """Whether `data.root` is a URL, not a folder."""
-    return root is not None and "://" in root
-
-
 def _refuse_secrets(root: str) -> None:
     """Refuse a URL with credentials, because the run's record holds it; do not print them."""
     hosts = re.findall(r"://([^/?#]*)", root)  # chained URLs have several

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from bn_inception.data.config import DataConfig, DataKind, is_url
+from bn_inception.data.config import DataConfig, DataKind
 from bn_inception.data.folders import LAYOUT, check_first_classes, open_folders
 from bn_inception.data.intake import synthetic
 from bn_inception.data.shards import ShardSource
 from bn_inception.data.source import ImageSource
 from bn_inception.errors import UserError
+from bn_inception.files import is_url
 from bn_inception.paper import results
 
 

@@ -24,11 +24,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bn_inception.data import remote
-from bn_inception.data.config import is_url
 from bn_inception.data.order import stored_order
 from bn_inception.data.source import ImageSource, PlacedImages, content_fingerprint
 from bn_inception.errors import UserError
-from bn_inception.files import first_line, read_json
+from bn_inception.files import first_line, is_url, read_json
 
 FORMAT = "bn-inception shards 2"
 PREPARE_AGAIN = "copy it again, or make the shards again with bn-inception prepare"

@@ -13,7 +13,7 @@ import torch
 from tqdm import tqdm
 
 from bn_inception.paper.results import MINI_BATCH
-from bn_inception.quoting import printable, shortened
+from bn_inception.quoting import printable, say, shortened
 from bn_inception.record import Best, Milestone, TrainRecord, ValidationRecord
 from bn_inception.training.session import Session
 
@@ -60,11 +60,7 @@ class Console:
 
     def say(self, line: str) -> None:
         """Print one line above the bar, and log it."""
-        line = printable(line)
-        if self._bar is not None:
-            self._bar.write(line, file=self._stream)
-        else:
-            print(line, file=self._stream, flush=True)
+        say(line, self._stream)
         self.log(line)
 
     def log(self, line: str) -> None:

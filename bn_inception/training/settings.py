@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from bn_inception.data import AugmentationConfig, DataConfig, OrderConfig
-from bn_inception.errors import UserError
+from bn_inception.errors import require_at_least
 from bn_inception.network import NetworkConfig, Precision
 from bn_inception.record import milestones
 from bn_inception.training.duration import Duration
@@ -26,11 +26,6 @@ class Device(Enum):
     auto = "auto"
     cpu = "cpu"
     cuda = "cuda"
-
-
-def _require_at_least(key: str, value: int | None, least: int, why: str = "") -> None:
-    if value is not None and value < least:
-        raise UserError(f"{key}: {value} is not {least} or more{why}")
 
 
 @dataclass
@@ -82,7 +77,7 @@ class RunSettings:
     resume: Resume
 
     def __post_init__(self) -> None:
-        _require_at_least("run.seed", self.seed, 0)
+        require_at_least("run.seed", self.seed, 0)
 
 
 @dataclass
@@ -108,7 +103,7 @@ class BatchConfig:
     def __post_init__(self) -> None:
         for key in ("images", "norm_group"):
             why = ", which BN's statistics need (the paper: 32)"
-            _require_at_least(f"batch.{key}", getattr(self, key), 2, why)
+            require_at_least(f"batch.{key}", getattr(self, key), 2, why)
         require_positive("batch.rate_factor", self.rate_factor)
 
     @property
@@ -142,7 +137,7 @@ class TrainConfig:
                 "train.checkpoint_minutes", self.checkpoint_minutes, "null is for none"
             )
         for key in ("log_every", "population_batches"):
-            _require_at_least(f"train.{key}", getattr(self, key), 1)
+            require_at_least(f"train.{key}", getattr(self, key), 1)
 
 
 @dataclass
@@ -153,7 +148,7 @@ class ProcessorConfig:
     threads: int | None
 
     def __post_init__(self) -> None:
-        _require_at_least("machine.threads", self.threads, 1, "; null is automatic")
+        require_at_least("machine.threads", self.threads, 1, "; null is automatic")
 
 
 @dataclass

@@ -13,7 +13,7 @@ from bn_inception import UserError
 from bn_inception.cli.help import COMMANDS, command_help, keys_of
 from bn_inception.cli.main import dispatch, find, main
 from bn_inception.config import compose, read_yaml, run_config
-from bn_inception.config.convert import schema_keys
+from bn_inception.config.compose import schema_keys
 from bn_inception.data import DataConfig
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -88,7 +88,7 @@ def test_a_mistake_is_one_line_and_leaves_nothing(
 
 
 def test_an_unknown_command_is_named_with_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "did you mean train?" in bad(["trian"], capsys)
+    assert "close: train" in bad(["trian"], capsys)
 
 
 def test_the_shell_completes_commands_and_keys(

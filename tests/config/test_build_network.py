@@ -47,7 +47,7 @@ def test_the_seed_makes_the_weights() -> None:
     ("arguments", "named"),
     [
         ({"recipe": "bn_x6"}, "recipe=bn_x6.*close: bn_x"),
-        ({"depth": 3}, "depth: no such reading"),
+        ({"depth": 3}, "there is no key network.depth"),
         ({"pool_projection": 64}, "pool_projection"),
         ({"first_convolution": "whole"}, "separable, full"),
         ({"width": 0.0}, "width"),

@@ -12,14 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from bn_inception.data.config import DataConfig, is_url, refuse_unread
+from bn_inception.data.config import DataConfig, refuse_unread
 from bn_inception.data.opening import open_sources
 from bn_inception.data.parallel import Progress, cores, produced
 from bn_inception.data.pixels.decode import FORMATS, UnreadableImage, decode
 from bn_inception.data.shards import ShardSource
 from bn_inception.data.source import ImageSource
 from bn_inception.errors import UserError
-from bn_inception.files import file_sha256, first_line
+from bn_inception.files import file_sha256, first_line, is_url
 
 _CHUNK = 256  # images a task: half a second of work
 

@@ -1,4 +1,4 @@
-"""Standard output and error that may go away without taking the work with them.
+"""Standard output and error, which may go away without taking the work with them, and progress.
 
 `train ... | head -1`, a terminal that is closed, a full disk under the log: a run of weeks goes on,
 its record is in its folder. From the first failure on, what is written goes nowhere.
@@ -7,11 +7,17 @@ its record is in its folder. From the first failure on, what is written goes now
 import errno
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
 
-from bn_inception.quoting import printable
+from tqdm import tqdm
+
+from bn_inception.quoting import printable, say
+
+INTERVAL = 15.0
+"""Seconds between plain lines of progress."""
 
 
 class LosableStream:
@@ -90,3 +96,37 @@ def _open_missing_descriptors() -> None:
             os.fstat(descriptor)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest free number
+
+
+class ProgressBar:
+    """Shows one piece of work after the other, with rate and time left, until `close`.
+
+    A bar on a terminal, plain lines elsewhere.
+    """
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+        self._what: str | None = None
+        self._started = self._printed = 0.0
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        """Show that `done` of `total` pieces of `what` are finished; 0 starts the clock."""
+        now = time.monotonic()
+        if what != self._what:
+            self.close()
+            self._what, self._started, self._printed = what, now, now
+            if sys.stderr.isatty():
+                self._bar = tqdm(total=total, desc=what, dynamic_ncols=True, unit_scale=True)
+        if self._bar is not None:
+            self._bar.update(done - self._bar.n)
+        elif now - self._printed >= INTERVAL:
+            self._printed = now
+            rate = done / (now - self._started)
+            left = tqdm.format_interval((total - done) / rate) if rate else "?"
+            say(f"{what}  {done:,}/{total:,}  {rate:,.0f}/s  left {left}")
+
+    def close(self) -> None:
+        """End what is shown."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
