@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +27,10 @@ from bn_inception.data import (
     preprocessing,
 )
 from bn_inception.errors import UserError, require_at_least
-from bn_inception.evaluation import saved
 from bn_inception.evaluation.classifier import load
 from bn_inception.evaluation.crops import crop_rule
-from bn_inception.evaluation.evaluate import SourceResult, evaluate_source
-from bn_inception.evaluation.inference import Statistics, fold_checked
-from bn_inception.files import make_folder
+from bn_inception.evaluation.evaluate import SourceResult, evaluate_source, fold_checked
+from bn_inception.files import make_folder, write_json
 from bn_inception.network import (
     Inception,
     Precision,
@@ -42,12 +41,26 @@ from bn_inception.network import (
 from bn_inception.network.checkpoint import LoadedNetwork, load_network
 from bn_inception.network.population import population_statistics
 from bn_inception.quoting import printable, say
+from bn_inception.record import write_predictions
 from bn_inception.training.batches import population_inputs
 from bn_inception.training.machine import choose_device
 from bn_inception.training.settings import ProcessorConfig, RunConfig
 
 SHOWN = 5
 """Of unreadable images, and of pairs of classes that are confused most."""
+
+
+class Statistics(Enum):
+    """Which means and variances BN normalizes with at inference.
+
+    `running`: the moving averages that training kept; they lag behind its weights.
+    `population`: BN Algorithm 2, see `network.population`; what a run is judged by.
+    `both`: an evaluation with each.
+    """
+
+    running = "running"
+    population = "population"
+    both = "both"
 
 
 @dataclass
@@ -260,8 +273,8 @@ def _report(
     output: Path,
 ) -> None:
     """Print what an evaluation came to and write its files."""
-    made = saved.predictions(result, source, made_with)
-    described = saved.summary(result, made, settings)
+    made = result.predictions(source, made_with)
+    described = result.summary(made.meta, settings)
     print(*result.counts.errors.lines(), sep="\n")
     print(f"{described['images_per_second']:.1f} images/s")
     if pairs := described["confused"][:SHOWN]:
@@ -274,7 +287,9 @@ def _report(
         if len(unreadable) > SHOWN:
             say(f"  all are in {output.with_suffix('.json')}")
     make_folder(output.parent, "output")
-    print(*saved.write_evaluation(output, made, described), sep="\n")
+    write_predictions(output, made)
+    write_json(output.with_suffix(".json"), described)
+    print(output, output.with_suffix(".json"), sep="\n")
 
 
 def _default_output(config: EvaluateConfig, statistics: Statistics | None) -> Path:

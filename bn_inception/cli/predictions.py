@@ -5,11 +5,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from bn_inception.cli.command import Call, command, output_file
-from bn_inception.errors import UserError
+from bn_inception.errors import UserError, require_at_least
 from bn_inception.evaluation.ensemble import Ensemble
 from bn_inception.evaluation.ensemble import ensemble as mean_of
-from bn_inception.evaluation.members import prediction_file
-from bn_inception.evaluation.paired import Comparison, compare_predictions
+from bn_inception.evaluation.saved import PairedDifference, paired_differences, prediction_file
 from bn_inception.files import write_json
 from bn_inception.record import read_predictions, write_predictions
 
@@ -93,6 +92,7 @@ class DifferenceConfig(SavedConfig):
                 f"difference: {len(self.predictions)} predictions given; give two .npz files or "
                 "run folders"
             )
+        require_at_least("seed", self.seed, 0)
 
 
 @command("difference", DifferenceConfig, plain="predictions")
@@ -102,25 +102,23 @@ def difference(call: Call[DifferenceConfig]) -> None:
     output = output_file(config.output)
     one, other = config.predictions
     first, second = map(read_predictions, config.files(config.predictions))
-    comparison = compare_predictions(first, second, names=(one, other), seed=config.seed)
+    top1, top5 = paired_differences(first, second, names=(one, other), seed=config.seed)
     one, other = _names(config.predictions)
-    print(f"{comparison.count:,} images; difference = {other} minus {one}")
-    print(_difference_text(comparison))
+    print(f"{top1.count:,} images; difference = {other} minus {one}")
+    print(*_difference_lines("top-1", top1), *_difference_lines("top-5", top5), sep="\n")
     if output is not None:
-        write_json(output, {"first": one, "second": other, **asdict(comparison)})
+        both = {"top1": asdict(top1), "top5": asdict(top5)}
+        write_json(output, {"first": one, "second": other, "count": top1.count, **both})
         print(output)
 
 
-def _difference_text(comparison: Comparison) -> str:
+def _difference_lines(name: str, measured: PairedDifference) -> list[str]:
     """Both errors, their difference with its interval, and McNemar's p-value."""
-    lines = []
-    for name, measured in (("top-1", comparison.top1), ("top-5", comparison.top5)):
-        low, high = measured.interval
-        one, other = (error / measured.count for error in measured.errors)
-        lines += [
-            f"{name} error {one:.2%} and {other:.2%}: difference {measured.difference:+.2%} "
-            f"(95 %: {low:+.2%} to {high:+.2%})",
-            f"  only the first right: {measured.only_first:,}, only the second: "
-            f"{measured.only_second:,}; McNemar's exact test: p = {measured.p_value:.3g}",
-        ]
-    return "\n".join(lines)
+    low, high = measured.interval
+    one, other = (error / measured.count for error in measured.errors)
+    return [
+        f"{name} error {one:.2%} and {other:.2%}: difference {measured.difference:+.2%} "
+        f"(95 %: {low:+.2%} to {high:+.2%})",
+        f"  only the first right: {measured.only_first:,}, only the second: "
+        f"{measured.only_second:,}; McNemar's exact test: p = {measured.p_value:.3g}",
+    ]

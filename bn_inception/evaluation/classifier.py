@@ -24,16 +24,23 @@ MAX_BYTES = 1 << 28
 
 
 @dataclass(frozen=True)
-class SingleCrop:
-    """From an image to the network's input: evaluation's single crop (BN section 4.2)."""
+class Classifier:
+    """A trained network with what it takes and what it tells.
 
-    image_size: int
+    Attributes:
+        network: in evaluation mode, on the CPU: images (N, 3, S, S) to logits (N, classes).
+        classes: the name of each output; its number where the file names none.
+        backend: what decodes image files and resizes, as in training.
+    """
+
+    network: Inception
+    classes: tuple[str, ...]
     backend: Backend
 
-    def __call__(self, image: Image.Image | str | Path) -> Tensor:
-        """Float32 (3, S, S), RGB in [-1, 1]; UnreadableImage where it cannot be decoded.
+    def transform(self, image: Image.Image | str | Path) -> Tensor:
+        """From an image to the network's input: evaluation's single crop (BN section 4.2).
 
-        A file is decoded by the backend, as in evaluation.
+        Returns float32 (3, S, S), RGB in [-1, 1]; UnreadableImage where it cannot be decoded.
         """
         picture: Picture
         if isinstance(image, Image.Image):
@@ -45,24 +52,10 @@ class SingleCrop:
             except (OSError, ValueError) as error:
                 raise UnreadableImage(str(image), first_line(error)) from error
             picture = open_picture(data, str(image), self.backend)
-        pixels = np.array(cut_single(picture, self.image_size))
+        pixels = np.array(cut_single(picture, self.network.config.image_size))
         return to_input(torch.from_numpy(pixels)[None])[0]
 
-
-@dataclass(frozen=True)
-class Classifier:
-    """A trained network with what it takes and what it tells.
-
-    Attributes:
-        network: in evaluation mode, on the CPU: images (N, 3, S, S) to logits (N, classes).
-        classes: the name of each output; its number where the file names none.
-        transform: from a PIL image or an image file to (3, S, S).
-    """
-
-    network: Inception
-    classes: tuple[str, ...]
-    transform: SingleCrop
-
+    @torch.inference_mode()
     def predict(
         self, images: Sequence[Image.Image | str | Path], top: int = 5
     ) -> list[list[tuple[str, float]]]:
@@ -73,17 +66,16 @@ class Classifier:
         """
         if isinstance(images, str):
             raise UserError(f"predict: {images!r} is one path; give a list, [{images!r}]")
-        return [self._likeliest(image, top) for image in images]
-
-    @torch.inference_mode()
-    def _likeliest(self, image: Image.Image | str | Path, top: int) -> list[tuple[str, float]]:
-        values = self.transform(image)[None]
-        logits = self.network(values.to(self.network.classifier.weight.device))[0]
-        require_finite(logits)
-        # Of equal probabilities the lower class number comes first, as in evaluation.
-        found, classes = logits.double().softmax(0).sort(descending=True, stable=True)
-        pairs = zip(classes[:top].tolist(), found[:top].tolist(), strict=True)
-        return [(self.classes[number], probability) for number, probability in pairs]
+        predicted = []
+        for image in images:
+            values = self.transform(image)[None]
+            logits = self.network(values.to(self.network.classifier.weight.device))[0]
+            require_finite(logits)
+            # Of equal probabilities the lower class number comes first, as in evaluation.
+            found, classes = logits.double().softmax(0).sort(descending=True, stable=True)
+            pairs = zip(classes[:top].tolist(), found[:top].tolist(), strict=True)
+            predicted.append([(self.classes[number], probability) for number, probability in pairs])
+        return predicted
 
 
 def load(path: str | Path) -> Classifier:
@@ -93,23 +85,21 @@ def load(path: str | Path) -> Classifier:
     export format=safetensors` has written.
     """
     path = Path(path)
-    exported = (path / export.CONFIG).is_file()
-    found = export.load_exported(path) if exported else load_network(_checkpoint(path))
-    network = found.network
-    numbers = map(str, range(network.num_classes))
+    if (path / export.CONFIG).is_file():
+        found = export.load_exported(path)
+    else:
+        found = load_network(_best(path) if path.is_dir() else path)
+    numbers = map(str, range(found.network.num_classes))
     backend = preprocessing.backend_of(found.preprocessing)
-    transform = SingleCrop(network.config.image_size, backend)
-    return Classifier(network, found.classes or tuple(numbers), transform)
+    return Classifier(found.network, found.classes or tuple(numbers), backend)
 
 
-def _checkpoint(path: Path) -> Path:
-    if not path.is_dir():
-        return path
-    refuse_links(path)
-    file = path / "checkpoints" / BEST
+def _best(run: Path) -> Path:
+    refuse_links(run)
+    file = run / "checkpoints" / BEST
     if not file.is_file():
         raise UserError(
-            f"{path}: has no checkpoints/{BEST}, and no {export.CONFIG}; give a run folder, a "
+            f"{run}: has no checkpoints/{BEST}, and no {export.CONFIG}; give a run folder, a "
             "folder that bn-inception export has written, or a checkpoint (FILE.pt)"
         )
     return file

@@ -48,7 +48,7 @@ class CropRule:
 
 def ten(width: int, height: int, size: int) -> list[Box]:
     """Shorter side to 256; the centre and the four corners, as in Krizhevsky et al. 2012."""
-    side = min(width, height) * size / _scaled(EVALUATION_SIDE, size)
+    side = _crop_side(width, height, size, EVALUATION_SIDE)
     return list(_centre_and_corners((0.0, 0.0, width, height), side))
 
 
@@ -65,7 +65,7 @@ def gn144(width: int, height: int, size: int) -> list[Box]:
         for share in (0.5, 0.0, 1.0):
             left, top = (width - short) * share, (height - short) * share  # one of them is 0
             square = (left, top, left + short, top + short)
-            boxes += _centre_and_corners(square, short * size / _scaled(scale, size))
+            boxes += _centre_and_corners(square, _crop_side(width, height, size, scale))
             boxes.append(square)
     return boxes
 
@@ -92,5 +92,6 @@ def _centre_and_corners(region: Box, side: float) -> Iterator[Box]:
         yield left, top, min(left + side, x1), min(top + side, y1)
 
 
-def _scaled(scale: int, size: int) -> int:
-    return round(size * scale / EVALUATION_CROP)
+def _crop_side(width: int, height: int, size: int, scale: int) -> float:
+    """Source pixels that a crop of `size` covers where the shorter side is resized to `scale`."""
+    return min(width, height) * size / round(size * scale / EVALUATION_CROP)

@@ -16,8 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from bn_inception.errors import UserError
-from bn_inception.evaluation.errors import Errors
-from bn_inception.evaluation.members import require_same_images
+from bn_inception.evaluation.saved import Errors, require_same_images
 from bn_inception.record import Predictions, read_predictions
 from bn_inception.record.predictions import NEVER, TOP
 

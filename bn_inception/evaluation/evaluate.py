@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,8 +29,18 @@ from bn_inception.data import (
 )
 from bn_inception.errors import UserError
 from bn_inception.evaluation.crops import SINGLE, CropRule
-from bn_inception.evaluation.errors import Errors
+from bn_inception.evaluation.saved import Errors
+from bn_inception.network import Inception, Normalization
+from bn_inception.network.folding import fold
+from bn_inception.record import Predictions
 from bn_inception.record.predictions import NEVER, TOP
+
+CONFUSED_PAIRS = 20
+"""The most frequent errors, as many as an evaluation's summary names."""
+CHECKED_IMAGES = 4
+"""Held-out images on which the folded network is compared with the original."""
+FOLDING_TOLERANCE = 1e-3
+"""Of the largest logit. Rounding in float32 leaves about 1e-5 over this network's depth."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +85,7 @@ def evaluate(
     *,
     rule: CropRule = SINGLE,
     batch_size: int | None = None,
-    each: Callable[[ValidationBatch, Tensor, Tensor], None] = lambda batch, logits, mean: None,
+    each: Callable[[int, ValidationBatch, Tensor, Tensor], None] = lambda *given: None,
 ) -> Counts | None:
     """Evaluate `network` on `batches`; softmax and mean are computed in float64.
 
@@ -85,8 +96,9 @@ def evaluate(
         total: sums a tensor over the processes that share the images: counts are summed, never
             percentages averaged.
         batch_size: crops that the network sees at a time; None is all of a batch.
-        each: told every batch with its logits (U, C) of the distinct crops, the mirrored ones
-            last, and the softmax averaged over the crops (GN section 7), float64 (n, C).
+        each: told the number of images before a batch, the batch, its logits (U, C) of the distinct
+            crops, the mirrored ones last, and the softmax averaged over the crops (GN section 7),
+            float64 (n, C).
     """
     was_training = network.training
     network.eval()
@@ -106,9 +118,9 @@ def evaluate(
                 sums = logits.double().softmax(1)[rows].cumsum(1)  # (n, K, C)
                 ranks = torch.where(readable[:, None], _ranks(sums, labels), NEVER)
                 correct += torch.stack([(ranks == 0).sum(0), (ranks < TOP).sum(0)], 1)
+                each(count, batch, logits, sums[:, -1] / rows.shape[1])
                 count += len(labels)
                 unreadable += int((~batch.readable).sum())
-                each(batch, logits, sums[:, -1] / rows.shape[1])
                 if stopped():
                     return None
     finally:
@@ -169,6 +181,39 @@ class SourceResult:
     unreadable: dict[int, str]
     seconds: float
 
+    def predictions(self, source: ImageSource, meta: dict[str, Any]) -> Predictions:
+        """To be saved; `meta` gains `classes` and `unreadable` (id -> reason)."""
+        ids = np.array([source.identity(index) for index in range(len(source))])
+        unreadable = {str(ids[index]): reason for index, reason in self.unreadable.items()}
+        meta = {**meta, "classes": list(source.classes), "unreadable": unreadable}
+        return Predictions(ids, source.labels.astype(np.int64), self.probabilities, meta)
+
+    def summary(self, meta: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
+        """The JSON object beside predictions of this `meta`; `settings` follow.
+
+        `accuracy_by_crops` has rows (crops, top-1, top-5) of accuracies, in the order of the rule's
+        boxes, each plain and then mirrored; `confused` the most frequent errors.
+        """
+        count, classes = self.counts.count, meta["classes"]
+        pairs = sorted(self.confused.items(), key=lambda item: (-item[1], item[0]))
+        return {
+            "models": 1,
+            **self.counts.errors.as_dict(),
+            "images_per_second": count / self.seconds,
+            "accuracy_by_crops": [
+                [crops, correct / count, correct_top5 / count]
+                for crops, (correct, correct_top5) in enumerate(
+                    self.counts.correct_by_crops.tolist(), 1
+                )
+            ],
+            "confused": [
+                {"label": classes[label], "predicted": classes[predicted], "images": images}
+                for (label, predicted), images in pairs[:CONFUSED_PAIRS]
+            ],
+            **{key: value for key, value in meta.items() if key != "classes"},
+            **settings,
+        }
+
 
 def evaluate_source(
     network: nn.Module,
@@ -188,16 +233,14 @@ def evaluate_source(
     time) only as far as the network's own rounding does.
 
     Args:
-        network: on `device`, channels_last; put into evaluation mode, and back.
+        network: on `device`, channels_last.
         progress: told the number of images done after every batch.
     """
     probabilities = np.zeros((len(source), len(source.classes)), np.float16)
     confused = Counter[tuple[int, int]]()
     unreadable: dict[int, str] = {}
-    done = 0
 
-    def keep(batch: ValidationBatch, logits: Tensor, mean: Tensor) -> None:
-        nonlocal done
+    def keep(done: int, batch: ValidationBatch, logits: Tensor, mean: Tensor) -> None:
         require_finite(logits)
         readable = batch.readable.numpy()
         at = done + np.flatnonzero(readable)
@@ -209,8 +252,7 @@ def evaluate_source(
         # NumPy's argmax takes the first of equal ones, as the ranks do; torch's takes any.
         pairs = zip(source.labels[at].tolist(), mean.numpy().argmax(1).tolist(), strict=True)
         confused.update((label, likeliest) for label, likeliest in pairs if label != likeliest)
-        done += len(readable)
-        progress(done)
+        progress(done + len(readable))
 
     start = time.perf_counter()
     batches = validation_batches(
@@ -232,3 +274,34 @@ def evaluate_source(
         )
     seconds = time.perf_counter() - start
     return SourceResult(counts, probabilities, confused, unreadable, seconds)
+
+
+def fold_checked(
+    network: Inception, source: ImageSource, device: torch.device
+) -> tuple[nn.Module, float | None]:
+    """Fold BN into the convolutions and compare logits on the first readable held-out images.
+
+    `network` lies on `device` in evaluation mode, and is left as it is. Returns the folded network,
+    or `network` where folding changed its outputs, and their largest difference; None where there
+    is no BN or no image to compare.
+    """
+    folded = fold(network)
+    if network.config.normalization is Normalization.none:
+        return folded, None
+    batches = validation_batches(
+        source,
+        image_size=network.config.image_size,
+        batch=2 * CHECKED_IMAGES,
+        workers=0,
+        on_error=OnError.skip,
+    )
+    with closing(batches):
+        batch = next(batches)
+    crops = batch.images[batch.readable][:CHECKED_IMAGES].to(device)
+    if not len(crops):
+        return network, None
+    with torch.inference_mode():
+        expected, found = (_logits(each, crops, False, None).double() for each in (network, folded))
+    difference = float((found - expected).abs().max())
+    accepted = difference <= FOLDING_TOLERANCE * max(1.0, float(expected.abs().max()))
+    return folded if accepted else network, difference

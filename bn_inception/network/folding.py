@@ -8,7 +8,7 @@ feature maps in every layer.
 import copy
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from bn_inception.network.inception import HiddenConvolution, Inception, InceptionBlock
 from bn_inception.paper.figure5 import Pool
@@ -40,12 +40,6 @@ def fold(network: Inception) -> Inception:
             row.projection.add_module("convolution", projected)
             row.add_module("pool", nn.Identity())
     return folded
-
-
-def largest_difference(network: nn.Module, other: nn.Module, images: Tensor) -> float:
-    """The largest absolute difference of two networks' logits (N, classes), in evaluation mode."""
-    with torch.inference_mode():
-        return float((network(images).double() - other(images).double()).abs().max())
 
 
 def _folded(convolution: nn.Conv2d, normalization: nn.BatchNorm2d) -> nn.Conv2d:

@@ -1,9 +1,16 @@
-"""Small networks whose BN has something to say."""
+"""Small networks whose BN has something to say, the files that hold them, and strangers' files."""
 
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from bn_inception.network import Inception, NetworkConfig, initialize
+from bn_inception import UserError
+from bn_inception.network import Inception, NetworkConfig, checkpoint, initialize
 
 
 def small_network(classes: int = 3, seed: int = 0, **settings: object) -> Inception:
@@ -17,10 +24,49 @@ def small_network(classes: int = 3, seed: int = 0, **settings: object) -> Incept
     generator = torch.Generator().manual_seed(seed)
     initialize(network, generator)
     for module in network.modules():
-        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
             shape = module.weight.shape
             module.weight.data = 0.5 + torch.rand(shape, generator=generator)
             module.bias.data = 0.3 * torch.randn(shape, generator=generator)
             module.running_mean.copy_(0.3 * torch.randn(shape, generator=generator))
             module.running_var.copy_(0.5 + torch.rand(shape, generator=generator))
     return network.to(memory_format=torch.channels_last).eval()
+
+
+def pictures(count: int = 3) -> Tensor:
+    """Inputs of the small network."""
+    return torch.rand(count, 3, 16, 16, generator=torch.Generator().manual_seed(9)) * 2 - 1
+
+
+def state(network: Inception, /, **changes: Any) -> dict[str, Any]:
+    """The content of a checkpoint."""
+    return {
+        "step": 7,
+        "network": network.state_dict(),
+        "network_config": checkpoint.plain(network.config),
+        "classes": [f"c{label}" for label in range(network.num_classes)],
+        "recipe": "bn_x5",
+        **changes,
+    }
+
+
+def write_run(folder: Path, network: Inception, **changes: Any) -> Path:
+    """A run folder that holds nothing but `best.pt`."""
+    (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+    checkpoint.save(state(network, **changes), folder / "checkpoints", checkpoint.BEST)
+    return folder
+
+
+def refusal(call: Callable[..., object], *given: Any, **named: Any) -> str:
+    """The one line of a UserError that `call` raises."""
+    with pytest.raises(UserError) as caught:
+        call(*given, **named)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+class Malicious:
+    """Makes a folder `harmed` where it is unpickled."""
+
+    def __reduce__(self) -> tuple[Callable[[str], object], tuple[str]]:
+        return os.mkdir, ("harmed",)

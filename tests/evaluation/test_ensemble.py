@@ -2,11 +2,13 @@
 
 import itertools
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from evaluation.networks import refusal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,8 +16,7 @@ from bn_inception import UserError
 from bn_inception.cli.main import dispatch, main
 from bn_inception.evaluation import ensemble as module
 from bn_inception.evaluation.ensemble import ensemble
-from bn_inception.evaluation.errors import Errors
-from bn_inception.evaluation.members import prediction_file
+from bn_inception.evaluation.saved import Errors, prediction_file
 from bn_inception.record import Predictions, read_predictions, write_predictions
 from bn_inception.record.predictions import ranks
 
@@ -126,8 +127,7 @@ def test_what_is_written(tmp_path: Path) -> None:
     assert mean.meta["members"] == ["0", "1", "2"]
     assert mean.meta["crops"] == "144" and len(mean.meta["checkpoint"]["sha256"]) == 64
     assert mean.meta["classes"][3] == "n3"
-    with pytest.raises(UserError, match="already; give their own"):
-        ensemble([*paths, tmp_path / "mean.npz"], ["a", "b", "c", "d"])
+    assert "already; give their own" in refusal(ensemble, [*paths, tmp_path / "mean.npz"], "abcd")
     described = json.loads(json.dumps(result.as_dict()))
     alone = [result.subsets[(member,)].rates["top1_error"] for member in range(3)]
     assert result.errors.rates["top1_error"] < min(alone)
@@ -152,41 +152,35 @@ def test_what_is_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changed", "named"),
     [
-        ({"images": 41}, ["40 and 41 images"]),
-        ({"ids": 3}, ["image 4 is", "other.JPEG"]),
-        ({"labels": 5}, ["has the label", "/5.JPEG"]),
-        ({"unreadable": 6}, ["/6.JPEG", "could be read"]),
-        ({"classes": [f"m{number}" for number in range(CLASSES)]}, ["class 0 is n0", "m0"]),
-        ({"crops": "single"}, ["crops are 144", "single"]),
-        ({"statistics": "population"}, ["statistics are running", "population"]),
-        ({"checkpoint": {"sha256": "hash 0"}}, ["one and the same network"]),
+        ({"images": 41}, "40 and 41 images"),
+        ({"ids": 3}, "image 4 is .* other.JPEG"),
+        ({"labels": 5}, "/5.JPEG has the label"),
+        ({"probabilities": 6}, "/6.JPEG could be read"),
+        ({"classes": [f"m{number}" for number in range(CLASSES)]}, "class 0 is n0 .* m0"),
+        ({"crops": "single"}, "crops are 144 .* single"),
+        ({"statistics": "population"}, "statistics are running .* population"),
+        ({"checkpoint": {"sha256": "hash 0"}}, "one and the same network"),
     ],
 )
 def test_members_that_do_not_fit_are_refused(
-    tmp_path: Path, changed: dict[str, Any], named: list[str]
+    tmp_path: Path, changed: dict[str, Any], named: str
 ) -> None:
-    meta = {k: v for k, v in changed.items() if isinstance(v, str | list | dict)}
-    other = predictions(1, images=changed.get("images", 40), **meta)
-    if "ids" in changed:
-        other.ids[changed["ids"]] = "other.JPEG"
-    if "labels" in changed:
-        other.labels[changed["labels"]] = (other.labels[changed["labels"]] + 1) % CLASSES
-    if "unreadable" in changed:
-        other.probabilities[changed["unreadable"]] = 0
+    ((key, value),) = changed.items()
+    arrays = {"ids": "other.JPEG", "labels": 11, "probabilities": 0}
+    other = predictions(1, **({} if key in arrays else changed))
+    if key in arrays:
+        getattr(other, key)[value] = arrays[key]
     paths = saved(tmp_path, [predictions(0), other])
-    with pytest.raises(UserError) as caught:
-        ensemble(paths, names(paths))
-    for word in [*named, str(paths[0]), str(paths[1])]:
-        assert word in str(caught.value)
+    text = refusal(ensemble, paths, names(paths))
+    assert re.search(named, text) and all(str(path) in text for path in paths)
 
 
 def test_the_same_predictions_twice_and_too_few_or_many_members_are_refused(tmp_path: Path) -> None:
     paths = saved(tmp_path, [predictions(0), predictions(0, checkpoint={"sha256": "other"})])
-    with pytest.raises(UserError, match="one and the same network"):
-        ensemble(paths, names(paths))
+    assert "one and the same network" in refusal(ensemble, paths, names(paths))
     for count in (1, 11):
-        with pytest.raises(UserError, match=f"{count} members given; allowed are 2 to 10"):
-            ensemble(paths[:1] * count, names(paths[:1] * count))
+        said = f"{count} members given; allowed are 2 to 10"
+        assert said in refusal(ensemble, paths[:1] * count, names(paths[:1] * count))
 
 
 def test_a_run_folder_stands_for_its_predictions(tmp_path: Path) -> None:
@@ -204,12 +198,9 @@ def test_a_run_folder_stands_for_its_predictions(tmp_path: Path) -> None:
         ([folder, "10"], "no predictions with crops=10, only crops=144"),
         ([tmp_path], "evaluate run="),
     ):
-        with pytest.raises(UserError) as caught:
-            prediction_file(*arguments)
-        assert words in str(caught.value)
+        assert words in refusal(prediction_file, *arguments)
     (folder / "evaluation" / "broken.npz").write_bytes(b"PK\x03\x04")
-    with pytest.raises(UserError, match=r"broken\.npz: not "):
-        prediction_file(folder)
+    assert "broken.npz: not " in refusal(prediction_file, folder)
 
 
 def test_the_command(
