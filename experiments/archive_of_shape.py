@@ -21,7 +21,6 @@ from PIL import Image
 from scipy.io import savemat
 
 from bn_inception.data.intake import archives
-from bn_inception.data.intake.devkit import DEVKIT
 from bn_inception.paper import results
 
 CLASSES = results.IMAGENET_CLASSES
@@ -70,7 +69,7 @@ def devkit(wnids: list[str], validation: int) -> Iterator[tuple[str, bytes]]:
     meta, kinds = io.BytesIO(), [("ILSVRC2012_ID", "O"), ("WNID", "O")]
     savemat(meta, {"synsets": np.array(rows, dtype=kinds).reshape(-1, 1)}, do_compression=True)
     truth = generator.permutation(np.resize(numbers, validation))
-    folder = f"{DEVKIT}/data"
+    folder = f"{archives.DEVKIT}/data"
     yield f"{folder}/meta.mat", meta.getvalue()
     truths = "".join(f"{number}\n" for number in truth).encode()
     yield f"{folder}/ILSVRC2012_validation_ground_truth.txt", truths
@@ -81,7 +80,7 @@ def main(target: Path, divisor: int) -> None:
     wnids = [f"n{1_440_764 + 13_577 * label:08d}" for label in range(CLASSES)]
     validation = results.IMAGENET_VALIDATION_IMAGES // divisor // CLASSES * CLASSES
     kit = gzip.compress(tar_bytes(devkit(wnids, validation)), mtime=0)
-    (target / f"{DEVKIT}.tar.gz").write_bytes(kit)
+    (target / f"{archives.DEVKIT}.tar.gz").write_bytes(kit)
     images, sizes = jpegs(), class_sizes(divisor)
     names = (f"ILSVRC2012_val_{number:08d}.JPEG" for number in range(1, validation + 1))
     with (target / archives.VAL_TAR).open("wb") as out:

@@ -16,6 +16,7 @@ import json
 import os
 import re
 import tarfile
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,8 @@ from bn_inception.data import remote
 from bn_inception.data.order import stored_order
 from bn_inception.data.source import ImageSource, PlacedImages, content_fingerprint
 from bn_inception.errors import UserError
-from bn_inception.files import first_line, is_url, read_json
+from bn_inception.fields import MAX_BYTES, parse_object
+from bn_inception.files import first_line, is_url, read_bytes
 
 FORMAT = "bn-inception shards 2"
 PREPARE_AGAIN = "copy it again, or make the shards again with bn-inception prepare"
@@ -76,7 +78,7 @@ class Layout:
 
 @dataclass
 class Description:
-    """What `<split>.json` holds."""
+    """What `<split>.json` holds; it may be hostile, and checksums become names of files."""
 
     split: str  # "train" or "val"
     classes: list[str]  # in label order
@@ -86,6 +88,20 @@ class Description:
     index_sha256: str
     shard_sha256: list[str] = field(default_factory=list)  # empty until all are finished
     format: str = FORMAT
+
+    def __post_init__(self) -> None:
+        if self.format != FORMAT:
+            raise ValueError(f"its format is {self.format!r:.60}, not {FORMAT!r}")
+        if not (0 < self.images < 1 << 40 and 0 < self.shard_size < 1 << 40):
+            raise ValueError(f"it has {self.images} images in shards of {self.shard_size}")
+        if len(self.shard_sha256) not in (0, -(-self.images // self.shard_size)):
+            raise ValueError("its numbers of images and shards do not agree")
+        for digest in (self.fingerprint, self.index_sha256, *self.shard_sha256):
+            if not re.fullmatch("[0-9a-f]{64}", digest):
+                raise ValueError(f"{digest!r:.60} is not a SHA-256")
+        for name in self.classes:
+            if not name.encode("utf-8", "surrogateescape"):
+                raise ValueError("a class has no name")
 
     def as_json(self) -> str:
         """The file's text."""
@@ -102,53 +118,22 @@ class Description:
         return "".join(f"{digest}  {file}\n" for digest, file in sums)
 
 
-def read_description(path: Path, split: str, name: str = "") -> Description:
-    """Read and check `<split>.json`; `name` stands for its path in messages, if given.
+def read_description(path: Path, split: str, where: str, remedy: str) -> Description:
+    """Read and check `<split>.json`, which errors call `where`.
 
-    Raises:
-        FileNotFoundError: the file is missing; otherwise a UserError.
+    FileNotFoundError: it is missing; otherwise a UserError that ends in `remedy`.
     """
     try:
-        values = read_json(path)
-        if not isinstance(values, dict):
-            raise ValueError("it does not describe shards")
-        for key in Description.__annotations__:
-            if not _fits(key, values.get(key), split):
-                raise ValueError(f"{key} is {json.dumps(values.get(key))[:60]}")
-        about = Description(**values)
-        if len(about.shard_sha256) not in (0, -(-about.images // about.shard_size)):
-            raise ValueError("its numbers of images and shards do not agree")
+        text = read_bytes(path, MAX_BYTES).decode("utf-8")
+        about = parse_object(text, "it", "").as_(Description)
+        if about.split != split:
+            raise ValueError(f"its split is {about.split!r:.60}")
         return about
     except FileNotFoundError:
         raise
-    except (OSError, ValueError, TypeError, RecursionError) as error:
-        raise UserError(
-            f"data.root: {name or path} is damaged ({first_line(error)[:200]}); make the shards "
-            "again with bn-inception prepare, in another folder"
-        ) from error
-
-
-def _fits(key: str, value: Any, split: str) -> bool:
-    """Whether a value is allowed: the file may be hostile, and checksums become names of files."""
-    if key in ("images", "shard_size"):
-        return type(value) is int and 0 < value < 1 << 40  # True is an int to isinstance
-    if key in ("fingerprint", "index_sha256"):
-        return _is_sha256(value)
-    if key in ("classes", "shard_sha256"):
-        fits = _is_text if key == "classes" else _is_sha256
-        return isinstance(value, list) and all(map(fits, value))
-    return bool(value == {"split": split, "format": FORMAT}[key])
-
-
-def _is_text(value: Any) -> bool:
-    try:
-        return isinstance(value, str) and bool(value.encode("utf-8", "surrogateescape"))
-    except UnicodeEncodeError:
-        return False
-
-
-def _is_sha256(value: Any) -> bool:
-    return isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) is not None
+    except (OSError, ValueError) as error:
+        reason = first_line(error)[:200]
+        raise UserError(f"{where} is damaged ({reason}); {remedy}") from error
 
 
 class ShardSource(PlacedImages):
@@ -162,9 +147,8 @@ class ShardSource(PlacedImages):
         self, root: str, split: str, first_classes: int | None = None, cache: Path | None = None
     ) -> None:
         self._cache = cache if is_url(root) else None
-        self._root = root.rstrip("/") if self._cache else root
-        self.description = self._described(split)
-        about = self.description
+        self._root = root.rstrip("/") if is_url(root) else root
+        self.description = about = self._described(split)
         length, label, name = self._index()
         layout = Layout(length, about.shard_size)
         self._bytes = layout.bytes
@@ -172,7 +156,6 @@ class ShardSource(PlacedImages):
         if self._cache is None:
             for path, size in zip(files, layout.bytes, strict=True):
                 _check_size(path, size)
-
         if content_fingerprint(about.classes, name, length, label) != about.fingerprint:
             raise UserError(
                 f"data.root: {self._root}/{index_file(split)} gives another fingerprint than "
@@ -184,22 +167,20 @@ class ShardSource(PlacedImages):
         super().__init__(about.classes[:first_classes], label[:last], name[:last], files, places)
 
     def _described(self, split: str) -> Description:
-        file = f"{split}.json"
+        name, what = f"{self._root}/{split}.json", "no"
+        found = remote.fetched_once(name, self._cache) if self._cache else nullcontext(Path(name))
         try:
-            if self._cache is None:
-                about = read_description(Path(self._root, file), split)
-            else:
-                with remote.fetched_once(f"{self._root}/{file}", self._cache) as path:
-                    about = read_description(path, split, f"{self._root}/{file}")
+            with found as path:
+                about = read_description(path, split, f"data.root: {name}", PREPARE_AGAIN)
+            if about.shard_sha256:
+                return about
             what = "an unfinished"
         except FileNotFoundError:
-            about, what = None, "no"
-        if about is None or not about.shard_sha256:
-            raise UserError(
-                f"data.root: {self._root} has {what} {file}: no finished shards; make them with "
-                "bn-inception prepare source=IMAGES target=FOLDER"
-            )
-        return about
+            pass
+        raise UserError(
+            f"data.root: {self._root} has {what} {split}.json: no finished shards; make them with "
+            "bn-inception prepare source=IMAGES target=FOLDER"
+        )
 
     def _index(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bytes_]]:
         """Lengths, labels and names; mapped, not read, so that a hostile size costs nothing."""
@@ -208,20 +189,19 @@ class ShardSource(PlacedImages):
         try:
             index = np.lib.format.open_memmap(path, mode="r")
             length, label, name = (index[column] for column in ("length", "label", "name"))
-            sound = (
+            if not (
                 length.dtype == label.dtype == np.int64
                 and name.dtype.kind == "S"
                 and index.shape == (about.images,)
                 and 0 <= length.min() <= length.max() < _MAX_IMAGE_BYTES
                 and 0 <= label[0] <= label[-1] < len(about.classes)
                 and (label[1:] >= label[:-1]).all()
-            )
+            ):
+                raise ValueError("it does not fit the shards")
         except (OSError, ValueError, IndexError, EOFError) as error:
             raise UserError(
                 f"data.root: {path} cannot be read ({first_line(error)}); {PREPARE_AGAIN}"
             ) from error
-        if not sound:
-            raise UserError(f"data.root: {path} does not fit the shards; {PREPARE_AGAIN}")
         return np.array(length), np.array(label), np.array(name)
 
     def located(self, file: int) -> str:

@@ -4,6 +4,7 @@ import hashlib
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from functools import cached_property
 from typing import Any
 
@@ -11,6 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
+
+Labels = NDArray[np.int64]
+Names = Sequence[bytes] | NDArray[np.bytes_]
 
 
 class ImageSource(ABC):
@@ -21,12 +25,7 @@ class ImageSource(ABC):
     share.
     """
 
-    def __init__(
-        self,
-        classes: Sequence[str],
-        labels: NDArray[np.int64],
-        names: Sequence[bytes] | NDArray[np.bytes_],
-    ) -> None:
+    def __init__(self, classes: Sequence[str], labels: Labels, names: Names) -> None:
         assert len(labels) == len(names)
         self.classes, self.labels = tuple(classes), labels
         self.names: NDArray[np.bytes_] = np.asarray(names, dtype=np.bytes_)
@@ -75,9 +74,7 @@ def content_fingerprint(classes: Sequence[str], *columns: NDArray[Any]) -> str:
 class FolderSource(ImageSource):
     """Image files below the folder of a split, such as ROOT/train."""
 
-    def __init__(
-        self, folder: str, classes: Sequence[str], labels: NDArray[np.int64], names: Sequence[bytes]
-    ) -> None:
+    def __init__(self, folder: str, classes: Sequence[str], labels: Labels, names: Names) -> None:
         super().__init__(classes, labels, names)
         self._folder = os.fsencode(folder)
 
@@ -96,13 +93,11 @@ class FolderSource(ImageSource):
     @cached_property
     def sizes(self) -> NDArray[np.int64]:
         """See `ImageSource`; ImageNet's take seconds on a local disk."""
-        return np.fromiter(map(self._size, range(len(self))), np.int64, len(self))
-
-    def _size(self, index: int) -> int:
-        try:
-            return os.stat(self._path(index)).st_size
-        except OSError:
-            return -1  # reading it fails later, by name, under data.on_error
+        sizes = np.full(len(self), -1)
+        for index in range(len(self)):
+            with suppress(OSError):  # reading it fails later, by name, under data.on_error
+                sizes[index] = os.stat(self._path(index)).st_size
+        return sizes
 
 
 class PlacedImages(ImageSource):
@@ -111,8 +106,8 @@ class PlacedImages(ImageSource):
     def __init__(
         self,
         classes: Sequence[str],
-        labels: NDArray[np.int64],
-        names: Sequence[bytes] | NDArray[np.bytes_],
+        labels: Labels,
+        names: Names,
         files: Sequence[str],
         places: tuple[NDArray[Any], NDArray[Any], NDArray[np.int64]],
     ) -> None:
@@ -146,10 +141,10 @@ class PlacedImages(ImageSource):
 
 def class_order(names: Iterable[str]) -> list[str]:
     """Class folders in label order: by value if all are decimal numbers, else as plain text."""
-    names = list(names)
+    names = sorted(names)
     if all(name.isascii() and name.isdigit() for name in names):
-        return sorted(names, key=lambda name: (int(name), name))
-    return sorted(names)
+        names.sort(key=int)
+    return names
 
 
 def is_image(name: str) -> bool:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from imagenets import WNIDS, content, made, refused, tar_of, validation
 from scipy.io import savemat
 
-from bn_inception.data.intake import archives, devkit
+from bn_inception.data.intake import archives
 from bn_inception.errors import UserError
 
 
@@ -65,7 +65,7 @@ def test_a_missing_or_damaged_kit_is_named_with_the_remedy(
     assert "cannot be read" in said(kit[: len(kit) // 2])
     assert "has no data/ILSVRC2012_validation_ground" in said(gzip.compress(tar_of({"a": b""})))
     with monkeypatch.context() as patch:
-        patch.setattr(devkit, "_MAX_KIT_BYTES", 9_999)
+        patch.setattr(archives, "_MAX_KIT_BYTES", 9_999)
         assert "unpacks to more than 9,999 bytes" in said(gzip.compress(bytes(10_000)))
     hostile = gzip.compress(negative("data/meta.mat", tarfile.REGTYPE))
     assert "'data/meta.mat' has -512 bytes" in said(hostile)

@@ -1,12 +1,15 @@
 """The ILSVRC 2012 archives as downloaded, read without unpacking.
 
-One pass over the headers finds where the images lie, also in a tar file inside another. Hostile and
-impossible members are refused by name.
+One pass over the headers finds where the images lie, also in a tar file inside another. The classes
+of the validation images stand in the development kit, or in a list. Hostile and impossible members
+are refused by name.
 """
 
+import gzip
 import io
 import os
 import tarfile
+import zlib
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -15,18 +18,24 @@ import numpy as np
 
 from bn_inception.data.source import PlacedImages, class_order, is_image
 from bn_inception.errors import UserError
-from bn_inception.files import first_line
+from bn_inception.files import first_line, read_bytes
 
 TRAIN_TAR = "ILSVRC2012_img_train.tar"
 VAL_TAR = "ILSVRC2012_img_val.tar"
+DEVKIT = "ILSVRC2012_devkit_t12"
+LIST = "val_classes.txt"
 
 MAX_IMAGE_BYTES = 1 << 26  # four times ImageNet's largest file, and a bound on memory
 MAX_NAME_BYTES = 255  # a hostile archive may have a million names of a megabyte each
 # An extended header of an honest archive has no more than a name or two.
 _MAX_HEADER_BYTES = 1 << 13
+_MAX_LABELS_BYTES = 1 << 24  # of the list or the kit, which has a few MB
+_MAX_KIT_BYTES = 1 << 26  # unpacked
+# Its two files have 0.1 and 0.2 MB. meta.mat is compressed, so its size limits memory too.
+_MAX_KIT_FILE_BYTES = 1 << 20
 # Raised by tarfile for senseless headers (numbers out of range, chains of thousands of extended
 # headers), and by a bad disk.
-UNREADABLE_TAR = (tarfile.TarError, ValueError, OverflowError, RecursionError, OSError)
+_UNREADABLE = (tarfile.TarError, ValueError, OverflowError, RecursionError, OSError)
 
 Member = tuple[bytes, int, int]  # file name, offset in the archive, length
 
@@ -36,9 +45,8 @@ def open_train_tar(path: Path) -> PlacedImages:
     found: dict[str, list[Member]] = {}
     with _Headers(path) as file:
         for member in _members(file, path.name, 0, file.bytes):
-            name = _plain(member)
+            name, images = member.name, list[Member]()
             class_name = name[:-4] if name.lower().endswith(".tar") else ""
-            images, reason = list[Member](), ""
             if not is_class(class_name):
                 reason = "is not the tar file of a class, named such as n01440764.tar"
             elif class_name in found:
@@ -46,12 +54,12 @@ def open_train_tar(path: Path) -> PlacedImages:
             else:
                 inside = f"{path.name}: {name}"
                 images = _images(file, inside, member.offset_data, member.size)
-            found[class_name] = images
-            if not images:  # skipping it would change the labels of later classes
-                reason = reason or "holds no images"
+                reason = "holds no images"  # skipping it would change the labels of later classes
+            if not images:
                 raise UserError(
                     f"source: {path.name}: {name!r} {reason}; give the original archive"
                 )
+            found[class_name] = images
     return _placed(path, found)
 
 
@@ -85,20 +93,17 @@ def _placed(path: Path, found: dict[str, list[Member]]) -> PlacedImages:
     if not found:
         raise UserError(f"source: {path.name} holds no images")
     classes = class_order(found)
-    names, places, labels = list[bytes](), list[tuple[int, int]](), list[int]()
-    for label, class_name in enumerate(classes):
-        for name, offset, length in sorted(found[class_name]):
-            names.append(os.fsencode(class_name) + b"/" + name)
-            places.append((offset, length))
-            labels.append(label)
-    for name, following in pairwise(names):
-        if name == following:
+    members = [(label, *member) for label, c in enumerate(classes) for member in sorted(found[c])]
+    for (label, name, *_), following in pairwise(members):
+        if (label, name) == following[:2]:
             raise UserError(
-                f"source: {path.name} holds {os.fsdecode(name)} twice; it is no original"
+                f"source: {path.name} holds {classes[label]}/{os.fsdecode(name)} twice; it is no "
+                "original"
             )
-    offsets, lengths = np.array(places, np.int64).T
+    names = [os.fsencode(f"{classes[label]}/") + name for label, name, *_ in members]
+    labels, offsets, lengths = np.array([(m[0], *m[2:]) for m in members], np.int64).T
     where = np.zeros_like(offsets), offsets, lengths
-    return PlacedImages(classes, np.array(labels, np.int64), names, [str(path)], where)
+    return PlacedImages(classes, labels.copy(), names, [str(path)], where)
 
 
 class _Headers(io.FileIO):
@@ -123,12 +128,7 @@ class _Headers(io.FileIO):
 def _images(file: _Headers, what: str, start: int, size: int) -> list[Member]:
     """The images in a tar file, or in one inside it."""
     members = _members(file, what, start, size, MAX_IMAGE_BYTES)
-    found = ((_plain(member), member.offset_data, member.size) for member in members)
-    return [(os.fsencode(name), at, length) for name, at, length in found if is_image(name)]
-
-
-def _plain(member: tarfile.TarInfo) -> str:
-    return member.name.removeprefix("./")
+    return [(os.fsencode(m.name), m.offset_data, m.size) for m in members if is_image(m.name)]
 
 
 def _members(
@@ -142,7 +142,8 @@ def _members(
         while (member := tar.next()) is not None and member.offset < end:
             # tarfile would keep every member in this list, which its type stubs lack.
             tar.members = []  # type: ignore[attr-defined]
-            if member.isdir() and _plain(member) in ("", "."):
+            member.name = member.name.removeprefix("./")
+            if member.isdir() and member.name in ("", "."):
                 continue
             reason = _refusal(member, end, limit)
             if reason:
@@ -160,7 +161,7 @@ def _members(
         reason = f"no header and no end at byte {at - start:,}"
     except UserError:
         raise
-    except UNREADABLE_TAR as error:
+    except _UNREADABLE as error:
         reason = first_line(error)
     raise UserError(
         f"source: {what} is not an uncompressed tar file, or is damaged ({reason}); download it "
@@ -169,7 +170,7 @@ def _members(
 
 
 def _refusal(member: tarfile.TarInfo, end: int, limit: int | None) -> str:
-    name = _plain(member)
+    name = member.name
     if not member.isreg() or member.issparse():
         return "is not a plain file"  # but a link, a folder, a device or a sparse file
     if name in ("", "..") or "/" in name or not name.isprintable():
@@ -182,3 +183,68 @@ def _refusal(member: tarfile.TarInfo, end: int, limit: int | None) -> str:
     if member.offset_data + member.size > end:
         return "reaches over the end of the archive, which is cut off"
     return ""
+
+
+def read_val_classes(source: Path) -> tuple[list[str], str]:
+    """The class of every validation image, in the order of their numbers, and the file's name."""
+    for name in (LIST, f"{DEVKIT}.tar.gz"):
+        path = source / name
+        if not path.exists():
+            continue
+        try:
+            content = read_bytes(path, _MAX_LABELS_BYTES)
+            classes = (
+                content.decode("utf-8", "replace").split() if name == LIST else _of_kit(content)
+            )
+            if not classes or not all(map(is_class, classes)):
+                raise ValueError("not a list of classes")
+            return classes, name
+        except (*_UNREADABLE, EOFError, zlib.error) as error:
+            raise UserError(
+                f"source: {path} cannot be read ({first_line(error)}); download it again"
+            ) from error
+    raise UserError(
+        f"source: {source} has {VAL_TAR} but nothing that tells its classes; put {DEVKIT}.tar.gz "
+        f"beside it, or {LIST} with the class of each image on a line"
+    )
+
+
+def _of_kit(kit: bytes) -> list[str]:
+    with gzip.open(io.BytesIO(kit)) as stream:
+        unpacked = stream.read(_MAX_KIT_BYTES + 1)
+    if len(unpacked) > _MAX_KIT_BYTES:
+        raise ValueError(f"it unpacks to more than {_MAX_KIT_BYTES:,} bytes")
+    truth = _file(unpacked, "ILSVRC2012_validation_ground_truth.txt")
+    wnids = _wnids(_file(unpacked, "meta.mat"))
+    numbers = [int(line) for line in truth.split()]
+    missing = set(numbers) - wnids.keys()
+    if missing:
+        raise ValueError(f"the ground truth names class {min(missing)}, which meta.mat has not")
+    return [wnids[number] for number in numbers]
+
+
+def _file(kit: bytes, name: str) -> bytes:
+    """One of the two files in the development kit's folder `data/`."""
+    with tarfile.open(fileobj=io.BytesIO(kit), mode="r:") as tar:
+        for member in tar:
+            if not 0 <= member.size <= _MAX_KIT_BYTES:  # would make tarfile go back, forever
+                raise ValueError(f"{member.name!r} has {member.size:,} bytes")
+            if member.isreg() and member.name.split("/")[-2:] == ["data", name]:
+                if member.size > _MAX_KIT_FILE_BYTES:
+                    raise ValueError(f"{member.name!r} has more than {_MAX_KIT_FILE_BYTES:,} bytes")
+                content = tar.extractfile(member)
+                assert content is not None
+                return content.read()
+    raise ValueError(f"it has no data/{name}")
+
+
+def _wnids(meta: bytes) -> dict[int, str]:
+    """ILSVRC2012_ID -> WNID of all classes; the leaves are 1 to 1000."""
+    from scipy.io import loadmat
+
+    try:
+        synsets = loadmat(io.BytesIO(meta), squeeze_me=True)["synsets"]
+        rows = zip(synsets["ILSVRC2012_ID"].tolist(), synsets["WNID"].tolist(), strict=True)
+        return {int(number): str(wnid) for number, wnid in rows}
+    except Exception as error:  # SciPy may raise anything for a damaged file
+        raise ValueError(f"meta.mat: {first_line(error)}") from error

@@ -19,8 +19,8 @@ from typing import IO, NamedTuple
 import numpy as np
 
 from bn_inception.data import shards
-from bn_inception.data.folders import open_folder
-from bn_inception.data.intake import archives, devkit
+from bn_inception.data.intake import archives
+from bn_inception.data.opening import open_folder
 from bn_inception.data.parallel import Progress, cores, produced
 from bn_inception.data.source import ImageSource
 from bn_inception.errors import UserError
@@ -29,7 +29,7 @@ from bn_inception.files import file_sha256, first_line, is_left_over, locked, re
 SPLITS = ("train", "val")
 LAYOUTS = (
     "expected train/ and val/ with class folders, or "
-    f"{archives.TRAIN_TAR}, {archives.VAL_TAR} and {devkit.DEVKIT}.tar.gz"
+    f"{archives.TRAIN_TAR}, {archives.VAL_TAR} and {archives.DEVKIT}.tar.gz"
 )
 
 
@@ -118,7 +118,7 @@ def _opened(
         if split == "train":
             sources[split] = archives.open_train_tar(path)
         else:
-            sources[split] = archives.open_val_tar(path, *devkit.read_val_classes(source))
+            sources[split] = archives.open_val_tar(path, *archives.read_val_classes(source))
     classes = [images.classes for images in sources.values()]
     if classes[0] != classes[-1]:
         raise UserError(
@@ -158,7 +158,8 @@ class _Split:
             f"{self.target / self.name}-*.tar to make the {self.name} shards again"
         )
         try:
-            there = shards.read_description(self.description, self.name)
+            where = f"target: {self.description}"
+            there = shards.read_description(self.description, self.name, where, remedy)
         except FileNotFoundError:
             if any(self.target.glob(f"{self.name}-*.tar")):
                 raise UserError(
@@ -166,9 +167,6 @@ class _Split:
                     f"{self.description.name}: not of this program, or it was deleted; {remedy}"
                 ) from None
             return None
-        except UserError as error:
-            reason = first_line(error).partition("; ")[0].removeprefix("data.root: ")
-            raise UserError(f"target: {reason}; {remedy}") from error
         for key in ("fingerprint", "images", "shard_size"):
             here, found = getattr(self.about, key), getattr(there, key)
             if here != found:
