@@ -10,7 +10,7 @@ import shutil
 import tarfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,6 @@ from bn_inception.data.source import ImageSource
 from bn_inception.errors import UserError
 from bn_inception.files import file_sha256, first_line, is_left_over, locked, replacing
 
-SPLITS = ("train", "val")
 LAYOUTS = (
     "expected train/ and val/ with class folders, or "
     f"{archives.TRAIN_TAR}, {archives.VAL_TAR} and {archives.DEVKIT}.tar.gz"
@@ -70,23 +69,42 @@ def prepare(
     workers = cores() if config.workers is None else config.workers
     target, source = Path(config.target).expanduser(), Path(config.source).expanduser()
     files = _found(source)
-    with ExitStack() as held:
-        with _writing(target):
-            target.mkdir(parents=True, exist_ok=True)
+    with _writing(target):
+        target.mkdir(parents=True, exist_ok=True)
+        with locked(target / ".lock", wait=False):
             try:
-                held.enter_context(locked(target / ".lock", wait=False))
-            except BlockingIOError as error:
-                raise UserError(f"target: {target} is being written by another process") from error
-        try:
-            splits = [
-                _Split(split, images, target, min(config.shard_size, len(images)))
-                for split, images in _opened(source, files, say).items()
-            ]
-            _check_room(target, sum(split.missing_bytes() for split in splits))
-            return [split.complete(workers, say, progress) for split in splits]
-        except KeyboardInterrupt:
-            say("stopped; the same call goes on from here: what is finished is kept")
-            raise
+                splits = [
+                    _Split(split, images, target, min(config.shard_size, len(images)))
+                    for split, images in _opened(source, files, say).items()
+                ]
+                _check_room(target, sum(split.missing_bytes() for split in splits))
+                return [split.complete(workers, say, progress) for split in splits]
+            except KeyboardInterrupt:
+                say("stopped; the same call goes on from here: what is finished is kept")
+                raise
+
+
+@contextmanager
+def _writing(target: Path) -> Iterator[None]:
+    """Turn an OSError of writing the target into a UserError of one line."""
+    try:
+        yield
+    except BlockingIOError as error:
+        raise UserError(f"target: {target} is being written by another process") from error
+    except OSError as error:
+        raise UserError(
+            f"target: {target} cannot be written ({first_line(error)}); make room and call again: "
+            "what is finished is kept"
+        ) from error
+
+
+def _check_room(target: Path, needed: int) -> None:
+    free = shutil.disk_usage(target).free
+    if needed > free:
+        raise UserError(
+            f"target: {target} needs up to {needed / 1e9:,.1f} GB more, {free / 1e9:,.1f} GB are "
+            "free; make room or choose another folder"
+        )
 
 
 def _found(source: Path) -> dict[str, Path]:
@@ -95,7 +113,7 @@ def _found(source: Path) -> dict[str, Path]:
         raise UserError(f"source: {source} is not a folder; {LAYOUTS}")
     tars = {"train": source / archives.TRAIN_TAR, "val": source / archives.VAL_TAR}
     archived = {split: path for split, path in tars.items() if path.exists()}
-    folders = {split: source / split for split in SPLITS if (source / split).is_dir()}
+    folders = {split: source / split for split in tars if (source / split).is_dir()}
     if bool(archived) == bool(folders):
         what = "several of these" if folders else "nothing of the kind"
         raise UserError(f"source: {source} holds {what}; {LAYOUTS}")
@@ -153,26 +171,26 @@ class _Split:
 
     def _found(self) -> shards.Description | None:
         """The description in the target; shards of other images or settings are refused."""
+        where = f"target: {self.description}"
         remedy = (
             f"choose another folder, or remove {self.description} and "
             f"{self.target / self.name}-*.tar to make the {self.name} shards again"
         )
         try:
-            where = f"target: {self.description}"
             there = shards.read_description(self.description, self.name, where, remedy)
         except FileNotFoundError:
             if any(self.target.glob(f"{self.name}-*.tar")):
                 raise UserError(
-                    f"target: {self.target} holds {self.name} shards without their "
-                    f"{self.description.name}: not of this program, or it was deleted; {remedy}"
+                    f"{where} is missing beside {self.name} shards: they are not of this program, "
+                    f"or it was deleted; {remedy}"
                 ) from None
             return None
         for key in ("fingerprint", "images", "shard_size"):
             here, found = getattr(self.about, key), getattr(there, key)
             if here != found:
                 raise UserError(
-                    f"target: {self.target} holds {self.name} shards made otherwise: {key} is "
-                    f"{here} here, {found} there; {remedy}"
+                    f"{where} is of shards made otherwise: {key} is {here} here, {found} there; "
+                    f"{remedy}"
                 )
         return there
 
@@ -188,7 +206,7 @@ class _Split:
             if is_left_over(path.name):
                 path.unlink(missing_ok=True)
         if self.there is None:
-            self._put(self.description, self.about.as_json().encode())
+            self._put(self.description.name, self.about.as_json())
         expected = self.there.shard_sha256 if self.there else []
 
         images, done, written = len(self.source), 0, 0
@@ -202,12 +220,16 @@ class _Split:
             if expected and wrote:
                 say(f"{self.path(shard)} was missing or damaged: made again")
             progress(what, done, images)
-        self._put(self.target / shards.index_file(self.name), self.index)
-        self._put(self.target / f"{self.name}.sha256", self.about.sha256sums().encode())
-        self._put(self.description, self.about.as_json().encode())
+        self._put(shards.index_file(self.name), self.index)
+        self._put(f"{self.name}.sha256", self.about.sha256sums())
+        self._put(self.description.name, self.about.as_json())
         shards.ShardSource(str(self.target), self.name)  # raises if they do not fit each other
         seconds = time.monotonic() - started
         return Prepared(self.name, images, len(numbers), sum(self.layout.bytes), written, seconds)
+
+    def _put(self, name: str, content: str | bytes) -> None:
+        with replacing(self.target / name) as file:
+            file.write(content.encode() if isinstance(content, str) else content)
 
     def _complete_shard(self, expected: list[str], shard: int) -> tuple[str, int]:
         """Write a shard, unless it is there; its SHA-256, and how many images were written."""
@@ -217,7 +239,7 @@ class _Split:
             digest = file_sha256(path)
             if wanted in (None, digest):
                 return digest, 0
-        with _writing(path), replacing(path) as file:
+        with _writing(self.target), replacing(path) as file:
             self._pack(shard, file)
             file.flush()
             digest = file_sha256(file.name)
@@ -248,28 +270,3 @@ class _Split:
         if len(data) != self.source.sizes[index]:
             raise UserError(f"source: {name} changed while it was read; call again")
         return data
-
-    def _put(self, path: Path, content: bytes) -> None:
-        with _writing(path), replacing(path) as file:
-            file.write(content)
-
-
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    """Turn an OSError of writing a file or folder into a UserError of one line."""
-    try:
-        yield
-    except OSError as error:
-        raise UserError(
-            f"target: {path} cannot be written ({first_line(error)}); make room and call again: "
-            "what is finished is kept"
-        ) from error
-
-
-def _check_room(target: Path, needed: int) -> None:
-    free = shutil.disk_usage(target).free
-    if needed > free:
-        raise UserError(
-            f"target: {target} needs up to {needed / 1e9:,.1f} GB more, {free / 1e9:,.1f} GB are "
-            "free; make room or choose another folder"
-        )
