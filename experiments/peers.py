@@ -28,8 +28,14 @@ from bn_inception.benchmark.input import (
     ways_of,
 )
 from bn_inception.benchmark.reference import DEVIATION, MEAN, train_transform
-from bn_inception.benchmark.rows import as_table
-from bn_inception.benchmark.timing import CPU, Stream, Way, each_other_way_round, take_turn
+from bn_inception.benchmark.timing import (
+    CPU,
+    Stream,
+    Way,
+    as_table,
+    each_other_way_round,
+    take_turn,
+)
 from bn_inception.data import DataConfig, DataKind, open_sources
 from bn_inception.paper.results import MINI_BATCH
 

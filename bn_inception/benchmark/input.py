@@ -14,8 +14,16 @@ from PIL import Image
 from torch.utils.data import DataLoader, RandomSampler, default_collate
 
 from bn_inception.benchmark.reference import FULL_JITTER, train_transform
-from bn_inception.benchmark.rows import Measured, Row, about_here, refuse_below
-from bn_inception.benchmark.timing import CPU, Stream, Way, each_other_way_round, take_turn
+from bn_inception.benchmark.timing import (
+    CPU,
+    Measured,
+    Row,
+    Stream,
+    Way,
+    about_here,
+    each_other_way_round,
+    take_turn,
+)
 from bn_inception.data import (
     AugmentationConfig,
     Backend,
@@ -33,6 +41,7 @@ from bn_inception.data import (
 )
 from bn_inception.data.loader import read_image
 from bn_inception.data.parallel import cores
+from bn_inception.errors import require_at_least
 from bn_inception.paper.results import MINI_BATCH
 
 ENDLESS = 2**40
@@ -51,8 +60,8 @@ class InputBenchmark:
 
     def __post_init__(self) -> None:
         for name in ("images", "rounds", "image_size"):
-            refuse_below(1, f"benchmark.{name}", getattr(self, name))
-        refuse_below(0, "benchmark.workers", min(self.workers or [0]))
+            require_at_least(f"benchmark.{name}", getattr(self, name), 1)
+        require_at_least("benchmark.workers", min(self.workers or [0]), 0)
 
     def counts(self) -> list[int]:
         """Numbers of workers, rising, each once; 0 reads in the main process."""

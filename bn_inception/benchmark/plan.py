@@ -8,11 +8,10 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from bn_inception.benchmark.rows import Row
 from bn_inception.benchmark.step import our_step
-from bn_inception.benchmark.timing import take_turn
+from bn_inception.benchmark.timing import Measured, Row, about_here, take_turn
 from bn_inception.data import Sources
-from bn_inception.network import Inception, NetworkConfig, Normalization, saved_bytes
+from bn_inception.network import Inception, Normalization, saved_bytes
 from bn_inception.paper import results
 from bn_inception.training.local_batch import LocalBatch, local_batch
 from bn_inception.training.machine import choose_device, resolve
@@ -38,50 +37,23 @@ class PlanSettings:
             require_positive(f"plan.{name}", 1 if value is None else value)
 
 
-@dataclass(frozen=True)
-class Forecast:
-    """What a run has to do and how fast.
-
-    Attributes:
-        updates: steps of the run.
-        forward_images: forward passes of all evaluations: held-out images, and the training images
-            of the population statistics.
-        processes: one a GPU (or one in all, on a CPU).
-        images: of an update that a process holds.
-        update_seconds: forward, backward and update of one process.
-        device_bytes: weights, gradients, momenta and kept activations of one process, in float32.
-    """
-
-    updates: int
-    forward_images: int
-    processes: int
-    images: int
-    update_seconds: float
-    device_bytes: int
-
-    @property
-    def hours(self) -> float:
-        """From the first update to the last evaluation, which the processes share."""
-        image = self.update_seconds / UPDATE_COST / (self.processes * self.images)
-        return (self.updates * self.update_seconds + self.forward_images * image) / 3600
-
-
-Run = tuple[RunConfig, Forecast]
-
-
-def forecast_runs(
+def forecast(
     configs: Sequence[RunConfig], settings: PlanSettings, sources: Sources | None
-) -> list[Run]:
-    """Forecast every run; an update of each network is measured once, unless its rate is given.
+) -> Measured:
+    """A row a run, their sum, and what they assume.
 
-    The configurations differ in their recipes. Without `sources` it plans for ImageNet.
+    An update of each network is measured once, unless its rate is given. The configurations differ
+    in their recipes. Without `sources` it plans for ImageNet.
     """
     device = choose_device(configs[0].machine.device)
-    classes = len(sources.train.classes) if sources else results.IMAGENET_CLASSES
-    images = len(sources.train) if sources else results.IMAGENET_TRAIN_IMAGES
-    held_out = len(sources.validation) if sources else results.IMAGENET_VALIDATION_IMAGES
+    classes, images = results.IMAGENET_CLASSES, results.IMAGENET_TRAIN_IMAGES
+    held_out = results.IMAGENET_VALIDATION_IMAGES
+    if sources is not None:
+        classes, images = len(sources.train.classes), len(sources.train)
+        held_out = len(sources.validation)
     seconds: dict[str, float] = {}
-    runs = []
+    rows: list[Row] = []
+    sentences: list[str] = []
     for config in configs:
         normalized = config.network.normalization is not Normalization.none
         part = local_batch(config.batch, settings.processes, normalized=normalized)
@@ -92,21 +64,40 @@ def forecast_runs(
             seconds[key] = part.images / settings.step_images_per_second
         elif key not in seconds:
             seconds[key] = _update_seconds(config, classes, part.images, device, settings.steps)
-        durations = Schedule.of(config, images)
+        schedule = Schedule.of(config, images)
         population = config.train.population_batches * config.batch.images if normalized else 0
-        evaluations = -(-durations.steps // durations.evaluate_every)
-        shape = _shape(config.network, classes)
+        evaluations = -(-schedule.steps // schedule.evaluate_every)
+        forward = seconds[key] / UPDATE_COST / (settings.processes * part.images)
+        evaluating = evaluations * (held_out + population) * forward
+        with torch.device("meta"):  # without storage: for counting
+            shape = Inception(config.network, classes)
         parameters = sum(parameter.numel() for parameter in shape.parameters())
-        forecast = Forecast(
-            updates=durations.steps,
-            forward_images=evaluations * (held_out + population),
-            processes=settings.processes,
-            images=part.images,
-            update_seconds=seconds[key],
-            device_bytes=3 * FLOAT_BYTES * parameters + saved_bytes(shape, part.images),
+        state = 3 * FLOAT_BYTES * parameters + saved_bytes(shape, part.images)
+        hours = (schedule.steps * seconds[key] + evaluating) / 3600
+        rows.append(
+            {
+                "run": config.recipe.name,
+                "updates": schedule.steps,
+                "update_ms": 1e3 * seconds[key],
+                "hours": hours,
+                "gpu_hours": hours * settings.processes,
+                "device_gib": state / 2**30,
+            }
         )
-        runs.append((config, forecast))
-    return runs
+        sentences = sentences or _assumptions(config, settings, part, seconds[key])
+    return Measured([*rows, *_sum(rows)], about_here(), sentences)
+
+
+def _sum(rows: Sequence[Row]) -> list[Row]:
+    """A row for all runs; none for a single one."""
+    if len(rows) == 1:
+        return []
+    updates, hours, gpu_hours = (
+        sum(row[key] for row in rows) for key in ("updates", "hours", "gpu_hours")
+    )
+    milliseconds = sum(row["updates"] * row["update_ms"] for row in rows) / updates
+    gib = max(row["device_gib"] for row in rows)
+    return [dict(zip(rows[0], ("all", updates, milliseconds, hours, gpu_hours, gib), strict=True))]
 
 
 def _update_seconds(
@@ -122,37 +113,14 @@ def _update_seconds(
     return way.seconds[0]
 
 
-def _shape(config: NetworkConfig, classes: int) -> Inception:
-    """The network without storage: for counting."""
-    with torch.device("meta"):
-        return Inception(config, classes)
-
-
-def rows(runs: Sequence[Run]) -> list[Row]:
-    """A row a run, and the sum of all."""
-    made = [_row(config.recipe.name, [run]) for config, run in runs]
-    return [*made, _row("all", [run for _, run in runs])] if len(runs) > 1 else made
-
-
-def _row(name: str, runs: list[Forecast]) -> Row:
-    updates = sum(run.updates for run in runs)
-    return {
-        "run": name,
-        "updates": updates,
-        "update_ms": sum(run.updates * run.update_seconds for run in runs) / updates * 1e3,
-        "hours": sum(run.hours for run in runs),
-        "gpu_hours": sum(run.hours * run.processes for run in runs),
-        "device_gib": max(run.device_bytes for run in runs) / 2**30,
-    }
-
-
-def lines(runs: Sequence[Run], settings: PlanSettings) -> list[str]:
+def _assumptions(
+    config: RunConfig, settings: PlanSettings, part: LocalBatch, update_seconds: float
+) -> list[str]:
     """What the rows assume, a line a column."""
-    config, first = runs[0]
     origin = "measured here" if settings.step_images_per_second is None else "given"
-    rate = first.processes * first.images / first.update_seconds
+    rate = settings.processes * part.images / update_seconds
     return [
-        f"Update: {origin}, of {first.images} images a process at {config.network.image_size} "
+        f"Update: {origin}, of {part.images} images a process at {config.network.image_size} "
         "pixels; the members of the ensemble count as BN-x30. What several processes exchange is "
         "left out.",
         "Hours: updates, and evaluations as forward passes at a third of an update's cost: of the "

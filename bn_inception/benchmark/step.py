@@ -16,10 +16,18 @@ import torch
 from torch import Tensor
 
 from bn_inception.benchmark.reference import PlainLoop
-from bn_inception.benchmark.rows import Measured, Row, about_here, refuse_below
-from bn_inception.benchmark.timing import Way, each_other_way_round, repeated, take_turn, timed
+from bn_inception.benchmark.timing import (
+    Measured,
+    Row,
+    Way,
+    about_here,
+    each_other_way_round,
+    repeated,
+    take_turn,
+    timed,
+)
 from bn_inception.data import DataKind, TrainingBatch, default_workers
-from bn_inception.errors import UserError
+from bn_inception.errors import UserError, require_at_least
 from bn_inception.files import first_line
 from bn_inception.network import Inception, Precision, initialize, set_precision
 from bn_inception.training import Console, Session, StopRequest, choose_device, open_session, train
@@ -47,9 +55,9 @@ class StepBenchmark:
     rounds: int = 5
 
     def __post_init__(self) -> None:
-        refuse_below(2, "benchmark.batches", min(self.batches or [2]))
-        refuse_below(1, "benchmark.steps", self.steps)
-        refuse_below(1, "benchmark.rounds", self.rounds)
+        require_at_least("benchmark.batches", min(self.batches or [2]), 2)
+        require_at_least("benchmark.steps", self.steps, 1)
+        require_at_least("benchmark.rounds", self.rounds, 1)
 
 
 def benchmark_step(

@@ -1,6 +1,7 @@
-"""How every benchmark takes time: ways to do the same work take turns, and medians are compared.
+"""How every benchmark takes time, and what it reports.
 
-A machine that is slow for a while is then slow for all ways. Ratios are taken within a round.
+Ways to do the same work take turns, and medians are compared: a machine that is slow for a while is
+then slow for all ways. Ratios are taken within a round.
 """
 
 import itertools
@@ -9,12 +10,19 @@ import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import torch
 
+from bn_inception.files import write_json
+from bn_inception.record import describe
+
 Stream = Generator[object, None, None]
 """Endless; each `next` does one unit of work: an update, or a batch."""
+Row = dict[str, Any]
+"""Texts and numbers by column; None is not known."""
 CPU = torch.device("cpu")
 
 
@@ -90,3 +98,47 @@ def repeated(
 def _wait(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+
+
+@dataclass
+class Measured:
+    """What a benchmark measured, on what, and what that assumes, JSON-able."""
+
+    rows: list[Row]
+    about: dict[str, Any]
+    sentences: Sequence[str] = ()
+
+    def show(self, output: Path | None) -> None:
+        """Print table and sentences; write all as JSON, in one piece or not at all."""
+        wrapped = (fill(sentence, 80, subsequent_indent="  ") for sentence in self.sentences)
+        print(as_table(self.rows), "", *wrapped, sep="\n")
+        if output is not None:
+            write_json(output, {**self.about, "sentences": self.sentences, "rows": self.rows})
+            print(output)
+
+
+def about_here(fingerprint: str = "", device: torch.device = CPU) -> dict[str, Any]:
+    """On what something was measured: machine, versions, and the data's fingerprint if given."""
+    gpus = [torch.cuda.get_device_name(device)] if device.type == "cuda" else []
+    about = describe(fingerprint, gpus=gpus)
+    return {key: value for key, value in about.items() if fingerprint or key != "data_fingerprint"}
+
+
+def as_table(rows: Sequence[Row]) -> str:
+    """Rows of one kind as an aligned Markdown table; None is "-"."""
+    columns = []
+    for name, first in rows[0].items():
+        cells = [name, *(_cell(row[name]) for row in rows)]
+        width, right = max(map(len, cells)), not isinstance(first, str)
+        cells = [cell.rjust(width) if right else cell.ljust(width) for cell in cells]
+        cells.insert(1, "-" * (width - 1) + "-:"[right])
+        columns.append(cells)
+    return "\n".join(f"| {' | '.join(line)} |" for line in zip(*columns, strict=True))
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.2f}"
+    return f"{value:,}" if isinstance(value, int) else str(value)

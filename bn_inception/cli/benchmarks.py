@@ -3,9 +3,8 @@
 from dataclasses import dataclass, field
 
 from bn_inception.benchmark import input as images_in
+from bn_inception.benchmark import plan as plans
 from bn_inception.benchmark import step as steps
-from bn_inception.benchmark.plan import PlanSettings, forecast_runs, lines, rows
-from bn_inception.benchmark.rows import Measured, about_here
 from bn_inception.cli.command import Call, command, output_file
 from bn_inception.config import compose
 from bn_inception.config.compose import checked
@@ -18,20 +17,13 @@ MEMBERS = tuple(f"ensemble/{number}" for number in range(1, results.ENSEMBLE_MOD
 RECIPES = (*results.FIGURE_3, *results.CONTROLS, *MEMBERS)
 
 
-@dataclass
-class BenchmarkInputConfig:
-    """The keys of `configs/benchmark_input.yaml`."""
-
-    data: DataConfig = field(default_factory=DataConfig)
-    benchmark: images_in.InputBenchmark = field(default_factory=images_in.InputBenchmark)
-    output: str | None = None
-
-
-@command("benchmark input", BenchmarkInputConfig)
-def benchmark_input(call: Call[BenchmarkInputConfig]) -> None:
+@command("benchmark input")
+def benchmark_input(
+    data: DataConfig, benchmark: images_in.InputBenchmark, output: str | None
+) -> None:
     """Measure how fast images come in, as ratios in one run."""
-    output = output_file(call.config.output)
-    images_in.benchmark_input(call.config.data, call.config.benchmark, say).show(output)
+    file = output_file(output)
+    images_in.benchmark_input(data, benchmark, say).show(file)
 
 
 @dataclass
@@ -45,15 +37,15 @@ class BenchmarkStepConfig(RunConfig):
 @command("benchmark step", BenchmarkStepConfig)
 def benchmark_step(call: Call[BenchmarkStepConfig]) -> None:
     """Measure how fast a training step is here, piece by piece."""
-    output = output_file(call.config.output)
-    steps.benchmark_step(call.config, call.config.benchmark, say).show(output)
+    file = output_file(call.config.output)
+    steps.benchmark_step(call.config, call.config.benchmark, say).show(file)
 
 
 @dataclass
 class PlanConfig(RunConfig):
     """The keys of `configs/plan.yaml`."""
 
-    plan: PlanSettings = field(default_factory=PlanSettings)
+    plan: plans.PlanSettings = field(default_factory=plans.PlanSettings)
     output: str | None = None
 
 
@@ -61,7 +53,7 @@ class PlanConfig(RunConfig):
 def plan(call: Call[PlanConfig]) -> None:
     """Measure what is not given, apply the model, print rows and assumptions."""
     config = call.config
-    output = output_file(config.output)
+    file = output_file(config.output)
     given = [word.partition("=")[2] for word in call.overrides if word.startswith("recipe=")]
     others = [word for word in call.overrides if not word.startswith("recipe=")]
     configs = [
@@ -69,5 +61,5 @@ def plan(call: Call[PlanConfig]) -> None:
         for recipe in given or RECIPES
     ]
     known = config.data.kind is not DataKind.synthetic  # whose images say nothing of ImageNet's
-    runs = forecast_runs(configs, config.plan, open_sources(config.data) if known else None)
-    Measured(rows(runs), about_here(), lines(runs, config.plan)).show(output)
+    sources = open_sources(config.data) if known else None
+    plans.forecast(configs, config.plan, sources).show(file)

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, NoReturn, TypeVar
+from typing import Any, Generic, NoReturn, TypeVar, get_type_hints
 
 from bn_inception.cli.help import file_name
 from bn_inception.config import compose, write_yaml
@@ -32,7 +32,7 @@ class Call(Generic[Schema]):
 
 
 @dataclass(frozen=True)
-class Command(Generic[Schema]):
+class Command:
     """One command.
 
     Attributes:
@@ -47,8 +47,8 @@ class Command(Generic[Schema]):
     """
 
     name: str
-    schema: type[Schema]
-    body: Callable[[Call[Schema]], int | None]
+    schema: type[Any]
+    body: Callable[[Call[Any]], int | None]
     plain: str | None = None
     read: Callable[[list[str]], Config] | None = None
     multirun: Callable[[list[str]], int] | None = None
@@ -60,7 +60,7 @@ class Command(Generic[Schema]):
             overrides = [word for word in words if "=" in word or word.startswith("-")]
             plain = [word for word in words if word not in overrides]
             if plain and self.plain is None:
-                names = {field.name for field in dataclasses.fields(self.schema)}  # type: ignore[arg-type]
+                names = {field.name for field in dataclasses.fields(self.schema)}
                 such = f", such as run={plain[0]}" if "run" in names else ""
                 raise UserError(
                     f"{plain[0]}: {self.name} takes key=value only{such}; see bn-inception "
@@ -95,10 +95,21 @@ class Command(Generic[Schema]):
 
 
 def command(
-    name: str, schema: type[Schema], **how: Any
-) -> Callable[[Callable[[Call[Schema]], int | None]], Command[Schema]]:
-    """Make a command of the function that does its work."""
-    return lambda body: Command(name, schema, body, **how)
+    name: str, schema: type[Any] | None = None, **how: Any
+) -> Callable[[Callable[..., int | None]], Command]:
+    """Make a command of the function that does its work: its parameters are the keys.
+
+    Where the keys have a dataclass of their own, `schema`, the function is given the whole `Call`.
+    """
+
+    def made(body: Callable[..., int | None]) -> Command:
+        if schema is not None:
+            return Command(name, schema, body, **how)
+        keys = [(key, hint) for key, hint in get_type_hints(body).items() if key != "return"]
+        own = dataclasses.make_dataclass(file_name(name), keys)
+        return Command(name, own, lambda call: body(**vars(call.config)), **how)
+
+    return made
 
 
 def output_file(given: str | None, ending: str = "") -> Path | None:

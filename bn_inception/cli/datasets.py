@@ -1,7 +1,6 @@
 """`bn-inception prepare` and `audit`: data sets as they were downloaded."""
 
 from contextlib import closing
-from dataclasses import dataclass, field
 
 from bn_inception.cli.command import Call, command, output_file
 from bn_inception.cli.terminal import ProgressBar
@@ -34,22 +33,14 @@ def _as_line(done: shards.Prepared) -> str:
     return line + f"{done.written:,} images written in {done.seconds:.1f} s: {rate:,.0f} images/s"
 
 
-@dataclass
-class AuditConfig:
-    """The keys of `configs/audit.yaml`."""
-
-    data: DataConfig = field(default_factory=DataConfig)
-    output: str | None = None
-
-
-@command("audit", AuditConfig)
-def audit(call: Call[AuditConfig]) -> int:
+@command("audit")
+def audit(data: DataConfig, output: str | None) -> int:
     """Audit; the status is 1 where problems were found."""
-    output = output_file(call.config.output)
+    file = output_file(output)
     with closing(ProgressBar()) as bar:
-        result = audits.audit(call.config.data, bar)
+        result = audits.audit(data, bar)
     print(audits.as_text(result))
-    if output is not None:
-        write_json(output, result)
-        print(output)
+    if file is not None:
+        write_json(file, result)
+        print(file)
     return 1 if result["problems"] else 0

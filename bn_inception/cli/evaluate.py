@@ -15,7 +15,7 @@ from bn_inception.cli.command import Call, command, output_file
 from bn_inception.cli.help import WIDTH
 from bn_inception.cli.main import BAD_INPUT
 from bn_inception.cli.terminal import ProgressBar
-from bn_inception.cli.weights import Trained, Which, require_one
+from bn_inception.cli.weights import Which, checkpoint_file, require_one
 from bn_inception.config import compose, run_config
 from bn_inception.config.compose import Config, keys_given
 from bn_inception.config.saved import refuse_saved_url, saved_config
@@ -81,9 +81,12 @@ class EvaluationMachine(ProcessorConfig):
 
 
 @dataclass
-class EvaluateConfig(Trained):
+class EvaluateConfig:
     """The keys of `configs/evaluate.yaml`."""
 
+    run: str | None
+    checkpoint: str | None
+    which: Which
     crops: str
     statistics: Statistics | None
     population_batches: int | None
@@ -150,7 +153,7 @@ def _evaluate(config: EvaluateConfig) -> None:
     if trained is not None and trained.train.steps == 0:
         trained = None  # imported weights: there is no training behind them
     device = config.machine.prepare()
-    file = config.file()
+    file = checkpoint_file(config.run, config.checkpoint, config.which)
     loaded = load_network(file)
     statistics, batches = _statistics(config, trained, loaded, file)
     output = given or _default_output(config, statistics)
@@ -324,30 +327,17 @@ def _require_same_classes(file: Path, loaded: LoadedNetwork, here: Sequence[str]
             )
 
 
-@dataclass
-class PredictConfig:
-    """The keys of `configs/predict.yaml`."""
-
-    run: str | None
-    checkpoint: str | None
-    images: list[str]
-    top: int
-
-    def __post_init__(self) -> None:
-        require_one("predict", self.run, self.checkpoint)
-        if not self.images:
-            raise UserError("predict: no images; give files, such as cat.jpg")
-        require_at_least("top", self.top, 1)
-
-
-@command("predict", PredictConfig, plain="images")
-def predict(call: Call[PredictConfig]) -> int:
+@command("predict", plain="images")
+def predict(run: str | None, checkpoint: str | None, images: list[str], top: int) -> int:
     """Print the likeliest classes, a block an image; the status is 2 if one cannot be read."""
-    config, status = call.config, 0
-    classifier = load(config.checkpoint or config.run or "")
-    for image in config.images:
+    require_one("predict", run, checkpoint)
+    if not images:
+        raise UserError("predict: no images; give files, such as cat.jpg")
+    require_at_least("top", top, 1)
+    classifier, status = load(checkpoint or run or ""), 0
+    for image in images:
         try:
-            (likeliest,) = classifier.predict([image], config.top)
+            (likeliest,) = classifier.predict([image], top)
         except UnreadableImage as error:
             say(f"bn-inception: {error.name} cannot be read: {error.reason}")
             status = BAD_INPUT

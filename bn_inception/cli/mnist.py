@@ -5,11 +5,12 @@ from pathlib import Path
 
 import torch
 
-from bn_inception.cli.command import Call, command
-from bn_inception.errors import UserError
+from bn_inception.cli.command import command
+from bn_inception.errors import UserError, require_at_least
 from bn_inception.files import make_folder, write_json
 from bn_inception.mnist import NETWORKS, Evaluation, MnistSettings, figure1, read_digits, train
 from bn_inception.record import describe
+from bn_inception.training.optimizer import require_positive
 
 
 @dataclass
@@ -20,58 +21,45 @@ class OfEach:
     bn: float
 
 
-@dataclass
-class MnistConfig:
-    """The keys of `configs/mnist.yaml`."""
-
-    root: str
-    output: str
-    seeds: list[int]
-    steps: int
-    evaluate_every: int
-    learning_rate: OfEach
-    deviation: OfEach
-    threads: int
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "evaluate_every", "threads"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name}: {getattr(self, name)}; give 1 or more")
-        if not self.seeds or min(self.seeds) < 0 or len(set(self.seeds)) < len(self.seeds):
-            raise UserError(f"seeds: {self.seeds}; give different ones, 0 or more, as [0,1,2]")
-        for name in ("learning_rate", "deviation"):
-            for network, value in vars(getattr(self, name)).items():
-                if not 0 < value < float("inf"):
-                    raise UserError(f"{name}.{network}: {value}; give a number above 0")
-
-
-@command("mnist", MnistConfig)
-def mnist(call: Call[MnistConfig]) -> None:
+@command("mnist")
+def mnist(
+    root: str,
+    output: str,
+    seeds: list[int],
+    steps: int,
+    evaluate_every: int,
+    learning_rate: OfEach,
+    deviation: OfEach,
+    threads: int,
+) -> None:
     """Train both networks, write Figure 1 and its numbers."""
-    config = call.config
-    digits = read_digits(Path(config.root).expanduser())
-    folder = Path(config.output).expanduser()
+    for key, value in (("steps", steps), ("evaluate_every", evaluate_every), ("threads", threads)):
+        require_at_least(key, value, 1)
+    for key, values in (("learning_rate", learning_rate), ("deviation", deviation)):
+        for network in NETWORKS:
+            require_positive(f"{key}.{network}", getattr(values, network), "give a number above 0")
+    if not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds):
+        raise UserError(f"seeds: {seeds}; give different ones, 0 or more, as [0,1,2]")
+    digits = read_digits(Path(root).expanduser())
+    folder = Path(output).expanduser()
     make_folder(folder, "output")
-    torch.set_num_threads(config.threads)
+    torch.set_num_threads(threads)
     curves = []
-    for seed in config.seeds:
+    for seed in seeds:
         for network in NETWORKS:
             settings = MnistSettings(
-                learning_rate=getattr(config.learning_rate, network),
-                deviation=getattr(config.deviation, network),
+                learning_rate=getattr(learning_rate, network),
+                deviation=getattr(deviation, network),
                 seed=seed,
-                steps=config.steps,
-                evaluate_every=config.evaluate_every,
+                steps=steps,
+                evaluate_every=evaluate_every,
             )
-            name = f"{network}, seed {seed}"
 
-            def show(evaluation: Evaluation, name: str = name) -> None:
-                if evaluation.step % (10 * config.evaluate_every) == 0:
-                    print(
-                        f"{name}  step {evaluation.step:,}/{config.steps:,}  "
-                        f"test accuracy {evaluation.test_accuracy:.2%}",
-                        flush=True,
-                    )
+            def show(evaluation: Evaluation, name: str = f"{network}, seed {seed}") -> None:
+                if evaluation.step % (10 * evaluate_every) == 0:
+                    done = f"step {evaluation.step:,}/{steps:,}"
+                    accuracy = f"test accuracy {evaluation.test_accuracy:.2%}"
+                    print(name, done, accuracy, sep="  ", flush=True)
 
             curves.append(train(network, settings, digits, show))
     rows = [asdict(curve) for curve in curves]

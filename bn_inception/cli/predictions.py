@@ -1,10 +1,10 @@
 """`bn-inception ensemble` and `difference`: saved predictions, put together and compared."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 
-from bn_inception.cli.command import Call, command, output_file
+from bn_inception.cli.command import command, output_file
 from bn_inception.errors import UserError, require_at_least
 from bn_inception.evaluation.ensemble import Ensemble
 from bn_inception.evaluation.ensemble import ensemble as mean_of
@@ -13,41 +13,19 @@ from bn_inception.files import write_json
 from bn_inception.record import read_predictions, write_predictions
 
 
-@dataclass
-class SavedConfig:
-    """What both commands take: which predictions of a run folder are meant, and where to write."""
-
-    crops: str | None = None
-    statistics: str | None = None
-    output: str | None = None
-
-    def files(self, paths: Sequence[str]) -> list[Path]:
-        """The predictions that `paths` mean."""
-        return [prediction_file(path, self.crops, self.statistics) for path in paths]
-
-
-@dataclass
-class EnsembleConfig(SavedConfig):
-    """The keys of `configs/ensemble.yaml`."""
-
-    members: list[str] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        if self.output is not None and not self.output.endswith(".npz"):
-            raise UserError(f"output: {self.output}; give the name of an .npz file")
-
-
-@command("ensemble", EnsembleConfig, plain="members")
-def ensemble(call: Call[EnsembleConfig]) -> None:
+@command("ensemble", plain="members")
+def ensemble(
+    members: list[str], crops: str | None, statistics: str | None, output: str | None
+) -> None:
     """Print errors of the mean of predictions and of every subset of them; write the mean."""
-    config = call.config
-    output = output_file(config.output)
-    result = mean_of(config.files(config.members), _names(config.members))
+    file = output_file(output, ".npz")
+    files = [prediction_file(path, crops, statistics) for path in members]
+    result = mean_of(files, _names(members))
     print(_ensemble_text(result))
-    if output is not None:
-        write_predictions(output, result.predictions)
-        write_json(output.with_suffix(".json"), result.as_dict())
-        print(output, output.with_suffix(".json"), sep="\n")
+    if file is not None:
+        write_predictions(file, result.predictions)
+        write_json(file.with_suffix(".json"), result.as_dict())
+        print(file, file.with_suffix(".json"), sep="\n")
 
 
 def _names(paths: Sequence[str]) -> list[str]:
@@ -79,37 +57,31 @@ def _ensemble_text(result: Ensemble) -> str:
     return "\n".join(lines)
 
 
-@dataclass
-class DifferenceConfig(SavedConfig):
-    """The keys of `configs/difference.yaml`."""
-
-    predictions: list[str] = field(default_factory=list)
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if len(self.predictions) != 2:
-            raise UserError(
-                f"difference: {len(self.predictions)} predictions given; give two .npz files or "
-                "run folders"
-            )
-        require_at_least("seed", self.seed, 0)
-
-
-@command("difference", DifferenceConfig, plain="predictions")
-def difference(call: Call[DifferenceConfig]) -> None:
+@command("difference", plain="predictions")
+def difference(
+    predictions: list[str],
+    crops: str | None,
+    statistics: str | None,
+    seed: int,
+    output: str | None,
+) -> None:
     """Compare two predictions image by image."""
-    config = call.config
-    output = output_file(config.output)
-    one, other = config.predictions
-    first, second = map(read_predictions, config.files(config.predictions))
-    top1, top5 = paired_differences(first, second, names=(one, other), seed=config.seed)
-    one, other = _names(config.predictions)
-    print(f"{top1.count:,} images; difference = {other} minus {one}")
+    if len(predictions) != 2:
+        raise UserError(
+            f"difference: {len(predictions)} predictions given; give two .npz files or run folders"
+        )
+    require_at_least("seed", seed, 0)
+    file = output_file(output)
+    names = predictions[0], predictions[1]
+    one, other = (read_predictions(prediction_file(name, crops, statistics)) for name in names)
+    top1, top5 = paired_differences(one, other, names=names, seed=seed)
+    first, second = _names(names)
+    print(f"{top1.count:,} images; difference = {second} minus {first}")
     print(*_difference_lines("top-1", top1), *_difference_lines("top-5", top5), sep="\n")
-    if output is not None:
+    if file is not None:
         both = {"top1": asdict(top1), "top5": asdict(top5)}
-        write_json(output, {"first": one, "second": other, "count": top1.count, **both})
-        print(output)
+        write_json(file, {"first": first, "second": second, "count": top1.count, **both})
+        print(file)
 
 
 def _difference_lines(name: str, measured: PairedDifference) -> list[str]:

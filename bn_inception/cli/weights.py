@@ -1,17 +1,17 @@
 """`bn-inception export` and `import-weights`: networks for other programs, and from them."""
 
-from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from bn_inception.cli.command import Call, command
+from bn_inception.cli.command import command
 from bn_inception.config import compose, write_yaml
 from bn_inception.data.source import class_order
 from bn_inception.errors import UserError
 from bn_inception.fields import read_object
 from bn_inception.files import file_sha256, make_folder, write_bytes, write_json, write_text
-from bn_inception.network import checkpoint, pretrained
+from bn_inception.network import checkpoint as checkpoints
 from bn_inception.network import export as exports
+from bn_inception.network import pretrained
 from bn_inception.record import RunFolder, RunStatus, Summary, describe, write_environment
 from bn_inception.record.run_folder import refuse_links
 
@@ -33,27 +33,19 @@ class Format(Enum):
     onnx = "onnx"
 
 
-@dataclass
-class Trained:
-    """Which trained network is meant: the checkpoint of a run folder, or another file."""
-
-    run: str | None
-    checkpoint: str | None
-    which: Which
-
-    def file(self) -> Path:
-        """The checkpoint."""
-        if self.checkpoint is not None:
-            return Path(self.checkpoint)
-        assert self.run is not None
-        refuse_links(Path(self.run))
-        folder = Path(self.run) / "checkpoints"
-        file = folder / f"{self.which.value}.pt"
-        if not file.is_file():
-            others = [other.value for other in Which if (folder / f"{other.value}.pt").is_file()]
-            remedy = f"choose which={others[0]}" if others else "give a run folder"
-            raise UserError(f"{self.run}: has no checkpoints/{file.name}; {remedy}")
-        return file
+def checkpoint_file(run: str | None, checkpoint: str | None, which: Which) -> Path:
+    """The file `checkpoint`, else the checkpoint of a run folder."""
+    if checkpoint is not None:
+        return Path(checkpoint)
+    assert run is not None
+    refuse_links(Path(run))
+    folder = Path(run) / "checkpoints"
+    file = folder / f"{which.value}.pt"
+    if not file.is_file():
+        others = [other.value for other in Which if (folder / f"{other.value}.pt").is_file()]
+        remedy = f"choose which={others[0]}" if others else "give a run folder"
+        raise UserError(f"{run}: has no checkpoints/{file.name}; {remedy}")
+    return file
 
 
 def require_one(command: str, run: str | None, checkpoint: str | None) -> None:
@@ -62,31 +54,22 @@ def require_one(command: str, run: str | None, checkpoint: str | None) -> None:
         raise UserError(f"{command}: give one of run=FOLDER and checkpoint=FILE")
 
 
-@dataclass
-class ExportConfig(Trained):
-    """The keys of `configs/export.yaml`."""
-
-    format: Format
-    output: str
-
-    def __post_init__(self) -> None:
-        require_one("export", self.run, self.checkpoint)
-
-
-@command("export", ExportConfig)
-def export(call: Call[ExportConfig]) -> None:
+@command("export")
+def export(
+    run: str | None, checkpoint: str | None, which: Which, format: Format, output: str
+) -> None:
     """Write a trained network as safetensors or ONNX."""
-    config = call.config
-    if config.format is Format.onnx:
+    require_one("export", run, checkpoint)
+    if format is Format.onnx:
         exports.require_onnx()
-    loaded = checkpoint.load_network(config.file())
-    if config.format is Format.safetensors:
+    loaded = checkpoints.load_network(checkpoint_file(run, checkpoint, which))
+    if format is Format.safetensors:
         name, content = exports.WEIGHTS, exports.safetensors_content(loaded.network)
     else:
         name = exports.ONNX
         content, parity = exports.onnx_content(loaded.network)
         print(parity)
-    folder = Path(config.output)
+    folder = Path(output)
     make_folder(folder, "output")
     described = folder / exports.CONFIG
     if described.exists():
@@ -99,36 +82,26 @@ def export(call: Call[ExportConfig]) -> None:
     print(folder / name, described, sep="\n")
 
 
-@dataclass
-class ImportConfig:
-    """The keys of `configs/import_weights.yaml`."""
-
-    file: str
-    output: str | None
-    classes: str | None
-
-
-@command("import-weights", ImportConfig, plain="file")
-def import_weights(call: Call[ImportConfig]) -> None:
+@command("import-weights", plain="file")
+def import_weights(file: str, output: str | None, classes: str | None) -> None:
     """Make a run folder of published weights, which evaluate takes."""
-    config = call.config
-    file = Path(config.file)
-    output = Path("outputs") / file.stem if config.output is None else Path(config.output)
-    network = pretrained.import_weights(file)
-    settings = checkpoint.plain(network.config)
+    published = Path(file)
+    place = Path("outputs") / published.stem if output is None else Path(output)
+    network = pretrained.import_weights(published)
+    settings = checkpoints.plain(network.config)
     state = {
         "step": 0,
         "network": network.state_dict(),
         "network_config": settings,
         "recipe": RECIPE,
     }
-    if config.classes is not None:
-        state["classes"] = _class_names(config.classes, network.num_classes)
+    if classes is not None:
+        state["classes"] = _class_names(classes, network.num_classes)
     composed = compose(
         "train", ["recipe=bn_x30", "scale=paper", "data=imagenet", f"recipe.name={RECIPE}"]
     )
     composed["network"] = settings
-    composed["run"] |= {"name": output.name, "root": str(output.parent)}
+    composed["run"] |= {"name": place.name, "root": str(place.parent)}
     composed["train"]["steps"] = 0  # refused by train: there is nothing to continue
     summary = Summary(
         recipe=RECIPE,
@@ -139,22 +112,22 @@ def import_weights(call: Call[ImportConfig]) -> None:
         planned_steps=0,
         status=RunStatus.finished,
     )
-    imported = {"file": file.name, "sha256": file_sha256(file)}
+    imported = {"file": published.name, "sha256": file_sha256(published)}
     environment = {**describe(""), "data_fingerprint": None, "imported": imported}
-    folder = RunFolder(output.parent, output.name)
+    folder = RunFolder(place.parent, place.name)
     folder.create()
     with folder:
         folder.write_config(write_yaml(composed))
         write_environment(folder.environment, environment)
         write_text(folder.metrics, "")
-        for name in (checkpoint.LAST, checkpoint.BEST):
-            checkpoint.save(state, folder.checkpoints, name)
+        for name in (checkpoints.LAST, checkpoints.BEST):
+            checkpoints.save(state, folder.checkpoints, name)
         summary.write(folder.summary)
     print(
         f"{network.num_classes} classes, {summary.parameters:,} parameters; BGR of 0 to 255 less "
         "the mean colour is folded into the first convolution, epsilon into gamma"
     )
-    if config.classes is None:
+    if classes is None:
         print(
             "classes are not named: outputs are taken to be in the order of the data set's classes"
         )
