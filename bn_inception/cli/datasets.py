@@ -1,13 +1,15 @@
 """`bn-inception prepare` and `audit`: data sets as they were downloaded."""
 
-from contextlib import closing
+from contextlib import closing, suppress
 
 from bn_inception.cli.command import Call, command, output_file
 from bn_inception.cli.terminal import ProgressBar
 from bn_inception.data import DataConfig
+from bn_inception.data.config import audit_record
 from bn_inception.data.intake import audit as audits
 from bn_inception.data.intake import prepare as shards
-from bn_inception.files import write_json
+from bn_inception.errors import UserError
+from bn_inception.files import make_folder, write_json
 from bn_inception.quoting import say
 
 
@@ -40,6 +42,10 @@ def audit(data: DataConfig, output: str | None) -> int:
     with closing(ProgressBar()) as bar:
         result = audits.audit(data, bar)
     print(audits.as_text(result))
+    record = audit_record(data, result["fingerprint"])
+    with suppress(UserError):  # only a run's advice depends on it
+        make_folder(record.parent, "data.cache")
+        write_json(record, result)
     if file is not None:
         write_json(file, result)
         print(file)

@@ -240,7 +240,10 @@ def _folded(
 ) -> tuple[nn.Module, float | None]:
     folded, difference = fold_checked(network, source, device)
     if difference is not None:
-        line = f"BN folded into the convolutions: logits differ by at most {difference:.2g}"
+        line = (
+            f"BN folded into the convolutions: logits differ by at most {difference:.2g} of the "
+            "largest"
+        )
         if folded is not network:
             print(line)
         else:

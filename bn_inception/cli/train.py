@@ -12,10 +12,8 @@ from bn_inception.cli.sweep import sweep
 from bn_inception.config import compose, write_yaml
 from bn_inception.config.compose import Config, changed_words
 from bn_inception.config.resume import RECORDED, continuation, continued, identity
-from bn_inception.data import DataConfig
+from bn_inception.data.config import DataConfig, audit_command
 from bn_inception.errors import UserError
-from bn_inception.files import is_url
-from bn_inception.quoting import shell_command
 from bn_inception.record import RunFolder, RunStatus, Summary
 from bn_inception.record.naming import suffix
 from bn_inception.training.distributed import World
@@ -107,6 +105,5 @@ def _last_words(folder: RunFolder, summary: Summary, data: DataConfig) -> Iterat
         f"{words}; {folder.path}", 80, subsequent_indent="  ",
         break_long_words=False, break_on_hyphens=False,
     )  # fmt: skip
-    if replaced and data.root is not None and not is_url(data.root):  # an audit reads folders
-        audit = ["bn-inception", "audit", f"data={data.kind.value}", f"data.root={data.root}"]
-        yield f"  find them all: {shell_command(audit)}"
+    if replaced and (audit := audit_command(data)):
+        yield f"  find them all: {audit}"

@@ -1,12 +1,17 @@
 """The settings of a data set."""
 
+import hashlib
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
+from pathlib import Path
 
 from bn_inception.data.pixels.backend import Backend
 from bn_inception.errors import UserError
+from bn_inception.files import is_url
+from bn_inception.quoting import shell_command
 
 
 class DataKind(Enum):
@@ -55,6 +60,23 @@ class DataConfig:
                 f"data.workers: {self.workers} is negative; give 0 (no extra process) or more, "
                 "or null for a number that fits the cores"
             )
+
+
+def audit_command(config: DataConfig) -> str | None:
+    """The command that audits a run's data set; None where there is nothing to audit."""
+    if config.root is None or is_url(config.root):
+        return None
+    words = ["bn-inception", "audit", f"data={config.kind.value}", f"data.root={config.root}"]
+    if config.first_classes is not None:
+        words.append(f"data.first_classes={config.first_classes}")
+    return shell_command(words)
+
+
+def audit_record(config: DataConfig, fingerprint: str) -> Path:
+    """Where the last audit of these images in this folder is kept, for runs to look."""
+    where = os.fsencode(f"{Path(config.root or '').resolve()}\0{fingerprint}")
+    name = hashlib.sha256(where).hexdigest()[:16]
+    return Path(config.cache).expanduser() / "audits" / f"{name}.json"
 
 
 def _refuse_secrets(root: str) -> None:

@@ -18,6 +18,9 @@ from bn_inception.files import first_line, is_url
 from bn_inception.paper import results
 
 LAYOUT = "expected ROOT/train/<class>/<image> and ROOT/val/<class>/<image>"
+PREPARE = (
+    "ILSVRC's validation archive unpacks so: bn-inception prepare reads the archive and its devkit"
+)
 
 
 @dataclass
@@ -143,7 +146,8 @@ def _class_folders(split: Path) -> list[str]:
     if not names:
         images = sum(is_image(entry.name) for entry in entries)
         found = f"{images:,} images beside each other" if images else "nothing usable"
-        raise UserError(f"data.root: {split} has no class folders but {found}; {LAYOUT}")
+        remedy = f"; {PREPARE}" if images and split.name == "val" else ""
+        raise UserError(f"data.root: {split} has no class folders but {found}; {LAYOUT}{remedy}")
     return names
 
 

@@ -282,8 +282,8 @@ def fold_checked(
     """Fold BN into the convolutions and compare logits on the first readable held-out images.
 
     `network` lies on `device` in evaluation mode, and is left as it is. Returns the folded network,
-    or `network` where folding changed its outputs, and their largest difference; None where there
-    is no BN or no image to compare.
+    or `network` where folding changed its outputs, and the largest difference of a logit, relative
+    to the largest logit or to 1. It is None where there is no BN or no image to compare.
     """
     folded = fold(network)
     if network.config.normalization is Normalization.none:
@@ -302,6 +302,5 @@ def fold_checked(
         return network, None
     with torch.inference_mode():
         expected, found = (_logits(each, crops, False, None).double() for each in (network, folded))
-    difference = float((found - expected).abs().max())
-    accepted = difference <= FOLDING_TOLERANCE * max(1.0, float(expected.abs().max()))
-    return folded if accepted else network, difference
+    difference = float((found - expected).abs().max()) / max(1.0, float(expected.abs().max()))
+    return folded if difference <= FOLDING_TOLERANCE else network, difference

@@ -12,6 +12,7 @@ from typing import Any, TextIO
 import torch
 from tqdm import tqdm
 
+from bn_inception.data.config import audit_command, audit_record
 from bn_inception.paper.results import MINI_BATCH
 from bn_inception.quoting import printable, say, shortened
 from bn_inception.record import Best, Milestone, TrainRecord, ValidationRecord
@@ -137,6 +138,11 @@ def _banner(session: Session) -> Iterator[str]:
     yield f"{shortened(config.run.name, COLUMNS - len(now) - 2)}  {now}"
     yield f"  device   {each}{machine}, {threads} thread{'s' * (threads != 1)}"
     yield f"  images   {len(sources.train):,} for training, {len(sources.validation):,} held out"
+    if session.step == 0 and (audit := audit_command(config.data)):
+        fingerprint = f"{sources.train.fingerprint}+{sources.validation.fingerprint}"
+        if not audit_record(config.data, fingerprint).exists():
+            yield "  audit    never; this names every damaged image:"
+            yield f"           {audit}"
     yield f"  network  {summary.parameters:,} parameters, {summary.classes:,} classes"
     yield f"  steps    {session.schedule.steps:,} of {config.batch.images:,} images{done}"
     yield f"  paper    {config.recipe.steps:,.0f} steps of {MINI_BATCH} images at scale=paper"

@@ -136,7 +136,7 @@ def test_what_is_said_fits_80_columns_and_stands_in_the_log(tmp_path: Path, term
     assert bool(re.search(r"%\s\|.+\| [0-8]/8 .* left", first)) == terminal
     logged = log.read_text().splitlines()
     assert [line for line in lines if "% |" not in line] == logged
-    banner = "\n".join(logged[:8])
+    banner = "\n".join(logged[:10])
     assert banner.startswith(f"{name}  20")
     for words in (
         "CPU, 1 thread",
@@ -146,9 +146,11 @@ def test_what_is_said_fits_80_columns_and_stands_in_the_log(tmp_path: Path, term
         "6,000,000 steps of 32",
         f"outputs/{name}",
         "after the first 2 steps",
+        "audit    never; this names every damaged image:",
+        "bn-inception audit data=folder data.root=photos",
     ):
         assert words in banner
-    assert "left, going by the first 2 steps" in logged[8]
+    assert "left, going by the first 2 steps" in logged[10]
     evaluations = [line for line in logged if "  top-1 " in line]
     form = r"…?\S+  step [48]/8  loss \d\.\d{3}  top-1 \d+\.\d\d%  (\(best\)|best \S+%)(  met 1%)?"
     assert len(evaluations) == 2 and all(re.fullmatch(form, line) for line in evaluations)

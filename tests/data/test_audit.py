@@ -14,6 +14,7 @@ import pytest
 from imagenets import shards_of
 from pictures import encoded, photo
 from PIL import Image
+from small_runs import TINY, write_images
 
 from bn_inception.cli.main import dispatch
 from bn_inception.data import DataConfig, DataKind, FolderSource, open_sources
@@ -142,7 +143,8 @@ def test_the_command(
 ) -> None:
     root = image_folder({"a": 2, "b": 2})
     output = tmp_path / "audit.json"
-    given = ["audit", f"data.root={root}", "data.workers=0", f"output={output}"]
+    cache = f"data.cache={tmp_path / 'cache'}"
+    given = ["audit", f"data.root={root}", "data.workers=0", cache, f"output={output}"]
     assert dispatch(given) == 0
     assert "no problems" in capsys.readouterr().out
     (root / "train" / "a" / "broken.JPEG").write_bytes(b"no")
@@ -152,6 +154,21 @@ def test_the_command(
     assert written["unreadable"][0]["name"] == f"{root}/train/a/broken.JPEG"
     assert written["splits"]["train"]["readable"] == 4
     assert written["data"] == "folder" and len(written["problems"]) == 1
+
+
+def test_a_run_recommends_an_audit_until_there_was_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = [f"data.root={write_images(tmp_path / 'photos')}", f"data.cache={tmp_path / 'cache'}"]
+
+    def said(name: str) -> str:
+        given = [f"run.root={tmp_path}", f"run.name={name}", "train.steps=1"]
+        assert dispatch(["train", "recipe=bn_x5", *TINY, *data, *given]) == 0
+        return capsys.readouterr().err
+
+    assert "audit    never" in said("before")
+    assert dispatch(["audit", "data=folder", "data.workers=0", *data]) == 0
+    assert "audit    never" not in said("after")
 
 
 @pytest.mark.parametrize("output", ["nope/a.json", ".", "", "'~nobody/a.json'"])
@@ -203,7 +220,7 @@ def test_names_that_are_not_utf_8(odd: Path, tmp_path: Path) -> None:
     output = os.fsencode(tmp_path) + b"/o\xfd.json"
     # A UTF-8 terminal; Python's own way with names is laxer in the C locale alone.
     result = subprocess.run(
-        [sys.executable, "-m", "bn_inception", "audit", "data.workers=0",
+        [sys.executable, "-m", "bn_inception", "audit", "data.workers=0", f"data.cache={tmp_path}",
          b"data.root='" + root + b"'", b"output='" + output + b"'"],
         env=os.environ | {"PYTHONIOENCODING": "utf-8:strict"}, capture_output=True,
     )  # fmt: skip

@@ -146,7 +146,9 @@ def test_errors_name_the_path_and_the_layout(image_folder: MakeFolder, tmp_path:
     (root / "val").mkdir()
     assert "val has no class folders but nothing usable" in message(root)
     (root / "val" / "ILSVRC2012_val_00000001.JPEG").write_bytes(b"")
-    assert "no class folders but 1 images beside each other" in message(root)
+    flat = message(root)
+    assert "no class folders but 1 images beside each other" in flat
+    assert "bn-inception prepare reads the archive" in flat
 
 
 def test_empty_class_and_differing_classes(image_folder: MakeFolder) -> None:
