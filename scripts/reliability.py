@@ -23,8 +23,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 import faults_catalog
 import faults_disk
-from faults import Outcome
-from faults_bench import Bench, attempt
+from faults_bench import Bench, Outcome, attempt
 
 from bn_inception.network import Inception, NetworkConfig, checkpoint
 from bn_inception.training.optimizer import OptimizerConfig, build_optimizer
@@ -114,10 +113,10 @@ def main() -> int:
     outcomes = []
     with (
         tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as name,
-        faults_disk.small_disk(Path(name, "disk")) as mounted,
+        faults_disk.small_disk(Path(name, "disk")),
     ):
         bench = Bench(Path(name))
-        for fault in faults_catalog.faults(bench, seed=1, mounted=mounted):
+        for fault in faults_catalog.faults(bench, seed=1):
             outcome = attempt(bench, fault)
             outcomes.append(outcome)
             came = outcome.skipped or "; ".join(outcome.problems) or "survived"

@@ -1,16 +1,22 @@
-"""Where faults are done to short runs, and what is left of the runs afterwards.
+"""What a fault is, and where faults are done to short runs.
 
-A fault disturbs a run; what it broke is healed, and the run is continued with `run.resume=auto`. It
-must then end bit for bit as an undisturbed run, and what was done twice must be no more than what
-followed the last completed checkpoint. Steps are counted where the optimizer makes them. A process
-that does not end by itself is a failure.
+A fault disturbs a run, and the run is continued with `run.resume=auto`. It must then end bit for
+bit as an undisturbed run, and what was done twice must be no more than what followed the last
+completed checkpoint. Steps are counted where the optimizer makes them. A process that does not end
+by itself is a failure, and so is a fault that never strikes.
 
 Processes are forked from this one, which has torch in memory, except where a shell starts them.
-Runs are known by their command line and by the files that the documentation names.
+Runs are known by their command line and by the files that the documentation names. What a process
+replaces before it trains are functions of Python and of torch, never the product's.
 """
 
 import contextlib
+import functools
+import itertools
+import json
 import os
+import pickle
+import pkgutil
 import random
 import re
 import shlex
@@ -18,22 +24,21 @@ import shutil
 import signal
 import sys
 import time
-import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from multiprocessing.context import ForkProcess
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NamedTuple, NoReturn
 
-import faults
-from faults import BACKWARD, EVALUATION, STEP, STEPS, Fault, Outcome, do, note
-from faults_compared import contents, differences, recorded_step, resumed_at
 from processes import free_port, rank_environment
-from small_runs import TINY, write_images
+from small_runs import TINY, contents, differences, whole_lines, write_images
 
-import bn_inception
 from bn_inception.cli.main import main
 
-ROOT = Path(bn_inception.__file__).parents[1]
+STEPS, CHECKPOINT_EVERY = 12, 3
+KILLED = -signal.SIGKILL
+STEP = "torch.optim.SGD.step"
+BACKWARD, EVALUATION = "torch.Tensor.backward", "torch.Tensor.softmax"
 GIVEN = (*TINY, "recipe=bn_baseline", "train.log_every=1", "batch.synchronized=false")
 PLACES = {
     "os.mkdir": "making the folder",
@@ -47,88 +52,130 @@ PLACES = {
 }
 """Functions around whose calls runs are disturbed. Between `os.link` (the newest checkpoint is also
 to be `previous.pt`) and the two `os.replace` lies what is between rename and pointer elsewhere."""
-NONE = Fault("", "")
-SECONDS = 180.0
-"""After which a run that has not ended has failed, and is killed; generous, for busy machines."""
 
 
-def train(fault: Fault, arguments: list[str], rank: int, steps: Path, *, first: bool) -> None:
-    """What each process of a run does, with its fault; `steps` gets a byte for every update."""
-    faults.arguments[:] = arguments
-    if rank == 0:
-        note(STEP, steps)
-    if fault.before is not None:
-        fault.before()
-    if fault.at is not None and fault.act is not None and first:
-        do(fault.at, fault.act, rank)
-    main(arguments)
+class Moment(NamedTuple):
+    """Before or after one call of a function, the first being 1; 0 is every call."""
+
+    function: str
+    call: int
+    after: bool = False
+
+    def __str__(self) -> str:
+        return f"{'after' if self.after else 'before'} call {self.call} of {self.function}"
 
 
-def _to_shell(fault: Fault, arguments: list[str], steps: Path) -> NoReturn:
-    script = [str(ROOT / "tests" / "faults_catalog.py"), fault.kind, fault.detail, str(steps)]
-    command = fault.shell.format(python=sys.executable, train=shlex.join([*script, *arguments]))
-    path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
-    settings = {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
-    os.execvpe("bash", ["bash", "-o", "pipefail", "-c", command], os.environ | settings)
+@dataclass(frozen=True)
+class Fault:
+    """What strikes, what the run must then say, and what it may lose."""
+
+    kind: str  # a row of the table
+    detail: str  # which of that kind
+    at: Moment | None = None  # when it strikes
+    act: Callable[..., object] | None = None  # gets the `Run`, and what the function got
+    ranks: int = 1  # processes of the run
+    rank: int = 0  # the one that is struck
+    starts: int = 1  # how often the command is started at once
+    given: tuple[str, ...] = ()  # overrides of the disturbed run only
+    before: Callable[[], object] | None = None  # in each process, and in those that continue
+    # In place of the forked process. `{train}` is a Python script with its arguments that trains,
+    # for an interpreter or for torchrun.
+    shell: str = ""
+    on_small_disk: bool = False  # whether it needs one
+    statuses: tuple[int, ...] = (0,)  # every process must end with one of these; -N is signal N
+    says: str = ""  # a regular expression that the output must match
+    between: Callable[[Path], object] | None = None  # done to the run folder before it goes on
+    # As `says`. With what was done to its folder, the run must not go on, and change nothing; then
+    # the folder is put back.
+    refusal: str = ""
+    resumed_says: str = ""  # as `says`, for the run that goes on
+    loses: int | None = None  # most steps done twice; None is all after the last checkpoint
+    older: int = 0  # checkpoints before that one to which the fault sends the run back
+    unsynced_lost: bool = False  # whether it may take records that no checkpoint counts on
+    without: tuple[str, ...] = ()  # files that the run says are lost and may lack at its end
+
+    def allowed(self, trained: int) -> int:
+        """Steps that may be done twice, where `trained` were done before the fault."""
+        if self.loses is not None:
+            return self.loses
+        since_checkpoint = (trained - 1) % CHECKPOINT_EVERY + 1 if trained else 0
+        return min(trained, since_checkpoint + self.older * CHECKPOINT_EVERY)
 
 
-def _child(
-    fault: Fault, arguments: list[str], rank: int, port: int, started: "Started"
-) -> NoReturn:
-    status = 98
-    try:
-        output = os.open(started.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        for descriptor in (1, 2):
-            os.dup2(output, descriptor)
-        sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
-        for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP):
-            signal.signal(number, signal.SIG_DFL)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        if fault.shell and started.first:
-            _to_shell(fault, arguments, started.steps)
-        if fault.ranks > 1:
-            os.environ |= rank_environment(rank, fault.ranks, port)
-        try:
-            train(fault, arguments, rank, started.steps, first=started.first)
-        except SystemExit as end:
-            status = int(end.code or 0)
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        with contextlib.suppress(Exception):
-            sys.stdout.flush()
-            sys.stderr.flush()
-        os._exit(status)
+class Outcome(NamedTuple):
+    """What came of a fault."""
+
+    fault: Fault
+    problems: tuple[str, ...] = ()  # what went wrong, in words; empty where the run survived
+    lost: int = 0  # steps that were done twice
+    statuses: tuple[int, ...] = ()  # of the disturbed run, or of the refused continuation
+    seen: str = ""  # what of the output the fault's regular expressions matched
+    skipped: str = ""  # why it could not be tried here
+
+
+def do(at: Moment, act: Callable[..., object]) -> None:
+    """Do `act` at a moment of this process, with the arguments that the function gets."""
+    place, _, name = at.function.rpartition(".")
+    owner = pkgutil.resolve_name(place)
+    original = getattr(owner, name)
+    calls = itertools.count(1)
+
+    @functools.wraps(original)
+    def wrapped(*arguments: Any, **named: Any) -> Any:
+        now = at.call in (0, next(calls))
+        if now and not at.after:
+            act(*arguments)
+        result = original(*arguments, **named)
+        if now and at.after:
+            act(*arguments)
+        return result
+
+    setattr(owner, name, wrapped)
+
+
+def count(function: str, file: Path) -> None:
+    """Have this process write a byte after every call, past everything that a run itself writes."""
+
+    def write(*_: Any) -> None:
+        with file.open("ab") as counted:
+            counted.write(b".")
+
+    do(Moment(function, 0, after=True), write)
+
+
+def kill(*_: Any) -> None:
+    """As the kernel does when memory runs out."""
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 @dataclass
-class Started:
-    """A run that goes on, on one or several processes.
+class Run:
+    """A run that goes on, on one or several processes."""
 
-    Attributes:
-        folder: of the run.
-        log: where its output goes.
-        first: whether the fault is still to come.
-        cpu_seconds: of the processes that have ended.
-        overdue: whether some had to be killed because they did not end.
-    """
-
+    arguments: list[str]
     folder: Path
-    log: Path
-    first: bool
-    pids: list[int] = field(default_factory=list)
-    statuses: dict[int, int] = field(default_factory=dict)
-    cpu_seconds: float = 0.0
-    overdue: bool = False
+    log: Path  # where its output goes; what the bench notes of it lies beside
+    processes: list[ForkProcess] = field(default_factory=list)
+    overdue: bool = False  # whether some had to be killed because they did not end
 
-    @property
-    def steps(self) -> Path:
-        """Has a byte for every update."""
-        return self.log.with_suffix(".steps")
+    def beside(self, what: str) -> Path:
+        return self.log.with_suffix(f".{what}")
 
-    def trained(self) -> int:
-        """Updates made."""
-        return self.steps.stat().st_size if self.steps.exists() else 0
+    def train(self, fault: Fault, rank: int, *, first: bool) -> None:
+        """What each process does, with its fault; `first` is whether that is still to come."""
+
+        def strike(*arguments: Any) -> None:
+            self.beside("struck").touch()
+            assert fault.act is not None
+            fault.act(self, *arguments)
+
+        if rank == 0:
+            count(STEP, self.beside("steps"))
+        if fault.before is not None:
+            fault.before()
+        if fault.at is not None and rank == fault.rank and first:
+            do(fault.at, strike)
+        main(self.arguments)
 
     def wait(self, seconds: float) -> None:
         """Until all have ended, or `seconds` have passed.
@@ -136,38 +183,74 @@ class Started:
         One that its fault has stopped (SIGSTOP) is killed once the others have ended.
         """
         until = time.monotonic() + seconds
-        while len(self.statuses) < len(self.pids) or self._orphans():
+        while left := self._left():
             late = time.monotonic() > until
             self.overdue |= late
-            for pid in self._orphans() if late else []:
-                os.kill(pid, signal.SIGKILL)
-            for rank, pid in enumerate(self.pids):
-                if rank in self.statuses:
-                    continue
-                ended, status, usage = os.wait4(pid, os.WNOHANG)
-                if ended:
-                    self.statuses[rank] = os.waitstatus_to_exitcode(status)
-                    self.cpu_seconds += usage.ru_utime + usage.ru_stime
-                elif late or self._stopped_alone(pid):
-                    os.kill(pid, signal.SIGKILL)
+            if late or (len(left) == 1 < len(self.processes) and _stopped(left[0])):
+                for pid in left:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
             time.sleep(0.01)
 
-    def _stopped_alone(self, pid: int) -> bool:
-        others_ended = len(self.statuses) == len(self.pids) - 1 > 0
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-        return others_ended and state == "T"
-
-    def _orphans(self) -> list[int]:
-        """Processes that a shell's command has left behind, by their arguments."""
-        found = []
-        for process in Path("/proc").glob("[0-9]*"):
+    def _left(self) -> list[int]:
+        """Those that go on; the ones that a shell's command leaves behind, by their arguments."""
+        left = [process.pid for process in self.processes if process.is_alive()]
+        for arguments in [] if left else Path("/proc").glob("[0-9]*/cmdline"):
             with contextlib.suppress(OSError):
-                if os.fsencode(self.steps) in (process / "cmdline").read_bytes():
-                    found.append(int(process.name))
-        return [pid for pid in found if pid not in self.pids]
+                if os.fsencode(self.beside("fault")) in arguments.read_bytes():
+                    left.append(int(arguments.parent.name))
+        return left
+
+    def trained(self) -> int:
+        """Updates made."""
+        steps = self.beside("steps")
+        return steps.stat().st_size if steps.exists() else 0
+
+    def statuses(self) -> tuple[int, ...]:
+        return tuple(process.exitcode for process in self.processes)
 
     def said(self) -> str:
         return self.log.read_text(errors="replace")
+
+    def problems(self, statuses: tuple[int, ...], says: str, *, traces: bool = False) -> list[str]:
+        """What is wrong with how it ended; `traces` is whether a traceback may be seen."""
+        said = self.said()
+        found = {
+            "did not end by itself": self.overdue,
+            f"exit statuses {self.statuses()}": not set(self.statuses()) <= set(statuses),
+            "a traceback": "Traceback" in said and not traces,
+            f"does not say {says!r}": not re.search(says, said),
+        }
+        return [f"{problem}: {said.strip()[-2000:]}" for problem, is_so in found.items() if is_so]
+
+
+def _stopped(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+
+
+def _child(run: Run, fault: Fault, rank: int, port: int, first: bool) -> None:
+    output = os.open(run.log, os.O_WRONLY | os.O_APPEND)
+    for descriptor in (1, 2):
+        os.dup2(output, descriptor)
+    sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    if fault.shell and first:
+        _to_shell(run, fault)
+    if fault.ranks > 1:
+        os.environ |= rank_environment(rank, fault.ranks, port)
+    run.train(fault, rank, first=first)
+
+
+def _to_shell(run: Run, fault: Fault) -> NoReturn:
+    run.beside("fault").write_bytes(pickle.dumps((run, fault)))
+    script = shlex.join([__file__, str(run.beside("fault"))])
+    command = fault.shell.format(python=sys.executable, train=script)
+    tests = Path(__file__).parent
+    path = os.pathsep.join([str(tests.parent), str(tests)])
+    settings = {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
+    os.execvpe("bash", ["bash", "-o", "pipefail", "-c", command], os.environ | settings)
 
 
 class Bench:
@@ -175,153 +258,127 @@ class Bench:
 
     Args:
         root: an empty folder.
-        seconds: after which a run that has not ended has failed.
+        seconds: after which a run that has not ended has failed; generous, for busy machines.
     """
 
-    def __init__(self, root: Path, seconds: float = SECONDS) -> None:
+    def __init__(self, root: Path, seconds: float = 180.0) -> None:
         self.root = root.resolve()
         self.seconds = seconds
         self.images = write_images(self.root / "images")
-        self.calls: dict[str, int] = {}
-        self.cpu_seconds = 0.0
         self.number = 0
 
-    def undisturbed(self, ranks: int = 1) -> Path:
-        """The run that the others are compared with; made once."""
-        folder = self.root / f"whole{ranks}"
+    def run(self, folder: Path, *overrides: str, fault: Fault, first: bool = False) -> Run:
+        """Fork the processes of a run, and wait for their end."""
+        places = [f"run.root={folder.parent}", f"run.name={folder.name}"]
+        arguments = ["train", *GIVEN, *places, f"data.root={self.images}", *overrides]
+        self.number += 1
+        run = Run(arguments, folder, self.root / f"{folder.name}-{self.number}.log")
+        run.log.touch()
+        port = free_port()
+        ranks = 1 if fault.shell and first else fault.ranks
+        for rank in [*range(ranks)] * (fault.starts if first else 1):
+            process = ForkProcess(target=_child, args=(run, fault, rank, port, first))
+            process.start()
+            run.processes.append(process)
+        run.wait(self.seconds)
+        return run
+
+    def undisturbed(self, name: str, *overrides: str, fault: Fault) -> Path:
+        """The folder of a run that nothing happens to; made once."""
+        folder = self.root / name
         if not folder.exists():
-            started = self.run(folder, fault=Fault("", "", ranks=ranks))
-            assert set(started.statuses.values()) == {0}, started.said()
-            self.cpu_seconds = self.cpu_seconds or started.cpu_seconds
+            run = self.run(folder, *overrides, fault=fault)
+            assert set(run.statuses()) == {0}, run.said()
         return folder
 
-    def count_calls(self, functions: list[str]) -> None:
-        """Of a run of one process, by function, into `calls`."""
-        files = {function: self.root / f"{function}.calls" for function in functions}
+    @functools.cached_property
+    def measured(self) -> tuple[dict[str, int], float]:
+        """A run's calls of each of `PLACES`, and its seconds of the processor."""
+        files = {function: self.root / f"{function}.calls" for function in PLACES}
 
         def before() -> None:
             for function, file in files.items():
-                note(function, file)
+                count(function, file)
 
-        started = self.run(self.root / "counted", fault=Fault("", "", before=before))
-        assert set(started.statuses.values()) == {0}, started.said()
+        begun = sum(os.times()[2:4])  # of children that have ended
+        self.undisturbed("counted", fault=Fault("", "", before=before))
+        seconds = sum(os.times()[2:4]) - begun
         uncalled = [function for function, file in files.items() if not file.exists()]
         assert not uncalled, f"a run no longer calls {uncalled}"
-        self.calls = {function: file.stat().st_size for function, file in files.items()}
-
-    def arguments(self, folder: Path, *overrides: str) -> list[str]:
-        return [
-            "train",
-            *GIVEN,
-            f"run.root={folder.parent}",
-            f"run.name={folder.name}",
-            f"data.root={self.images}",
-            *overrides,
-        ]
-
-    def start(
-        self, folder: Path, *overrides: str, fault: Fault = NONE, first: bool = False
-    ) -> Started:
-        """Fork the processes of one run."""
-        arguments = self.arguments(folder, *overrides)
-        self.number += 1
-        log = self.root / f"{folder.name}-{self.number}.log"
-        log.touch()
-        started = Started(folder, log, first)
-        port = free_port()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        processes = 1 if fault.shell and first else fault.ranks
-        for rank in [*range(processes)] * (fault.starts if first else 1):
-            pid = os.fork()
-            if pid == 0:
-                _child(fault, arguments, rank, port, started)
-            started.pids.append(pid)
-        return started
-
-    def run(self, folder: Path, *overrides: str, fault: Fault = NONE) -> Started:
-        """Start a run, and wait for its end."""
-        started = self.start(folder, *overrides, fault=fault)
-        started.wait(self.seconds)
-        return started
+        return {function: file.stat().st_size for function, file in files.items()}, seconds
 
 
 def moments(
     bench: Bench, draw: random.Random, functions: list[str], number: int
-) -> Iterator[tuple[str, int, bool]]:
+) -> Iterator[Moment]:
     """Before or after drawn calls of each of `functions` in turn."""
-    if not bench.calls:
-        bench.count_calls(list(PLACES))
-    for count in range(number):
-        function = functions[count % len(functions)]
-        yield function, draw.randint(1, bench.calls[function]), draw.random() < 0.5
-
-
-def where(function: str, call: int, after: bool) -> str:
-    return f"{'after' if after else 'before'} call {call} of {function}"
+    calls, _ = bench.measured
+    for function in itertools.islice(itertools.cycle(functions), number):
+        yield Moment(function, draw.randint(1, calls[function]), draw.random() < 0.5)
 
 
 def attempt(bench: Bench, fault: Fault) -> Outcome:
     """Disturb a run as `fault` says, continue it, and compare."""
-    if fault.impossible:
-        return Outcome(fault, skipped=fault.impossible)
-    whole = bench.undisturbed(fault.ranks)
-    bench.number += 1
-    place = bench.root / ("disk" if (bench.root / "disk").is_mount() else "runs")
-    place.mkdir(exist_ok=True)
+    place = bench.root / "disk"
+    if not place.is_mount():
+        if fault.on_small_disk:
+            return Outcome(fault, skipped="this user may not mount a small disk")
+        place = bench.root / "runs"
+        place.mkdir(exist_ok=True)
+    quiet = Fault("", "", ranks=fault.ranks)
+    whole = bench.undisturbed(f"whole{fault.ranks}", fault=quiet)
     folder = place / f"run{bench.number}"
-    given = ("run.resume=auto", *fault.given)
-    run = bench.start(folder, *given, fault=fault, first=True)
-    problems = fault.meanwhile(bench, run) if fault.meanwhile is not None else []
-    run.wait(bench.seconds)
-    problems += _wrong(run, fault.statuses, fault.says, traces=bool(fault.shell))
-    if set(run.statuses.values()) == {0} and "diverged" not in run.said():
-        problems += [f"exit 0 after {run.trained()} steps"] * (run.trained() < STEPS)
-    recorded = recorded_step(folder)
-    if recorded < run.trained() - 1 and not fault.unsynced_lost and not fault.shell:
-        problems.append(f"{run.trained()} steps trained, metrics.jsonl ends at {recorded}")
-    if fault.heal is not None:
-        fault.heal(folder)
-    refused = _refused(bench, folder, fault, problems) if fault.spoil is not None else None
+    run = bench.run(folder, "run.resume=auto", *fault.given, fault=fault, first=True)
+    problems = run.problems(fault.statuses, fault.says, traces=bool(fault.shell))
+    trained, recorded = run.trained(), _recorded_step(folder)
+    if fault.at is not None and not run.beside("struck").exists():
+        problems.append("the fault never struck")
+    if set(run.statuses()) == {0} and "diverged" not in run.said() and trained < STEPS:
+        problems.append(f"exit 0 after {trained} steps")
+    if recorded < trained - 1 and not fault.unsynced_lost and not fault.shell:
+        problems.append(f"{trained} steps trained, metrics.jsonl ends at {recorded}")
+    kept = bench.root / "kept"
+    if fault.refusal:
+        shutil.copytree(folder, kept, symlinks=True)
+    if fault.between is not None:
+        fault.between(folder)
+    ended = run
+    if fault.refusal:
+        before = contents(folder)
+        ended = bench.run(folder, "run.resume=auto", fault=quiet)
+        problems += ended.problems((2,), fault.refusal)
+        if contents(folder) != before:
+            problems.append("refused, and changed the folder")
+        shutil.rmtree(folder)
+        shutil.move(kept, folder)
     continued = bench.run(folder, "run.resume=auto", fault=fault)
-    problems += _wrong(continued, frozenset({0}), fault.resumed_says)
-    lost = run.trained() + continued.trained() - STEPS
-    if lost > fault.allowed(run.trained()):
-        problems.append(f"{lost} steps lost, {fault.allowed(run.trained())} allowed")
-    if (said := resumed_at(folder)) != STEPS - continued.trained():
+    problems += continued.problems((0,), fault.resumed_says)
+    lost = trained + continued.trained() - STEPS
+    if lost > fault.allowed(trained):
+        problems.append(f"{lost} steps lost, {fault.allowed(trained)} allowed")
+    if (said := _resumed_at(folder)) != STEPS - continued.trained():
         problems.append(f"says it goes on from {said}, and does {continued.trained()} steps")
     problems += differences(whole, folder, fault.without)
     shutil.rmtree(folder, ignore_errors=True)
-    told = refused or run
-    seen = re.search(fault.refusal or fault.says, told.said())
-    words = seen.group() if seen else ""
-    if fault.resumed_says and (seen := re.search(fault.resumed_says, continued.said())):
-        words = seen.group()
-    return Outcome(fault, tuple(problems), lost, tuple(told.statuses.values()), words)
+    told = continued if fault.resumed_says else ended
+    seen = re.search(fault.resumed_says or fault.refusal or fault.says, told.said())
+    return Outcome(fault, tuple(problems), lost, ended.statuses(), seen.group() if seen else "")
 
 
-def _wrong(run: Started, statuses: frozenset[int], says: str, *, traces: bool = False) -> list[str]:
-    said = run.said()
-    found = []
-    if run.overdue:
-        found.append("did not end by itself")
-    if not set(run.statuses.values()) <= statuses:
-        found.append(f"exit statuses {list(run.statuses.values())}")
-    if "Traceback" in said and not traces:
-        found.append("a traceback")
-    if not re.search(says, said):
-        found.append(f"does not say {says!r}")
-    return [f"{problem}: {said.strip()[-2000:]}" for problem in found]
+def _recorded_step(folder: Path) -> int:
+    """Of the last training record in `metrics.jsonl`; 0 where there is none."""
+    records = map(json.loads, whole_lines(folder / "metrics.jsonl").splitlines())
+    return max((record["step"] for record in records if record["kind"] == "train"), default=0)
 
 
-def _refused(bench: Bench, folder: Path, fault: Fault, problems: list[str]) -> Started:
-    """Spoil the folder, see the continuation refused and nothing changed, and undo it."""
-    assert fault.spoil is not None
-    undo = fault.spoil(folder)
-    before = contents(folder)
-    refused = bench.run(folder, "run.resume=auto", fault=Fault("", "", ranks=fault.ranks))
-    problems += _wrong(refused, frozenset({2}), fault.refusal)
-    if contents(folder) != before:
-        problems.append("refused, and changed the folder")
-    undo()
-    return refused
+def _resumed_at(folder: Path) -> int:
+    """The step that the run says it was continued from last; 0 where it began anew."""
+    environment = folder / "environment.json"
+    resumed = environment.exists() and json.loads(environment.read_bytes()).get("resumed")
+    return int(resumed[-1]["step"]) if resumed else 0
+
+
+if __name__ == "__main__":  # in a process that a shell has started
+    run, fault = pickle.loads(Path(sys.argv[1]).read_bytes())
+    first = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0"
+    run.train(fault, int(os.environ.get("RANK", "0")), first=first)

@@ -1,20 +1,18 @@
 """A disk that loses its power, fills up or turns read-only under a run."""
 
-import builtins
+import ctypes
 import errno
-import functools
-import io
 import os
 import random
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from faults import IN_STEP_8, KILLED, STEP, Act, Fault, kill, run_folder
-from faults_bench import Bench, moments, where
+from faults_bench import KILLED, STEP, Bench, Fault, Moment, Run, kill, moments
 
 
 class Disk:
@@ -40,7 +38,7 @@ class Disk:
     def start(self) -> None:
         """Note what is synced from here on in this process."""
         for name in ("fsync", "fdatasync"):
-            setattr(os, name, functools.partial(self._sync, getattr(os, name)))
+            setattr(os, name, partial(self._sync, getattr(os, name)))
 
     def _sync(self, sync: Callable[[int], None], descriptor: int) -> None:
         sync(descriptor)
@@ -54,27 +52,23 @@ class Disk:
         # Held open, or their numbers would be given to other files.
         self._held += [os.open(path, os.O_RDONLY) for path in paths]
 
-    def cut(self, rank: int, *_: Any) -> None:
+    def cut(self, run: Run, *_: Any) -> None:
         """Leave of the run folder what survives, and end."""
-        folder = run_folder()
+        folder = run.folder
         tree = {Path(path): _names(Path(path)) for path, _, _ in os.walk(folder)}
-        tree[folder.parent] = {folder.name: folder.stat().st_ino}
-        files = [path / name for path, names in tree.items() for name in names]
-        latest = {path.stat().st_ino: path.read_bytes() for path in files if path.is_file()}
+        files = (path for path in folder.rglob("*") if path.is_file())
+        latest = {path.stat().st_ino: path.read_bytes() for path in files}
         shutil.rmtree(folder)
-        self._rebuild(folder.parent, tree, latest, {folder.name})
-        kill(rank)
+        if folder.name in self._names.get(folder.parent, {}) or self._survives():
+            self._rebuild(folder, tree, latest)
+        kill()
 
     def _rebuild(
-        self,
-        folder: Path,
-        tree: dict[Path, dict[str, int]],
-        latest: dict[int, bytes],
-        only: set[str] | None = None,
+        self, folder: Path, tree: dict[Path, dict[str, int]], latest: dict[int, bytes]
     ) -> None:
-        folder.mkdir(exist_ok=True)
-        synced, now = self._names.get(folder, {}), tree.get(folder, {})
-        for name in sorted(only or synced.keys() | now.keys()):
+        folder.mkdir()
+        synced, now = self._names.get(folder, {}), tree[folder]
+        for name in sorted(synced.keys() | now.keys()):
             inode = (now if self._survives() else synced).get(name)
             path = folder / name
             if inode is None:
@@ -101,118 +95,52 @@ def _names(folder: Path) -> dict[str, int]:
     return {entry.name: entry.inode() for entry in os.scandir(folder)}
 
 
-def nothing_synced() -> None:
-    """As of a program that forgets to sync, or a disk that lies."""
-    os.fsync = os.fdatasync = lambda descriptor: None
-
-
-def log_buffered_until_synced() -> None:
-    """As of a program that keeps its records in memory until a checkpoint."""
-    opened, synced = io.open, os.fsync
-    logs: list[Any] = []
-
-    def buffered(file: Any, mode: str = "r", buffering: int = -1, *more: Any, **named: Any) -> Any:
-        if "a" not in mode or not str(file).endswith("metrics.jsonl"):
-            return opened(file, mode, buffering, *more, **named)
-        logs.append(opened(file, mode, 1 << 20))
-        return logs[-1]
-
-    def sync(descriptor: int) -> None:
-        for log in logs:
-            if not log.closed and log.fileno() == descriptor:
-                log.flush()
-        synced(descriptor)
-
-    io.open = builtins.open = buffered
-    os.fsync = sync
-
-
-@contextmanager
-def small_disk(folder: Path) -> Iterator[bool]:
-    """A disk of 8 MiB at `folder`; False where this user must not mount one."""
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(folder)]
-    mounted = subprocess.run(command, check=False, capture_output=True).returncode == 0
-    try:
-        yield mounted
-    finally:
-        if mounted:
-            subprocess.run(["umount", str(folder)], check=False)
-
-
-def fill(left: int) -> Act:
-    """Leave `left` bytes of the disk on which the run folder lies."""
-
-    def act(rank: int, *_: Any) -> None:
-        root = run_folder().parent
-        free = shutil.disk_usage(root).free
-        (root / "ballast").write_bytes(b"\0" * max(0, free - left))
-
-    return act
-
-
-def make_room(folder: Path) -> None:
-    """Undo `fill`."""
-    (folder.parent / "ballast").unlink(missing_ok=True)
-
-
-def fail(number: int) -> Act:
-    """The call fails with an error number."""
-
-    def act(rank: int, *_: Any) -> None:
-        raise OSError(number, os.strerror(number))
-
-    return act
-
-
-def set_writable(folder: Path, writable: bool) -> bool:
-    """Turn a run folder read-only or back; False where this user, as root, cannot."""
-    done = []
-    for path in (folder, folder / "checkpoints"):
-        if os.geteuid() != 0:
-            path.chmod(0o755 if writable else 0o555)
-        elif path.exists():
-            command = ["chattr", "-i" if writable else "+i", str(path)]
-            done.append(subprocess.run(command, check=False, capture_output=True).returncode == 0)
-    return all(done)
-
-
-NO_SUCH_DISK = "this user may not mount a small disk"
-
-
 def power_cuts(bench: Bench, seed: int, number: int) -> Iterator[Fault]:
     """The power fails around calls drawn by `seed`; every second time the disk is lucky."""
     draw = random.Random(seed)
     functions = ["torch.save", STEP, "os.fsync", "os.link", "os.replace"]
-    for count, moment in enumerate(moments(bench, draw, functions, number)):
-        yield power_cut(moment, luck=0.5 * (count % 2), seed=seed + count)
+    for count, at in enumerate(moments(bench, draw, functions, number)):
+        yield power_cut(at, 0.5 * (count % 2), seed + count)
 
 
 def power_cut(
-    at: tuple[str, int, bool],
-    *,
-    luck: float = 0.0,
-    seed: int = 0,
-    also: Callable[[], None] | None = None,
+    at: Moment, luck: float = 0.0, seed: int = 0, also: Callable[[], object] = lambda: None
 ) -> Fault:
     """The power fails at `at`; `also` is done before the run."""
     disk = Disk(luck, seed)
 
     def before() -> None:
         disk.start()
-        if also is not None:
-            also()
+        also()
 
     kept = "some of what was not synced survives" if luck else "nothing unsynced survives"
     return Fault(
         "power cut",
-        f"{where(*at)}, {kept}",
+        f"{at}, {kept}",
+        at,
+        disk.cut,
         before=before,
-        at=at,
-        act=disk.cut,
-        statuses=frozenset({KILLED}),
+        statuses=(KILLED,),
         unsynced_lost=True,
     )
+
+
+@contextmanager
+def small_disk(folder: Path) -> Iterator[None]:
+    """A disk of 8 MiB at `folder`, where this user may mount one."""
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(folder)]
+    subprocess.run(command, check=False, capture_output=True)
+    try:
+        yield
+    finally:
+        if folder.is_mount():
+            subprocess.run(["umount", str(folder)], check=False)
+
+
+def fail(number: int, *_: Any, **__: Any) -> None:
+    """As a call that fails with an error number."""
+    raise OSError(number, os.strerror(number))
 
 
 def no_hard_links() -> Iterator[Fault]:
@@ -221,78 +149,75 @@ def no_hard_links() -> Iterator[Fault]:
         yield Fault(
             "no hard links",
             f"{errno.errorcode[number]}, and the newest checkpoint is lost",
-            before=functools.partial(_without_links, number),
-            **IN_STEP_8,
-            heal=lambda folder: (folder / "checkpoints" / "last.pt").unlink(),
+            Moment(STEP, 8),
+            kill,
+            before=partial(setattr, os, "link", partial(fail, number)),
+            statuses=(KILLED,),
+            between=lambda folder: (folder / "checkpoints" / "last.pt").unlink(),
             resumed_says=r"last\.pt: missing; continuing from previous\.pt at step 3",
             older=1,
         )
 
 
-def _without_links(number: int) -> None:
-    def link(*_: Any, **__: Any) -> None:
-        raise OSError(number, os.strerror(number))
-
-    os.link = link
-
-
-def disks(mounted: bool) -> Iterator[Fault]:
+def disks() -> Iterator[Fault]:
     """A disk that is full, calls that fail for it, and a folder that turns read-only."""
     refused = "could not be written|cannot be (written|created)"
+    ended: dict[str, Any] = {"statuses": (2,), "says": refused}
     for left, at in (
-        (65_536, ("torch.save", 3, False)),
-        (300_000, ("torch.save", 4, False)),
-        (0, (STEP, 8, False)),
-        (0, ("torch.save", 1, False)),
+        (65_536, Moment("torch.save", 3)),
+        (300_000, Moment("torch.save", 4)),
+        (0, Moment(STEP, 8)),
+        (0, Moment("torch.save", 1)),
     ):
         yield Fault(
             "full disk",
-            f"{left} bytes left {where(*at)}",
-            at=at,
-            act=fill(left),
-            statuses=frozenset({2}),
-            says=refused,
-            heal=make_room,
-            impossible="" if mounted else NO_SUCH_DISK,
+            f"{left} bytes left {at}",
+            at,
+            partial(_fill, left),
+            on_small_disk=True,
+            between=_make_room,
+            **ended,
         )
     for number, at in (
-        (errno.ENOSPC, ("os.fsync", 15, False)),
-        (errno.ENOSPC, ("os.replace", 12, False)),
-        (errno.EDQUOT, ("os.replace", 3, False)),
-        (errno.EIO, ("os.fsync", 16, False)),
+        (errno.ENOSPC, Moment("os.fsync", 15)),
+        (errno.ENOSPC, Moment("os.replace", 12)),
+        (errno.EDQUOT, Moment("os.replace", 3)),
+        (errno.EIO, Moment("os.fsync", 16)),
     ):
-        yield Fault(
-            "call that fails",
-            f"{errno.errorcode[number]} {where(*at)}",
-            at=at,
-            act=fail(number),
-            statuses=frozenset({2}),
-            says=refused,
-        )
-    for at in ("torch.save", 3, False), (STEP, 8, False):
+        act = partial(fail, number)
+        yield Fault("call that fails", f"{errno.errorcode[number]} {at}", at, act, **ended)
+    for at in Moment("torch.save", 3), Moment(STEP, 8):
         yield Fault(
             "read-only folder",
-            where(*at),
-            at=at,
-            act=lambda rank, *_: set_writable(run_folder(), False),
-            statuses=frozenset({2}),
-            says=refused,
-            heal=functools.partial(set_writable, writable=True),
-            impossible=_nothing_is_readonly(),
+            str(at),
+            at,
+            lambda run, *_: _set_mode(0o555, run.folder),
+            before=_obey_permissions,
+            between=partial(_set_mode, 0o755),
+            **ended,
         )
 
 
-@functools.cache
-def _nothing_is_readonly() -> str:
-    if os.geteuid() != 0:
-        return ""
-    folder = Path("/dev/shm" if Path("/dev/shm").is_dir() else ".", f"readonly{os.getpid()}")
-    folder.mkdir()
-    try:
-        possible = set_writable(folder, False)
-    except OSError:
-        possible = False
-    finally:
-        subprocess.run(["chattr", "-i", str(folder)], check=False, capture_output=True)
-        folder.rmdir()
-    return "" if possible else "as root without chattr nothing is read-only"
+def _fill(left: int, run: Run, *_: Any) -> None:
+    """Leave `left` bytes of the disk on which the run folder lies."""
+    disk = run.folder.parent
+    free = shutil.disk_usage(disk).free
+    (disk / "ballast").write_bytes(bytes(max(0, free - left)))
+
+
+def _make_room(folder: Path) -> None:
+    (folder.parent / "ballast").unlink()
+
+
+def _set_mode(mode: int, folder: Path) -> None:
+    for path in (folder, folder / "checkpoints"):
+        path.chmod(mode)
+
+
+def _obey_permissions() -> None:
+    """Have the modes of files hold for root too, who gives up CAP_DAC_OVERRIDE: capset(2)."""
+    libc = ctypes.CDLL(None)
+    header, sets = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
+    assert libc.capget(header, sets) == 0
+    sets[0] &= ~(1 << 1)  # of the effective ones
+    assert libc.capset(header, sets) == 0

@@ -21,6 +21,7 @@ from bn_inception.data import (
     open_sources,
     validation_batches,
 )
+from bn_inception.errors import UserError
 from bn_inception.evaluation.evaluate import Counts, evaluate
 from bn_inception.network import checkpoint
 
@@ -78,6 +79,66 @@ def in_float64(network: nn.Module) -> nn.Module:
     return network
 
 
+def whole_lines(log: Path) -> bytes:
+    """Of a log that may be missing or end within a line."""
+    return log.read_bytes().rpartition(b"\n")[0] if log.exists() else b""
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file of a run but the lock, by its path; of the log, the whole lines."""
+    files = (path for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
+    return {
+        str(path): whole_lines(path) if path.name == "metrics.jsonl" else path.read_bytes()
+        for path in files
+    }
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    loaded: dict[str, Any] = json.loads(path.read_text())
+    return loaded
+
+
+def read_records(folder: Path) -> list[dict[str, Any]]:
+    """Of `metrics.jsonl`, without the one thing that no two runs share, their speed."""
+    lines = (folder / "metrics.jsonl").read_text().splitlines()
+    return [{**json.loads(line), "images_per_second": None} for line in lines]
+
+
+def differences(whole: Path, folder: Path, without: tuple[str, ...] = ()) -> list[str]:
+    """In which respects a run differs from another, bit for bit; speeds and times are left out.
+
+    Args:
+        without: names of checkpoints that are not compared.
+    """
+    try:
+        one, other = (_kept(run, {"last.pt", "best.pt"} - set(without)) for run in (whole, folder))
+    except (UserError, OSError, ValueError) as error:
+        return [str(error)]
+    return [f"another {name}" for name in one if not _same(one[name], other[name])]
+
+
+def _kept(folder: Path, checkpoints: set[str]) -> dict[str, Any]:
+    kept = {"record in metrics.jsonl": read_records(folder)}
+    summary = read_object(folder / "summary.json")
+    for key in ("status", "step", "images_seen", "best", "milestones", "started_learning"):
+        kept[f"{key} in summary.json"] = summary.get(key)
+    for name in checkpoints:
+        state = checkpoint.load(folder / "checkpoints" / name)
+        for key in ("network", "optimizer", "running_statistics", "step", "interval"):
+            kept[f"{key} in {name}"] = state.get(key)
+    return kept
+
+
+def _same(one: Any, other: Any) -> bool:
+    if isinstance(one, torch.Tensor):
+        return isinstance(other, torch.Tensor) and torch.equal(one, other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(_same(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(_same, one, other))
+    return bool(one == other)
+
+
 class Runs:
     """Starts runs on the small set through the command, and reads what they leave."""
 
@@ -108,17 +169,14 @@ class Runs:
         return Runs(root, self.images, *self.given)
 
     def summary(self, name: str) -> dict[str, Any]:
-        loaded: dict[str, Any] = json.loads((self.folder(name) / "summary.json").read_text())
-        return loaded
+        return read_object(self.folder(name) / "summary.json")
 
     def environment(self, name: str) -> dict[str, Any]:
-        loaded: dict[str, Any] = json.loads((self.folder(name) / "environment.json").read_text())
-        return loaded
+        return read_object(self.folder(name) / "environment.json")
 
     def records(self, name: str, kind: str = "") -> list[dict[str, Any]]:
-        """The record without the one thing that no two runs share, their speed."""
-        lines = (self.folder(name) / "metrics.jsonl").read_text().splitlines()
-        records = [{**json.loads(line), "images_per_second": None} for line in lines]
+        """All of them, or those of one kind."""
+        records = read_records(self.folder(name))
         return [record for record in records if kind in ("", record["kind"])]
 
     def state(self, name: str, file: str = "last.pt") -> dict[str, Any]:
@@ -142,12 +200,5 @@ class Runs:
         return result
 
     def assert_equal(self, one: str, other: str) -> None:
-        """Bit for bit: weights, statistics, the whole record, best and milestones."""
-        first, second = self.state(one), self.state(other)
-        for key in ("network", "running_statistics"):
-            assert first[key].keys() == second[key].keys()
-            different = [n for n in first[key] if not torch.equal(first[key][n], second[key][n])]
-            assert different == [], key
-        assert self.records(one) == self.records(other)
-        for key in ("status", "step", "images_seen", "best", "milestones", "started_learning"):
-            assert self.summary(one)[key] == self.summary(other)[key], key
+        """Bit for bit: checkpoints, the whole record, best and milestones."""
+        assert differences(self.folder(one), self.folder(other)) == []

@@ -59,6 +59,9 @@ def train(session: Session, console: Console, stop: StopRequest) -> Summary:
         # A network that has broken since the last look is not: it breaks again when resumed.
         if isinstance(error, UserError) and together and not session.meter.first_nonfinite():
             with suppress(UserError):
+                best = session.recorder.summary.best
+                if best is not None and best.step == session.step:
+                    session.save_best()  # before `last.pt` counts on it
                 session.save()
         with suppress(UserError):
             session.recorder.finish(RunStatus.interrupted, step=session.step)
