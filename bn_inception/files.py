@@ -12,9 +12,6 @@ from typing import IO, Any
 
 from bn_inception.errors import UserError
 
-MAX_JSON_BYTES = 1 << 28
-"""The largest JSON file that is read; what describes ImageNet's shards has a third of a MB."""
-
 
 def configs_folder() -> Path:
     """`configs/`: inside the package in a wheel, beside it in a checkout."""
@@ -132,14 +129,6 @@ def file_sha256(path: str | Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
         return ""
-
-
-def read_json(path: Path) -> Any:
-    """The value of a JSON file in UTF-8; a ValueError of one line where it holds none."""
-    try:
-        return json.loads(read_bytes(path, MAX_JSON_BYTES).decode("utf-8"))
-    except RecursionError:
-        raise ValueError("values are nested too deeply") from None
 
 
 @contextmanager

@@ -114,36 +114,37 @@ def produced(
     if not workers:
         yield from map(make, requests)
         return
-    processes: list[_Worker] = []
+    processes, asked = list[_Worker](), deque[_Worker]()
 
     def stop() -> None:
         for process in processes:  # all, before a further Ctrl-C can end the waiting
-            process.kill()
+            process.process.kill()  # to ask it to end would wait for its present request
         for process in processes:
-            process.join()
+            process.process.join()
+            process.pipe.close()
+
+    def next_result() -> R:
+        for process in processes:
+            process.check()
+        result: R = asked.popleft().answer()
+        return result
 
     # If a caller never closes its iterator, the interpreter would wait at exit for its children,
     # and these for requests.
     atexit.register(stop)
     try:
         processes += (_Worker(make) for _ in range(workers))
-        asked: deque[_Worker] = deque()
         for process, request in zip(itertools.cycle(processes), requests):
-            process.ask(request)
+            with suppress(OSError):  # dead; `check` reports it
+                process.pipe.send(request)
             asked.append(process)
             if len(asked) == workers * _PREFETCHED:
-                yield _next(processes, asked)
+                yield next_result()
         while asked:
-            yield _next(processes, asked)
+            yield next_result()
     finally:
         stop()
         atexit.unregister(stop)
-
-
-def _next(processes: "list[_Worker]", asked: "deque[_Worker]") -> Any:
-    for process in processes:
-        process.check()
-    return asked.popleft().answer()
 
 
 class _Worker:
@@ -153,25 +154,21 @@ class _Worker:
         # A fork takes milliseconds and shares the source's memory; workers do not use CUDA.
         # Elsewhere (macOS) forking is unsafe, and the platform's default is used.
         context: Any = multiprocessing.get_context("fork" if sys.platform == "linux" else None)
-        self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(make, theirs, self._pipe))
+        self.pipe, theirs = context.Pipe()
+        self.process = context.Process(target=_serve, args=(make, theirs, self.pipe))
         # A scheduler's signal to the whole group must not end a worker that does not ignore it yet.
         signal.pthread_sigmask(signal.SIG_BLOCK, _GROUP_SIGNALS)
         try:
-            self._process.start()
+            self.process.start()
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, _GROUP_SIGNALS)
         theirs.close()  # only the worker holds this end: its death closes the pipe
 
-    def ask(self, request: object) -> None:
-        with suppress(OSError):  # dead; `check` reports it
-            self._pipe.send(request)
-
     def answer(self) -> Any:
         try:
-            made = self._pipe.recv()
+            made = self.pipe.recv()
         except (OSError, EOFError):
-            self._process.join(1)  # its pipe may be closed before its status is available
+            self.process.join(1)  # its pipe may be closed before its status is available
             self.check()
             raise
         if isinstance(made, UserError):
@@ -179,19 +176,12 @@ class _Worker:
         return made
 
     def check(self) -> None:
-        if not self._process.is_alive():
+        if not self.process.is_alive():
             raise UserError(
-                f"a process that reads images died: process {self._process.pid} ended with status "
-                f"{self._process.exitcode}; out of memory or of /dev/shm? Try fewer with "
+                f"a process that reads images died: process {self.process.pid} ended with status "
+                f"{self.process.exitcode}; out of memory or of /dev/shm? Try fewer with "
                 "data.workers=N (prepare: workers=N); 0 needs neither"
             )
-
-    def kill(self) -> None:  # to ask it to end would wait for its present request
-        self._process.kill()
-
-    def join(self) -> None:
-        self._process.join()
-        self._pipe.close()
 
 
 def _serve(make: Callable[[Any], Any], pipe: Connection, mains: Connection) -> None:

@@ -86,48 +86,9 @@ def _download(
     url: str, path: Path, limit: int, pauses: tuple[float, ...], sha256: str = ""
 ) -> None:
     """Copy a URL's content to a file, in several attempts; another SHA-256 is a failure.
+
     FileNotFoundError: there is no such file; another OSError: `path` cannot be written.
     """
-    for pause in (*pauses, None):
-        try:
-            _copy(url, path, limit)
-            if sha256 and file_sha256(path) != sha256:
-                raise ValueError(
-                    f"the {path.stat().st_size:,} bytes that came have another SHA-256 than the "
-                    "description says"
-                )
-            return
-        except (UserError, FileNotFoundError):
-            raise
-        except Exception as error:
-            # Every file system has its own exceptions, without a common base class.
-            # A failed write has an errno and no file name; a failed opening has both.
-            if isinstance(error, OSError) and (
-                error.filename == str(path) or error.errno in (errno.ENOSPC, errno.EDQUOT)
-            ):
-                raise
-            final = isinstance(error, PermissionError) or _is_refusal(error)
-            if pause is None or final:
-                tried = "" if final else f" after {len(pauses) + 1} tries"
-                raise UserError(
-                    f"data.root: {url} cannot be read{tried} ({_reason(error)}); check the "
-                    "address, the network and your rights there, then go on with run.resume=must"
-                ) from error
-            time.sleep(pause)
-
-
-def _is_refusal(error: Exception) -> bool:
-    """Whether a server refused (HTTP 4xx), other than "later" and "too many requests"."""
-    status = getattr(error, "status", None)
-    return isinstance(status, int) and 400 <= status < 500 and status not in (408, 425, 429)
-
-
-def _reason(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}".rstrip(": ")
-
-
-def _copy(url: str, path: Path, limit: int) -> None:
-    """One attempt of `_download`; raises the exceptions of the file system."""
     filesystem, place = _filesystem(url)
     import fsspec.callbacks
 
@@ -140,7 +101,32 @@ def _copy(url: str, path: Path, limit: int) -> None:
     # Do not wait for a server that sends nothing, or a byte now and then.
     seconds = FIRST_SECONDS + limit / LEAST_RATE
     deadline = {"timeout": seconds} if getattr(filesystem, "async_impl", False) else {}
-    filesystem.get_file(place, str(path), callback=Bounded(), **deadline)
+    for pause in (*pauses, None):
+        try:
+            filesystem.get_file(place, str(path), callback=Bounded(), **deadline)
+            if sha256 and file_sha256(path) != sha256:
+                raise ValueError("what came has another SHA-256 than the description says")
+            return
+        except FileNotFoundError:
+            raise
+        except Exception as error:
+            # Every file system has its own exceptions, without a common base class.
+            # A failed write has an errno and no file name; a failed opening has both.
+            if isinstance(error, OSError) and (
+                error.filename == str(path) or error.errno in (errno.ENOSPC, errno.EDQUOT)
+            ):
+                raise
+            # HTTP 4xx is final, unless it says "later" or "too many requests".
+            status = getattr(error, "status", None)
+            refused = status in range(400, 500) and status not in (408, 425, 429)
+            final = refused or isinstance(error, PermissionError)
+            if pause is None or final:
+                tried = "" if final else f" after {len(pauses) + 1} tries"
+                raise UserError(
+                    f"data.root: {url} cannot be read{tried} ({first_line(error)}); check the "
+                    "address, the network and your rights there, then go on with run.resume=must"
+                ) from error
+            time.sleep(pause)
 
 
 def _filesystem(url: str) -> tuple[Any, str]:
@@ -159,8 +145,9 @@ def _filesystem(url: str) -> tuple[Any, str]:
         filesystem, path = fsspec.core.url_to_fs(url, **options)
     except (ImportError, ValueError) as error:
         raise UserError(
-            f"data.root: {url} cannot be opened ({_reason(error)}); give a URL that fsspec knows, "
-            "such as https://, s3:// or gs://, and install its package: bn-inception[remote] for "
-            "http and https, s3fs, gcsfs or adlfs beside it for s3, gs or abfs"
+            f"data.root: {url} cannot be opened ({first_line(error)}); give a URL that fsspec "
+            "knows, such as https://, s3:// or gs://, and install its package: "
+            "bn-inception[remote] for http and https, s3fs, gcsfs or adlfs beside it for s3, gs "
+            "or abfs"
         ) from error
     return filesystem, path
