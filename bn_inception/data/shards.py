@@ -155,7 +155,16 @@ class ShardSource(PlacedImages):
         files = [os.path.join(self._root, file) for file in about.shard_files()]
         if self._cache is None:
             for path, size in zip(files, layout.bytes, strict=True):
-                _check_size(path, size)
+                try:
+                    found = os.stat(path).st_size
+                except OSError as error:
+                    raise UserError(
+                        f"data.root: {path}: {first_line(error)}; {PREPARE_AGAIN}"
+                    ) from error
+                if found != size:
+                    raise UserError(
+                        f"data.root: {path} has {found:,} bytes, not {size:,}; {PREPARE_AGAIN}"
+                    )
         if content_fingerprint(about.classes, name, length, label) != about.fingerprint:
             raise UserError(
                 f"data.root: {self._root}/{index_file(split)} gives another fingerprint than "
@@ -229,12 +238,3 @@ def as_index(source: ImageSource) -> NDArray[Any]:
     for name, column in columns.items():
         index[name] = column
     return index
-
-
-def _check_size(path: str, size: int) -> None:
-    try:
-        found = os.stat(path).st_size
-    except OSError as error:
-        raise UserError(f"data.root: {path}: {first_line(error)}; {PREPARE_AGAIN}") from error
-    if found != size:
-        raise UserError(f"data.root: {path} has {found:,} bytes, not {size:,}; {PREPARE_AGAIN}")

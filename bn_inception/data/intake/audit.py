@@ -21,9 +21,6 @@ from bn_inception.data.source import ImageSource
 from bn_inception.errors import UserError
 from bn_inception.files import file_sha256, first_line, is_url
 
-_CHUNK = 256  # images a task: half a second of work
-
-
 _Look = tuple[int, bytes, str, str]
 """Of an image: bytes, SHA-256, kind ("JPEG RGB"), and why it cannot be read; or 0 and empty."""
 
@@ -96,18 +93,15 @@ def _read_all(
     images = len(source)
     digests, kinds, total = np.zeros(images, "S32"), Counter[str](), 0
     unreadable = list[dict[str, str]]()
-    chunks = [range(i, min(i + _CHUNK, images)) for i in range(0, images, _CHUNK)]
+    looks = produced(partial(_look, source), range(images), workers)
     progress(f"{split}: images", 0, images)
-    for chunk, looks in zip(
-        chunks, produced(partial(_looks, source), chunks, workers), strict=True
-    ):
-        for index, (size, digests[index], kind, reason) in zip(chunk, looks, strict=True):
-            total += size
-            if reason:
-                unreadable.append({"name": source.name(index), "reason": reason})
-            else:
-                kinds[kind] += 1
-        progress(f"{split}: images", chunk.stop, images)
+    for index, (size, digests[index], kind, reason) in enumerate(looks):
+        total += size
+        if reason:
+            unreadable.append({"name": source.name(index), "reason": reason})
+        else:
+            kinds[kind] += 1
+        progress(f"{split}: images", index + 1, images)
     per_class = np.bincount(source.labels, minlength=len(source.classes))
     about = {
         "images": images,
@@ -122,18 +116,14 @@ def _read_all(
     return about, unreadable, digests
 
 
-def _looks(source: ImageSource, indices: range) -> list[_Look]:
-    return [_look(source, index) for index in indices]
-
-
 def _look(source: ImageSource, index: int) -> _Look:
+    data, digest = b"", b""
     try:
         data = source.read(index)
-    except OSError as error:
-        return 0, b"", "", first_line(error)
-    digest = hashlib.sha256(data).digest()
-    try:
+        digest = hashlib.sha256(data).digest()
         decode(data, source.name(index))
+    except OSError as error:
+        return 0, digest, "", first_line(error)
     except UnreadableImage as error:
         return len(data), digest, "", error.reason
     with warnings.catch_warnings():

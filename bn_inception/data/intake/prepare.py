@@ -77,7 +77,13 @@ def prepare(
                     _Split(split, images, target, min(config.shard_size, len(images)))
                     for split, images in _opened(source, files, say).items()
                 ]
-                _check_room(target, sum(split.missing_bytes() for split in splits))
+                needed = sum(split.missing_bytes() for split in splits)
+                free = shutil.disk_usage(target).free
+                if needed > free:
+                    raise UserError(
+                        f"target: {target} needs up to {needed / 1e9:,.1f} GB more, "
+                        f"{free / 1e9:,.1f} GB are free; make room or choose another folder"
+                    )
                 return [split.complete(workers, say, progress) for split in splits]
             except KeyboardInterrupt:
                 say("stopped; the same call goes on from here: what is finished is kept")
@@ -96,15 +102,6 @@ def _writing(target: Path) -> Iterator[None]:
             f"target: {target} cannot be written ({first_line(error)}); make room and call again: "
             "what is finished is kept"
         ) from error
-
-
-def _check_room(target: Path, needed: int) -> None:
-    free = shutil.disk_usage(target).free
-    if needed > free:
-        raise UserError(
-            f"target: {target} needs up to {needed / 1e9:,.1f} GB more, {free / 1e9:,.1f} GB are "
-            "free; make room or choose another folder"
-        )
 
 
 def _found(source: Path) -> dict[str, Path]:

@@ -47,13 +47,10 @@ def prepare(cache: Path) -> Path:
     try:
         if not folder.exists():
             cache.mkdir(parents=True, exist_ok=True)
-            with locked(cache / "synthetic.lock"):
+            with locked(cache / "synthetic.lock"), TemporaryDirectory(dir=cache) as temporary:
                 if not folder.exists():
                     _log.info("drawing the synthetic data set into %s (about six seconds)", folder)
-                    with TemporaryDirectory(dir=cache) as temporary:
-                        partial = Path(temporary, folder.name)
-                        _write(partial)
-                        partial.rename(folder)
+                    _write(Path(temporary, folder.name)).rename(folder)
         manifest = folder / _MANIFEST
         intact = manifest.is_file() and manifest.read_text().strip() == _digest(folder)
     except OSError as error:
@@ -93,7 +90,7 @@ def draw(name: str, split: str, index: int) -> Image.Image:
     return Image.fromarray(np.rint(pixels.clip(0, 1) * 255).astype(np.uint8))
 
 
-def _write(folder: Path) -> None:
+def _write(folder: Path) -> Path:
     for split, count in (("train", TRAIN_PER_CLASS), ("val", VAL_PER_CLASS)):
         for name in CLASSES:
             (folder / split / name).mkdir(parents=True)
@@ -101,6 +98,7 @@ def _write(folder: Path) -> None:
                 path = folder / split / name / f"{index:04d}.jpg"
                 draw(name, split, index).save(path, "JPEG", quality=_JPEG_QUALITY)
     (folder / _MANIFEST).write_text(_digest(folder) + "\n")
+    return folder
 
 
 def _digest(folder: Path) -> str:

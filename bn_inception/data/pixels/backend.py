@@ -1,7 +1,6 @@
 """The two backends that decode and resize; docs/decoding.md bounds the difference of pixels."""
 
 import functools
-import importlib.metadata
 import math
 from collections.abc import Mapping
 from enum import Enum
@@ -11,7 +10,7 @@ import cykooz_resizer as resizer
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
-from PIL import Image, features
+from PIL import Image
 
 from bn_inception.data.pixels import jpeg
 from bn_inception.data.pixels.crops import Box, Picture
@@ -40,25 +39,6 @@ def as_picture(image: Image.Image, name: str, backend: Backend) -> Picture:
     """An image that Pillow has opened; the backend resizes it. Errors as of `decode.decode`."""
     rgb = upright_rgb(lambda: image, name)
     return PillowPicture(rgb) if backend is Backend.pillow else ArrayPicture(np.asarray(rgb))
-
-
-def describe(backend: Backend) -> dict[str, str]:
-    """Name a backend's software: `backend`, `decoder`, `jpeg` library and `resize` filter."""
-    turbo = features.version("libjpeg_turbo")
-    library = f"libjpeg-turbo {turbo}" if turbo else f"libjpeg {features.version('jpg')}"
-    pillow = f"Pillow {features.version('pil')}"
-    if backend is Backend.pillow:
-        decoder, resize = pillow, "Pillow"
-    else:
-        decoder = f"simplejpeg {simplejpeg.__version__}, else {pillow}"
-        library = f"simplejpeg's own, else {library}"
-        resize = f"cykooz-resizer {importlib.metadata.version('cykooz-resizer')}"
-    return {
-        "backend": backend.value,
-        "decoder": decoder,
-        "jpeg": library,
-        "resize": f"{resize} bilinear, antialiased",
-    }
 
 
 class PillowPicture(Picture):

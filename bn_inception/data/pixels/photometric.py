@@ -18,7 +18,7 @@ SATURATION = (0.5, 1.5)  # multiplies the saturation of HSV
 HUE = 0.2  # turns added to the hue of HSV
 CONTRAST = (0.5, 1.5)  # multiplies each channel's distance from its mean over the image
 
-# Sum of pixels in units of 2^-20: see `_channel_means`.
+# Sum of pixels in units of 2^-20: see `_contrast`.
 _FIXED_POINT = 1 << 20
 
 # Values distorted at a time on a CPU; a megabyte as floats.
@@ -147,14 +147,10 @@ def _turn_hue(x: Tensor, turns: Tensor) -> Tensor:
 
 def _contrast(x: Tensor, factor: Tensor) -> Tensor:
     """Multiply each channel's distance from its own mean over the image."""
-    mean = _channel_means(x)
-    return (x - mean) * factor + mean
-
-
-def _channel_means(x: Tensor) -> Tensor:
     # Summed as integers: the order of a float sum, and so its last bits, would depend on the
     # batch, the memory format, the number of threads and the device.
     # Doubles hold integers up to 2^53.
     units = (x * _FIXED_POINT).round_()
     total = units.sum((2, 3), keepdim=True, dtype=torch.float64)
-    return (total / (_FIXED_POINT * x.shape[2] * x.shape[3])).float()
+    mean = (total / (_FIXED_POINT * x.shape[2] * x.shape[3])).float()
+    return (x - mean) * factor + mean

@@ -6,13 +6,15 @@ point to a whole point, without an error.
 
 import base64
 import hashlib
+import importlib.metadata
 from collections.abc import Mapping
 
 import numpy as np
+import simplejpeg
 import torch
+from PIL import features
 
-from bn_inception.data.pixels import backend as backends
-from bn_inception.data.pixels.backend import Backend
+from bn_inception.data.pixels.backend import Backend, open_picture
 from bn_inception.data.pixels.crops import cut_single
 from bn_inception.data.pixels.photometric import to_input
 
@@ -40,13 +42,19 @@ def describe(backend: Backend) -> dict[str, str]:
     `decoded` is a hash of the fixed picture's pixels, `crops` of its single crops at two sizes,
     `values` of the network's input made from them.
     """
-    data = base64.b64decode(_PICTURE)
-    picture = backends.open_picture(data, "the fixed picture", backend)
+    picture = open_picture(base64.b64decode(_PICTURE), "the fixed picture", backend)
     decoded = picture.load()
     crops = [np.ascontiguousarray(cut_single(picture, size)) for size in _SIZES]
     values = [to_input(torch.from_numpy(crop)[None]).numpy() for crop in crops]
+    pillow, turbo = f"Pillow {features.version('pil')}", features.version("libjpeg_turbo")
+    library = f"libjpeg-turbo {turbo}" if turbo else f"libjpeg {features.version('jpg')}"
+    fast = backend is Backend.fast
+    resize = f"cykooz-resizer {importlib.metadata.version('cykooz-resizer')}" if fast else "Pillow"
     return {
-        **backends.describe(backend),
+        "backend": backend.value,
+        "decoder": f"simplejpeg {simplejpeg.__version__}, else {pillow}" if fast else pillow,
+        "jpeg": f"simplejpeg's own, else {library}" if fast else library,
+        "resize": f"{resize} bilinear, antialiased",
         "input": "RGB in [-1, 1]",
         "decoded": _hash(decoded.tobytes()),
         "crops": _hash(*(crop.tobytes() for crop in crops)),
