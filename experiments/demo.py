@@ -23,8 +23,7 @@ from rate_factor import split_arguments
 
 from bn_inception.cli.run_arguments import read_run_arguments
 from bn_inception.errors import UserError
-from bn_inception.report.estimates import percent
-from bn_inception.report.target import curves_of, target_by
+from bn_inception.report.curves import curves_of, percent, target_by
 
 RECIPES = ("inception", "bn_x5")
 SHARE = 0.25

@@ -141,9 +141,8 @@ def ensembles(draws, gain, seeds, images):
             for crops, at in (("single", error + gain), ("144", error))
         )
         runs.append(Run(**{**vars(run), "evaluations": own}))
-    return Setting(
-        "", (), tuple(runs), (), (evaluation(draws, "144", 6, 0.4 - gain, shared, images),)
-    )
+    six = evaluation(draws, "144", 6, 0.4 - gain, shared, images)
+    return Setting(tuple(runs), ensembles=(six,))
 
 
 def study(number, truth, seeds, images, draws):
@@ -158,27 +157,26 @@ def study(number, truth, seeds, images, draws):
     if number in (1, 2):
         recipe = {1: "bn_baseline", 2: "bn_x5"}[number]
         own = rising(recipe, PLAIN + 0.028, TARGET, truth * PLAIN_STEPS)
-        return Setting("", (), (*plain, *own))
+        return Setting((*plain, *own))
     if number == 3:
         slower, gain = truth
         half, at = PLAIN / 2, 400.0
         fast = rising("bn_x5", PLAIN + 0.02, half, at)
-        return Setting(
-            "", (), (*plain, *fast, *rising("bn_x30", PLAIN + 0.02 + gain, half, slower * at))
-        )
+        slow = rising("bn_x30", PLAIN + 0.02 + gain, half, slower * at)
+        return Setting((*plain, *fast, *slow))
     if number == 4:
-        return Setting("", (), (*plain, *rising("bn_x30", PLAIN + truth, PLAIN / 2, 600.0)))
+        return Setting((*plain, *rising("bn_x30", PLAIN + truth, PLAIN / 2, 600.0)))
     if number == 6:
         own = rising("bn_x5_sigmoid", 0.1, 0.05, 600.0)
         # At chance from the first step to the last, or risen a little at once.
         control = runs_of(draws, "inception_sigmoid", truth, 1.0, seeds, images)
-        return Setting("", (), (*own, *control))
+        return Setting((*own, *control))
     if number == 8:
         lower = 0.03 if truth > 0 else 0.0
         dropout = ("network.dropout=0.4",)
         own = rising("bn_x5", 0.15 - lower, PLAIN / 2, 500.0, gap=truth)
         other = rising("bn_x5", 0.15, PLAIN / 2, 500.0, gap=0.0, overrides=dropout)
-        return Setting("", (), tuple(own), tuple(other))
+        return Setting(tuple(own), tuple(other))
     return ensembles(draws, truth, seeds, images)
 
 

@@ -5,12 +5,14 @@ import time
 from enum import Enum
 from pathlib import Path
 
-from bn_inception import report
 from bn_inception.cli.command import command
 from bn_inception.cli.run_arguments import Given, read_run_arguments
 from bn_inception.errors import UserError
-from bn_inception.report.claims import Verdict
+from bn_inception.report import comparison, tables
+from bn_inception.report.claims import Judged, judge
+from bn_inception.report.page import write_report
 from bn_inception.report.progress import HEADER, read_progress
+from bn_inception.report.verdicts import claims_text, required_numbers, write_claims
 
 HOME_AND_CLEAR = "\x1b[H\x1b[2J"
 LOOK_SECONDS = 10.0
@@ -42,16 +44,16 @@ class Axis(Enum):
 def compare(runs: list[str], baseline: str, axis: Axis, output: str | None) -> None:
     """Print the paper's Figures 3 and 4 for run folders, and write them with Figure 2."""
     given = read_run_arguments(runs)
-    comparison = report.compare(given.runs, baseline=baseline)
-    errors = report.figure4(comparison, given.ensembles)
-    print(report.as_text(comparison, *([] if errors is None else [errors])))
+    compared = comparison.compare(given.runs, baseline=baseline)
+    shown = tables.figure3(compared), tables.figure4(compared, given.ensembles)
+    print("\n\n".join(table.as_text() for table in shown if table is not None))
     if output is not None:
-        written = report.write_report(
-            comparison,
+        written = write_report(
+            compared,
             given.runs,
             Path(output),
             ensembles=given.ensembles,
-            verdicts=_judged(given),
+            found=_judged(given),
             axis=axis.value,
         )
         print(*written, sep="\n")
@@ -60,20 +62,20 @@ def compare(runs: list[str], baseline: str, axis: Axis, output: str | None) -> N
 @command("claims", plain="runs")
 def claims(runs: list[str], require: list[int], output: str | None) -> int:
     """Judge the paper's statements; the status is 1 where a required one does not hold."""
-    verdicts = _judged(read_run_arguments(runs))
-    failing = report.required_numbers(verdicts, require)
-    print(report.claims_text(verdicts))
+    found = _judged(read_run_arguments(runs))
+    failing = required_numbers(found, require)
+    print(claims_text(found))
     if output is not None:
-        print("", *report.write_claims(verdicts, Path(output)), sep="\n")
-    for verdict in failing:
-        print(f"\nrequired: {verdict.statement.number} {verdict.decision.value}")
+        print("", *write_claims(found, Path(output)), sep="\n")
+    for judged in failing:
+        print(f"\nrequired: {judged.statement.number} {judged.leading.decision.value}")
     return 1 if failing else 0
 
 
-def _judged(given: Given) -> list[Verdict]:
+def _judged(given: Given) -> list[Judged]:
     from bn_inception.network.invariance import scale_invariance  # late, because it imports torch
 
-    return report.judge(
+    return judge(
         given.runs,
         ensembles=given.ensembles,
         edges=given.edges,

@@ -13,7 +13,8 @@ from bn_inception.config.saved import saved_config, without_paths
 from bn_inception.errors import UserError
 from bn_inception.files import configs_folder
 from bn_inception.record.naming import NOT_COMPUTED
-from bn_inception.report import Evaluation, Run, StabilityEdge, read_runs, read_saved
+from bn_inception.report.evaluations import Evaluation, StabilityEdge, read_saved
+from bn_inception.report.runs import Run, read_runs
 
 _OPTIONS = (
     *NOT_COMPUTED,

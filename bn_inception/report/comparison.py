@@ -10,36 +10,29 @@ import numpy as np
 from bn_inception.errors import UserError
 from bn_inception.paper.results import CONTROLS, FIGURE_3, MINI_BATCH, TARGET_TOP1, RecipeResult
 from bn_inception.record.summary import RunStatus
-from bn_inception.report.curves import SHARES
-from bn_inception.report.estimates import (
-    Estimate,
-    mean_plateau,
-    plateau_difference,
-    share_ratios,
-    steps_ratio,
-)
+from bn_inception.report import estimates
+from bn_inception.report.curves import SHARES, Target, curves_of, paired, target_by
+from bn_inception.report.estimates import Estimate
 from bn_inception.report.evaluations import Evaluation
-from bn_inception.report.runs import Run
-from bn_inception.report.settings import distinct_seeds
-from bn_inception.report.target import Target, curves_of, target_by
+from bn_inception.report.runs import Run, distinct_seeds
 
 
 class Kind(StrEnum):
-    """What a row is shown among."""
+    """What a row is shown among.
+
+    In the baseline's setting one of Figure 3's recipes, or of section 4.2.2's controls; a network
+    of section 4.2.3's ensemble; or something else was changed too.
+    """
 
     recipe = "recipe"
-    """One of Figure 3's, in the baseline's setting."""
     control = "control"
-    """One of section 4.2.2's controls, in the same."""
     member = "member"
-    """A network of section 4.2.3's ensemble."""
     change = "change"
-    """Something else was changed too."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """The runs that differ in their seed alone.
+    """The runs that differ in their seed alone; none of a recipe that was not run.
 
     Attributes:
         title: its own: the recipe's, with what was set otherwise in these runs and not in all.
@@ -59,16 +52,16 @@ class Row:
     title: str
     recipe: str
     kind: Kind
-    runs: tuple[Run, ...]
-    plateau: Estimate | None
-    steps: float | None
-    ratio: Estimate | None
-    shares: tuple[float | None, ...]
-    difference: Estimate | None
-    is_baseline: bool
-    outcome: str
-    paper: RecipeResult | None
-    paper_ratio: float | None
+    runs: tuple[Run, ...] = ()
+    plateau: Estimate | None = None
+    steps: float | None = None
+    ratio: Estimate | None = None
+    shares: tuple[float | None, ...] = (None,) * len(SHARES)
+    difference: Estimate | None = None
+    is_baseline: bool = False
+    outcome: str = ""
+    paper: RecipeResult | None = None
+    paper_ratio: float | None = None
 
 
 @dataclass(frozen=True)
@@ -113,17 +106,18 @@ def compare(runs: Sequence[Run], baseline: str = "inception") -> Figure3:
     reference = max(_candidates(runs, groups, baseline), key=len)
     target = target_by(reference)
     said = [_setting_in_words(group[0]) for group in groups]
-    shared = set.intersection(*map(set, said))
-    rows = [
-        _row(group, title, reference, target)
-        for group, title in zip(groups, _titles(groups, said, shared), strict=True)
-    ]
+    shared = [word for word in said[0] if all(word in words for words in said)]
+    titles = [_title(group[0], words, shared) for group, words in zip(groups, said, strict=True)]
+    rows = []
+    for group, title in zip(groups, titles, strict=True):
+        own = title if titles.count(title) == 1 else f"{title} ({group[0].name})"
+        rows.append(_row(group, own, reference, target))
     order = {recipe: position for position, recipe in enumerate([*FIGURE_3, *CONTROLS])}
     rows.sort(key=lambda row: (order.get(row.recipe, len(order)), row.recipe, row.title))
     return Figure3(
         baseline=next(row.title for row in rows if row.is_baseline),
         target=target.level,
-        shared=tuple(word for word in said[0] if word in shared),
+        shared=tuple(shared),
         rows=tuple(rows),
         notes=tuple(_notes(runs, reference, target)),
     )
@@ -141,17 +135,11 @@ def _candidates(runs: Sequence[Run], groups: Sequence[list[Run]], baseline: str)
     return found
 
 
-def _titles(groups: Sequence[list[Run]], said: Sequence[list[str]], shared: set[str]) -> list[str]:
-    """Each names what it does not share with all others, and is there once."""
-    titles = []
-    for group, words in zip(groups, said, strict=True):
-        recipe = group[0].summary.recipe
-        title = FIGURE_3[recipe].title if recipe in FIGURE_3 else recipe
-        titles.append(" ".join([title, *(word for word in words if word not in shared)]))
-    return [
-        title if titles.count(title) == 1 else f"{title} ({group[0].name})"
-        for group, title in zip(groups, titles, strict=True)
-    ]
+def _title(run: Run, words: Sequence[str], shared: Sequence[str]) -> str:
+    """The recipe's, and what is not shared with all others."""
+    recipe = run.summary.recipe
+    title = FIGURE_3[recipe].title if recipe in FIGURE_3 else recipe
+    return " ".join([title, *(word for word in words if word not in shared)])
 
 
 def _setting_in_words(run: Run) -> list[str]:
@@ -166,23 +154,22 @@ def _row(runs: list[Run], title: str, reference: list[Run], target: Target) -> R
     own, plain, recipe = curves_of(runs), target.plain, runs[0].summary.recipe
     steps, reached = None, 0
     ratio = difference = None
-    shares: tuple[float | None, ...] = (None,) * len(SHARES)
+    shares = Row.shares
     if own is not None and plain is not None:
         at, arrived = target.steps(own)
         reached = int(arrived.sum())
         steps = math.exp(float(np.log(at).mean())) if arrived.all() else None
-        seeds = tuple(seed for seed in own.seeds if seed in plain.seeds)
-        if seeds and runs is not reference:
-            pair = own.of(seeds), plain.of(seeds)
-            ratio = steps_ratio(*pair, plain)
-            shares = share_ratios(*pair, plain)
-            difference = plateau_difference(*pair)
+        pair = None if runs is reference else paired(own, plain)
+        if pair is not None:
+            ratio = estimates.steps_ratio(*pair, plain)
+            shares = estimates.share_ratios(*pair, plain)
+            difference = estimates.plateau_difference(*pair)
     return Row(
         title=title,
         recipe=recipe,
         kind=_kind(runs[0], reference[0]),
         runs=tuple(runs),
-        plateau=None if own is None else mean_plateau(own),
+        plateau=None if own is None else estimates.mean_plateau(own),
         steps=steps,
         ratio=ratio,
         shares=shares,
@@ -195,21 +182,19 @@ def _row(runs: list[Run], title: str, reference: list[Run], target: Target) -> R
 
 
 def _kind(run: Run, reference: Run) -> Kind:
-    if run.summary.recipe.startswith("ensemble_"):
+    recipe = run.summary.recipe
+    if recipe.startswith("ensemble_"):
         return Kind.member
-    if run.group[1:] != reference.group[1:]:
+    if run.group[1:] != reference.group[1:] or recipe not in (*FIGURE_3, *CONTROLS):
         return Kind.change
-    known = {**dict.fromkeys(FIGURE_3, Kind.recipe), **dict.fromkeys(CONTROLS, Kind.control)}
-    return known.get(run.summary.recipe, Kind.change)
+    return Kind.recipe if recipe in FIGURE_3 else Kind.control
 
 
-def _paper_ratio(recipe: str, baseline_recipe: str) -> float | None:
+def _paper_ratio(recipe: str, baseline: str) -> float | None:
     """Its steps in the paper relative to plain Inception's: the only target of the paper."""
-    steps, plain = (
-        FIGURE_3[name].steps_to_72_2 if name in FIGURE_3 else None
-        for name in (recipe, baseline_recipe)
-    )
-    return steps / plain if baseline_recipe == "inception" and steps and plain else None
+    steps = FIGURE_3[recipe].steps_to_72_2 if recipe in FIGURE_3 else None
+    plain = FIGURE_3["inception"].steps_to_72_2
+    return steps / plain if baseline == "inception" and steps and plain else None
 
 
 def _outcome(runs: Sequence[Run], is_baseline: bool, reached: int | None) -> str:

@@ -4,10 +4,14 @@ Arrays of accuracies end in (seeds S, evaluations E); any axes before them are f
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+
+from bn_inception.record.summary import RunStatus
+from bn_inception.report.runs import Run
 
 Array = NDArray[np.float64]
 
@@ -51,6 +55,79 @@ class Curves:
         return plateau(self.top1)
 
 
+def curves_of(runs: Sequence[Run]) -> Curves | None:
+    """The curves of runs of one recipe and setting, at the steps at which all were evaluated.
+
+    A run that diverged is at chance at every step that it did not come to. None where no run has an
+    evaluation, or classes are unknown.
+    """
+    whole = [run for run in runs if run.summary.status is not RunStatus.diverged] or runs
+    steps = sorted(set.intersection(*(set(run.steps) for run in whole))) if whole else []
+    classes = runs[0].summary.classes if runs else None
+    if not steps or not classes:
+        return None
+    ordered = sorted(runs, key=lambda run: run.summary.seed)
+    values = [dict(zip(run.steps, run.top1, strict=True)) for run in ordered]
+    return Curves(
+        seeds=tuple(run.summary.seed for run in ordered),
+        steps=np.array(steps),
+        top1=np.array([[known.get(step, 1 / classes) for step in steps] for known in values]),
+        count=min(run.validation_count for run in whole),
+        chance=1 / classes,
+    )
+
+
+def paired(first: Curves, second: Curves) -> tuple[Curves, Curves] | None:
+    """The curves of the seeds that both have; None where they have none in common."""
+    seeds = tuple(seed for seed in first.seeds if seed in second.seeds)
+    return (first.of(seeds), second.of(seeds)) if seeds else None
+
+
+@dataclass(frozen=True)
+class Target:
+    """The accuracy to which steps are counted.
+
+    Attributes:
+        plain: the curves that set it; None where no run has an evaluation, or classes are unknown.
+        level: top-1, a fraction; None likewise.
+        fault: why steps to it show nothing; None where they do.
+    """
+
+    plain: Curves | None
+    level: float | None
+    fault: str | None
+
+    def steps(self, own: Curves) -> tuple[Array, Array]:
+        """When each of S seeds reaches it, shape (S,), and whether it does; see `steps_to`."""
+        return steps_to(own.steps, own.top1, np.full(len(own.seeds), self.level), own.chance)
+
+
+def target_by(runs: Sequence[Run]) -> Target:
+    """The target that runs of the plain network set."""
+    plain = curves_of(runs)
+    diverged = [run.name for run in runs if run.summary.status is RunStatus.diverged]
+    level = None if plain is None else float(target_of(plain.top1))
+    fault = None
+    if diverged:
+        fault = f"the plain network {diverged[0]} diverged and sets no target"
+    elif plain is None or level is None:
+        fault = "the plain network has no evaluation"
+    elif level <= (limit := learned_limit(plain.chance)):
+        fault = f"the target {percent(level)} is at chance (not above {percent(limit)})"
+    elif still_climbs(plain.top1.mean(0)):
+        fault = (
+            "the plain network still climbs: its last third gains more than a fifth of its "
+            "plateau, or a tenth of what that leaves to 100 %; a smaller scale.compression trains "
+            "longer"
+        )
+    return Target(plain, level, fault)
+
+
+def percent(fraction: float) -> str:
+    """0.722 as "72.2 %"."""
+    return f"{100 * fraction:.1f} %"
+
+
 def tenth(evaluations: int) -> int:
     """How many evaluations a plateau is the mean of, where a run has so many."""
     return min(evaluations, max(PLATEAU_LEAST, math.ceil(PLATEAU_SHARE * evaluations)))
@@ -59,6 +136,11 @@ def tenth(evaluations: int) -> int:
 def plateau(top1: Array) -> Array:
     """(..., E) -> (...): the mean of the last tenth."""
     return np.asarray(top1[..., -tenth(top1.shape[-1]) :].mean(-1))
+
+
+def plateau_of(run: Run) -> float | None:
+    """The plateau of one run; None before its first evaluation."""
+    return float(plateau(np.array(run.top1))) if run.top1 else None
 
 
 def target_of(plain: Array, share: float | None = None) -> Array:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-from bn_inception.report.curves import SHARES, Array, Curves, steps_to, target_of
+from bn_inception.report.curves import SHARES, Array, Curves, percent, steps_to, target_of
 
 LEVEL = 0.95
 """Of every interval."""
@@ -37,17 +37,20 @@ class Estimate:
     source: str
 
 
-def percent(fraction: float) -> str:
-    """0.722 as "72.2 %"."""
-    return f"{100 * fraction:.1f} %"
-
-
 def points(found: Estimate) -> str:
     """A difference of fractions with its interval, such as "+2.60 points (+1.9 to +3.3; ...)"."""
     return (
         f"{100 * found.value:+.2f} points "
         f"({100 * found.low:+.2f} to {100 * found.high:+.2f}; {found.source})"
     )
+
+
+def in_words(ratio: Estimate) -> str:
+    """Such as "40.0 % (33.1 % to 48.4 %; 3 seeds)"."""
+    if math.isinf(ratio.high):
+        never = "a run never gets there"
+        return f"more than {percent(ratio.value)} (at least {percent(ratio.low)}; {never})"
+    return f"{percent(ratio.value)} ({percent(ratio.low)} to {percent(ratio.high)}; {ratio.source})"
 
 
 def moderated(
@@ -125,25 +128,21 @@ def plateau_difference(first: Curves, second: Curves) -> Estimate:
 
 
 def _log_ratios(
-    curves: tuple[Curves, Curves], tops: tuple[Array, Array], target: Array
+    pair: tuple[Curves, Curves], tops: tuple[Array, Array], target: Array
 ) -> tuple[Array, Array, Array]:
     """Log ratio of steps, mean over seeds, and which runs of either arrived; target: (...)."""
     levels = np.broadcast_to(target[..., None], tops[0].shape[:-1])
     (ours, arrived), (theirs, others_arrived) = (
-        steps_to(own.steps, top1, levels, own.chance)
-        for own, top1 in zip(curves, tops, strict=True)
+        steps_to(own.steps, top1, levels, own.chance) for own, top1 in zip(pair, tops, strict=True)
     )
     return (np.log(ours) - np.log(theirs)).mean(-1), arrived, others_arrived
 
 
 def share_ratios(first: Curves, second: Curves, plain: Curves) -> tuple[float | None, ...]:
     """`steps_ratio` to each of `SHARES`, without intervals; None where a run never gets there."""
-    found: list[float | None] = []
-    for share in SHARES:
-        tops = first.top1, second.top1
-        value, arrived, _ = _log_ratios((first, second), tops, target_of(plain.top1, share))
-        found.append(math.exp(float(value)) if arrived.all() else None)
-    return tuple(found)
+    pair, tops = (first, second), (first.top1, second.top1)
+    found = [_log_ratios(pair, tops, target_of(plain.top1, share)) for share in SHARES]
+    return tuple(math.exp(float(value)) if arrived.all() else None for value, arrived, _ in found)
 
 
 def steps_ratio(
@@ -170,11 +169,10 @@ def steps_ratio(
     without = []
     for left in first.seeds if len(first.seeds) > 1 else ():
         kept = [seed != left for seed in first.seeds]
-        tops = first.top1[kept], second.top1[kept]
         # The only seed of the plain network stays: without it there is no target.
         others = [seed != left for seed in plain.seeds]
-        rest = plain.top1[others] if any(others) else plain.top1
-        without.append(_log_ratios(pair, tops, target_of(rest, share))[0])
+        target = target_of(plain.top1[others] if any(others) else plain.top1, share)
+        without.append(_log_ratios(pair, (first.top1[kept], second.top1[kept]), target)[0])
     found = moderated(float(value), assumed, np.array(without) if without else None)
     return Estimate(
         math.exp(found.value),

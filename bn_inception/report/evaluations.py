@@ -2,23 +2,11 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_type_hints
 
 from bn_inception.fields import Fields, Fraction, read_object
 
 _REMEDY = "give what bn-inception evaluate, ensemble or experiments/stability_edge.py has written"
-_INTERVAL = tuple[float, float]
-_FIELDS = {
-    "crops": str,
-    "statistics": str | None,
-    "models": int,
-    "count": int,
-    "top1_error": Fraction,
-    "top5_error": Fraction,
-    "top1_interval": _INTERVAL,
-    "top5_interval": _INTERVAL,
-    "image_size": int | None,
-    "accuracy_by_crops": list[tuple[int, Fraction, Fraction]] | None,
-}
 
 
 @dataclass(frozen=True)
@@ -41,12 +29,12 @@ class Evaluation:
     statistics: str | None
     models: int
     count: int
-    top1_error: float
-    top5_error: float
+    top1_error: Fraction
+    top5_error: Fraction
     top1_interval: tuple[float, float]
     top5_interval: tuple[float, float]
     image_size: int | None = None
-    accuracy_by_crops: list[tuple[int, float, float]] | None = None
+    accuracy_by_crops: list[tuple[int, Fraction, Fraction]] | None = None
     data: str | None = None
 
     def like(self, other: "Evaluation") -> bool:
@@ -56,7 +44,8 @@ class Evaluation:
             for name in ("crops", "statistics", "count", "image_size", "data")
         )
 
-    def in_words(self) -> str:
+    @property
+    def says(self) -> str:
         """Networks, crops, errors and images."""
         low, high = self.top5_interval
         networks = "1 network" if self.models == 1 else f"{self.models} networks"
@@ -70,15 +59,15 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class StabilityEdge:
-    """Where short trainings on one scale break down; `says` has the rates by network and seed."""
+    """Where short trainings on one scale break down.
+
+    `says` has, by network and seed, the lowest rates that end in non-finite numbers, and apart from
+    these at chance.
+    """
 
     path: Path
     scale: str
     says: str
-
-    def in_words(self) -> str:
-        """The lowest rates that end in non-finite numbers, and apart from these at chance."""
-        return self.says
 
 
 def read_saved(path: str | Path) -> Evaluation | StabilityEdge:
@@ -92,11 +81,11 @@ def read_saved(path: str | Path) -> Evaluation | StabilityEdge:
         ends = found.setdefault(row.get("network", str), {}).setdefault(row.get("seed", int), {})
         ends.setdefault(row.get("outcome", str), []).append(row.get("rate", float))
     said = []
-    for network, seeds in sorted(found.items()):
-        ends_by_seed = [ends for _, ends in sorted(seeds.items())]
-        nonfinite = _said([_lowest(ends.get("nonfinite", [])) for ends in ends_by_seed])
-        stuck = _said(list(map(_stuck, ends_by_seed)))
-        which = f"{network}, seed {', '.join(map(str, sorted(seeds)))}"
+    for network, by_seed in sorted(found.items()):
+        seeds, ends_of_seeds = zip(*sorted(by_seed.items()), strict=True)
+        nonfinite = _once([_lowest(ends.get("nonfinite", [])) for ends in ends_of_seeds])
+        stuck = _once([_stuck(ends) for ends in ends_of_seeds])
+        which = f"{network}, seed {', '.join(map(str, seeds))}"
         said.append(f"{which}: non-finite {nonfinite}; stuck at chance {stuck}")
     return StabilityEdge(path, fields.get("scale", str), ". ".join(said))
 
@@ -112,8 +101,8 @@ def _lowest(rates: list[float]) -> str:
     return f"from rate {min(rates):.3g}" if rates else "at no rate"
 
 
-def _said(seeds: list[str]) -> str:
-    return seeds[0] if len(set(seeds)) == 1 else ", ".join(seeds)
+def _once(of_seeds: list[str]) -> str:
+    return of_seeds[0] if len(set(of_seeds)) == 1 else ", ".join(of_seeds)
 
 
 def read_evaluations(folder: Path) -> tuple[Evaluation, ...]:
@@ -126,6 +115,10 @@ def read_evaluations(folder: Path) -> tuple[Evaluation, ...]:
 
 def _evaluation(path: Path, fields: Fields) -> Evaluation:
     images = fields.get("data", Fields | None)
-    data = None if images is None else images.get("fingerprint", str | None)
-    values = {name: fields.get(name, kind) for name, kind in _FIELDS.items()}
-    return Evaluation(path=path, data=data, **values)
+    kinds = get_type_hints(Evaluation, include_extras=True)
+    own = {name: kind for name, kind in kinds.items() if name not in ("path", "data")}
+    return Evaluation(
+        path=path,
+        data=None if images is None else images.get("fingerprint", str | None),
+        **{name: fields.get(name, kind) for name, kind in own.items()},
+    )

@@ -47,17 +47,16 @@ def figure2(comparison: Figure3, axis: str = "linear") -> list[Drawing]:
     recipes = {row.recipe: row for row in comparison.of(Kind.recipe, Kind.control)}
     changes, members = comparison.of(Kind.change), comparison.of(Kind.member)
     # Beside what was changed stands what it was changed from.
-    plain = [recipes[name] for name in dict.fromkeys(r.recipe for r in changes) if name in recipes]
-    among = [recipes["bn_x30"]] if "bn_x30" in recipes else []
-    drawings = [_drawn("figure2", "Validation accuracy by steps (Figure 2)",
-                       list(recipes.values()), comparison.target, axis)]  # fmt: skip
+    changed = [
+        recipes[name] for name in dict.fromkeys(r.recipe for r in changes) if name in recipes
+    ]
+    beside = [recipes["bn_x30"]] if "bn_x30" in recipes else []
+    figures = [("figure2", "Validation accuracy by steps (Figure 2)", [*recipes.values()])]
     if changes:
-        rows, title = [*plain, *changes], "The same with a setting changed"
-        drawings.append(_drawn("figure2-changes", title, rows, comparison.target, axis))
+        figures += [("figure2-changes", "The same with a setting changed", [*changed, *changes])]
     if members:
-        rows, title = [*among, *members], "The members of the ensemble"
-        drawings.append(_drawn("figure2-ensemble", title, rows, comparison.target, axis))
-    return drawings
+        figures += [("figure2-ensemble", "The members of the ensemble", [*beside, *members])]
+    return [_drawn(*named, comparison.target, axis) for named in figures]
 
 
 def _drawn(name: str, title: str, rows: Sequence[Row], target: float | None, axis: str) -> Drawing:

@@ -1,6 +1,5 @@
 """What the parts of a statement measure, and when that decides."""
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -8,34 +7,25 @@ from statistics import fmean
 
 import numpy as np
 
-from bn_inception.paper.results import (
-    ENSEMBLE_MODELS,
-    FIGURE_3,
-    IMAGENET_VALIDATION_IMAGES,
-    MINI_BATCH,
-)
+from bn_inception.paper import results
 from bn_inception.record.predictions import TOP, read_predictions
 from bn_inception.record.summary import RunStatus
-from bn_inception.report.curves import Curves, learned_limit, target_of, tenth
-from bn_inception.report.estimates import (
-    Estimate,
-    difference,
-    difference_of_pairs,
-    mean_plateau,
-    moderated,
+from bn_inception.report import estimates
+from bn_inception.report.curves import (
+    Array,
+    Curves,
+    curves_of,
+    learned_limit,
+    paired,
     percent,
-    plateau_difference,
-    points,
-    run_variance,
-    seed_variance,
-    share_ratios,
-    steps_ratio,
-    without_each,
+    plateau_of,
+    target_of,
+    tenth,
 )
+from bn_inception.report.estimates import Estimate, in_words, points
 from bn_inception.report.evaluations import Evaluation
 from bn_inception.report.runs import Run
 from bn_inception.report.settings import PLAIN, Need, Setting
-from bn_inception.report.target import curves_of
 
 
 class Decision(StrEnum):
@@ -79,11 +69,11 @@ class Measure:
             return Part(Decision.not_tested, str(reason))
 
 
-def decide(low: float, high: float, limit: float, *, above: bool) -> Decision:
+def decide(found: Estimate, limit: float, *, above: bool) -> Decision:
     """Whether an interval lies on the right side of a limit, on the wrong one, or on both."""
-    if low > limit:
+    if found.low > limit:
         return Decision.holds if above else Decision.does_not_hold
-    if high < limit:
+    if found.high < limit:
         return Decision.does_not_hold if above else Decision.holds
     return Decision.undecided
 
@@ -101,91 +91,73 @@ def _curves(setting: Setting, need: Need) -> Curves:
     return curves
 
 
-def _paired(setting: Setting, first: Need, second: Need) -> tuple[Curves, Curves]:
-    """The curves of the seeds that both have."""
-    one, other = _curves(setting, first), _curves(setting, second)
-    seeds = tuple(seed for seed in one.seeds if seed in other.seeds)
-    if not seeds:
+def _pair(setting: Setting, first: Need, second: Need) -> tuple[Curves, Curves]:
+    pair = paired(_curves(setting, first), _curves(setting, second))
+    if pair is None:
         raise NotTested(f"no seed that {first} and {second} have in common")
-    return one.of(seeds), other.of(seeds)
+    return pair
 
 
 def steps_share(setting: Setting, needs: tuple[Need, ...], limit: float) -> Part:
     """Steps of a network (second need) relative to the plain one's (first), below the limit."""
     plain, own = needs
-    curves = _paired(setting, own, plain)
-    whole = _curves(setting, plain)
-    ratio = steps_ratio(*curves, whole)
-    beside = share_ratios(*curves, whole)
+    pair, whole = _pair(setting, own, plain), _curves(setting, plain)
+    ratio = estimates.steps_ratio(*pair, whole)
+    beside = estimates.share_ratios(*pair, whole)
     others = ", ".join("never" if other is None else percent(other) for other in beside)
     reason = (
         f"{own} needs {in_words(ratio)} of the plain network's steps to "
         f"{percent(float(target_of(whole.top1)))}, the limit is {100 * limit:g} % "
         f"(to 80, 90 and 95 % of its plateau: {others})"
     )
-    return Part(decide(ratio.low, ratio.high, limit, above=False), reason)
+    return Part(decide(ratio, limit, above=False), reason)
 
 
 def slower_start(setting: Setting, needs: tuple[Need, ...], limit: float) -> Part:
     """Steps of the third need relative to the second's, to a share of the first's plateau."""
     plain, faster, own = needs
     whole = _curves(setting, plain)
-    ratio = steps_ratio(*_paired(setting, own, faster), whole, limit)
+    ratio = estimates.steps_ratio(*_pair(setting, own, faster), whole, limit)
     goal = percent(float(target_of(whole.top1, limit)))
     reason = f"{_title(own)} needs {in_words(ratio)} of {_title(faster)}'s steps to {goal}"
-    return Part(decide(ratio.low, ratio.high, 1.0, above=True), reason)
-
-
-def in_words(ratio: Estimate) -> str:
-    """Such as "40.0 % (33.1 % to 48.4 %; 3 seeds)"."""
-    if math.isinf(ratio.high):
-        never = "a run never gets there"
-        return f"more than {percent(ratio.value)} (at least {percent(ratio.low)}; {never})"
-    return f"{percent(ratio.value)} ({percent(ratio.low)} to {percent(ratio.high)}; {ratio.source})"
+    return Part(decide(ratio, 1.0, above=True), reason)
 
 
 def higher(setting: Setting, needs: tuple[Need, ...], limit: float) -> Part:
     """The plateau of the second need minus that of the first, above the limit."""
     lower, own = needs
-    found = plateau_difference(*_paired(setting, own, lower))
+    found = estimates.plateau_difference(*_pair(setting, own, lower))
     reason = f"plateau of {_title(own)} - {_title(lower)}: {points(found)}"
-    if limit:
-        reason += f", the limit is {100 * limit:.1f}"
-    return Part(decide(found.low, found.high, limit, above=True), reason)
+    reason += f", the limit is {100 * limit:.1f}" if limit else ""
+    return Part(decide(found, limit, above=True), reason)
 
 
 def _title(need: Need) -> str:
-    return "plain Inception" if need == PLAIN else FIGURE_3[need.recipe].title
+    return "plain Inception" if need == PLAIN else results.FIGURE_3[need.recipe].title
 
 
 def diverges(setting: Setting, needs: tuple[Need, ...], _: float) -> Part:
     """All runs of plain networks at five times the rate, and none where it does not hold."""
     runs = setting.of(needs[0])
     diverged = sum(run.summary.status is RunStatus.diverged for run in runs)
-    decision = Decision.undecided
-    if diverged in (0, len(runs)):
-        decision = Decision.holds if diverged else Decision.does_not_hold
     reason = f"{diverged} of {len(runs)} plain networks at five times the rate diverged"
-    return Part(decision, reason)
+    if 0 < diverged < len(runs):
+        return Part(Decision.undecided, reason)
+    return Part(Decision.holds if diverged else Decision.does_not_hold, reason)
 
 
-def learns(setting: Setting, needs: tuple[Need, ...], _: float, wanted: bool = True) -> Part:
+def learns(setting: Setting, needs: tuple[Need, ...], _: float, *, wanted: bool = True) -> Part:
     """Whether the mean plateau lies above twice chance (`wanted`) or below, and no seed's not."""
     (need,) = needs
     curves = _curves(setting, need)
-    found, limit = mean_plateau(curves), learned_limit(curves.chance)
+    found, limit = estimates.mean_plateau(curves), learned_limit(curves.chance)
     reason = f"plateau of {need}: {in_words(found)}, the limit is {percent(limit)}"
-    decision = decide(found.low, found.high, limit, above=wanted)
+    decision = decide(found, limit, above=wanted)
     odd = int(((curves.plateaus > limit) != wanted).sum())
     if odd and decision is Decision.holds:
         # The mean hides a seed that did otherwise.
         return Part(Decision.undecided, f"{reason}, and {odd} of {len(curves.seeds)} runs did not")
     return Part(decision, reason)
-
-
-def stays_at_chance(setting: Setting, needs: tuple[Need, ...], limit: float) -> Part:
-    """The opposite of `learns`."""
-    return learns(setting, needs, limit, wanted=False)
 
 
 def invariant(setting: Setting, _: tuple[Need, ...], limit: float) -> Part:
@@ -201,18 +173,18 @@ def invariant(setting: Setting, _: tuple[Need, ...], limit: float) -> Part:
 
 def narrower_gap(setting: Setting, needs: tuple[Need, ...], limit: float) -> Part:
     """Training minus held-out accuracy of the first need minus that of the second: below it."""
-    curves = _paired(setting, needs[0], needs[1])
+    pair = _pair(setting, needs[0], needs[1])
     gaps, variances = [], []
-    for need, own in zip(needs, curves, strict=True):
-        runs = [run for run in setting.of(need) if run.summary.seed in own.seeds]
-        found = [measured for run in runs if (measured := _gap(run)) is not None]
-        if len(found) < len(runs):
+    for need, own in zip(needs, pair, strict=True):
+        found = [_gap(run) for run in setting.of(need) if run.summary.seed in own.seeds]
+        if None in found:
             raise NotTested(f"a run of {need} without training accuracy")
-        gaps.append([gap for gap, _ in found])
-        variances.append(run_variance(own) + fmean(variance for _, variance in found))
-    gap = difference(gaps[0], gaps[1], (variances[0], variances[1]))
-    accuracy = plateau_difference(*curves)
-    decision = decide(gap.low, gap.high, limit, above=False)
+        of_seeds, of_training = zip(*filter(None, found), strict=True)
+        gaps.append(of_seeds)
+        variances.append(estimates.run_variance(own) + fmean(of_training))
+    gap = estimates.difference(gaps[0], gaps[1], (variances[0], variances[1]))
+    accuracy = estimates.plateau_difference(*pair)
+    decision = decide(gap, limit, above=False)
     if decision is Decision.does_not_hold and not accuracy.high < 0:
         # A wider gap at no lower an accuracy is no harm.
         decision = Decision.undecided
@@ -224,29 +196,36 @@ def _gap(run: Run) -> tuple[float, float] | None:
     """Training accuracy over the last tenth of evaluations minus the plateau, and the variance
     of that training accuracy.
     """
-    width = tenth(len(run.steps))
-    end, begin = run.steps[-1], (0.0, *run.steps)[-width - 1]
+    level = plateau_of(run)
+    end, begin = run.steps[-1], (0.0, *run.steps)[-tenth(len(run.steps)) - 1]
     training = [top1 for step, top1 in run.training if begin < step <= end]
-    if not training or run.plateau is None:
+    if not training or level is None:
         return None
     mean = fmean(training)
-    variance = mean * (1 - mean) / ((end - begin) * MINI_BATCH) + seed_variance(mean, 0.0)
-    return mean - run.plateau, variance
+    images = (end - begin) * results.MINI_BATCH
+    return mean - level, mean * (1 - mean) / images + estimates.seed_variance(mean, 0.0)
 
 
 def crops_better(setting: Setting, needs: tuple[Need, ...], limit: float) -> Part:
     """The top-5 error of a single crop minus that of 144, above the limit."""
-    found = _lower_error(_single_and_144(setting, needs[0]), seeds=False)
+    pairs = _single_and_144(setting, needs[0])
+    value, _, images = _lower_error(pairs)
+    source = f"{pairs[0][0].count:,} images"
+    found = estimates.moderated(value, 0.0, None, images, source)
     reason = f"top-5 error of a single crop - 144: {points(found)}"
-    return Part(decide(found.low, found.high, limit, above=True), reason)
+    return Part(decide(found, limit, above=True), reason)
 
 
 def ensemble_better(setting: Setting, needs: tuple[Need, ...], limit: float) -> Part:
-    """The top-5 error of one network minus that of six, 144 crops each, above the limit."""
+    """The top-5 error of one network minus that of six, 144 crops each, above the limit.
+
+    The networks' scatter between seeds counts too.
+    """
     networks, ensemble = _ensemble(setting, needs[0])
-    found = _lower_error([(network, ensemble) for network in networks], seeds=True)
-    reason = f"of one network - six: {points(found)}"
-    return Part(decide(found.low, found.high, limit, above=True), reason)
+    value, without, images = _lower_error([(network, ensemble) for network in networks])
+    between = estimates.seed_variance(fmean(network.top5_error for network in networks), 0.0)
+    found = estimates.moderated(value, between / len(networks), without, images)
+    return Part(decide(found, limit, above=True), f"of one network - six: {points(found)}")
 
 
 def ensemble_error(setting: Setting, needs: tuple[Need, ...], limit: float) -> Part:
@@ -256,9 +235,10 @@ def ensemble_error(setting: Setting, needs: tuple[Need, ...], limit: float) -> P
     if (first.scale, first.data) != ("paper", "imagenet"):
         return Part(Decision.holds, "4.9 % is tested at scale=paper")
     reason = f"the ensemble's top-5 error {100 * ensemble.top5_error:.2f} % against 4.9 %"
-    if ensemble.count != IMAGENET_VALIDATION_IMAGES:
+    if ensemble.count != results.IMAGENET_VALIDATION_IMAGES:
         raise NotTested(f"{reason}, but on {ensemble.count:,} images")
-    return Part(decide(*ensemble.top5_interval, limit, above=False), reason)
+    found = Estimate(ensemble.top5_error, *ensemble.top5_interval, reason)
+    return Part(decide(found, limit, above=False), reason)
 
 
 def _single_and_144(setting: Setting, need: Need) -> list[tuple[Evaluation, Evaluation]]:
@@ -280,11 +260,8 @@ def _single_and_144(setting: Setting, need: Need) -> list[tuple[Evaluation, Eval
 def _ensemble(setting: Setting, need: Need) -> tuple[list[Evaluation], Evaluation]:
     """144 crops of each network alone, and of six of them on the same images."""
     networks = [multi for _, multi in _single_and_144(setting, need)]
-    alike = [
-        entry
-        for entry in setting.ensembles
-        if entry.models == ENSEMBLE_MODELS and entry.crops == "144" and entry.like(networks[0])
-    ]
+    six = [entry for entry in setting.ensembles if entry.models == results.ENSEMBLE_MODELS]
+    alike = [entry for entry in six if entry.like(networks[0])]
     if not alike:
         raise NotTested(
             "no ensemble of six networks was evaluated with 144 crops on the images, at the image "
@@ -293,20 +270,17 @@ def _ensemble(setting: Setting, need: Need) -> tuple[list[Evaluation], Evaluatio
     return networks, min(alike, key=lambda entry: entry.path)
 
 
-def _lower_error(pairs: Sequence[tuple[Evaluation, Evaluation]], *, seeds: bool) -> Estimate:
-    """Mean of first minus second top-5 error; `seeds`: the first ones' scatter between seeds too.
+def _lower_error(
+    pairs: Sequence[tuple[Evaluation, Evaluation]],
+) -> tuple[float, Array | None, float]:
+    """First minus second top-5 error: mean, the mean without each pair, variance over images.
 
     The images are the same for all pairs: more of these are not more images.
     """
     found = [_error_difference(one, other) for one, other in pairs]
     values = np.array([value for value, _ in found])
     images = fmean(variance for _, variance in found)
-    if not seeds:
-        source = f"{pairs[0][0].count:,} images"
-        return moderated(float(values.mean()), 0.0, None, images, source)
-    between = seed_variance(fmean(one.top5_error for one, _ in pairs), 0.0)
-    rest = without_each(values)
-    return moderated(float(values.mean()), between / len(values), rest, images)
+    return float(values.mean()), estimates.without_each(values), images
 
 
 def _error_difference(first: Evaluation, second: Evaluation) -> tuple[float, float]:
@@ -320,6 +294,6 @@ def _error_difference(first: Evaluation, second: Evaluation) -> tuple[float, flo
         if np.array_equal(one.ids, other.ids) and np.array_equal(one.labels, other.labels):
             wrong, other_wrong = one.ranks() >= TOP, other.ranks() >= TOP
             only = int((wrong & ~other_wrong).sum()), int((other_wrong & ~wrong).sum())
-            return difference_of_pairs(*only, len(one))
+            return estimates.difference_of_pairs(*only, len(one))
     variance = sum(e.top5_error * (1 - e.top5_error) / e.count for e in (first, second))
     return first.top5_error - second.top5_error, variance

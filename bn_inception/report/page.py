@@ -10,13 +10,13 @@ from jinja2 import Environment, PackageLoader
 from bn_inception.drawing import Drawing
 from bn_inception.files import make_folder, write_bytes
 from bn_inception.record.environment import command_line
-from bn_inception.report.claims import Verdict, by_statement
+from bn_inception.report.claims import Judged
 from bn_inception.report.comparison import Figure3, Kind
 from bn_inception.report.evaluations import Evaluation
 from bn_inception.report.figures import by_crops, figure2, inputs_of_a_layer
 from bn_inception.report.runs import Run
 from bn_inception.report.statements import RULES
-from bn_inception.report.tables import Table, as_json, as_markdown, figure3, figure4
+from bn_inception.report.tables import as_json, figure3, figure4
 from bn_inception.report.verdicts import claims_table, conclusion, shared_command
 
 _ENVIRONMENT = ("git", "versions", "cpu", "gpus", "platform", "data_fingerprint")
@@ -29,7 +29,7 @@ def write_report(
     folder: Path,
     *,
     ensembles: Sequence[Evaluation] = (),
-    verdicts: Sequence[Verdict] = (),
+    found: Sequence[Judged] = (),
     axis: str = "linear",
 ) -> list[Path]:
     """Write the page, the tables as Markdown and JSON, and the figures as PNG and SVG.
@@ -38,13 +38,13 @@ def write_report(
     on them. The paths written are returned.
     """
     make_folder(folder, "output")
-    errors = figure4(comparison, ensembles)
     beside = inputs_of_a_layer(comparison), by_crops(comparison, ensembles)
     drawings = [*figure2(comparison, axis), *filter(None, beside)]
-    page = report_page(comparison, runs, drawings, verdicts, errors)
+    tables = [figure3(comparison), *filter(None, [figure4(comparison, ensembles)])]
+    markdown = "\n\n".join(table.as_markdown() for table in tables) + "\n"
     files = {
-        "report.html": page.encode(),
-        "comparison.md": as_markdown(comparison, *([errors] if errors else [])).encode(),
+        "report.html": report_page(comparison, runs, drawings, ensembles, found).encode(),
+        "comparison.md": markdown.encode(),
         "comparison.json": as_json(comparison, ensembles).encode(),
     }
     for drawing in drawings:
@@ -57,13 +57,13 @@ def write_report(
 def report_page(
     comparison: Figure3,
     runs: Sequence[Run],
-    drawings: Sequence[Drawing],
-    verdicts: Sequence[Verdict] = (),
-    errors: Table | None = None,
+    drawings: Sequence[Drawing] = (),
+    ensembles: Sequence[Evaluation] = (),
+    found: Sequence[Judged] = (),
 ) -> str:
     """HTML that opens without a network; whatever text the runs hold is escaped.
 
-    Absolute paths are shortened to their last part. `errors` is Figure 4.
+    Absolute paths are shortened to their last part.
     """
     templates = Environment(
         loader=PackageLoader("bn_inception.report", "."), autoescape=True, trim_blocks=True
@@ -75,14 +75,14 @@ def report_page(
     return templates.get_template("page.html.jinja").render(
         count=f"{len(runs)} run{'s' if len(runs) > 1 else ''}",
         comparison=comparison,
-        conclusion=conclusion(comparison, verdicts),
+        conclusion=conclusion(comparison, found),
         recipes=figure3(comparison, (Kind.recipe,)),
         beside=figure3(comparison, (Kind.control, Kind.change, Kind.member)),
         drawings=drawings,
-        errors=errors,
-        claims=claims_table(verdicts) if verdicts else None,
+        errors=figure4(comparison, ensembles),
+        claims=claims_table(found) if found else None,
         rules=RULES,
-        verdicts=by_statement(verdicts),
+        found=found,
         shared=shared,
         runs=[
             (run.name, [item for item in facts.items() if item not in shared])
@@ -92,28 +92,28 @@ def report_page(
 
 
 def _facts(run: Run) -> Iterator[tuple[str, str]]:
-    summary = run.summary
+    summary, environment = run.summary, run.environment
     # An override may hold a path.
     yield "recipe", " ".join([summary.recipe, *command_line(["", *run.overrides])[1:]])
     yield "seed", str(summary.seed)
     yield "status", summary.status.value
-    yield "steps", f"{summary.step:,}"
-    if summary.parameters is not None:
-        yield "parameters", f"{summary.parameters:,}"
-    if summary.classes is not None:
-        yield "classes", f"{summary.classes:,}"
+    for name, number in (
+        ("steps", summary.step),
+        ("parameters", summary.parameters),
+        ("classes", summary.classes),
+    ):
+        if number is not None:
+            yield name, f"{number:,}"
     yield "throughput", f"{summary.images_per_second:,.0f} images/s"
-    command = run.environment.get("command")
+    command = environment.get("command")
     if isinstance(command, list):
         yield "command", " ".join(map(str, command))
     for key in _ENVIRONMENT:
-        value = run.environment.get(key)
+        value = environment.get(key)
         if isinstance(value, dict):
-            yield key, ", ".join(f"{name} {_plain(entry)}" for name, entry in value.items())
-        elif isinstance(value, list):
-            yield key, ", ".join(map(str, value))
-        elif value is not None:
-            yield key, str(value)
+            value = [f"{name} {_plain(entry)}" for name, entry in value.items()]
+        if value is not None:
+            yield key, ", ".join(map(str, value)) if isinstance(value, list) else str(value)
     for key, value in run.config.items():
         yield key, _plain(value)
 

@@ -20,6 +20,10 @@ _TAIL = 1 << 14
 """Bytes at the end of a record that are looked at."""
 
 
+_LINE = f"{{:<{_NAME}}} {{:<12}} {{:>15}} {{:>6}} {{:>8}} {{}}"
+HEADER = _LINE.format("run", "state", "step/planned", "best", "images", "ends")
+
+
 @dataclass(frozen=True)
 class Progress:
     """One run, as its folder tells it.
@@ -43,23 +47,16 @@ class Progress:
 
     def line(self) -> str:
         """At most 80 columns."""
-        name = shortened(printable(self.name), _NAME)
         best = "-" if self.best is None else f"{100 * self.best:.1f} %"
         ends = "" if self.ends is None else f"{self.ends:%d %b %H:%M}"
         speed = f"{self.images_per_second:,.0f}/s" if self.images_per_second else "-"
         steps = f"{_short(self.step)}/{'?' if self.planned is None else _short(self.planned)}"
-        return _columns(name, self.state, steps, best, speed, ends)
+        name = shortened(printable(self.name), _NAME)
+        return _LINE.format(name, self.state, steps, best, speed, ends).rstrip()
 
 
 def _short(steps: int) -> str:
     return f"{steps:,}" if steps < 1_000_000 else f"{steps / 1e6:.2f}M"
-
-
-def _columns(name: str, state: str, steps: str, best: str, speed: str, ends: str) -> str:
-    return f"{name:<{_NAME}} {state:<12} {steps:>15} {best:>6} {speed:>8} {ends}".rstrip()
-
-
-HEADER = _columns("run", "state", "step/planned", "best", "images", "ends")
 
 
 def read_progress(root: Path, now: float | None = None) -> list[Progress]:

@@ -1,25 +1,19 @@
 """A run as its folder tells it."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from bn_inception.errors import UserError
 from bn_inception.fields import Fields
 from bn_inception.record.environment import read_environment
-from bn_inception.record.metrics import (
-    ProbeRecord,
-    TrainRecord,
-    ValidationRecord,
-    read_metrics,
-)
+from bn_inception.record.metrics import ProbeRecord, TrainRecord, ValidationRecord, read_metrics
 from bn_inception.record.run_folder import refuse_links
 from bn_inception.record.summary import RunStatus, Summary, read_summary
-from bn_inception.report.curves import plateau
 from bn_inception.report.evaluations import Evaluation, read_evaluations
+
+_REMEDY = "give run folders such as outputs/<run.name>"
 
 
 @dataclass(frozen=True)
@@ -88,18 +82,9 @@ class Run:
         return self.recipe_steps is not None and planned < self.recipe_steps
 
     @property
-    def own_evaluations(self) -> tuple[Evaluation, ...]:
+    def own_evaluations(self) -> list[Evaluation]:
         """Those of this network alone on the images that it was watched on."""
-        return tuple(
-            entry
-            for entry in self.evaluations
-            if entry.models == 1 and entry.count == self.validation_count
-        )
-
-    @property
-    def plateau(self) -> float | None:
-        """The mean top-1 accuracy of the last tenth of evaluations; None before the first."""
-        return float(plateau(np.array(self.top1))) if self.top1 else None
+        return [e for e in self.evaluations if e.models == 1 and e.count == self.validation_count]
 
 
 def read_run(path: str | Path) -> Run:
@@ -109,17 +94,15 @@ def read_run(path: str | Path) -> Run:
     """
     path = Path(path)
     if not path.is_dir():
-        raise UserError(f"{path}: no such folder; give run folders such as outputs/<run.name>")
+        raise UserError(f"{path}: no such folder; {_REMEDY}")
     refuse_links(path)
     missing = [name for name in ("summary.json", "metrics.jsonl") if not (path / name).is_file()]
     if missing:
-        raise UserError(
-            f"{path}: not a run folder ({' and '.join(missing)} missing); "
-            "give run folders such as outputs/<run.name>"
-        )
+        raise UserError(f"{path}: not a run folder ({' and '.join(missing)} missing); {_REMEDY}")
     summary = read_summary(path / "summary.json")
     records = read_metrics(path / "metrics.jsonl")
     validations = [record for record in records if isinstance(record, ValidationRecord)]
+    trainings = [record for record in records if isinstance(record, TrainRecord)]
     described = path / "environment.json"
     environment = read_environment(described) if described.is_file() else {}
     return Run(
@@ -130,11 +113,7 @@ def read_run(path: str | Path) -> Run:
         top1=tuple(record.top1 for record in validations),
         data_fingerprint=Fields(environment, str(described)).get("data_fingerprint", str | None),
         validation_count=validations[-1].count if validations else 0,
-        training=tuple(
-            (record.equivalent_steps, record.top1)
-            for record in records
-            if isinstance(record, TrainRecord) and record.top1 is not None
-        ),
+        training=tuple((r.equivalent_steps, r.top1) for r in trainings if r.top1 is not None),
         probes=tuple(record for record in records if isinstance(record, ProbeRecord)),
         evaluations=read_evaluations(path / "evaluation"),
         environment=environment,
@@ -146,9 +125,21 @@ def read_runs(paths: Iterable[str | Path]) -> list[Run]:
     runs = [read_run(path) for path in paths]
     if not runs:
         raise UserError("no run folder given; give one or more, such as outputs/<run.name>")
-    seen: set[Path] = set()
-    for run in runs:
-        if run.path.resolve() in seen:
+    folders = [run.path.resolve() for run in runs]
+    for number, run in enumerate(runs):
+        if folders[number] in folders[:number]:
             raise UserError(f"{run.path}: given twice; give each run folder once")
-        seen.add(run.path.resolve())
     return runs
+
+
+def distinct_seeds(runs: Sequence[Run]) -> list[Run]:
+    """Of runs that differ in no setting and not in their seed one: over, and most often evaluated.
+
+    Equal seeds give equal runs: to count them twice would make the spread look smaller.
+    """
+    kept: dict[object, Run] = {}
+    for run in runs:
+        same = kept.setdefault((run.group, run.summary.seed), run)
+        if (run.ended, len(run.steps)) > (same.ended, len(same.steps)):
+            kept[run.group, run.summary.seed] = run
+    return list(kept.values())

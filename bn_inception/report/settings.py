@@ -1,12 +1,19 @@
-"""Comparable runs, and which of them a statement needs."""
+"""Comparable runs, which of them a statement needs, and the commands that make what is missing."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from shlex import split
 
+from bn_inception.paper.results import ENSEMBLE_MODELS
+from bn_inception.quoting import shell_command
+from bn_inception.record.naming import suffix
+from bn_inception.report.curves import Target, target_by
 from bn_inception.report.evaluations import Evaluation, StabilityEdge
-from bn_inception.report.runs import Run
-from bn_inception.report.target import Target, target_by
+from bn_inception.report.runs import Run, distinct_seeds
+
+Words = tuple[str, ...]
+"""Of a command, unquoted; the third of a training is its recipe."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +33,7 @@ class Need:
 
 
 PLAIN = Need("inception")
+_MEMBERS = [Need(f"ensemble_{n}", crops=("144",)) for n in range(1, ENSEMBLE_MODELS + 1)]
 
 
 @dataclass(frozen=True)
@@ -33,17 +41,13 @@ class Setting:
     """Runs that differ in their recipe and seed alone, and what was given beside them.
 
     Attributes:
-        overrides: `key=value` that all of them have set otherwise than their recipes, scale and
-            data.
-        runs: of the setting; of equal ones the most often evaluated.
+        runs: of the setting; of equal ones the most often evaluated; none for what is computed.
         others: runs on the same scale and data with other overrides.
         ensembles: evaluations of several networks.
         edges: at the setting's scale.
         differences: see `judge`.
     """
 
-    name: str
-    overrides: tuple[str, ...]
     runs: tuple[Run, ...]
     others: tuple[Run, ...] = ()
     ensembles: tuple[Evaluation, ...] = ()
@@ -51,9 +55,14 @@ class Setting:
     differences: tuple[float, float] | None = None
 
     @property
-    def unknown(self) -> tuple[str, ...]:
-        """Why it cannot be told what was run."""
-        return self.runs[0].unknown if self.runs else ()
+    def name(self) -> str:
+        """In words; empty for what is computed."""
+        if not self.runs:
+            return ""
+        summary, overrides = self.runs[0].summary, self.runs[0].overrides
+        words = [f"scale={summary.scale}", *([f"data={summary.data}"] if summary.data else [])]
+        classes = [] if summary.classes is None else [f"{summary.classes} classes"]
+        return " ".join([*words, *overrides, *classes])
 
     @cached_property
     def target(self) -> Target:
@@ -62,7 +71,7 @@ class Setting:
 
     def all_of(self, need: Need) -> list[Run]:
         """Its runs, by seed, in whatever state."""
-        wanted = set(self.overrides) | ({need.change} if need.change else set())
+        wanted = {*self.runs[0].overrides, *filter(None, [need.change])}
         found = [
             run
             for run in (self.others if need.change else self.runs)
@@ -73,24 +82,6 @@ class Setting:
     def of(self, need: Need) -> list[Run]:
         """Its runs that are evidence: over, and as long as planned; by seed."""
         return [run for run in self.all_of(need) if run.ended and not run.cut_short]
-
-
-def distinct_seeds(runs: Sequence[Run]) -> list[Run]:
-    """Of runs that differ in no setting and not in their seed the most often evaluated one.
-
-    Equal seeds give equal runs: to count them twice would make the spread look smaller.
-    """
-    kept: dict[object, Run] = {}
-    for run in runs:
-        key = (run.group, run.summary.seed)
-        if key not in kept or _evaluated(run) > _evaluated(kept[key]):
-            kept[key] = run
-    return list(kept.values())
-
-
-def _evaluated(run: Run) -> tuple[bool, int]:
-    # Of two runs of a seed the one to keep is over, and has most evaluations.
-    return run.ended, len(run.steps)
 
 
 def find_settings(
@@ -107,11 +98,9 @@ def find_settings(
     for members in sorted(found.values(), key=_distance):
         first = members[0]
         alike = [r for r in runs if (r.setting, r.unknown) == (first.setting, first.unknown)]
-        others = tuple(run for run in alike if run.overrides != first.overrides)
-        name, own = _name(first), tuple(e for e in edges if e.scale == first.summary.scale)
-        settings.append(
-            Setting(name, first.overrides, tuple(members), others, tuple(ensembles), own)
-        )
+        others = [run for run in alike if run.overrides != first.overrides]
+        own = tuple(edge for edge in edges if edge.scale == first.summary.scale)
+        settings.append(Setting(tuple(members), tuple(others), tuple(ensembles), own))
     return settings
 
 
@@ -121,10 +110,117 @@ def _distance(runs: Sequence[Run]) -> tuple[float, int, int]:
     return -longest, len(first.overrides) + len(first.unknown), -len(runs)
 
 
-def _name(run: Run) -> str:
-    summary = run.summary
-    words = [f"scale={summary.scale}", *([f"data={summary.data}"] if summary.data else [])]
-    words += run.overrides
-    if summary.classes is not None:
-        words.append(f"{summary.classes} classes")
-    return " ".join(words)
+def missing(
+    setting: Setting, needs: Iterable[Need], *, ensemble: bool = False
+) -> tuple[list[str], list[Words]]:
+    """What lacks of some needs, and of an evaluation of six networks with 144 crops.
+
+    Returns:
+        Reasons, and the commands that would make it.
+    """
+    reasons: list[str] = []
+    commands: list[Words] = []
+    for need in needs:
+        runs = setting.of(need)
+        if not runs:
+            reasons.append(_why_none(setting, need))
+            commands.append(_train(setting, need))
+        kinds = {entry.crops for run in runs for entry in run.own_evaluations}
+        for crops in need.crops:
+            if crops not in kinds:
+                crop = "a single crop" if crops == "single" else f"{crops} crops"
+                reasons.append(f"{runs[0].name if runs else need} has no evaluation with {crop}")
+                commands.append(_evaluate(_folder(setting, need), crops))
+    if ensemble and not any(
+        entry.models == ENSEMBLE_MODELS and entry.crops == "144" for entry in setting.ensembles
+    ):
+        reasons.append("no evaluation of an ensemble of six networks with 144 crops was given")
+        commands += missing(setting, _MEMBERS)[1]
+        folders = [_folder(setting, member) for member in _MEMBERS]
+        commands.append(("bn-inception", "ensemble", *folders, "output=ensemble.npz"))
+    return reasons, commands
+
+
+def another_seed(setting: Setting, needs: Sequence[Need]) -> list[Words]:
+    """The commands of one more seed of all needs."""
+    runs = [run for need in needs for run in setting.all_of(need)]
+    seed = 1 + max((run.summary.seed for run in runs), default=-1)
+    return [_train(setting, need, seed) for need in needs] + [
+        _evaluate(_folder(setting, need, seed), crops) for need in needs for crops in need.crops
+    ]
+
+
+def _train(setting: Setting, need: Need, seed: int | None = None) -> Words:
+    """The command that makes, or finishes, a run."""
+    # Data and options are those of a run that is there.
+    model, dropped, own = setting.runs[0], ["run.name", "run.seed"], []
+    # A run that was cut short is no model of the length.
+    dropped += ["train.steps"] if any(run.cut_short for run in setting.runs) else []
+    if seed is None:
+        # The members of the ensemble have a seed each, so that their images differ in order too.
+        number = need.recipe.removeprefix("ensemble_")
+        seed = int(number) if number != need.recipe else 0
+        unfinished = [run for run in setting.all_of(need) if not run.ended]
+        for run in unfinished[:1]:
+            model, dropped, own = run, [], ["run.resume=must"]
+    own = own or [*filter(None, [need.change]), *([f"run.seed={seed}"] if seed else [])]
+    dropped += [word.partition("=")[0] for word in own]
+    kept = [w for w in (*model.overrides, *model.options) if w.partition("=")[0] not in dropped]
+    return (
+        "bn-inception",
+        "train",
+        f"recipe={need.recipe.replace('ensemble_', 'ensemble/')}",
+        f"scale={model.summary.scale}",
+        *([f"data={model.summary.data}"] if model.summary.data else []),
+        # These are quoted.
+        *(part for word in kept for part in split(word)),
+        *own,
+    )
+
+
+def _why_none(setting: Setting, need: Need) -> str:
+    for run in setting.all_of(need)[:1]:
+        if not run.cut_short:
+            return f"{run.name} is not finished ({run.summary.status.value})"
+        planned = run.summary.planned_steps or run.summary.step
+        return f"{run.name} is cut short: {planned:,} of {run.recipe_steps:,} steps"
+    return f"no run of {need}"
+
+
+def _folder(setting: Setting, need: Need, seed: int | None = None) -> str:
+    """Where its first run is, or where its command puts it."""
+    runs = setting.of(need)
+    if runs and seed is None:
+        return str(runs[0].path)
+    words = _train(setting, need, seed)[2:]
+    given = dict(word.partition("=")[::2] for word in words)
+    first = setting.runs[0]
+    usual = f"{need.recipe}-{first.summary.scale}-{first.summary.data}"
+    changed = suffix(w for w in words if not w.startswith(("recipe=", "scale=", "data=")))
+    name = given.get("run.name", f"{usual}-seed{given.get('run.seed', 0)}{changed}")
+    return str(first.path.parent / name)
+
+
+def _evaluate(folder: str, crops: str) -> Words:
+    return "bn-inception", "evaluate", f"run={folder}", f"crops={crops}"
+
+
+def for_copying(commands: Iterable[Words]) -> tuple[str, ...]:
+    """Each once, quoted; trainings that differ in their recipe alone are one `train -m`."""
+    groups: dict[Words, list[Words]] = {}
+    for command in dict.fromkeys(commands):
+        key = (*command[:2], *command[3:]) if _sweeps(command) else command
+        groups.setdefault(key, []).append(command)
+    made = []
+    for first, *others in groups.values():
+        recipes = [word.removeprefix("recipe=") for _, _, word, *_ in others]
+        many = ("-m", ",".join([first[2], *recipes])) if others else first[2:3]
+        made.append(shell_command([*first[:2], *many, *first[3:]]))
+    return tuple(made)
+
+
+def _sweeps(command: Words) -> bool:
+    # `train -m` reads a comma outside a list as one between several values.
+    return command[1] == "train" and not any(
+        word.startswith("run.resume=") or ("," in word and "=[" not in word) for word in command
+    )

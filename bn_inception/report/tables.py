@@ -12,7 +12,8 @@ from typing import Any
 from bn_inception.paper.results import FIGURE_3, FIGURE_4, TARGET_TOP1, RecipeResult
 from bn_inception.quoting import markdown_cell
 from bn_inception.report.comparison import Figure3, Kind, Row, evaluated_models
-from bn_inception.report.estimates import Estimate, percent
+from bn_inception.report.curves import percent, plateau_of
+from bn_inception.report.estimates import Estimate
 from bn_inception.report.evaluations import Evaluation
 from bn_inception.report.runs import Run
 
@@ -91,16 +92,6 @@ def _widths(header: Sequence[str], rows: Sequence[Sequence[str]], columns: int) 
     return widths
 
 
-def as_text(comparison: Figure3, *others: Table) -> str:
-    """The tables for the terminal, Figure 3 first."""
-    return "\n\n".join(table.as_text() for table in (figure3(comparison), *others))
-
-
-def as_markdown(comparison: Figure3, *others: Table) -> str:
-    """The tables in Markdown, Figure 3 first."""
-    return "\n\n".join(table.as_markdown() for table in (figure3(comparison), *others)) + "\n"
-
-
 def as_json(comparison: Figure3, ensembles: Sequence[Evaluation] = ()) -> str:
     """A JSON object: `baseline`, `target`, `shared`, `rows`, `notes`, `evaluations`.
 
@@ -123,7 +114,7 @@ def _run(run: Run) -> dict[str, Any]:
         "seed": summary.seed,
         "status": summary.status.value,
         "step": summary.step,
-        "plateau": run.plateau,
+        "plateau": plateau_of(run),
         "best": None if summary.best is None else summary.best.top1,
         "overrides": run.overrides,
     }
@@ -162,13 +153,14 @@ def figure3(comparison: Figure3, kinds: Sequence[Kind] = tuple(Kind)) -> Table:
     has no target and no notes of its own.
     """
     rows = comparison.of(*kinds)
-    cells = list(map(_row, rows))
     if kinds == (Kind.recipe,):
-        cells = [
-            cell
-            for recipe, result in FIGURE_3.items()
-            for cell in [_row(row) for row in rows if row.recipe == recipe] or [_not_run(result)]
+        rows += [
+            Row(paper.title, recipe, Kind.recipe, outcome="not run", paper=paper)
+            for recipe, paper in FIGURE_3.items()
+            if recipe not in {row.recipe for row in rows}
         ]
+        rows.sort(key=lambda row: list(FIGURE_3).index(row.recipe))
+    cells = list(map(_row, rows))
     if Kind.recipe not in kinds:
         return Table("", "", _FIGURE_3, cells, range(1, 10))
     lead = f"No target: {comparison.baseline} has no evaluation."
@@ -187,7 +179,7 @@ def _row(row: Row) -> Sequence[str]:
         ratio = "{:.1f} ({:.1f} to {:.1f}) %".format(*(100 * end for end in ends))
     return (
         row.title,
-        str(len(row.runs)),
+        str(len(row.runs) or NOTHING),
         _give_or_take(row.plateau, ".1f"),
         _percent(None if row.paper is None else row.paper.maximum_top1),
         _give_or_take(row.difference, "+.1f"),
@@ -198,11 +190,6 @@ def _row(row: Row) -> Sequence[str]:
         " / ".join(map(_percent, row.shares)) if any(row.shares) else NOTHING,
         row.outcome,
     )
-
-
-def _not_run(paper: RecipeResult) -> Sequence[str]:
-    known = {0: paper.title, 3: percent(paper.maximum_top1), 6: _paper_steps(paper), 10: "not run"}
-    return [known.get(column, NOTHING) for column in range(len(_FIGURE_3))]
 
 
 def _paper_steps(paper: RecipeResult | None) -> str:
@@ -238,10 +225,10 @@ def figure4(comparison: Figure3, ensembles: Sequence[Evaluation] = ()) -> Table 
         printed = {r.crops: r for r in FIGURE_4 if r.crops and r.models == models_printed}
         title = next(iter(printed.values())).title.removesuffix(" single crop")
         found = [printed.get(count) for count in crops.values()]
-        top1 = [NOTHING if r is None else _percent2(r.top1_error) for r in found]
-        top5 = [NOTHING if r is None else _percent2(r.top5_error) for r in found]
-        rows.append([f"paper: {title}", str(models_printed), NOTHING, *top1, *top5])
-    others = [f"{r.title} {_percent2(r.top5_error)}" for r in FIGURE_4 if r.crops is None]
+        known = [getattr(r, f"top{k}_error", None) for k in (1, 5) for r in found]
+        said = [NOTHING if error is None else f"{100 * error:.2f}" for error in known]
+        rows.append([f"paper: {title}", str(models_printed), NOTHING, *said])
+    others = [f"{r.title} {100 * r.top5_error:.2f}" for r in FIGURE_4 if r.crops is None]
     words = ["1 crop", "10 crops", "144 crops"]
     return Table(
         "Errors by crops and models (Figure 4)",
@@ -257,14 +244,10 @@ def figure4(comparison: Figure3, ensembles: Sequence[Evaluation] = ()) -> Table 
 
 
 def _errors(evaluations: Sequence[Evaluation], top: int, crops: str) -> str:
-    found = [entry for entry in evaluations if entry.crops == crops]
+    found = [vars(entry) for entry in evaluations if entry.crops == crops]
     if not found:
         return NOTHING
-    errors = [entry.top1_error if top == 1 else entry.top5_error for entry in found]
-    intervals = [entry.top1_interval if top == 1 else entry.top5_interval for entry in found]
+    error = fmean(values[f"top{top}_error"] for values in found)
+    intervals = [values[f"top{top}_interval"] for values in found]
     half = fmean((high - low) / 2 for low, high in intervals)
-    return f"{100 * fmean(errors):.1f} ±{100 * half:.1f}"
-
-
-def _percent2(fraction: float | None) -> str:
-    return NOTHING if fraction is None else f"{100 * fraction:.2f}"
+    return f"{100 * error:.1f} ±{100 * half:.1f}"

@@ -10,7 +10,7 @@ from bn_inception.record import (
     TrainRecord,
     ValidationRecord,
 )
-from bn_inception.report import read_run
+from bn_inception.report.runs import read_run
 
 
 @pytest.fixture

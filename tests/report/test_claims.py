@@ -8,8 +8,10 @@ from report.conftest import evaluated, write_evaluation
 
 from bn_inception.errors import UserError
 from bn_inception.record import Divergence, Predictions, RunStatus, write_predictions
-from bn_inception.report import judge, read_run, read_saved
+from bn_inception.report.claims import judge
+from bn_inception.report.evaluations import read_saved
 from bn_inception.report.measures import Decision
+from bn_inception.report.runs import read_run
 from bn_inception.report.statements import STATEMENTS
 from bn_inception.report.verdicts import (
     claims_json,
@@ -30,7 +32,7 @@ def rise(top, constant, evaluations=80):
 
 
 def verdict(number, runs, **others):
-    first = next(v for v in judge(runs, **others) if v.statement.number == number)
+    first = judge(runs, **others)[number - 1].verdicts[0]
     assert first.reason
     assert not (first.commands and first.decision in (HOLDS, DOES_NOT))
     return first
@@ -187,7 +189,7 @@ def test_a_laptop_never_vetoes_imagenet(seeded):
         ]
 
     verdicts = judge([*study("cpu", 500, 15_500), *study("paper", 80, 31_000_000)])
-    second = [v for v in verdicts if v.statement.number == 2]
+    second = verdicts[1].verdicts
     assert [v.decision for v in second] == [HOLDS, DOES_NOT]
     assert [v.setting.split()[0] for v in second] == ["scale=paper", "scale=cpu"]
     assert required_numbers(verdicts, [2]) == []
@@ -431,7 +433,7 @@ def test_text_markdown_and_json_say_all(verdicts, tmp_path):
         assert words in text and words in markdown
     assert "3 hold, 0 not, 0 undecided, 6 not tested" in text
     for judged in verdicts:
-        for command in judged.commands:
+        for command in judged.leading.commands:
             assert f"   $ {command}" in text.splitlines()
     long = [line for line in text.splitlines() if len(line) > 80]
     assert all("$ " in line or str(tmp_path) in line for line in long)

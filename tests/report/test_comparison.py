@@ -5,7 +5,8 @@ import pytest
 from bn_inception.errors import UserError
 from bn_inception.paper.results import CONTROLS, FIGURE_3
 from bn_inception.record import RunStatus
-from bn_inception.report import compare, judge
+from bn_inception.report.claims import judge
+from bn_inception.report.comparison import compare
 
 
 def rows(runs, baseline="inception"):
@@ -50,7 +51,7 @@ def test_figure_3(figure3_runs):
 
 def test_the_target_and_the_ratio_are_those_of_claims(figure3_runs):
     row = rows(figure3_runs)["bn_x5"]
-    second = next(v for v in judge(figure3_runs) if v.statement.number == 2)
+    second = judge(figure3_runs)[1].leading
     assert f"{100 * row.ratio.value:.1f} % ({100 * row.ratio.low:.1f} %" in second.reason
     assert f"to {100 * compare(figure3_runs).target:.1f} %" in second.reason
 

@@ -8,8 +8,10 @@ import pytest
 from PIL import Image
 
 from bn_inception.record import ProbeRecord
-from bn_inception.report import compare, figure2, read_run, write_report
-from bn_inception.report.figures import inputs_of_a_layer
+from bn_inception.report.comparison import compare
+from bn_inception.report.figures import figure2, inputs_of_a_layer
+from bn_inception.report.page import write_report
+from bn_inception.report.runs import read_run
 
 
 def labels(drawing):

@@ -8,8 +8,10 @@ import pytest
 from report.conftest import evaluated, write_evaluation
 
 from bn_inception.record.environment import describe
-from bn_inception.report import compare, figure2, figure4, judge, read_saved
-from bn_inception.report.figures import by_crops
+from bn_inception.report.claims import judge
+from bn_inception.report.comparison import compare
+from bn_inception.report.evaluations import read_saved
+from bn_inception.report.figures import by_crops, figure2
 from bn_inception.report.page import report_page
 from bn_inception.report.verdicts import claims_markdown
 
@@ -51,9 +53,8 @@ class Page(HTMLParser):
 
 def page_of(runs, verdicts=(), ensembles=()):
     comparison = compare(runs)
-    errors = figure4(comparison, ensembles)
     drawings = filter(None, [*figure2(comparison), by_crops(comparison, ensembles)])
-    return report_page(comparison, runs, list(drawings), verdicts, errors)
+    return report_page(comparison, runs, list(drawings), ensembles, verdicts)
 
 
 @pytest.fixture
@@ -142,7 +143,7 @@ def test_sent_names_run_no_command_and_break_no_table(make_run):
     odd = "x; touch harmed\n| `a` <b> | [c](d)"
     run = replace(run, name=odd, path=Path(odd), summary=replace(run.summary, scale=odd, data=odd))
     verdicts = judge([run])
-    commands = [command for verdict in verdicts for command in verdict.commands]
+    commands = [command for judged in verdicts for command in judged.leading.commands]
     trained = [command for command in commands if " train " in command]
     assert trained and all("\n" not in command for command in commands)
     for command in trained:

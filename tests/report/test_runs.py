@@ -6,15 +6,17 @@ import pytest
 from report.conftest import evaluated, write_evaluation
 
 from bn_inception.errors import UserError
-from bn_inception.report import read_run, read_runs, read_saved
+from bn_inception.report.curves import plateau_of
+from bn_inception.report.evaluations import read_saved
+from bn_inception.report.runs import read_run, read_runs
 
 
 def test_a_run_is_its_folder(make_run):
     run = make_run("plain", "inception", [0.1, 0.3, 0.2], fingerprint="abc")
     assert (run.name, run.summary.recipe, run.data_fingerprint) == ("plain", "inception", "abc")
     assert (run.steps, run.top1) == ((100, 200, 300), (0.1, 0.3, 0.2))
-    assert run.plateau == pytest.approx(0.2)
-    assert make_run("empty", "inception", []).plateau is None
+    assert plateau_of(run) == pytest.approx(0.2)
+    assert plateau_of(make_run("empty", "inception", [])) is None
 
 
 def test_steps_count_images(make_run):
