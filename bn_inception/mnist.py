@@ -1,6 +1,5 @@
 """BN section 4.1 and Figure 1 at their own size: a small sigmoid network on MNIST."""
 
-import copy
 import gzip
 import itertools
 import zlib
@@ -19,7 +18,7 @@ from torchvision.datasets import MNIST
 from bn_inception.drawing import COLOURS, drawing, frame, percentile_lines, style, thousands
 from bn_inception.errors import UserError
 from bn_inception.files import first_line, write_bytes
-from bn_inception.network.normalization import BatchNorm1d
+from bn_inception.network.normalization import BatchNorm, population_statistics
 from bn_inception.paper.results import (
     FIGURE_1_PERCENTILES,
     MNIST_HIDDEN_UNITS,
@@ -127,7 +126,7 @@ def sigmoid_network(name: str, deviation: float, generator: torch.Generator) -> 
     layers: list[nn.Module] = []
     for inputs, units in itertools.pairwise((PIXELS, *MNIST_HIDDEN_UNITS)):
         if name == "bn":
-            layers += [nn.Linear(inputs, units, bias=False), BatchNorm1d(units)]
+            layers += [nn.Linear(inputs, units, bias=False), BatchNorm(units)]
         else:
             layers += [nn.Linear(inputs, units)]
         layers.append(nn.Sigmoid())
@@ -185,16 +184,8 @@ def _batches(digits: Digits, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
 def _evaluate(
     network: nn.Sequential, population: list[Tensor], step: int, validation: Digits, test: Digits
 ) -> Evaluation:
-    judged = copy.deepcopy(network)
-    for layer in judged:
-        if isinstance(layer, BatchNorm1d):
-            # Without a momentum torch averages the mini-batches' means and unbiased variances:
-            # Algorithm 2.
-            layer.momentum = None
-            layer.reset_running_stats()
-    for images in population:
-        judged(images)
-    judged.eval()
+    judged = population_statistics(network, population)
+    assert judged is not None
     inputs = judged[:-2](test.images)[:, UNIT]  # of the last hidden layer's sigmoids
     ranks = torch.tensor([percentile / 100 for percentile in FIGURE_1_PERCENTILES])
     test_accuracy, validation_accuracy = (

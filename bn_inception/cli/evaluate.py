@@ -35,11 +35,11 @@ from bn_inception.network import (
     Inception,
     Precision,
     computing,
+    population_statistics,
     running_statistics,
     set_precision,
 )
 from bn_inception.network.checkpoint import LoadedNetwork, load_network
-from bn_inception.network.population import population_statistics
 from bn_inception.quoting import printable, say
 from bn_inception.record import write_predictions
 from bn_inception.training.batches import population_inputs
@@ -54,7 +54,7 @@ class Statistics(Enum):
     """Which means and variances BN normalizes with at inference.
 
     `running`: the moving averages that training kept; they lag behind its weights.
-    `population`: BN Algorithm 2, see `network.population`; what a run is judged by.
+    `population`: BN Algorithm 2, see `population_statistics`; what a run is judged by.
     `both`: an evaluation with each.
     """
 

@@ -6,6 +6,7 @@ from bn_inception.network.initialization import Initialization, initialize
 from bn_inception.network.normalization import (
     PerActivationBatchNorm,
     Processes,
+    population_statistics,
     running_statistics,
     set_statistics,
 )
@@ -31,6 +32,7 @@ __all__ = [
     "Processes",
     "computing",
     "initialize",
+    "population_statistics",
     "running_statistics",
     "saved_bytes",
     "set_precision",

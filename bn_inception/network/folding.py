@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from bn_inception.network.inception import HiddenConvolution, Inception, InceptionBlock
+from bn_inception.network.normalization import BatchNorm
 from bn_inception.paper.figure5 import Pool
 
 
@@ -27,9 +28,7 @@ def fold(network: Inception) -> Inception:
     folded = copy.deepcopy(network).eval().requires_grad_(False)
     folded.auxiliary = None
     for module in folded.modules():
-        if isinstance(module, HiddenConvolution) and isinstance(
-            module.normalization, nn.BatchNorm2d
-        ):
+        if isinstance(module, HiddenConvolution) and type(module.normalization) is BatchNorm:
             module.convolution = _folded(module.convolution, module.normalization)
             module.normalization = None
     for row in folded.rows.values():
@@ -42,9 +41,8 @@ def fold(network: Inception) -> Inception:
     return folded
 
 
-def _folded(convolution: nn.Conv2d, normalization: nn.BatchNorm2d) -> nn.Conv2d:
+def _folded(convolution: nn.Conv2d, normalization: BatchNorm) -> nn.Conv2d:
     mean, variance = normalization.running_mean, normalization.running_var
-    assert mean is not None and variance is not None
     gain = normalization.weight.double() / (variance.double() + normalization.eps).sqrt()
     bias = torch.zeros_like(gain) if convolution.bias is None else convolution.bias.double()
     new = copy.deepcopy(convolution)  # to keep strides, padding and memory format

@@ -14,10 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bn_inception.errors import UserError
-from bn_inception.network import geometry
 from bn_inception.network.normalization import (
-    BatchNorm1d,
-    BatchNorm2d,
+    BatchNorm,
     LocalResponseNormalization,
     PerActivationBatchNorm,
 )
@@ -27,6 +25,8 @@ from bn_inception.network.settings import (
     NetworkConfig,
     Nonlinearity,
     Normalization,
+    grids,
+    stem_strides,
 )
 from bn_inception.paper import figure5
 from bn_inception.paper.figure5 import InceptionModule, Pool
@@ -74,7 +74,7 @@ class HiddenConvolution(nn.Module):
         self.normalization: nn.Module | None = None
         if config.normalization is Normalization.batch:
             self.normalization = (
-                BatchNorm2d(out_channels)
+                BatchNorm(out_channels)
                 if grid is None
                 else PerActivationBatchNorm(out_channels, grid, grid)
             )
@@ -169,15 +169,17 @@ class AuxiliaryHead(nn.Module):
     dropout of 70 %), because this reading gives the paper's number of parameters.
     """
 
-    def __init__(self, config: NetworkConfig, in_channels: int, num_classes: int) -> None:
+    def __init__(
+        self, config: NetworkConfig, in_channels: int, in_grid: int, num_classes: int
+    ) -> None:
         super().__init__()
         channels, features = scaled(128, config.width), scaled(768, config.width)
-        self.grid = geometry.auxiliary_grid(config.image_size)
-        self.pool = nn.AvgPool2d(geometry.AUXILIARY_POOL, geometry.AUXILIARY_POOL_STRIDE)
+        self.grid = (in_grid - 5) // 3 + 1  # 4 at 224
+        self.pool = nn.AvgPool2d(5, stride=3)
         self.convolution = HiddenConvolution(config, in_channels, channels, kernel=1)
         self.hidden = nn.Linear(channels * self.grid**2, features, bias=config.has_convolution_bias)
         batch = config.normalization is Normalization.batch
-        self.normalization = BatchNorm1d(features) if batch else None
+        self.normalization = BatchNorm(features) if batch else None
         self.nonlinearity = _nonlinearity(config)
         self.classifier = nn.Linear(features, num_classes)
 
@@ -223,15 +225,15 @@ class Inception(nn.Module):
         self.rows = nn.ModuleDict()
         channels = self._add_stem()
         auxiliary: AuxiliaryHead | None = None
-        grids = geometry.grids(config.image_size)
-        grid = grids["pool2"]
+        sides = grids(config.image_size)
+        grid = sides["pool2"]
         for printed in figure5.modules(config.pool_projection):
             wide: dict[str, Any] = {w: scaled(getattr(printed, w), config.width) for w in _WIDTHS}
             module = replace(printed, **wide)
             self.rows[module.name] = InceptionBlock(config, module, channels, grid)
-            channels, grid = module.channels(channels), grids[module.name]
+            channels, grid = module.channels(channels), sides[module.name]
             if module.name == AUXILIARY_ROW and config.auxiliary_head:
-                auxiliary = AuxiliaryHead(config, channels, num_classes)
+                auxiliary = AuxiliaryHead(config, channels, grid, num_classes)
         self.dropout = nn.Dropout(config.dropout)
         self.classifier = nn.Linear(channels, num_classes)  # 1024 -> classes
         self.auxiliary = auxiliary
@@ -239,21 +241,21 @@ class Inception(nn.Module):
     def _add_stem(self) -> int:
         """The rows before the Inception modules; returns their channels."""
         config, rows = self.config, self.rows
-        strides = geometry.stem_strides(config.image_size)
+        conv1, pool1, pool2 = stem_strides(config.image_size)
         stem, reduce, channels = (scaled(c, config.width) for c in (64, 64, 192))
         # In the comments: channels x side x side of the row's output at 224 and width 1.
         if config.first_convolution is FirstConvolution.separable:
-            rows["conv1"] = SeparableConvolution(config, stem, strides.conv1)  # 64 x 112 x 112
+            rows["conv1"] = SeparableConvolution(config, stem, conv1)  # 64 x 112 x 112
         else:
-            rows["conv1"] = HiddenConvolution(config, 3, stem, 7, strides.conv1)
-        rows["pool1"] = SamePool(Pool.max, strides.pool1)  # 64 x 56 x 56
+            rows["conv1"] = HiddenConvolution(config, 3, stem, 7, conv1)
+        rows["pool1"] = SamePool(Pool.max, pool1)  # 64 x 56 x 56
         if config.local_response_normalization:
             rows["lrn1"] = LocalResponseNormalization(stem)
         rows["conv2_reduce"] = HiddenConvolution(config, stem, reduce, 1)
         rows["conv2"] = HiddenConvolution(config, reduce, channels, 3)  # 192 x 56 x 56
         if config.local_response_normalization:
             rows["lrn2"] = LocalResponseNormalization(channels)
-        rows["pool2"] = SamePool(Pool.max, strides.pool2)  # 192 x 28 x 28
+        rows["pool2"] = SamePool(Pool.max, pool2)  # 192 x 28 x 28
         return channels
 
     def forward(self, images: Tensor) -> Tensor | Logits:

@@ -15,6 +15,11 @@ from torch import Tensor, nn
 if TYPE_CHECKING:
     from bn_inception.network.inception import Inception
 
+RECTIFIED_VARIANCE = 0.5 * (1.0 - 1.0 / math.pi)
+"""Variance of a unit Gaussian after a ReLU."""
+IMAGE_POWER = 0.25
+"""Approximate mean square of images in [-1, 1]; photographs have 0.2 to 0.3."""
+
 
 class Initialization(Enum):
     """A rule for the initial weights. Biases are 0 unless stated; n is the fan-in."""
@@ -43,16 +48,16 @@ def initialize(network: "Inception", generator: torch.Generator) -> None:
     of a separable one only the pointwise half, since the two act as one.
     """
     config = network.config
+    caffe = config.initialization is Initialization.xavier
     with torch.no_grad():
         for name, layer in _layers(network):
             weight = torch.empty(layer.weight.shape)
-            _RULES[config.initialization](weight, name, generator)
+            _draw(weight, name, config.initialization, generator)
             if isinstance(layer, nn.Conv2d) and layer.groups == 1:
                 weight *= config.initial_weight_gain
             layer.weight.copy_(weight)
             if layer.bias is not None:
-                caffe = config.initialization is Initialization.xavier
-                layer.bias.fill_(0.2 if caffe and not _is_classifier(name) else 0.0)
+                layer.bias.fill_(0.2 if caffe and not name.endswith("classifier") else 0.0)
         for module in network.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
                 module.reset_parameters()
@@ -71,76 +76,38 @@ def _layers(network: "Inception") -> Iterator[tuple[str, nn.Conv2d | nn.Linear]]
         yield from sorted(layers, key=lambda layer: layer[0] in last)
 
 
-def _is_classifier(name: str) -> bool:
-    """Whether a softmax, and no nonlinearity, follows the layer."""
-    return name.endswith("classifier")
-
-
-def _reads_image(name: str) -> bool:
-    """Whether the layer is the first convolution, or either half of it."""
-    return name.startswith("conv1.")
-
-
-def _fan_in(weight: Tensor) -> int:
-    return weight[0].numel()
-
-
-def _he(weight: Tensor, name: str, generator: torch.Generator) -> None:
-    gain = 1.0 if _is_classifier(name) else 2.0
-    weight.normal_(0.0, math.sqrt(gain / _fan_in(weight)), generator=generator)
-
-
-def _xavier(weight: Tensor, name: str, generator: torch.Generator) -> None:
-    bound = math.sqrt(3.0 / _fan_in(weight))
-    weight.uniform_(-bound, bound, generator=generator)
-
-
-def _truncated_normal(weight: Tensor, name: str, generator: torch.Generator) -> None:
-    if _reads_image(name):
-        std = 1.0
-    elif name.endswith(("projection.convolution", "conv2_reduce.convolution")):
-        std = 0.1
-    elif "reduce" in name:
-        std = 0.09
-    else:  # 1.3: slim's correction for the variance lost by truncation
-        std = math.sqrt(1.3 * 2.0 / _fan_in(weight))
-    nn.init.trunc_normal_(weight, 0.0, std, -2 * std, 2 * std, generator=generator)
-
-
-RECTIFIED_VARIANCE = 0.5 * (1.0 - 1.0 / math.pi)
-"""Variance of a unit Gaussian after a ReLU."""
-IMAGE_POWER = 0.25
-"""Approximate mean square of images in [-1, 1]; photographs have 0.2 to 0.3."""
-
-
-def _centred_he(weight: Tensor, name: str, generator: torch.Generator) -> None:
-    fan_in = _fan_in(weight)
-    if _reads_image(name) or _is_classifier(name):
+def _draw(weight: Tensor, name: str, rule: Initialization, generator: torch.Generator) -> None:
+    """Fill the weight of the layer `name`, (outputs, inputs, ...)."""
+    fan_in, fan_out = weight[0].numel(), weight.shape[0] * weight[0, 0].numel()
+    classifier = name.endswith("classifier")  # a softmax follows, and no nonlinearity
+    reads_image = name.startswith("conv1.")  # the first convolution, or either half of it
+    if rule is Initialization.he:
+        weight.normal_(0.0, math.sqrt((1.0 if classifier else 2.0) / fan_in), generator=generator)
+    elif rule is Initialization.xavier:
+        bound = math.sqrt(3.0 / fan_in)
+        weight.uniform_(-bound, bound, generator=generator)
+    elif rule is Initialization.xavier_sigmoid:
+        slope = 1.0 if classifier or name.endswith("depthwise") else 4.0
+        bound = slope * math.sqrt(6.0 / (fan_in + fan_out))
+        weight.uniform_(-bound, bound, generator=generator)
+    elif rule is Initialization.truncated_normal:
+        if reads_image:
+            std = 1.0
+        elif name.endswith(("projection.convolution", "conv2_reduce.convolution")):
+            std = 0.1
+        elif "reduce" in name:
+            std = 0.09
+        else:  # 1.3: slim's correction for the variance lost by truncation
+            std = math.sqrt(1.3 * 2.0 / fan_in)
+        nn.init.trunc_normal_(weight, 0.0, std, -2 * std, 2 * std, generator=generator)
+    elif reads_image or classifier:
         # An image has both signs: there is no common mean to remove, and centring would suppress
         # its low frequencies. The filter on it also scales its power to 1.
-        on_image = _reads_image(name) and weight.shape[-1] > 1
-        power = IMAGE_POWER if on_image else 1.0
+        power = IMAGE_POWER if reads_image and weight.shape[-1] > 1 else 1.0
         weight.normal_(0.0, math.sqrt(1.0 / (power * fan_in)), generator=generator)
-        return
-    # Centring removes one part in n of the variance.
-    std = math.sqrt(1.0 / (RECTIFIED_VARIANCE * max(1, fan_in - 1)))
-    weight.normal_(0.0, std, generator=generator)
-    filters = weight.view(weight.shape[0], -1)
-    filters -= filters.mean(1, keepdim=True)
-
-
-def _xavier_sigmoid(weight: Tensor, name: str, generator: torch.Generator) -> None:
-    fan_out = weight.shape[0] * weight[0, 0].numel()
-    before_sigmoid = not _is_classifier(name) and not name.endswith("depthwise")
-    gain = 4.0 if before_sigmoid else 1.0
-    bound = gain * math.sqrt(6.0 / (_fan_in(weight) + fan_out))
-    weight.uniform_(-bound, bound, generator=generator)
-
-
-_RULES = {
-    Initialization.he: _he,
-    Initialization.xavier: _xavier,
-    Initialization.truncated_normal: _truncated_normal,
-    Initialization.centred_he: _centred_he,
-    Initialization.xavier_sigmoid: _xavier_sigmoid,
-}
+    else:
+        # Centring removes one part in n of the variance.
+        std = math.sqrt(1.0 / (RECTIFIED_VARIANCE * max(1, fan_in - 1)))
+        weight.normal_(0.0, std, generator=generator)
+        filters = weight.view(weight.shape[0], -1)
+        filters -= filters.mean(1, keepdim=True)

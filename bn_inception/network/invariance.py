@@ -3,11 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from bn_inception.network.normalization import (
-    BatchNorm1d,
-    BatchNorm2d,
-    PerActivationBatchNorm,
-)
+from bn_inception.network.normalization import BatchNorm, PerActivationBatchNorm
 
 FACTORS = (0.1, 3.0, 100.0)
 """Factors by which the weights are multiplied."""
@@ -30,38 +26,25 @@ def scale_invariance() -> tuple[float, float]:
     def normal(*shape: int) -> Tensor:
         return torch.randn(shape, dtype=torch.float64, generator=generator)
 
-    differences = [(0.0, 0.0)]
-    for layer, normalization, inputs, upstream in (
-        (nn.Conv2d(6, 8, 3, bias=False), BatchNorm2d(8), (16, 6, 7, 7), (16, 8, 5, 5)),
-        (nn.Conv2d(6, 8, 3, bias=False), PerActivationBatchNorm(8, 5, 5), (16, 6, 7, 7),
-         (16, 8, 5, 5)),
-        (nn.Linear(6, 8, bias=False), BatchNorm1d(8), (16, 6), (16, 8)),
-    ):  # fmt: skip
-        given = normal(*layer.weight.shape), _INPUT_SCALE * normal(*inputs), normal(*upstream)
-        output, gradient = _computed(layer, normalization.double(), *given, factor=1.0)
-        for factor in FACTORS:
-            scaled = _computed(layer, normalization, *given, factor=factor)
-            differences.append(
-                (_relative(scaled[0], output), _relative(factor * scaled[1], gradient))
-            )
-    outputs, gradients = zip(*differences, strict=True)
+    outputs, gradients = [0.0], [0.0]
+    for layer, normalization, shape, grid in (
+        (nn.Conv2d(6, 8, 3, bias=False), BatchNorm(8), (16, 6, 7, 7), (5, 5)),
+        (nn.Conv2d(6, 8, 3, bias=False), PerActivationBatchNorm(8, 5, 5), (16, 6, 7, 7), (5, 5)),
+        (nn.Linear(6, 8, bias=False), BatchNorm(8), (16, 6), ()),
+    ):
+        weight, inputs = normal(*layer.weight.shape), _INPUT_SCALE * normal(*shape)
+        upstream = normal(16, 8, *grid)
+        found = []
+        for factor in (1.0, *FACTORS):
+            scaled = (factor * weight).requires_grad_()
+            maps = torch.func.functional_call(layer, {"weight": scaled}, (inputs,))
+            output = normalization.double()(maps)
+            (gradient,) = torch.autograd.grad(output, scaled, upstream)
+            found.append((output.detach(), factor * gradient))
+        for output, gradient in found[1:]:
+            outputs.append(_relative(output, found[0][0]))
+            gradients.append(_relative(gradient, found[0][1]))
     return max(outputs), max(gradients)
-
-
-def _computed(
-    layer: nn.Module,
-    normalization: nn.Module,
-    weight: Tensor,
-    inputs: Tensor,
-    upstream: Tensor,
-    *,
-    factor: float,
-) -> tuple[Tensor, Tensor]:
-    """The normalized output of the layer with `factor` times `weight`, and the gradient to that."""
-    weight = (factor * weight).requires_grad_()
-    output = normalization(torch.func.functional_call(layer, {"weight": weight}, (inputs,)))
-    (gradient,) = torch.autograd.grad(output, weight, upstream)
-    return output.detach(), gradient
 
 
 def _relative(actual: Tensor, expected: Tensor) -> float:

@@ -1,11 +1,17 @@
 """Batch normalization (BN section 3) and GoogLeNet's local response normalization."""
 
-from typing import Any
+import copy
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from bn_inception.errors import UserError
+
+Network = TypeVar("Network", bound=nn.Module)
 
 EPSILON = 1e-3
 """Added to the variance. BN gives no value; 1e-3 is from TensorFlow slim's inception_v2."""
@@ -32,8 +38,11 @@ class Processes:
         return self  # a copied network uses the same processes
 
 
-class _BatchNorm(nn.modules.batchnorm._BatchNorm):
-    """BN that in training takes its statistics over what `set_statistics` chose.
+class BatchNorm(nn.modules.batchnorm._BatchNorm):
+    """BN of features (N, C) (Algorithm 1), and of maps (N, C, H, W) (section 3.2).
+
+    Statistics, gamma and beta are per channel, over the batch and all positions. In training the
+    statistics are taken over what `set_statistics` chose.
 
     Attributes:
         groups: number of consecutive parts of equal size into which the layer divides a batch;
@@ -46,6 +55,12 @@ class _BatchNorm(nn.modules.batchnorm._BatchNorm):
     running_mean: Tensor
     running_var: Tensor
     num_batches_tracked: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, eps=EPSILON, momentum=MOMENTUM)
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        """Torch's hook by which its own subclasses refuse other numbers of dimensions."""
 
     def forward(self, inputs: Tensor) -> Tensor:
         """(N, C, ...) to the same shape; N is a multiple of `groups` in training mode."""
@@ -85,21 +100,7 @@ class _BatchNorm(nn.modules.batchnorm._BatchNorm):
         return result
 
 
-class BatchNorm2d(_BatchNorm, nn.BatchNorm2d):
-    """Convolutional BN (section 3.2): per channel, over the batch and all positions."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__(channels, eps=EPSILON, momentum=MOMENTUM)
-
-
-class BatchNorm1d(_BatchNorm, nn.BatchNorm1d):
-    """BN of a fully-connected layer (Algorithm 1): statistics, gamma and beta per feature."""
-
-    def __init__(self, features: int) -> None:
-        super().__init__(features, eps=EPSILON, momentum=MOMENTUM)
-
-
-class PerActivationBatchNorm(BatchNorm1d):
+class PerActivationBatchNorm(BatchNorm):
     """Non-convolutional BN of feature maps (section 4.2.3, the ensemble).
 
     Statistics, gamma and beta are per activation, that is per (channel, y, x), over the batch:
@@ -127,7 +128,7 @@ def set_statistics(
     """
     assert groups == 1 or processes is None
     for layer in network.modules():
-        if isinstance(layer, _BatchNorm):
+        if isinstance(layer, BatchNorm):
             layer.groups, layer.processes = groups, processes
 
 
@@ -136,9 +137,67 @@ def running_statistics(network: nn.Module) -> dict[str, Tensor]:
     return {
         f"{name}.{kind}": getattr(layer, kind)
         for name, layer in network.named_modules()
-        if isinstance(layer, nn.modules.batchnorm._BatchNorm)
+        if isinstance(layer, BatchNorm)
         for kind in ("running_mean", "running_var")
     }
+
+
+def population_statistics(
+    network: Network,
+    batches: Iterable[Tensor | None],
+    *,
+    stopped: Callable[[], bool] = lambda: False,
+    total: Callable[[Tensor], Tensor] = lambda values: values,
+) -> Network | None:
+    """Copy a network and give its BN the population statistics of training mini-batches.
+
+    BN normalizes with these at inference (Algorithm 2): E[x] is the mean over the mini-batches of
+    their means, and Var[x] is m/(m-1) times the mean of their variances. m is the number of values
+    that a mini-batch's mean is taken over: images x height x width for a channel of convolutional
+    BN, images for an activation. The average is accumulated in float64.
+
+    Every layer normalizes with the mini-batch's own statistics, as in training. The parameters are
+    fixed and dropout is off. The auxiliary head keeps its running statistics.
+
+    Args:
+        network: not changed; nor are random generators.
+        batches: mini-batches (N, 3, S, S); None if only other processes still have one.
+        stopped: polled after every batch; where it is true, None is returned.
+        total: sums a tensor over the processes that share the mini-batches.
+
+    Returns:
+        The copy, in evaluation mode, with the statistics as its running statistics.
+    """
+    result = copy.deepcopy(network).eval()
+    set_statistics(result)  # each of `batches` is one mini-batch, and this process has all of it
+    layers = [
+        layer
+        for name, layer in result.named_modules()
+        if isinstance(layer, BatchNorm) and not name.startswith("auxiliary.")
+    ]
+    for layer in layers:
+        # With momentum 1 torch's running statistics are the batch's own mean, and its variance
+        # times m/(m-1).
+        layer.train().momentum = 1.0
+    statistics = [value for layer in layers for value in (layer.running_mean, layer.running_var)]
+    # All sums in one vector, and the number of mini-batches behind them: one exchange.
+    sizes, device = [*map(len, statistics), 1], next(network.parameters()).device
+    sums = torch.zeros(sum(sizes), dtype=torch.float64, device=device)
+    with torch.no_grad():
+        for images in batches:
+            if images is not None:
+                result(images)
+                sums += torch.cat([*statistics, sums.new_ones(1)])
+            if stopped():
+                return None
+        *totals, count = torch.split(total(sums), sizes)
+        if count == 0:
+            raise UserError("population statistics: no mini-batch was given; give one or more")
+        for statistic, its_total in zip(statistics, totals, strict=True):
+            statistic.copy_(its_total / count)
+    for layer in layers:
+        layer.eval().momentum = MOMENTUM
+    return result
 
 
 class _Synchronized(torch.autograd.Function):

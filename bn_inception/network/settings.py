@@ -1,16 +1,35 @@
-"""The network's settings: those in which recipes differ, and the readings of Figure 5."""
+"""The network's settings: those in which recipes differ, the readings of Figure 5, image sizes.
+
+The paper's network takes 224x224 images: a stem of total stride 8 (conv1, pool1, pool2, each 2),
+then Inception modules on grids of 28, 14 and 7. For smaller images the small-image rule reduces
+strides of the stem to 1, until the last modules (5a, 5b) have a grid of at least 4x4:
+
+    image   stem strides (conv1, pool1, pool2)   grids of 3a, 4a, 5a
+    224     2, 2, 2                              28, 14, 7
+    64      1, 2, 2                              16, 8, 4
+    32      1, 2, 1                              16, 8, 4
+    16      1, 1, 1                              16, 8, 4
+
+conv1 comes first because its stride discards pixels of the image itself. pool1 comes last because
+its stride saves the most: it shrinks the input of conv2, the costliest layer of the stem. A stride
+of 2 always maps a side n to ceil(n / 2). With 5a at 4x4 the grid of the 4x modules is at least 7x7,
+so the auxiliary head's 5x5 pooling always fits.
+"""
 
 import math
 from dataclasses import dataclass, field
 from enum import Enum
 
 from bn_inception.errors import UserError
-from bn_inception.network import geometry
 from bn_inception.network.initialization import Initialization
 from bn_inception.paper import figure5
 
 MAX_IMAGE_SIZE = 4096
 """Pixels a side. A checkpoint that asks for more would fill the memory with one image."""
+MINIMUM_IMAGE_SIZE = 13
+"""At stem strides of 1 its grids are 13, 7 and 4."""
+MINIMUM_LAST_GRID = 4
+"""Smallest side of the grid of 5a and 5b that the small-image rule leaves."""
 
 
 class Normalization(Enum):
@@ -56,7 +75,7 @@ class NetworkConfig:
     width: float = 1.0
     """Multiplies every hidden width, see `inception.scaled`."""
     image_size: int = 224
-    """Side of the training images in pixels; small images change the stem, see `geometry`."""
+    """Side of the training images in pixels; small images change the stem, see `stem_strides`."""
     initialization: Initialization = Initialization.he
     initial_weight_gain: float = 1.0
     """Multiplies the initial convolution weights (BN section 4.2.3, the ensemble)."""
@@ -77,9 +96,35 @@ class NetworkConfig:
             if not allowed:
                 raise UserError(f"{name} is {getattr(self, name)}: allowed are {limits}")
         figure5.modules(self.pool_projection)
-        geometry.stem_strides(self.image_size)
+        stem_strides(self.image_size)
 
     @property
     def has_convolution_bias(self) -> bool:
         """Whether the hidden layers have biases: always without BN."""
         return self.convolution_bias or self.normalization is Normalization.none
+
+
+def stem_strides(image_size: int) -> tuple[int, int, int]:
+    """Strides of conv1, pool1 and pool2 for square images, by the small-image rule."""
+    for stem in ((2, 2, 2), (1, 2, 2), (1, 2, 1), (1, 1, 1)):
+        if _grids(image_size, stem)["5b"] >= MINIMUM_LAST_GRID:
+            return stem
+    raise UserError(
+        f"image_size is {image_size}: allowed are {MINIMUM_IMAGE_SIZE} pixels or more; "
+        "choose larger images"
+    )
+
+
+def grids(image_size: int) -> dict[str, int]:
+    """Side of the output of each row of `figure5.ROWS`, conv1 to 5b, in forward order."""
+    return _grids(image_size, stem_strides(image_size))
+
+
+def _grids(side: int, stem: tuple[int, int, int]) -> dict[str, int]:
+    conv1, pool1, pool2 = stem
+    strides = {"conv1": conv1, "pool1": pool1, "conv2": 1, "pool2": pool2}
+    strides |= {module.name: module.stride for module in figure5.MODULES}
+    sides = {}
+    for name, stride in strides.items():
+        sides[name] = side = -(-side // stride)
+    return sides

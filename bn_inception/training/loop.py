@@ -11,8 +11,7 @@ from torch import Tensor
 
 from bn_inception.errors import AgreedError, UserError
 from bn_inception.evaluation.evaluate import evaluate
-from bn_inception.network import Inception, running_statistics
-from bn_inception.network.population import population_statistics
+from bn_inception.network import Inception, population_statistics, running_statistics
 from bn_inception.paper.results import MINI_BATCH
 from bn_inception.record import Divergence, RunStatus, Summary, ValidationRecord
 from bn_inception.training.console import Console

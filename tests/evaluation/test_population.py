@@ -7,9 +7,14 @@ from evaluation.networks import small_network
 from torch import Tensor, nn
 
 from bn_inception import UserError
-from bn_inception.network import Normalization, running_statistics, set_statistics
-from bn_inception.network.normalization import PerActivationBatchNorm
-from bn_inception.network.population import population_statistics
+from bn_inception.network import (
+    Normalization,
+    PerActivationBatchNorm,
+    population_statistics,
+    running_statistics,
+    set_statistics,
+)
+from bn_inception.network.normalization import BatchNorm
 
 
 def batches(count: int = 3, size: int = 5) -> list[Tensor]:
@@ -33,7 +38,7 @@ def test_every_layer_is_algorithm_2(per_activation: list[str]) -> None:
         return hook
 
     for name, module in reference.named_modules():
-        if isinstance(module, nn.BatchNorm2d | PerActivationBatchNorm):
+        if isinstance(module, BatchNorm):
             module.register_forward_pre_hook(record(name))
             if not name.startswith("auxiliary"):
                 module.train()
@@ -46,11 +51,10 @@ def test_every_layer_is_algorithm_2(per_activation: list[str]) -> None:
     assert inputs.keys() == {
         name
         for name, module in modules.items()
-        if isinstance(module, nn.BatchNorm2d | PerActivationBatchNorm)
-        and not name.startswith("auxiliary")
+        if isinstance(module, BatchNorm) and not name.startswith("auxiliary")
     }
     for name, recorded in inputs.items():
-        per_channel = isinstance(modules[name], nn.BatchNorm2d)
+        per_channel = not isinstance(modules[name], PerActivationBatchNorm)
         axes = (0, 2, 3) if per_channel else (0,)
         means = np.stack([x.mean(axes).ravel() for x in recorded])
         variances = np.stack([x.var(axes).ravel() for x in recorded])
@@ -69,7 +73,7 @@ def test_the_original_is_left_alone_and_the_copy_can_be_trained_on() -> None:
     assert all(torch.equal(again[key], value) for key, value in found.state_dict().items())
     assert all(torch.equal(before[key], value) for key, value in network.state_dict().items())
     assert not found.training and not any(module.training for module in found.modules())
-    momenta = {m.momentum for m in found.modules() if isinstance(m, nn.BatchNorm2d)}
+    momenta = {m.momentum for m in found.modules() if isinstance(m, BatchNorm)}
     assert momenta == {network.rows["conv1"].normalization.momentum}
     # The parameters are the same, the auxiliary head's statistics too.
     for key, value in found.state_dict().items():

@@ -32,10 +32,10 @@ from bn_inception.network import (
     Inception,
     Processes,
     initialize,
+    population_statistics,
     running_statistics,
     set_statistics,
 )
-from bn_inception.network.population import population_statistics
 from bn_inception.training import joined, world_from_environment
 from bn_inception.training.batches import population_inputs
 from bn_inception.training.distributed import ALONE, World, _fresh

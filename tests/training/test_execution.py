@@ -212,7 +212,7 @@ def test_bf16_keeps_weights_statistics_and_loss_in_float32(recipe: str) -> None:
 
 def test_bn_statistics_of_bf16_maps_are_summed_in_float32() -> None:
     """Of 64 x 4096 values near 100, a sum in bf16 would stop growing at 256 times one of them."""
-    layer = bn_inception.network.normalization.BatchNorm2d(1).train()
+    layer = bn_inception.network.normalization.BatchNorm(1).train()
     values = 100 + torch.randn(64, 1, 64, 64, generator=torch.Generator().manual_seed(0))
     maps = values.bfloat16()
     layer(maps)
