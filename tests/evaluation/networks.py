@@ -38,6 +38,16 @@ def pictures(count: int = 3) -> Tensor:
     return torch.rand(count, 3, 16, 16, generator=torch.Generator().manual_seed(9)) * 2 - 1
 
 
+def row_outputs(network: Inception, images: Tensor) -> tuple[Any, dict[str, Tensor]]:
+    """What the network gives, and the output of every row in the order of the calls."""
+    found: dict[str, Tensor] = {}
+    for name, row in network.named_rows():
+        row.register_forward_hook(
+            lambda _, __, output, name=name: found.update({name: output.detach()})
+        )
+    return network(images), found
+
+
 def state(network: Inception, /, **changes: Any) -> dict[str, Any]:
     """The content of a checkpoint."""
     return {

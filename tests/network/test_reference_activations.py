@@ -17,6 +17,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # also when run as a script
 
+from evaluation.networks import row_outputs
 from small_runs import in_float64
 
 from bn_inception.network import (
@@ -43,26 +44,23 @@ NETWORKS = {
 
 
 def activations(name: str) -> dict[str, list[float]]:
-    """Per row: root mean square, mean, and the last image's last three activations; the logits."""
+    """Per row, in evaluation mode after one training pass: root mean square, mean, and the last
+    image's last three activations; the logits."""
     network = Inception(NetworkConfig(width=0.125, image_size=32, **NETWORKS[name]), 5)
     initialize(network, torch.Generator().manual_seed(0))  # biases, gammas and betas
     in_float64(network)
     axis = torch.linspace(-1, 1, 32, dtype=torch.float64)
     phase = torch.arange(1, 13, dtype=torch.float64).view(4, 3, 1, 1)
     images = torch.sin(phase * axis.view(-1, 1) * 2) * torch.cos(phase * axis * 3)
-    record: dict[str, list[float]] = {}
-
-    def store(row: str, output: torch.Tensor) -> None:
-        summary = [output.square().mean().sqrt(), output.mean(), *output.flatten()[-3:]]
-        record[row] = [float(value) for value in summary]
-
-    for row, module in network.named_rows():
-        module.register_forward_hook(lambda _, __, output, row=row: store(row, output.detach()))
-    logits = network(images)
+    logits, rows = row_outputs(network, images)
+    evaluated = network.eval()(images)  # from here on, these are the rows' outputs
+    record = {
+        row: [maps.square().mean().sqrt().item(), maps.mean().item(), *maps.flatten()[-3:].tolist()]
+        for row, maps in rows.items()
+    }
     record["main logits"] = logits.main.flatten().tolist()
     record["auxiliary logits"] = logits.auxiliary.flatten().tolist()
-    network.eval()
-    record["evaluation logits"] = network(images).flatten().tolist()
+    record["evaluation logits"] = evaluated.flatten().tolist()
     return record
 
 
