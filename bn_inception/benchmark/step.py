@@ -121,8 +121,9 @@ def _measured(session: Session, steps: int, rounds: int, say: Callable[[str], No
                 workers = default_workers() if workers is None else workers
                 say(f"  from the loader, {workers} workers")
                 yield from itertools.islice(read, 4 * workers + 1)  # what was read ahead
-                with timed(from_loader, steps * rounds, device):
-                    yield from itertools.islice(read, steps * rounds)
+                for _ in range(rounds):
+                    with timed(from_loader, steps, device):
+                        yield from itertools.islice(read, steps)
         ended.received(signal.SIGTERM)
         yield batches[0]
 
@@ -241,16 +242,12 @@ def _network(config: RunConfig, classes: int, device: torch.device) -> Inception
 
 
 def _row(way: Way, plain: Way, images: int) -> Row:
-    seconds, ratio = way.median, way.speedup(plain)
-    if way.name in (AUGMENTATION, POPULATION):
-        ratio = None
-    elif way.name == LOADED and seconds:  # measured once, after the rounds
-        ratio = (plain.median or 0.0) / seconds
+    seconds, apart = way.median, way.name in (AUGMENTATION, POPULATION)
     return {
         "name": way.name,
         "batch": images,
         "milliseconds": None if seconds is None else seconds * 1e3,
         "images_per_second": None if seconds is None else images / seconds,
-        "ratio_to_reference": ratio,
+        "ratio_to_reference": None if apart else way.speedup(plain),
         "note": way.failure or way.note,
     }

@@ -9,9 +9,10 @@ from typing import Any
 
 from bn_inception.config import compose
 from bn_inception.config.compose import Config, flatten, written
-from bn_inception.config.saved import saved_config, without_paths
+from bn_inception.config.saved import saved_config
 from bn_inception.errors import UserError
 from bn_inception.files import configs_folder
+from bn_inception.record.environment import without_folders
 from bn_inception.record.naming import NOT_COMPUTED
 from bn_inception.report.evaluations import Evaluation, StabilityEdge, read_saved
 from bn_inception.report.runs import Run, read_runs
@@ -46,16 +47,11 @@ def read_run_arguments(paths: Sequence[str]) -> Given:
 
     Predictions, and folders that `compare` or `claims` have written, are passed over.
     """
-    files = [path for path in paths if path.endswith(".json")]
-    folders = [
-        path
-        for path in paths
-        if not path.endswith((".json", ".npz")) and not _is_report(Path(path))
-    ]
-    runs = [_as_configured(run) for run in read_runs(folders)]
-    saved = [read_saved(path) for path in files]
+    folders = [path for path in paths if not path.endswith((".json", ".npz"))]
+    runs = read_runs([path for path in folders if not _is_report(Path(path))])
+    saved = [read_saved(path) for path in paths if path.endswith(".json")]
     return Given(
-        runs,
+        [_as_configured(run) for run in runs],
         [entry for entry in saved if isinstance(entry, Evaluation)],
         [entry for entry in saved if isinstance(entry, StabilityEdge)],
     )
@@ -82,8 +78,15 @@ def _as_configured(run: Run) -> Run:
         options=known.options,
         unknown=(*known.unknown, *_changes(run.environment)),
         recipe_steps=known.steps,
-        config=dict(flatten(without_paths(config))),
+        config={key: _shown(value) for key, value in flatten(config)},
     )
+
+
+def _shown(value: Any) -> Any:
+    """To be shown to others: absolute paths are shortened to their last part."""
+    if isinstance(value, list):
+        return list(map(_shown, value))
+    return without_folders(value) if isinstance(value, str) else value
 
 
 def _changes(environment: Mapping[str, Any]) -> Iterator[str]:
@@ -132,14 +135,11 @@ def settings_of(config: Config) -> Settings:
         # A recipe, scale or data set of somebody's own: nothing to compare with.
         mine = {key: value for key, value in values.items() if key.startswith(_OPTIONS)}
         return Settings((), _words(mine), (f"{error}",))
-    changed = {key for key in committed if values.get(key, committed[key]) != committed[key]}
-    primary = _words({key: values[key] for key in changed if key.startswith(_PRIMARY)})
+    changed = _differing(values, committed).items()
+    primary = _words({key: value for key, value in changed if key.startswith(_PRIMARY)})
     expected = _committed(*choices, *primary)
-    differing = {
-        key: values[key] for key in values.keys() & expected if values[key] != expected[key]
-    }
-    options = {key: value for key, value in differing.items() if key.startswith(_OPTIONS)}
-    others = {key: value for key, value in differing.items() if key not in options}
+    differing = _differing(values, expected)
+    options = {key: differing.pop(key) for key in list(differing) if key.startswith(_OPTIONS)}
     lacking = [
         key
         for key, value in sorted(expected.items())
@@ -147,8 +147,13 @@ def settings_of(config: Config) -> Settings:
     ]
     unknown = (f"config.yaml lacks {', '.join(lacking)}",) if lacking else ()
     steps = max(1, round(expected["train.steps"]))  # as `training.duration.whole_steps`
-    overrides = tuple(sorted({*primary, *_words(others)}))
+    overrides = tuple(sorted({*primary, *_words(differing)}))
     return Settings(overrides, _words(options), unknown, steps)
+
+
+def _differing(values: dict[str, Any], others: dict[str, Any]) -> dict[str, Any]:
+    """Of the keys in both."""
+    return {key: values[key] for key in values.keys() & others if values[key] != others[key]}
 
 
 def _words(values: Mapping[str, Any]) -> tuple[str, ...]:

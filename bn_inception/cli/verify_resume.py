@@ -26,7 +26,7 @@ from bn_inception.training.settings import RunConfig
 
 KILL_AFTER = 9
 """The logged step after which the second run is killed."""
-WHOLE, KILLED, DIVIDED = "whole", "killed", "divided"
+RUN = "run"
 TOLERANCE = 1e-4
 """Of the first loss of a run that two processes took up: that of the restored state on the same
 images. Float32's rounding differs by some 1e-7, and no later loss can be compared: deep networks
@@ -49,40 +49,40 @@ def verify_resume(call: Call[RunConfig]) -> int:
     runs = 2 if undivided else 3
     lengths = ("steps", "evaluate_every", "checkpoint_every", "log_every")
     short = [f"train.{key}={call.composed['train'][key]}" for key in lengths]
-    overrides = [*short, *call.overrides]
-    with tempfile.TemporaryDirectory(prefix="verify-resume-") as name:
-        root, divided = Path(name), Path(name) / DIVIDED
+    given = [*short, *call.overrides]
+    with tempfile.TemporaryDirectory(prefix="verify-resume-") as folder:
+        whole, killed, divided = (Path(folder) / name for name in ("whole", "killed", "divided"))
         print(f"1 of {runs}: undisturbed", flush=True)
-        _finish(_start(root, WHOLE, *overrides, "data.workers=0"))
+        _finish(_start(whole, *given, "data.workers=0"))
         print(f"2 of {runs}: killed after step {KILL_AFTER}, then resumed", flush=True)
-        _kill_after(_start(root, KILLED, *overrides, "data.workers=1"), root / KILLED)
+        _kill_after(_start(killed, *given, "data.workers=1"), killed)
         if not undivided:
-            shutil.copytree(root / KILLED, divided / KILLED)
-        _finish(_start(root, KILLED, *overrides, "data.workers=2", "run.resume=must"))
-        records = _records(root / WHOLE)
-        step = first_difference(records, _records(root / KILLED))
-        whole, killed = (
-            weights_hash(load(root / run / "checkpoints" / LAST)["network"])
-            for run in (WHOLE, KILLED)
+            shutil.copytree(killed, divided)
+        _finish(_start(killed, *given, "data.workers=2", "run.resume=must"))
+        records = _records(whole)
+        step = first_difference(records, _records(killed))
+        one, other = (
+            weights_hash(load(root / RUN / "checkpoints" / LAST)["network"])
+            for root in (whole, killed)
         )
         apart = 0.0
         if not undivided:
             print("3 of 3: killed, then resumed by two processes", flush=True)
-            overrides += ["data.workers=0", "run.resume=must"]
-            _finish(_start(divided, KILLED, *overrides, processes=2))
-            apart = difference_after_resuming(records, _records(divided / KILLED))
-    if step is None and whole == killed:
-        print(f"equal: weights {whole[:16]}, and every line of the record")
+            _finish(_start(divided, *given, "data.workers=0", "run.resume=must", processes=2))
+            apart = difference_after_resuming(records, _records(divided))
+    equal = step is None and one == other
+    if equal:
+        print(f"equal: weights {one[:16]}, and every line of the record")
     else:
         where = "in the final weights only" if step is None else f"first at step {step}"
-        print(f"different, {where}: weights {whole[:16]} undisturbed, {killed[:16]} resumed")
+        print(f"different, {where}: weights {one[:16]} undisturbed, {other[:16]} resumed")
     if not undivided:
         judged = "equal within float tolerance" if apart <= TOLERANCE else "different"
         print(
             f"by two processes: {judged}, the first loss after resuming differs by {apart:.1e} of "
             f"its value (allowed {TOLERANCE:.0e}: sums are ordered otherwise)"
         )
-    return 0 if step is None and whole == killed and apart <= TOLERANCE else 1
+    return 0 if equal and apart <= TOLERANCE else 1
 
 
 def _cannot_divide(config: RunConfig) -> str | None:
@@ -100,9 +100,10 @@ def _cannot_divide(config: RunConfig) -> str | None:
     return None
 
 
-def difference_after_resuming(
-    first: Sequence[Mapping[str, Any]], second: Sequence[Mapping[str, Any]]
-) -> float:
+Records = Sequence[Mapping[str, Any]]
+
+
+def difference_after_resuming(first: Records, second: Records) -> float:
     """The relative difference of the first of two runs' losses that differ; 0 if none does.
 
     Infinite if the runs made other steps.
@@ -113,13 +114,10 @@ def difference_after_resuming(
     )
     if one.keys() != other.keys():
         return math.inf
-    apart = (abs(one[step] - other[step]) / abs(one[step]) for step in one)
-    return next((value for value in apart if value), 0.0)
+    return next((abs(one[at] - other[at]) / abs(one[at]) for at in one if one[at] != other[at]), 0)
 
 
-def first_difference(
-    first: Sequence[Mapping[str, Any]], second: Sequence[Mapping[str, Any]]
-) -> int | None:
+def first_difference(first: Records, second: Records) -> int | None:
     """The step of the first record that differs between two runs; None if none does."""
     nothing: dict[str, Any] = {}
     for one, other in zip_longest(first, second, fillvalue=nothing):
@@ -129,13 +127,11 @@ def first_difference(
     return None
 
 
-def _start(root: Path, name: str, *overrides: str, processes: int = 1) -> subprocess.Popen[str]:
-    launcher = []
-    if processes > 1:
-        launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    arguments = [*overrides, f"run.root={root}", f"run.name={name}"]
+def _start(root: Path, *overrides: str, processes: int = 1) -> subprocess.Popen[str]:
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    arguments = ["train", *overrides, f"run.root={root}", f"run.name={RUN}"]
     return subprocess.Popen(
-        [sys.executable, *launcher, "-m", "bn_inception", "train", *arguments],
+        [sys.executable, *(launcher if processes > 1 else []), "-m", "bn_inception", *arguments],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
@@ -153,9 +149,9 @@ def _finish(process: subprocess.Popen[str]) -> None:
         raise UserError(f"verify-resume: training failed: {reason}")
 
 
-def _kill_after(process: subprocess.Popen[str], folder: Path) -> None:
+def _kill_after(process: subprocess.Popen[str], root: Path) -> None:
     """Kill the run, and its workers, once it has logged KILL_AFTER steps."""
-    while process.poll() is None and len(_records(folder)) < KILL_AFTER:
+    while process.poll() is None and len(_records(root)) < KILL_AFTER:
         time.sleep(0.002)
     if process.poll() is not None:
         _finish(process)
@@ -168,10 +164,10 @@ def _kill_after(process: subprocess.Popen[str], folder: Path) -> None:
     process.wait()
 
 
-def _records(folder: Path) -> list[dict[str, Any]]:
-    """Read `metrics.jsonl`, without a last line that is still being written."""
+def _records(root: Path) -> list[dict[str, Any]]:
+    """Read a run's `metrics.jsonl`, without a last line that is still being written."""
     try:
-        lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+        lines = (root / RUN / "metrics.jsonl").read_text("utf-8").splitlines(keepends=True)
     except FileNotFoundError:
         return []
     return [json.loads(line) for line in lines if line.endswith("\n")]

@@ -4,7 +4,6 @@ import io
 import re
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
@@ -12,7 +11,6 @@ from omegaconf import DictConfig, OmegaConf
 from bn_inception.config.compose import Config, as_dict, flatten, refuse_numbers
 from bn_inception.errors import UserError
 from bn_inception.files import first_line, is_url, read_bytes
-from bn_inception.record.environment import without_folders
 from bn_inception.record.run_folder import refuse_links
 
 MAX_BYTES = 1 << 18
@@ -75,19 +73,6 @@ def read_yaml(path: Path) -> Config:
     config = as_dict(loaded)
     refuse_numbers(config, f"{path}: ")
     return config
-
-
-def without_paths(config: Config) -> Config:
-    """A configuration to be shown to others: absolute paths are shortened to their last part."""
-
-    def shortened(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: shortened(entry) for key, entry in value.items()}
-        if isinstance(value, list):
-            return list(map(shortened, value))
-        return without_folders(value) if isinstance(value, str) else value
-
-    return {key: shortened(value) for key, value in config.items()}
 
 
 def _forbidden(text: str) -> str | None:
