@@ -2,7 +2,6 @@
 
 import copy
 import json
-import re
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,6 @@ import torch
 import torch.nn.functional as F
 
 import bn_inception
-from bn_inception import UserError
 from bn_inception.benchmark import step as benchmark
 from bn_inception.benchmark.reference import PlainLoop
 from bn_inception.cli.main import dispatch
@@ -107,16 +105,3 @@ def test_the_plain_loop_makes_the_update_of_its_script() -> None:
     assert loop.meters["loss"] == pytest.approx(loss.item(), rel=1e-9)
     assert loop.meters["acc1"] == pytest.approx(12.5 * correct)
     assert loop.meters["acc5"] == 100  # four classes
-
-
-@pytest.mark.parametrize(
-    ("override", "named"),
-    [
-        ("benchmark.batches=[1]", "benchmark.batches: 1"),
-        ("benchmark.rounds=0", "benchmark.rounds: 0"),
-        ("output=/nowhere/at/all.json", "output: /nowhere/at"),
-    ],
-)
-def test_a_mistake_is_said_before_anything_is_measured(override: str, named: str) -> None:
-    with pytest.raises(UserError, match=re.escape(named)):
-        run([*SMALL, override])

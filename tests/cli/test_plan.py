@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 from small_runs import TINY
 
-from bn_inception import UserError
 from bn_inception.cli.main import dispatch
 from bn_inception.paper.results import FIGURE_3
 
@@ -64,19 +63,3 @@ def test_an_update_is_measured_where_no_rate_is_given(
     assert row["updates"] == 12
     assert row["update_ms"] > 0 and row["hours"] > 0
     assert "measured here" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    ("arguments", "named"),
-    [
-        (["plan.steps=0"], r"plan\.steps: 0"),
-        (["plan.step_images_per_second=-5"], r"plan\.step_images_per_second: -5"),
-        (["recipe=bn_x50"], "bn_x50.*bn_x5"),
-        (["recipe=bn_x30", "plan.processes=5", GIVEN], "32.*5 processes"),
-        (["outputs/a"], "outputs/a.*key=value"),
-        (["recipe=bn_x5", GIVEN, "output=nowhere/plan.json"], "output: nowhere"),
-    ],
-)
-def test_a_mistake_is_named(arguments: list[str], named: str) -> None:
-    with pytest.raises(UserError, match=named):
-        dispatch(["plan", *arguments])

@@ -7,14 +7,12 @@ from bn_inception.config.resume import check_unchanged
 from bn_inception.errors import UserError
 
 
-def test_a_key_that_makes_another_run_is_named_with_both_values() -> None:
-    before, now = compose("train", []), compose("train", ["batch.norm_group=16"])
-    with pytest.raises(UserError, match=r"batch\.norm_group was 32, is 16"):
-        check_unchanged(before, now, "old")
-
-
-def test_a_configuration_that_lacks_a_key_is_another_one() -> None:
+@pytest.mark.parametrize("lacking", [True, False])
+def test_a_key_that_makes_another_run_is_named_with_both_values(lacking: bool) -> None:
     before = compose("train", [])
-    del before["batch"]["norm_group"]
-    with pytest.raises(UserError, match=r"batch\.norm_group was None, is 32"):
+    before["batch"]["norm_group"] = 16
+    if lacking:  # which makes it another one too
+        del before["batch"]["norm_group"]
+    was = "None" if lacking else "16"
+    with pytest.raises(UserError, match=rf"batch\.norm_group was {was}, is 32"):
         check_unchanged(before, compose("train", []), "old")
