@@ -11,7 +11,7 @@ from bn_inception.errors import UserError
 from bn_inception.report import comparison, tables
 from bn_inception.report.claims import Judged, judge
 from bn_inception.report.page import write_report
-from bn_inception.report.progress import HEADER, read_progress
+from bn_inception.report.progress import HEADER, progress
 from bn_inception.report.verdicts import claims_text, required_numbers, write_claims
 
 HOME_AND_CLEAR = "\x1b[H\x1b[2J"
@@ -22,12 +22,12 @@ LOOK_SECONDS = 10.0
 def runs(folder: str, watch: bool) -> None:
     """Print a line a run, how it stands; with `--watch` again and again until Ctrl-C."""
     while True:
-        found = read_progress(Path(folder))
+        found = progress(Path(folder))
         if not found:
             raise UserError(f"{folder}: no run in it; give the folder of your runs")
         if watch and sys.stdout.isatty():
             print(HOME_AND_CLEAR, end="")
-        print(HEADER, *(run.line() for run in found), sep="\n", flush=True)
+        print(HEADER, *found, sep="\n", flush=True)
         if not watch:
             return
         time.sleep(LOOK_SECONDS)

@@ -14,7 +14,7 @@ from bn_inception.report import estimates
 from bn_inception.report.curves import SHARES, Target, curves_of, paired, target_by
 from bn_inception.report.estimates import Estimate
 from bn_inception.report.evaluations import Evaluation
-from bn_inception.report.runs import Run, distinct_seeds
+from bn_inception.report.runs import Run, distinct_seeds, grouped
 
 
 class Kind(StrEnum):
@@ -95,19 +95,19 @@ def compare(runs: Sequence[Run], baseline: str = "inception") -> Figure3:
         baseline: a run's name or a recipe, else a UserError: with all its seeds it sets the
             target. Of several settings of that recipe the one with most runs does.
     """
-    members: dict[tuple[object, ...], list[Run]] = {}
-    for run in distinct_seeds(runs):
-        members.setdefault(run.group, []).append(run)
     # Runs that go on stand for themselves only where no run of theirs is over.
     groups = [
         sorted([r for r in group if r.ended] or group, key=lambda r: r.summary.seed)
-        for group in members.values()
+        for group in grouped(distinct_seeds(runs), lambda run: run.group)
     ]
     reference = max(_candidates(runs, groups, baseline), key=len)
     target = target_by(reference)
     said = [_setting_in_words(group[0]) for group in groups]
     shared = [word for word in said[0] if all(word in words for words in said)]
-    titles = [_title(group[0], words, shared) for group, words in zip(groups, said, strict=True)]
+    titles = [
+        " ".join([_name(group[0]), *(word for word in words if word not in shared)])
+        for group, words in zip(groups, said, strict=True)
+    ]
     rows = []
     for group, title in zip(groups, titles, strict=True):
         own = title if titles.count(title) == 1 else f"{title} ({group[0].name})"
@@ -135,11 +135,9 @@ def _candidates(runs: Sequence[Run], groups: Sequence[list[Run]], baseline: str)
     return found
 
 
-def _title(run: Run, words: Sequence[str], shared: Sequence[str]) -> str:
-    """The recipe's, and what is not shared with all others."""
+def _name(run: Run) -> str:
     recipe = run.summary.recipe
-    title = FIGURE_3[recipe].title if recipe in FIGURE_3 else recipe
-    return " ".join([title, *(word for word in words if word not in shared)])
+    return FIGURE_3[recipe].title if recipe in FIGURE_3 else recipe
 
 
 def _setting_in_words(run: Run) -> list[str]:

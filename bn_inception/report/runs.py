@@ -1,6 +1,6 @@
 """A run as its folder tells it."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -137,9 +137,15 @@ def distinct_seeds(runs: Sequence[Run]) -> list[Run]:
 
     Equal seeds give equal runs: to count them twice would make the spread look smaller.
     """
-    kept: dict[object, Run] = {}
+    return [
+        max(same, key=lambda run: (run.ended, len(run.steps)))
+        for same in grouped(runs, lambda run: (run.group, run.summary.seed))
+    ]
+
+
+def grouped(runs: Iterable[Run], key: Callable[[Run], object]) -> list[list[Run]]:
+    """Runs of equal `key` together, in the order in which the keys are first met."""
+    groups: dict[object, list[Run]] = {}
     for run in runs:
-        same = kept.setdefault((run.group, run.summary.seed), run)
-        if (run.ended, len(run.steps)) > (same.ended, len(same.steps)):
-            kept[run.group, run.summary.seed] = run
-    return list(kept.values())
+        groups.setdefault(key(run), []).append(run)
+    return list(groups.values())

@@ -10,7 +10,7 @@ from bn_inception.quoting import shell_command
 from bn_inception.record.naming import suffix
 from bn_inception.report.curves import Target, target_by
 from bn_inception.report.evaluations import Evaluation, StabilityEdge
-from bn_inception.report.runs import Run, distinct_seeds
+from bn_inception.report.runs import Run, distinct_seeds, grouped
 
 Words = tuple[str, ...]
 """Of a command, unquoted; the third of a training is its recipe."""
@@ -91,11 +91,8 @@ def find_settings(
 ) -> list[Setting]:
     """The settings, the one nearest to the paper first: its longest run, then the least changed."""
     runs = distinct_seeds(runs)
-    found: dict[object, list[Run]] = {}
-    for run in runs:
-        found.setdefault(run.group[1:], []).append(run)
     settings = []
-    for members in sorted(found.values(), key=_distance):
+    for members in sorted(grouped(runs, lambda run: run.group[1:]), key=_distance):
         first = members[0]
         alike = [r for r in runs if (r.setting, r.unknown) == (first.setting, first.unknown)]
         others = [run for run in alike if run.overrides != first.overrides]
@@ -115,11 +112,9 @@ def missing(
 ) -> tuple[list[str], list[Words]]:
     """What lacks of some needs, and of an evaluation of six networks with 144 crops.
 
-    Returns:
-        Reasons, and the commands that would make it.
+    Reasons, and the commands that would make it.
     """
-    reasons: list[str] = []
-    commands: list[Words] = []
+    reasons, commands = [], []
     for need in needs:
         runs = setting.of(need)
         if not runs:
