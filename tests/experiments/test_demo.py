@@ -5,34 +5,22 @@ from pathlib import Path
 
 import demo
 import pytest
+from report.conftest import write_run
 
 from bn_inception.config import compose, write_yaml
 from bn_inception.errors import UserError
-from bn_inception.record import MetricsLog, RunStatus, Summary, ValidationRecord
 
 ROOT = Path(demo.__file__).parents[1]
 PLAIN = [0.25] * 10 + [0.9] * 21
 FAST = [0.25, 0.95, 0.95, 0.95, 0.95, 0.95]
 
 
-def write_run(
-    root: Path, recipe: str, curve: list[float], seed: int = 0, status: str = "finished"
-) -> Path:
+def write(root: Path, recipe: str, curve: list[float], seed: int = 0) -> Path:
     """A run at scale=demo, evaluated every 84 steps; its length is the curve's."""
-    folder = demo.folder(root, recipe, seed)
-    folder.mkdir(parents=True)
     given = [f"recipe={recipe}", "scale=demo", f"run.seed={seed}"]
-    (folder / "config.yaml").write_text(write_yaml(compose("train", given)))
-    log = MetricsLog(folder / "metrics.jsonl")
-    for number, top1 in enumerate(curve, start=1):
-        log.append(ValidationRecord(84 * number, 84.0 * number, 1.0, top1, top1, 400))
-    log.close()
-    steps = 84 * len(curve)
-    Summary(
-        recipe=recipe, scale="demo", seed=seed, data="synthetic", classes=4, planned_steps=steps,
-        status=RunStatus(status), step=steps, images_seen=32 * steps,
-    ).write(folder / "summary.json")  # fmt: skip
-    return folder
+    about = {"scale": "demo", "seed": seed, "data": "synthetic", "classes": 4, "count": 400}
+    about |= {"planned_steps": 84 * len(curve), "config": write_yaml(compose("train", given))}
+    return write_run(demo.folder(root, recipe, seed), recipe, curve, every=84, **about)
 
 
 @pytest.mark.parametrize(
@@ -53,22 +41,22 @@ def write_run(
 def test_the_sentence_says_what_was_seen(
     tmp_path: Path, plain: list[float], fast: list[float], expected: str
 ) -> None:
-    folders = [write_run(tmp_path, "bn_x5", fast), write_run(tmp_path, "inception", plain)]
+    folders = [write(tmp_path, "bn_x5", fast), write(tmp_path, "inception", plain)]
     said = demo.sentence(demo.look(folders))
     assert said.startswith(expected)
     assert said.count(".\n") == 0 and said.endswith(("steps.", "%.", "run.", "longer.", ")."))
 
 
 def test_two_runs_of_one_recipe_are_refused(tmp_path: Path) -> None:
-    folders = [write_run(tmp_path, "bn_x5", FAST, seed) for seed in (0, 1)]
+    folders = [write(tmp_path, "bn_x5", FAST, seed) for seed in (0, 1)]
     with pytest.raises(UserError, match="one run of inception and one of bn_x5"):
         demo.look(folders)
 
 
 def test_seeds_that_chose_do_not_count(tmp_path: Path) -> None:
     found = [
-        demo.look([write_run(tmp_path, "inception", PLAIN, seed),
-                   write_run(tmp_path, "bn_x5", fast, seed)])
+        demo.look([write(tmp_path, "inception", PLAIN, seed),
+                   write(tmp_path, "bn_x5", fast, seed)])
         for seed, fast in ((0, FAST), (16, FAST), (17, [0.25] * 6), (18, [*[0.25] * 3, *FAST[1:4]]))
     ]  # fmt: skip
     demo.write(found, tmp_path / "seeds.json")

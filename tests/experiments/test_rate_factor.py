@@ -6,35 +6,27 @@ from pathlib import Path
 
 import pytest
 import rate_factor
+from report.conftest import write_run
 
-from bn_inception.record import MetricsLog, RunStatus, Summary, ValidationRecord
+from bn_inception.record import RunStatus
 
 STEPS = 3000
 
 
-def write_run(folder: Path, factor: float, curve: list[float], status: str = "finished") -> Path:
+def write(folder: Path, factor: float, curve: list[float], status: str = "finished") -> Path:
     """A run folder with evenly spaced evaluations."""
-    folder.mkdir(parents=True)
-    (folder / "config.yaml").write_text(
+    config = (
         f"recipe: {{name: inception}}\nscale: {{name: cpu, rate_factor: {factor}}}\n"
         f"optimizer: {{learning_rate: {0.0015 * factor}}}\nrun: {{seed: 0}}\n"
     )
-    every = STEPS // len(curve)
-    log = MetricsLog(folder / "metrics.jsonl")
-    for number, top1 in enumerate(curve, start=1):
-        log.append(ValidationRecord(every * number, 1.0, 1.0, top1, 1.0, 100))
-    log.close()
-    Summary(
-        recipe="inception", scale="cpu", seed=0, classes=10, planned_steps=STEPS,
-        status=RunStatus(status), step=every * len(curve),
-    ).write(folder / "summary.json")  # fmt: skip
-    return folder
+    about = {"config": config, "status": RunStatus(status), "classes": 10, "planned_steps": STEPS}
+    return write_run(folder, "inception", curve, every=STEPS // len(curve), **about)
 
 
 def points(root: Path, heights: dict[float, float]) -> list[rate_factor.Point]:
     """Runs of flat curves by their factors."""
     return [
-        rate_factor.read_point(write_run(root / f"{factor:g}", factor, [height] * 10))
+        rate_factor.read_point(write(root / f"{factor:g}", factor, [height] * 10))
         for factor, height in heights.items()
     ]
 
@@ -78,7 +70,7 @@ def test_a_best_at_the_end_of_the_grid_asks_for_more(tmp_path: Path) -> None:
     assert rate_factor.still_to_run(found[:2]) == [16]
     # One that diverges is worse than any, and one that was stopped does not count.
     for status in ("diverged", "interrupted"):
-        folder = write_run(tmp_path / status, 32, [0.9] * 3, status)
+        folder = write(tmp_path / status, 32, [0.9] * 3, status)
         more = [*found, rate_factor.read_point(folder)]
         if status == "diverged":
             assert rate_factor.verdict(more).startswith("The factor is 16")
@@ -99,7 +91,7 @@ def test_the_sweep_goes_on_until_it_is_done_and_trains_nothing_twice(tmp_path: P
 
     def train(factor: float) -> None:
         trained.append(factor)
-        write_run(tmp_path / rate_factor.run_name("cpu", factor), factor, [heights[factor]] * 10)
+        write(tmp_path / rate_factor.run_name("cpu", factor), factor, [heights[factor]] * 10)
 
     found = rate_factor.sweep(tmp_path, "cpu", 1, train)
     assert trained == [4, 8, 16, 32, 64]

@@ -2,49 +2,41 @@ import json
 
 import pytest
 
-from bn_inception.record import (
-    Divergence,
-    MetricsLog,
-    RunStatus,
-    Summary,
-    TrainRecord,
-    ValidationRecord,
-)
+from bn_inception.record import Divergence, RunStatus, Summary
+from bn_inception.record.metrics import MetricsLog, TrainRecord, ValidationRecord
 from bn_inception.report.runs import read_run
+
+
+def write_run(
+    folder, recipe, curve, *, every=100, batch=32, count=100, training=(), config=None, **summary
+):
+    """Write a run folder, evaluated every `every` steps along `curve`; a divergence ends it."""
+    folder.mkdir(parents=True)
+    log = MetricsLog(folder / "metrics.jsonl")
+    for number, top1 in enumerate(curve, start=1):
+        step, x = number * every, number * every * batch / 32
+        if training:
+            log.append(TrainRecord(step, x, 1.0, 0.1, 1.0, training[number - 1]))
+        log.append(ValidationRecord(step, x, 1.0, top1, top1, count))
+    log.close()
+    diverged = summary.get("diverged")
+    step = len(curve) * every if diverged is None else diverged.step
+    status = RunStatus.finished if diverged is None else RunStatus.diverged
+    usual = {"scale": "cpu", "seed": 0, "classes": 100, "status": status, "step": step}
+    Summary(recipe, **{**usual, "images_seen": step * batch, **summary}).write(
+        folder / "summary.json"
+    )
+    if config is not None:
+        (folder / "config.yaml").write_text(config)
+    return folder
 
 
 @pytest.fixture
 def make_run(tmp_path):
-    """A function that writes a run folder, evaluated every `every` steps along `curve`, and reads
-    it; other keywords are the summary's."""
+    """A function that writes a run folder, as `write_run` does, and reads it."""
 
-    def make(
-        name,
-        recipe,
-        curve,
-        *,
-        every=100,
-        batch=32,
-        count=100,
-        training=(),
-        fingerprint=None,
-        **others,
-    ):
-        folder = tmp_path / "outputs" / name
-        folder.mkdir(parents=True)
-        log = MetricsLog(folder / "metrics.jsonl")
-        for number, top1 in enumerate(curve, start=1):
-            step, x = number * every, number * every * batch / 32
-            if training:
-                log.append(TrainRecord(step, x, 1.0, 0.1, 1.0, training[number - 1]))
-            log.append(ValidationRecord(step, x, 1.0, top1, top1, count))
-        log.close()
-        diverged = others.get("diverged")
-        step = len(curve) * every if diverged is None else diverged.step
-        status = RunStatus.finished if diverged is None else RunStatus.diverged
-        usual = {"scale": "cpu", "seed": 0, "classes": 100, "status": status}
-        summary = {**usual, "step": step, "images_seen": step * batch, **others}
-        Summary(recipe, **summary).write(folder / "summary.json")
+    def make(name, recipe, curve, *, fingerprint=None, **others):
+        folder = write_run(tmp_path / "outputs" / name, recipe, curve, **others)
         if fingerprint is not None:
             environment = json.dumps({"data_fingerprint": fingerprint})
             (folder / "environment.json").write_text(environment)
