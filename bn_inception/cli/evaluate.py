@@ -158,7 +158,7 @@ def _evaluate(config: EvaluateConfig) -> None:
     statistics, batches = _statistics(config, trained, loaded, file)
     output = given or _default_output(config, statistics)
     sources = open_sources(config.data)
-    source, size = sources.validation, loaded.config.image_size
+    source, size = sources.validation, loaded.network.config.image_size
     now = preprocessing.describe(config.data.backend)
     differences = preprocessing.differences(loaded.preprocessing or now, now)
     told = f"images are not read as in training, accuracy may differ: {'; '.join(differences)}"

@@ -195,17 +195,13 @@ class SourceResult:
         boxes, each plain and then mirrored; `confused` the most frequent errors.
         """
         count, classes = self.counts.count, meta["classes"]
+        curve = (self.counts.correct_by_crops / count).tolist()
         pairs = sorted(self.confused.items(), key=lambda item: (-item[1], item[0]))
         return {
             "models": 1,
             **self.counts.errors.as_dict(),
             "images_per_second": count / self.seconds,
-            "accuracy_by_crops": [
-                [crops, correct / count, correct_top5 / count]
-                for crops, (correct, correct_top5) in enumerate(
-                    self.counts.correct_by_crops.tolist(), 1
-                )
-            ],
+            "accuracy_by_crops": [[crops, *rates] for crops, rates in enumerate(curve, 1)],
             "confused": [
                 {"label": classes[label], "predicted": classes[predicted], "images": images}
                 for (label, predicted), images in pairs[:CONFUSED_PAIRS]

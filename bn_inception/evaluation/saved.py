@@ -31,12 +31,9 @@ class Errors:
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-able: counts, fractions, and their 95 % intervals."""
-        return {
-            **asdict(self),
-            **self.rates,
-            "top1_interval": list(wilson_interval(self.wrong, self.count)),
-            "top5_interval": list(wilson_interval(self.wrong_top5, self.count)),
-        }
+        top1, top5 = (wilson_interval(n, self.count) for n in (self.wrong, self.wrong_top5))
+        intervals = {"top1_interval": list(top1), "top5_interval": list(top5)}
+        return {**asdict(self), **self.rates, **intervals}
 
     def lines(self) -> list[str]:
         """For a person, a line each for top-1 and top-5."""
@@ -79,16 +76,14 @@ def prediction_file(
     wanted = {"crops": crops, "statistics": statistics}
     asked = {key: value for key, value in wanted.items() if value is not None}
     metas = {file: read_meta(file) for file in files}
-    fitting = {
-        file: meta
+    fitting = [
+        file
         for file, meta in metas.items()
         # A network without BN has no statistics, whichever are asked for.
         if all(meta.get(key) in (value, None) for key, value in asked.items())
-    }
-    ways = {
-        f"crops={meta.get('crops')} statistics={meta.get('statistics')}"
-        for meta in (fitting or metas).values()
-    }
+    ]
+    shown = [metas[file] for file in fitting or files]
+    ways = {f"crops={meta.get('crops')} statistics={meta.get('statistics')}" for meta in shown}
     there = "; ".join(sorted(ways))
     if not fitting:
         missing = " ".join(f"{key}={value}" for key, value in asked.items())
@@ -97,7 +92,7 @@ def prediction_file(
         )
     if len(ways) > 1:
         raise UserError(f"{path}: holds predictions made in several ways ({there}); choose one")
-    return list(fitting)[-1]
+    return fitting[-1]
 
 
 def require_same_images(

@@ -115,12 +115,8 @@ def load_latest(
         return None
     reasons = []
     for path in paths:
-        if not path.exists():
-            reasons.append(f"checkpoint {path}: missing")
-            continue
         try:
-            state = load(path)
-            _require_keys(state, ("step", "network", *keys), path)
+            state = _whole(path, ("step", "network", *keys))
         except UserError as error:
             reasons.append(str(error))
             continue
@@ -130,13 +126,17 @@ def load_latest(
     raise UserError("; ".join(reasons))
 
 
-def _require_keys(state: Mapping[str, Any], keys: Sequence[str], path: Path) -> None:
+def _whole(path: Path, keys: Sequence[str]) -> dict[str, Any]:
+    if not path.exists():
+        raise UserError(f"checkpoint {path}: missing")
+    state = load(path)
     missing = [key for key in keys if key not in state]
     if missing or type(state["step"]) is not int:
         raise UserError(
             f"checkpoint {path}: holds no {(missing or ['step'])[0]}, as if it were another file "
             f"than {path.name}; restore it from a copy"
         )
+    return state
 
 
 @dataclass(frozen=True)
@@ -160,11 +160,6 @@ class LoadedNetwork:
     preprocessing: dict[str, str] | None
     population_batches: int | None
     running_statistics: dict[str, Tensor]
-
-    @property
-    def config(self) -> NetworkConfig:
-        """The network's settings."""
-        return self.network.config
 
 
 def load_network(path: str | Path) -> LoadedNetwork:

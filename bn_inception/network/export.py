@@ -41,7 +41,7 @@ def for_inference(network: Inception) -> Inception:
 
 def description(loaded: LoadedNetwork) -> dict[str, Any]:
     """The content of `config.json`: how to build the network, and what input it takes."""
-    config = replace(loaded.config, auxiliary_head=False)
+    config = replace(loaded.network.config, auxiliary_head=False)
     return {
         "format": FORMAT,
         "architecture": "BN-Inception (Ioffe and Szegedy 2015, Figure 5)",

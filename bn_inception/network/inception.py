@@ -25,8 +25,7 @@ from bn_inception.network.settings import (
     NetworkConfig,
     Nonlinearity,
     Normalization,
-    grids,
-    stem_strides,
+    geometry,
 )
 from bn_inception.paper import figure5
 from bn_inception.paper.figure5 import InceptionModule, Pool
@@ -223,10 +222,9 @@ class Inception(nn.Module):
         border = torch.tensor(CAFFE_MEAN)[:, None, None] / 127.5 - 1.0
         self.register_buffer("border", border if config.caffe_padding else None, persistent=False)
         self.rows = nn.ModuleDict()
-        channels = self._add_stem()
+        strides, sides = geometry(config.image_size)
+        channels, grid = self._add_stem(*strides), sides["pool2"]
         auxiliary: AuxiliaryHead | None = None
-        sides = grids(config.image_size)
-        grid = sides["pool2"]
         for printed in figure5.modules(config.pool_projection):
             wide: dict[str, Any] = {w: scaled(getattr(printed, w), config.width) for w in _WIDTHS}
             module = replace(printed, **wide)
@@ -238,10 +236,9 @@ class Inception(nn.Module):
         self.classifier = nn.Linear(channels, num_classes)  # 1024 -> classes
         self.auxiliary = auxiliary
 
-    def _add_stem(self) -> int:
-        """The rows before the Inception modules; returns their channels."""
+    def _add_stem(self, conv1: int, pool1: int, pool2: int) -> int:
+        """The rows before the Inception modules, of these strides; returns their channels."""
         config, rows = self.config, self.rows
-        conv1, pool1, pool2 = stem_strides(config.image_size)
         stem, reduce, channels = (scaled(c, config.width) for c in (64, 64, 192))
         # In the comments: channels x side x side of the row's output at 224 and width 1.
         if config.first_convolution is FirstConvolution.separable:

@@ -75,7 +75,7 @@ class NetworkConfig:
     width: float = 1.0
     """Multiplies every hidden width, see `inception.scaled`."""
     image_size: int = 224
-    """Side of the training images in pixels; small images change the stem, see `stem_strides`."""
+    """Side of the training images in pixels; small images change the stem, see `geometry`."""
     initialization: Initialization = Initialization.he
     initial_weight_gain: float = 1.0
     """Multiplies the initial convolution weights (BN section 4.2.3, the ensemble)."""
@@ -96,7 +96,7 @@ class NetworkConfig:
             if not allowed:
                 raise UserError(f"{name} is {getattr(self, name)}: allowed are {limits}")
         figure5.modules(self.pool_projection)
-        stem_strides(self.image_size)
+        geometry(self.image_size)
 
     @property
     def has_convolution_bias(self) -> bool:
@@ -104,27 +104,17 @@ class NetworkConfig:
         return self.convolution_bias or self.normalization is Normalization.none
 
 
-def stem_strides(image_size: int) -> tuple[int, int, int]:
-    """Strides of conv1, pool1 and pool2 for square images, by the small-image rule."""
-    for stem in ((2, 2, 2), (1, 2, 2), (1, 2, 1), (1, 1, 1)):
-        if _grids(image_size, stem)["5b"] >= MINIMUM_LAST_GRID:
-            return stem
+def geometry(image_size: int) -> tuple[tuple[int, int, int], dict[str, int]]:
+    """Strides of conv1, pool1 and pool2, and the side of the output of each row, conv1 to 5b."""
+    for conv1, pool1, pool2 in ((2, 2, 2), (1, 2, 2), (1, 2, 1), (1, 1, 1)):
+        strides = {"conv1": conv1, "pool1": pool1, "conv2": 1, "pool2": pool2}
+        strides |= {module.name: module.stride for module in figure5.MODULES}
+        sides, side = {}, image_size
+        for name, stride in strides.items():
+            sides[name] = side = -(-side // stride)
+        if side >= MINIMUM_LAST_GRID:
+            return (conv1, pool1, pool2), sides
     raise UserError(
         f"image_size is {image_size}: allowed are {MINIMUM_IMAGE_SIZE} pixels or more; "
         "choose larger images"
     )
-
-
-def grids(image_size: int) -> dict[str, int]:
-    """Side of the output of each row of `figure5.ROWS`, conv1 to 5b, in forward order."""
-    return _grids(image_size, stem_strides(image_size))
-
-
-def _grids(side: int, stem: tuple[int, int, int]) -> dict[str, int]:
-    conv1, pool1, pool2 = stem
-    strides = {"conv1": conv1, "pool1": pool1, "conv2": 1, "pool2": pool2}
-    strides |= {module.name: module.stride for module in figure5.MODULES}
-    sides = {}
-    for name, stride in strides.items():
-        sides[name] = side = -(-side // stride)
-    return sides

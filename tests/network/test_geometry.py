@@ -4,18 +4,12 @@ import math
 
 import pytest
 import torch
-from evaluation.networks import row_outputs
+from evaluation.networks import refusal, row_outputs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bn_inception.errors import UserError
 from bn_inception.network import Inception, NetworkConfig
-from bn_inception.network.settings import (
-    MINIMUM_IMAGE_SIZE,
-    MINIMUM_LAST_GRID,
-    grids,
-    stem_strides,
-)
+from bn_inception.network.settings import MINIMUM_IMAGE_SIZE, MINIMUM_LAST_GRID, geometry
 from bn_inception.paper import figure5
 
 SIZES = st.integers(MINIMUM_IMAGE_SIZE, 1024)
@@ -34,13 +28,12 @@ SIZES = st.integers(MINIMUM_IMAGE_SIZE, 1024)
     ],
 )
 def test_the_small_image_rule(image_size, strides, expected):
-    assert stem_strides(image_size) == strides
-    sides = grids(image_size)
-    assert (sides["3a"], sides["4a"], sides["5a"]) == expected
+    found, sides = geometry(image_size)
+    assert (found, (sides["3a"], sides["4a"], sides["5a"])) == (strides, expected)
 
 
 def test_nothing_changes_at_224():
-    sides = grids(224)
+    _, sides = geometry(224)
     printed = {row.name: row.output_side for row in figure5.ROWS if row.name in sides}
     # 3c and 4e print the side of their input.
     assert sides == printed | {"3c": 14, "4e": 7} and len(sides) == 14
@@ -49,11 +42,11 @@ def test_nothing_changes_at_224():
 @given(SIZES, SIZES)
 def test_grids_are_large_enough_and_no_stride_is_lost_without_need(first, second):
     small, large = sorted((first, second))
-    sides = grids(small)
+    strides, sides = geometry(small)
     assert sides["5a"] == sides["5b"] >= MINIMUM_LAST_GRID
     assert sides["4d"] >= 5  # the auxiliary head's pooling
-    total = math.prod(stem_strides(small))
-    assert total <= math.prod(stem_strides(large))
+    total = math.prod(strides)
+    assert total <= math.prod(geometry(large)[0])
     # One stride more would leave the last modules fewer than 4 positions a side.
     assert total == 8 or sides["5b"] < 2 * MINIMUM_LAST_GRID - 1
 
@@ -68,10 +61,9 @@ def test_the_network_has_these_grids(image_size):
     assert logits.auxiliary.shape == (2, 10)
     sides = {name: tuple(maps.shape[2:]) for name, maps in rows.items() if maps.dim() == 4}
     del sides["conv2_reduce"]
-    assert sides == {name: (side, side) for name, side in grids(image_size).items()}
+    assert sides == {name: (side, side) for name, side in geometry(image_size)[1].items()}
 
 
 @given(st.integers(-5, MINIMUM_IMAGE_SIZE - 1))
 def test_images_that_are_too_small_are_refused(image_size):
-    with pytest.raises(UserError, match=f"image_size is {image_size}: allowed are 13"):
-        stem_strides(image_size)
+    assert f"image_size is {image_size}: allowed are 13" in refusal(geometry, image_size)
