@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from bn_inception.network import Inception, NetworkConfig
 from bn_inception.network.settings import MINIMUM_IMAGE_SIZE, MINIMUM_LAST_GRID, geometry
-from bn_inception.paper import figure5
 
 SIZES = st.integers(MINIMUM_IMAGE_SIZE, 1024)
 
@@ -30,13 +29,6 @@ SIZES = st.integers(MINIMUM_IMAGE_SIZE, 1024)
 def test_the_small_image_rule(image_size, strides, expected):
     found, sides = geometry(image_size)
     assert (found, (sides["3a"], sides["4a"], sides["5a"])) == (strides, expected)
-
-
-def test_nothing_changes_at_224():
-    _, sides = geometry(224)
-    printed = {row.name: row.output_side for row in figure5.ROWS if row.name in sides}
-    # 3c and 4e print the side of their input.
-    assert sides == printed | {"3c": 14, "4e": 7} and len(sides) == 14
 
 
 @given(SIZES, SIZES)

@@ -163,13 +163,6 @@ def test_named_rows_hold_every_parameter_once_in_forward_order(small):
     assert names[names.index("4d") + 1] == "auxiliary" and names[-1] == "classifier"
 
 
-def test_the_memory_format_does_not_change_the_result(small):
-    images = torch.randn(4, 3, 32, 32)
-    network = small().to(memory_format=torch.channels_last)
-    logits = network(images.contiguous(memory_format=torch.channels_last))
-    torch.testing.assert_close(logits, small()(images), atol=1e-4, rtol=1e-4)
-
-
 def test_parameter_names_are_stable(on_meta):
     """Checkpoints are read by them."""
     layers = {name.rpartition(".")[0] for name in on_meta().state_dict()}

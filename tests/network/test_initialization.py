@@ -15,10 +15,7 @@ from bn_inception.network import (
 from bn_inception.network.initialization import RECTIFIED_VARIANCE
 
 PLAIN = {"normalization": Normalization.none}
-
-
-def state(network: nn.Module) -> dict[str, torch.Tensor]:
-    return {name: tensor.clone() for name, tensor in network.state_dict().items()}
+HE, XAVIER, TRUNCATED, CENTRED, SIGMOID = Initialization
 
 
 @pytest.mark.parametrize("rule", list(Initialization))
@@ -34,7 +31,7 @@ def test_weights_depend_on_the_generator_alone(rule):
         before = torch.get_rng_state()
         initialize(network, torch.Generator().manual_seed(7))
         assert torch.equal(torch.get_rng_state(), before)
-        states.append(state(network))
+        states.append({name: tensor.clone() for name, tensor in network.state_dict().items()})
     assert states[0].keys() == states[1].keys()
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
     initialize(network, torch.Generator().manual_seed(8))
@@ -43,79 +40,71 @@ def test_weights_depend_on_the_generator_alone(rule):
     )
 
 
-def wide(rule: Initialization, **settings: object) -> Inception:
-    config = NetworkConfig(image_size=32, initialization=rule, **(PLAIN | settings))
-    network = Inception(config, 100)
-    initialize(network, torch.Generator().manual_seed(0))
-    return network
+@pytest.fixture(scope="module")
+def wide():
+    """At the full width, where a layer has weights enough to measure; 100 classes."""
+    networks = {}
+    for rule in Initialization:
+        networks[rule] = Inception(NetworkConfig(image_size=32, initialization=rule, **PLAIN), 100)
+        initialize(networks[rule], torch.Generator().manual_seed(0))
+    return networks
 
 
-def unit_weight(network: Inception, row: str, unit: str) -> torch.Tensor:
-    weight: torch.Tensor = network.rows[row].get_submodule(unit).convolution.weight.detach()
-    return weight
+UNIFORM = math.sqrt(3)
+"""Of a uniform distribution, the bound in standard deviations."""
+CUT = 0.8796
+"""Truncation at two standard deviations leaves so much of one."""
 
 
 @pytest.mark.parametrize(
-    ("rule", "std", "bias"),
+    ("rule", "layer", "deviation", "bound"),
     [
-        (Initialization.he, math.sqrt(2 / (256 * 9)), 0.0),
-        (Initialization.xavier, math.sqrt(1 / (256 * 9)), 0.2),  # as in Caffe
-        (Initialization.centred_he, math.sqrt(1 / (RECTIFIED_VARIANCE * 256 * 9)), 0.0),
+        (HE, "rows.4e.double_3x3_2.convolution", math.sqrt(2 / (256 * 9)), None),
+        (HE, "classifier", math.sqrt(1 / 1024), None),
+        (XAVIER, "rows.4e.double_3x3_2.convolution", math.sqrt(1 / (256 * 9)), UNIFORM),
+        (CENTRED, "rows.4e.double_3x3_2.convolution",
+         math.sqrt(1 / (RECTIFIED_VARIANCE * 256 * 9)), None),
+        (TRUNCATED, "rows.conv1.depthwise", CUT * 1.0, 2 / CUT),
+        (TRUNCATED, "rows.conv1.convolution", CUT * 1.0, 2 / CUT),
+        (TRUNCATED, "rows.conv2_reduce.convolution", CUT * 0.1, 2 / CUT),
+        (TRUNCATED, "rows.5a.projection.convolution", CUT * 0.1, 2 / CUT),
+        (TRUNCATED, "rows.5a.reduce_3x3.convolution", CUT * 0.09, 2 / CUT),
+        (TRUNCATED, "rows.5a.double_reduce.convolution", CUT * 0.09, 2 / CUT),
+        (TRUNCATED, "rows.5a.conv_3x3.convolution", CUT * math.sqrt(2.6 / (192 * 9)), 2 / CUT),
+        (SIGMOID, "rows.5a.conv_3x3.convolution",
+         4 * math.sqrt(2 / ((192 + 320) * 9)), UNIFORM),
+        (SIGMOID, "rows.5a.reduce_3x3.convolution", 4 * math.sqrt(2 / (1024 + 192)), UNIFORM),
+        (SIGMOID, "rows.conv1.convolution", 4 * math.sqrt(2 / (24 + 64)), UNIFORM),
+        # No sigmoid behind it.
+        (SIGMOID, "classifier", math.sqrt(2 / (1024 + 100)), UNIFORM),
     ],
-)
-def test_rules_of_one_width(rule, std, bias):
-    network = wide(rule)
-    weight = unit_weight(network, "4e", "double_3x3_2")
-    assert weight.std().item() == pytest.approx(std, rel=0.01)
-    if rule is Initialization.xavier:
-        assert weight.abs().max() <= math.sqrt(3) * std
-    for name, parameter in network.named_parameters():
+)  # fmt: skip
+def test_every_layer_is_drawn_by_its_rule(wide, rule, layer, deviation, bound):
+    weight = wide[rule].get_submodule(layer).weight.detach()
+    assert weight.std().item() == pytest.approx(deviation, rel=0.05)
+    if bound is None:
+        assert weight.abs().max() > 3.5 * deviation
+    else:
+        assert 0.9 < weight.abs().max() / (bound * deviation) < 1.0001
+
+
+@pytest.mark.parametrize("rule", list(Initialization))
+def test_biases(wide, rule):
+    """0.2 under `xavier`, as in Caffe, but in the classifiers; else 0."""
+    for name, parameter in wide[rule].named_parameters():
         if name.endswith("bias"):
-            expected = 0.0 if "classifier" in name else bias
+            expected = 0.2 if rule is XAVIER and "classifier" not in name else 0.0
             assert (parameter == torch.tensor(expected)).all(), name
 
 
-def test_truncated_normal_as_in_slim():
-    network = wide(Initialization.truncated_normal)
-    cases = [
-        (network.rows["conv1"].depthwise.weight, 1.0),
-        (network.rows["conv1"].convolution.weight, 1.0),
-        (network.rows["conv2_reduce"].convolution.weight, 0.1),
-        (unit_weight(network, "5a", "projection"), 0.1),
-        (unit_weight(network, "5a", "reduce_3x3"), 0.09),
-        (unit_weight(network, "5a", "double_reduce"), 0.09),
-        (unit_weight(network, "5a", "conv_3x3"), math.sqrt(2.6 / (192 * 9))),
-    ]
-    for weight, std in cases:
-        assert weight.abs().max() <= 2 * std
-        # Truncation at two standard deviations leaves 0.88 of one.
-        assert weight.std().item() == pytest.approx(0.8796 * std, rel=0.05)
-
-
-def test_centred_he():
-    network = wide(Initialization.centred_he)
-    weight = unit_weight(network, "4e", "double_3x3_2")
-    assert weight.mean((1, 2, 3)).abs().max() < 1e-7
+def test_centred_he(wide):
+    filters = wide[CENTRED].rows["5a"].conv_3x3.convolution.weight.detach().flatten(1)
+    assert filters.mean(1).abs().max() < 1e-7
     # What it is for: a layer behind rectified unit Gaussians puts out unit variance and no mean.
     generator = torch.Generator().manual_seed(1)
-    filters = unit_weight(network, "5a", "conv_3x3").flatten(1)
     outputs = torch.randn(500, filters.shape[1], generator=generator).relu() @ filters.T
     assert outputs.var().item() == pytest.approx(1, rel=0.05)
     assert abs(outputs.mean().item()) < 0.02
-
-
-def test_xavier_for_sigmoids():
-    network = wide(Initialization.xavier_sigmoid, nonlinearity=Nonlinearity.sigmoid)
-    cases = [
-        (unit_weight(network, "5a", "conv_3x3"), 4 * math.sqrt(6 / ((192 + 320) * 9))),
-        (unit_weight(network, "5a", "reduce_3x3"), 4 * math.sqrt(6 / (1024 + 192))),
-        (network.rows["conv1"].convolution.weight, 4 * math.sqrt(6 / (24 + 64))),
-        (network.classifier.weight, math.sqrt(6 / (1024 + 100))),  # no sigmoid behind it
-    ]
-    for weight, bound in cases:
-        assert 0.99 * bound < weight.abs().max() <= bound
-        assert weight.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.03)
-    assert not any(p.any() for name, p in network.named_parameters() if name.endswith("bias"))
 
 
 def test_a_plain_sigmoid_network_still_tells_images_apart(small):
@@ -123,27 +112,22 @@ def test_a_plain_sigmoid_network_still_tells_images_apart(small):
     generator = torch.Generator().manual_seed(1)
     images = torch.rand(8, 3, 32, 32, dtype=torch.float64, generator=generator) * 2 - 1
     shares = {}
-    for rule in (Initialization.he, Initialization.xavier_sigmoid):
+    for rule in (HE, SIGMOID):
         network = small(initialization=rule, nonlinearity=Nonlinearity.sigmoid, **PLAIN).double()
-        seen = []
-        network.classifier.register_forward_hook(lambda *call, seen=seen: seen.append(call[1][0]))
-        network.eval()(images)
-        (features,) = seen
+        network.classifier = nn.Identity()
+        features = network.eval()(images)
         spread = features.var(0, correction=0).mean().sqrt()
         shares[rule] = (spread / features.square().mean().sqrt()).item()
-    assert shares[Initialization.xavier_sigmoid] > 100 * torch.finfo(torch.float32).eps
-    assert shares[Initialization.xavier_sigmoid] > 100 * shares[Initialization.he]
+    assert shares[SIGMOID] > 100 * max(torch.finfo(torch.float32).eps, shares[HE])
 
 
 @pytest.mark.parametrize("rule", list(Initialization))
 def test_the_gain_multiplies_convolutions_and_nothing_else(small, rule):
     plain, larger = small(initialization=rule), small(initialization=rule, initial_weight_gain=3.0)
-    for (name, before), (_, after) in zip(
-        plain.named_parameters(), larger.named_parameters(), strict=True
-    ):
-        multiplied = name.endswith("convolution.weight")
-        expected = before * 3.0 if multiplied else before
-        assert torch.equal(expected, after), name
+    after = dict(larger.named_parameters())
+    for name, before in plain.named_parameters():
+        factor = 3.0 if name.endswith("convolution.weight") else 1.0
+        assert torch.equal(before * factor, after[name]), name
 
 
 def test_under_bn_the_gain_changes_no_output(small):
