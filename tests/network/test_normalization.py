@@ -23,10 +23,8 @@ def drawn(seed: int, *shape: int) -> tuple[Tensor, Tensor]:
     return maps, torch.randn(shape, generator=generator, dtype=torch.float64)
 
 
-def layer_of(kind: str, channels: int, height: int, width: int) -> BatchNorm:
-    if kind == "activation":
-        return PerActivationBatchNorm(channels, height, width)
-    return BatchNorm(channels)
+def layer_of(kind: str, *shape: int) -> BatchNorm:
+    return PerActivationBatchNorm(*shape) if kind == "activation" else BatchNorm(shape[0])
 
 
 def check_against_closed_form(

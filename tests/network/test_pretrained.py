@@ -2,17 +2,16 @@
 
 import json
 import pickle
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
+from evaluation.networks import Malicious, refusal
 from safetensors.torch import save_file
 from torch import Tensor
 
-from bn_inception import UserError
-from bn_inception.cli.main import dispatch, main
+from bn_inception.cli.main import dispatch
 from bn_inception.network import checkpoint
 from bn_inception.network.pretrained import import_weights
 
@@ -125,16 +124,11 @@ def weights() -> dict[str, Tensor]:
     return published_weights()
 
 
-@pytest.fixture
-def file(tmp_path: Path, weights: dict[str, Tensor]) -> Path:
-    save_file(weights, tmp_path / "published.safetensors")
-    return tmp_path / "published.safetensors"
-
-
 def test_the_imported_network_computes_what_the_published_one_does(
-    file: Path, weights: dict[str, Tensor]
+    tmp_path: Path, weights: dict[str, Tensor]
 ) -> None:
-    network = import_weights(file)
+    save_file(weights, tmp_path / "published.safetensors")
+    network = import_weights(tmp_path / "published.safetensors")
     assert network.num_classes == 7 and not network.training
     # 11,295,240 parameters at 1000 classes; a class has 1024 weights and a bias.
     parameters = sum(parameter.numel() for parameter in network.parameters())
@@ -161,23 +155,28 @@ def test_pickles_of_tensors_are_read_alike(tmp_path: Path, weights: dict[str, Te
         assert torch.equal(imported["classifier.weight"], weights["last_linear.weight"]), name
 
 
-class _Malicious:
-    def __reduce__(self) -> tuple[Callable[[str], object], tuple[str]]:
-        return Path.touch, (Path("harmed"),)  # type: ignore[return-value]
-
-
-def test_what_needs_arbitrary_unpickling_is_refused(
+def test_what_holds_no_plain_tensors_is_refused_and_nothing_is_run(
     tmp_path: Path, weights: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    torch.save({"weights": weights, "extra": _Malicious()}, "zip.pth")
-    Path("pickle.pth").write_bytes(pickle.dumps(_Malicious()))
+    torch.save({"weights": weights, "extra": Malicious()}, "zip.pth")
+    Path("pickle.pth").write_bytes(pickle.dumps(Malicious()))
     torch.save(torch.nn.Linear(2, 2), "module.pth")
-    for name in ("zip.pth", "pickle.pth", "module.pth"):
-        with pytest.raises(UserError, match=r"refused, .*could run any code") as caught:
-            import_weights(name)
-        assert name in str(caught.value) and "\n" not in str(caught.value)
-        assert not Path("harmed").exists()
+    Path("text.pth").write_text("hello")
+    Path("cut.safetensors").write_bytes(b"\x08\x00\x00\x00\x00\x00\x00\x00{}")
+    torch.save([torch.zeros(1)], "list.pth")
+    for name, words in (
+        ("zip.pth", "could run any code"),
+        ("pickle.pth", "could run any code"),
+        ("module.pth", "could run any code"),
+        ("text.pth", "does not load as plain tensors"),
+        ("cut.safetensors", "cannot be read as safetensors"),
+        ("list.pth", "no network's parameters"),
+        ("missing.pth", "no such file"),
+    ):
+        text = refusal(import_weights, name)
+        assert text.startswith(f"{name}: ") and words in text
+    assert not Path("harmed").exists()
 
 
 @pytest.mark.parametrize(
@@ -188,8 +187,6 @@ def test_what_needs_arbitrary_unpickling_is_refused(
             {"inception_4c_3x3.bias": None, "conv2_3x3_bn.weight": None},
             "2 missing: conv2_3x3_bn.weight, inception_4c_3x3.bias",
         ),
-        ({"inception_6a_1x1.weight": torch.zeros(1)}, "1 unknown: inception_6a_1x1.weight"),
-        ({"conv2_3x3.bias": torch.zeros(64)}, "conv2_3x3.bias has the shape (64,), not (192,)"),
         ({"conv2_3x3.bias": torch.full((192,), torch.inf)}, "conv2_3x3.bias holds values"),
         ({"conv2_3x3_bn.running_var": torch.full((192,), -1.0)}, "negative variances"),
     ],
@@ -197,26 +194,9 @@ def test_what_needs_arbitrary_unpickling_is_refused(
 def test_weights_of_another_layout_are_refused(
     tmp_path: Path, weights: dict[str, Tensor], change: dict[str, Tensor | None], words: str
 ) -> None:
-    changed = {key: change.get(key, value) for key, value in (weights | change).items()}
-    save_file({k: v for k, v in changed.items() if v is not None}, tmp_path / "w.safetensors")
-    with pytest.raises(UserError) as caught:
-        import_weights(tmp_path / "w.safetensors")
-    assert words in str(caught.value) and "w.safetensors" in str(caught.value)
-
-
-def test_files_that_hold_no_weights_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "text.pth").write_text("hello")
-    (tmp_path / "cut.safetensors").write_bytes(b"\x08\x00\x00\x00\x00\x00\x00\x00{}")
-    torch.save([torch.zeros(1)], tmp_path / "list.pth")
-    for name, words in (
-        ("text.pth", "text.pth: refused"),
-        ("cut.safetensors", "cannot be read as safetensors"),
-        ("list.pth", "no network's parameters"),
-        ("missing.pth", "no such file"),
-    ):
-        with pytest.raises(UserError) as caught:
-            import_weights(tmp_path / name)
-        assert words in str(caught.value) and "\n" not in str(caught.value)
+    changed = {key: value for key, value in (weights | change).items() if value is not None}
+    save_file(changed, tmp_path / "w.safetensors")
+    assert words in refusal(import_weights, tmp_path / "w.safetensors")
 
 
 def test_the_command_makes_a_run_folder_that_evaluate_takes(
@@ -242,8 +222,8 @@ def test_the_command_makes_a_run_folder_that_evaluate_takes(
     out = capsys.readouterr().out
     assert "15 images" in out and "statistics: running" in out
     assert (folder / "evaluation" / "single-running.npz").is_file()
-    with pytest.raises(UserError, match="population needs the order"):
-        dispatch(["evaluate", f"run={folder}", *data, "statistics=population"])
+    given = ["evaluate", f"run={folder}", *data, "statistics=population"]
+    assert "population needs the order" in refusal(dispatch, given)
 
     names = tmp_path / "names.txt"
     names.write_text("n1 one\nn2 two\n")
@@ -254,7 +234,5 @@ def test_the_command_makes_a_run_folder_that_evaluate_takes(
         (["a", "b"], "takes one file"),
         (["nowhere.pth", "output=other"], "no such file"),
     ):
-        with pytest.raises(SystemExit):
-            main(["import-weights", *arguments])
-        assert words in capsys.readouterr().err
+        assert words in refusal(dispatch, ["import-weights", *arguments])
         assert not Path("other").exists()
