@@ -18,7 +18,7 @@ from bn_inception.cli.terminal import ProgressBar
 from bn_inception.cli.weights import Which, checkpoint_file, require_one
 from bn_inception.config import compose, run_config
 from bn_inception.config.compose import Config, keys_given
-from bn_inception.config.saved import refuse_saved_url, saved_config
+from bn_inception.config.saved import saved_config, take_given
 from bn_inception.data import (
     DataConfig,
     ImageSource,
@@ -110,11 +110,7 @@ class EvaluateConfig:
 
 
 def read(overrides: list[str]) -> Config:
-    """The configuration with the data of the run, where no others are given.
-
-    Where data are kept on this machine is never the run's to say, and a URL is not opened because
-    a run folder, perhaps somebody else's, names it.
-    """
+    """The configuration with the data of the run, where no others are given."""
     composed = compose("evaluate", overrides)
     folder = composed["run"]
     if folder is None and composed["checkpoint"] is None:
@@ -130,10 +126,8 @@ def read(overrides: list[str]) -> Config:
             "data: not given, and there is no run's config.yaml to take it from; add data=folder "
             "data.root=FOLDER (or data=imagenet, tiny_imagenet, synthetic)"
         )
-    refuse_saved_url(trained, given)
-    ours = {key: value for key, value in composed["data"].items() if f"data.{key}" in given}
-    cache = {"cache": composed["data"]["cache"]}
-    return {**composed, "data": {**trained["data"], **cache, **ours}}
+    take_given(trained, {"data": composed["data"]}, given)
+    return {**composed, "data": trained["data"]}
 
 
 @command("evaluate", EvaluateConfig, read=read)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bn_inception.config.compose import Config, compose, flatten, keys_given
-from bn_inception.config.saved import refuse_saved_url, saved_config
+from bn_inception.config.saved import saved_config, take_given
 from bn_inception.errors import UserError
 from bn_inception.record import RunFolder
 from bn_inception.record.naming import SAME_RUN
@@ -104,11 +104,6 @@ def continued(folder: str, overrides: Sequence[str]) -> Config:
                 "may be given"
             )
     composed = compose("train", overrides)
-    refuse_saved_url(saved, keys)
+    take_given(saved, composed, keys)
     saved["run"] |= {"root": str(path.parent), "name": path.name, "resume": Resume.must.value}
-    for key, value in flatten(composed):
-        section, _, name = key.partition(".")
-        # Where this machine keeps images is never the folder's to say.
-        if key in keys or key == "data.cache" or section in keys:
-            saved[section][name] = value
     return saved

@@ -38,19 +38,27 @@ def saved_config(folder: Path) -> Config | None:
     return config
 
 
-def refuse_saved_url(config: Config, given: Collection[str]) -> None:
-    """Refuse to open a URL because a run folder, perhaps somebody else's, names it.
+def take_given(saved: Config, composed: Config, given: Collection[str]) -> None:
+    """Set in a run's configuration what this machine and the command line have otherwise.
+
+    Where data are kept on this machine is never the run's to say, and a URL is not opened because a
+    run folder, perhaps somebody else's, names it: that is a UserError.
 
     Args:
-        config: of the run.
-        given: the keys on the command line; `data.root` among them is the user's own.
+        saved: of the run; changed in place.
+        composed: what may be given.
+        given: the keys on the command line; a group, such as `data`, is all of its keys.
     """
-    root = config["data"].get("root")
+    root = saved["data"].get("root")
     if isinstance(root, str) and is_url(root) and "data.root" not in given:
         raise UserError(
             f"data.root: {root} stands in the run's config.yaml, and is not opened for that; give "
             "data.root=URL to read it, or data.root=FOLDER"
         )
+    for key, value in flatten(composed):
+        section, _, name = key.partition(".")
+        if key in given or key == "data.cache" or section in given:
+            saved[section][name] = value
 
 
 def read_yaml(path: Path) -> Config:
