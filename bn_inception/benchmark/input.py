@@ -43,6 +43,7 @@ from bn_inception.data.loader import read_image
 from bn_inception.data.parallel import cores
 from bn_inception.errors import require_at_least
 from bn_inception.paper.results import MINI_BATCH
+from bn_inception.quoting import say
 
 ENDLESS = 2**40
 LOADER, FULL = "bn-inception", ", full distortion"
@@ -101,9 +102,7 @@ class Chosen:
         return self._source.name(self._indices[index])
 
 
-def benchmark_input(
-    data: DataConfig, config: InputBenchmark, say: Callable[[str], None]
-) -> Measured:
+def benchmark_input(data: DataConfig, config: InputBenchmark) -> Measured:
     """Measure every way on the data set's training images."""
     refuse_unread(
         data,

@@ -7,7 +7,7 @@ import io
 import itertools
 import signal
 import tempfile
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -30,6 +30,7 @@ from bn_inception.data import DataKind, TrainingBatch, default_workers
 from bn_inception.errors import UserError, require_at_least
 from bn_inception.files import first_line
 from bn_inception.network import Inception, Precision, initialize, set_precision
+from bn_inception.quoting import say
 from bn_inception.training import Console, Session, StopRequest, choose_device, open_session, train
 from bn_inception.training.execution import Execution
 from bn_inception.training.machine import Machine
@@ -60,9 +61,7 @@ class StepBenchmark:
         require_at_least("benchmark.rounds", self.rounds, 1)
 
 
-def benchmark_step(
-    config: RunConfig, settings: StepBenchmark, say: Callable[[str], None]
-) -> Measured:
+def benchmark_step(config: RunConfig, settings: StepBenchmark) -> Measured:
     """Measure every way at every batch size."""
     device = choose_device(config.machine.device)
     cuda = device.type == "cuda"
@@ -80,7 +79,7 @@ def benchmark_step(
             here = replace(config, batch=batch, run=run, train=endless)
             session = open_session(here, "", resume=False, say=say)
             with session.folder:
-                ways = _measured(session, steps, settings.rounds, say)
+                ways = _measured(session, steps, settings.rounds)
         every = Schedule.of(config, len(session.batches.sources.train)).evaluate_every
         _note_share(ways, config.train.population_batches, every)
         rows += [_row(way, ways[0], images) for way in ways]
@@ -95,7 +94,7 @@ def benchmark_step(
     return Measured(rows, about)
 
 
-def _measured(session: Session, steps: int, rounds: int, say: Callable[[str], None]) -> list[Way]:
+def _measured(session: Session, steps: int, rounds: int) -> list[Way]:
     """All ways at the session's batch size, the plain loop first, with their seconds."""
     device, ended, loader = session.learner.device, StopRequest(), session.batches.training
     with closing(loader(0, PREPARED, agree=True)) as read:

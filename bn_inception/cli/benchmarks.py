@@ -10,7 +10,6 @@ from bn_inception.config import compose
 from bn_inception.config.compose import checked
 from bn_inception.data import DataConfig, DataKind, open_sources
 from bn_inception.paper import results
-from bn_inception.quoting import say
 from bn_inception.training.settings import RunConfig
 
 MEMBERS = tuple(f"ensemble/{number}" for number in range(1, results.ENSEMBLE_MODELS + 1))
@@ -23,7 +22,7 @@ def benchmark_input(
 ) -> None:
     """Measure how fast images come in, as ratios in one run."""
     file = output_file(output)
-    images_in.benchmark_input(data, benchmark, say).show(file)
+    images_in.benchmark_input(data, benchmark).show(file)
 
 
 @dataclass
@@ -38,7 +37,7 @@ class BenchmarkStepConfig(RunConfig):
 def benchmark_step(call: Call[BenchmarkStepConfig]) -> None:
     """Measure how fast a training step is here, piece by piece."""
     file = output_file(call.config.output)
-    steps.benchmark_step(call.config, call.config.benchmark, say).show(file)
+    steps.benchmark_step(call.config, call.config.benchmark).show(file)
 
 
 @dataclass

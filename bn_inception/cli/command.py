@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, NoReturn, TypeVar, get_type_hints
+from typing import Any, Generic, TypeVar, get_type_hints
 
 from bn_inception.cli.help import file_name
 from bn_inception.config import compose, write_yaml
@@ -14,6 +14,14 @@ from bn_inception.config.compose import Config, checked, search_path
 from bn_inception.errors import AgreedError, UserError
 
 Schema = TypeVar("Schema")
+# Hydra's options, and a switch for a key; the rest is left for the configuration.
+_OPTIONS = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+_OPTIONS.add_argument("--cfg", "-c", choices=["job"])
+_OPTIONS.add_argument("--config-dir", "-cd", action="append")
+_OPTIONS.add_argument("--multirun", "-m", action="store_true")
+_OPTIONS.add_argument(
+    "--watch", dest="switches", action="append_const", const="watch=true", default=[]
+)
 
 
 @dataclass(frozen=True)
@@ -56,7 +64,7 @@ class Command:
     def __call__(self, arguments: Sequence[str]) -> int:
         """Read the arguments and do the work; return the exit status."""
         try:
-            options, words = _Options().parse_known_args(arguments)
+            options, words = _OPTIONS.parse_known_args(arguments)
             overrides = [word for word in words if "=" in word or word.startswith("-")]
             plain = [word for word in words if word not in overrides]
             if plain and self.plain is None:
@@ -78,7 +86,7 @@ class Command:
                 print(write_yaml(composed), end="")
                 return 0
             config = checked(composed, self.schema)
-        except UserError as error:
+        except (UserError, argparse.ArgumentError) as error:
             raise AgreedError(str(error)) from error  # the processes of torchrun are given the same
         return self.body(Call(config, composed, overrides)) or 0
 
@@ -130,19 +138,3 @@ def output_file(given: str | None, ending: str = "") -> Path | None:
     if not os.access(folder, os.W_OK | os.X_OK):
         raise UserError(f"output: {folder} cannot be written to; choose another folder")
     return Path(path)
-
-
-class _Options(argparse.ArgumentParser):
-    """Hydra's options, and switches for a key; the rest is left for the configuration."""
-
-    def __init__(self) -> None:
-        super().__init__(add_help=False, allow_abbrev=False)
-        self.add_argument("--cfg", "-c", choices=["job"])
-        self.add_argument("--config-dir", "-cd", action="append")
-        self.add_argument("--multirun", "-m", action="store_true")
-        self.add_argument(
-            "--watch", dest="switches", action="append_const", const="watch=true", default=[]
-        )
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(message)

@@ -4,9 +4,7 @@ import argparse
 import functools
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -37,8 +35,7 @@ NOT_READ = "not read here"
 """The comment of a key that a command has only because a group has it."""
 
 
-@dataclass(frozen=True)
-class Key:
+class Key(NamedTuple):
     """One key of a configuration, dotted; its default as it is typed; its comment."""
 
     name: str
@@ -102,7 +99,8 @@ def keys_of(name: str) -> list[Key]:
     own = set(comments)
     composed, chosen = _composed(name)
     for group, _ in chosen:
-        for path in sorted((configs_folder() / group).glob("*.yaml"), key=_base_first):
+        files = sorted((configs_folder() / group).glob("*.yaml"))
+        for path in sorted(files, key=lambda path: path.stem != "base"):
             text = path.read_text("utf-8")
             read(text, "" if "@package _global_" in text else f"{group}.")
     keys = []
@@ -111,10 +109,6 @@ def keys_of(name: str) -> list[Key]:
         left_open = value is None or value == "???" or "${" in str(value)
         keys.append(Key(key, "" if left_open else written(value), comments.get(key, "")))
     return sorted(keys, key=lambda key: key.name not in own)
-
-
-def _base_first(path: Path) -> tuple[bool, str]:
-    return path.stem != "base", path.stem
 
 
 @functools.cache
@@ -177,8 +171,8 @@ def _parser(usage: str, description: str, epilog: str) -> argparse.ArgumentParse
         description=description,
         epilog=epilog,
         add_help=False,
-        formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(
-            prog, max_help_position=28, width=WIDTH
+        formatter_class=functools.partial(
+            argparse.RawDescriptionHelpFormatter, max_help_position=28, width=WIDTH
         ),
     )
 
