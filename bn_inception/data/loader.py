@@ -8,7 +8,7 @@ same with any number of workers, including none. Workers draw the factors of the
 import itertools
 from collections.abc import Callable, Generator
 from functools import partial
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -71,12 +71,9 @@ def training_batches(
     """The batches of steps `start_step` to `stop_step` - 1, in order; errors as of `produced`.
 
     Workers start at the first `next` and stop when the iterator ends, fails or is closed.
-
-    Args:
-        on_error: `skip` replaces an unreadable image by the next readable one (cyclic, with its own
-            label and the random draws of the place it takes).
-        places: the part of every batch to read, so that processes can share a batch; an image
-            does not depend on which process reads it.
+    `on_error=skip` replaces an unreadable image by the next readable one (cyclic, with its own
+    label and the random draws of the place it takes). `places` is the part of every batch that this
+    process reads; an image does not depend on which process reads it.
     """
     assert order.images == len(source)
     requests = (
@@ -147,10 +144,11 @@ class _Reader(NamedTuple):
     backend: Backend
     on_error: OnError
 
-    def read(self, index: int, cut: Callable[[Picture], T]) -> T | str:
+    def read(self, index: int, cut: Callable[..., T], **how: Any) -> T | str:
         """The result of `cut` for an image, or why it cannot be read, if that does not fail."""
         try:
-            return cut(read_image(self.source, index, self.backend))
+            picture = read_image(self.source, index, self.backend)
+            return cut(picture, size=self.size, **how)
         except UnreadableImage as error:
             if self.on_error is OnError.fail:
                 raise error.refusal() from error
@@ -169,7 +167,7 @@ def _training_batch(
     for out, epoch, index in zip(images, *request, strict=True):
         for standing in (number % len(source) for number in range(index, index + most)):
             generator = image_generator(seed, epoch, index)  # of the place, not of the image
-            made = reader.read(standing, partial(cut_training, size=size, generator=generator))
+            made = reader.read(standing, cut_training, generator=generator)
             if not isinstance(made, str):
                 break
             replaced.append((source.identity(standing), made))
@@ -195,7 +193,7 @@ def _validation_batch(reader: _Reader, boxes: Boxes, request: range) -> Validati
     pixels, rows, unreadable, start = [], [], list[tuple[str, str]](), 0
     readable = torch.ones(len(request), dtype=torch.bool)
     for place, index in enumerate(request):
-        made = reader.read(index, partial(cut_crops, boxes=boxes, size=size))
+        made = reader.read(index, cut_crops, boxes=boxes)
         if isinstance(made, str):
             readable[place] = False
             unreadable.append((source.name(index), made))

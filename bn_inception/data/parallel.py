@@ -57,10 +57,8 @@ def cores() -> int:
 
 
 def default_workers(processes: int = 1) -> int:
-    """Worker processes for each of `processes` that train on this machine.
-
-    Each process keeps one core for itself, which launches the kernels of a GPU.
-    """
+    """Worker processes for each of `processes` that train on this machine."""
+    # Each process keeps one core for itself, which launches the kernels of a GPU.
     return max(0, min(cores() // processes - 1, _MAX_DEFAULT_WORKERS))
 
 
@@ -104,10 +102,8 @@ def produced(
     the iterator is closed early, the processes are killed: files that they write must be complete
     or absent. UserError: from `make`; a process died; too little shared memory for the workers.
 
-    Args:
-        make: can be pickled; returns tensors and plain values.
-        workers: processes; 0 works in this one, None is `default_workers()`.
-        batch_bytes: upper bound of the bytes of one result's tensors.
+    `make` can be pickled and returns tensors and plain values. `workers` are processes: 0 works in
+    this one, None is `default_workers()`. `batch_bytes` bounds the tensors of one result.
     """
     workers = default_workers() if workers is None else workers
     require_shared_memory(workers, batch_bytes)

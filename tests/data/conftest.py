@@ -4,8 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from imagenets import WNIDS, tar_of, validation
-from pictures import encoded, photo
+from samples import WNIDS, encoded, photo, tar_of
 
 from bn_inception.data.intake import archives
 
@@ -15,8 +14,7 @@ def image_folder(tmp_path: Path) -> Callable[..., Path]:
     """Makes ROOT/train/<class>/* and ROOT/val/<class>/*; counts may differ by class."""
 
     def make(train: dict[str, int], val: dict[str, int] | None = None) -> Path:
-        root = tmp_path / "images"
-        seed = 0
+        root, seed = tmp_path / "images", 0
         for split, counts in (("train", train), ("val", val or dict.fromkeys(train, 1))):
             for name, count in counts.items():
                 folder = root / split / name
@@ -30,27 +28,27 @@ def image_folder(tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture
-def images(tmp_path: Path) -> Path:
+def images(image_folder: Callable[..., Path]) -> Path:
     """A small ImageNet: its layout and its way of naming."""
-    root = tmp_path / "images"
-    number = 0
+    counts = [{wnid: least + label for label, wnid in enumerate(WNIDS)} for least in (4, 2)]
+    root = image_folder(*counts)
     for label, wnid in enumerate(WNIDS):
-        for split, count in (("train", 4 + label), ("val", 2 + label)):
-            folder = root / split / wnid
-            folder.mkdir(parents=True)
-            for own in range(count):
-                number += 1
-                name = (
-                    f"{wnid}_{own * 37}.JPEG"
-                    if split == "train"
-                    else f"ILSVRC2012_val_{own * 3 + label + 1:08d}.JPEG"
-                )
-                (folder / name).write_bytes(encoded(photo(number)))
+        for own, path in enumerate(sorted((root / "train" / wnid).iterdir())):
+            path.rename(path.with_name(f"{wnid}_{own * 37}.JPEG"))  # _111 comes before _37
+        for own, path in enumerate(sorted((root / "val" / wnid).iterdir())):
+            path.rename(path.with_name(f"ILSVRC2012_val_{own * 3 + label + 1:08d}.JPEG"))
     return root
 
 
 @pytest.fixture
-def downloads(images: Path, tmp_path: Path) -> Path:
+def held_out(images: Path) -> dict[str, tuple[str, bytes]]:
+    """File name -> (wnid, bytes) of the held-out images, in the order of the files' numbers."""
+    paths = sorted((images / "val").glob("*/*"), key=lambda path: path.name)
+    return {path.name: (path.parent.name, path.read_bytes()) for path in paths}
+
+
+@pytest.fixture
+def downloads(images: Path, held_out: dict[str, tuple[str, bytes]], tmp_path: Path) -> Path:
     """The same images as the archives that ImageNet is downloaded as."""
     folder = tmp_path / "downloads"
     folder.mkdir()
@@ -59,7 +57,6 @@ def downloads(images: Path, tmp_path: Path) -> Path:
         files = sorted((images / "train" / wnid).iterdir(), reverse=True)
         classes[f"{wnid}.tar"] = tar_of({path.name: path.read_bytes() for path in files})
     (folder / archives.TRAIN_TAR).write_bytes(tar_of(classes))
-    held_out = validation(images)
     shuffled = sorted(held_out, key=lambda name: name[::-1])
     (folder / archives.VAL_TAR).write_bytes(
         tar_of({f"./{name}": held_out[name][1] for name in shuffled})

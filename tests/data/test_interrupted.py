@@ -9,9 +9,9 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from imagenets import content, made
+from samples import content, made, opened
 
-from bn_inception.data import DataConfig, DataKind, open_sources
+from bn_inception.data import DataKind
 from bn_inception.data.intake import prepare as module
 from bn_inception.data.parallel import produced
 from bn_inception.errors import UserError
@@ -69,7 +69,7 @@ def test_a_killed_prepare_goes_on_and_ends_with_the_same_bytes(
     while living(process.pid):  # its workers notice, and end
         time.sleep(0.1)
     with pytest.raises(UserError, match="no finished shards"):
-        open_sources(DataConfig(DataKind.shards, str(target)))
+        opened(target, DataKind.shards)
     (target / "train-000001.tar").unlink(missing_ok=True)
     (target / "train-000002.tar").write_bytes(b"")  # of another size: not whole
     kept = {path: path.stat().st_mtime_ns for path in target.glob("train-*[03].tar")}

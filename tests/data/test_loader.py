@@ -2,26 +2,28 @@
 
 import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
-import textwrap
+import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
-from batches import assert_same, training, validation
+from hypothesis import given
+from hypothesis import strategies as st
+from samples import assert_same, opened, training, validation
 
 from bn_inception.data import (
     Backend,
-    DataConfig,
-    DataKind,
     FolderSource,
     OnError,
     Photometric,
     loader,
-    open_sources,
     parallel,
 )
 from bn_inception.data.order import TrainingOrder
@@ -33,22 +35,16 @@ MakeFolder = Callable[..., Path]
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs fork and POSIX signals")
 
 
-def train_source(root: Path) -> FolderSource:
-    return open_sources(DataConfig(kind=DataKind.folder, root=str(root))).train
-
-
 @pytest.fixture
 def source(image_folder: MakeFolder) -> FolderSource:
-    return train_source(image_folder({"a": 5, "b": 6}))
+    return opened(image_folder({"a": 5, "b": 6})).train
 
 
 def test_shapes_and_types(source: FolderSource) -> None:
     (batch,) = training(source, steps=(0, 1))
-    assert batch.images.shape == (4, 3, 16, 16)
-    assert batch.images.dtype == torch.uint8
+    assert batch.images.shape == (4, 3, 16, 16) and batch.images.dtype == torch.uint8
     assert batch.images.is_contiguous(memory_format=torch.channels_last)
-    assert batch.factors.shape == (4, 5)
-    assert batch.factors.dtype == torch.float32
+    assert batch.factors.shape == (4, 5) and batch.factors.dtype == torch.float32
     assert batch.labels.dtype == torch.int64
     (plain,) = training(source, steps=(0, 1), photometric=Photometric.none)
     assert plain.factors.shape == (4, 0)
@@ -92,17 +88,13 @@ def test_a_bad_file_fails_by_name(
     damaged: tuple[FolderSource, dict[int, str]], workers: int
 ) -> None:
     source, reasons = damaged
-    messages = []
-    for make in (
-        lambda: list(training(source, workers=workers)),
-        lambda: list(validation(source, workers)),
-    ):
+    for batches in (training(source, workers=workers), validation(source, workers=workers)):
         with pytest.raises(UserError, match=r"data\.on_error=skip") as caught:
-            make()
-        messages.append(str(caught.value))
-        assert "\n" not in messages[-1]
-        assert any(source.name(i) in messages[-1] and r in messages[-1] for i, r in reasons.items())
-    assert source.name(3) in messages[1]  # the first in order, also with workers
+            list(batches)
+        said = str(caught.value)
+        assert "\n" not in said
+        assert any(source.name(i) in said and reason in said for i, reason in reasons.items())
+    assert source.name(3) in said  # the first in order, also with workers
     assert multiprocessing.active_children() == []
 
 
@@ -114,9 +106,8 @@ def test_a_bad_file_is_replaced_and_reported(
     source, reasons = damaged
     order = TrainingOrder(len(source), 4, 3, True, 5)
     stands_in = {3: [3, 4, 5], 4: [4, 5], 7: [7, 8], 10: [10, 0]}
-    batches = list(training(source, workers=workers, on_error=OnError.skip, backend=backend))
-    assert len(batches) == 12
-    for step, batch in enumerate(batches):
+    batches = training(source, workers=workers, on_error=OnError.skip, backend=backend)
+    for step, batch in zip(range(12), batches, strict=True):
         _, indices = order.batch(step)
         paths = [stands_in.get(int(index), [int(index)]) for index in indices]
         assert batch.labels.tolist() == [int(source.labels[path[-1]]) for path in paths]
@@ -142,10 +133,9 @@ def test_validation_counts_what_it_cannot_read(
 
 
 def test_skip_does_not_pass_over_a_lost_disk(
-    image_folder: MakeFolder, monkeypatch: pytest.MonkeyPatch
+    source: FolderSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loader, "MAX_SKIPPED", 3)
-    source = train_source(image_folder({"a": 6, "b": 6}))
     for index in range(8):
         Path(source.name(index)).unlink()
     with pytest.raises(UserError, match="3 images in a row cannot be read"):
@@ -169,48 +159,29 @@ def test_workers_ignore_the_signals_of_the_group(source: FolderSource) -> None:
     assert len(list(batches)) == 59
 
 
-def run(root: Path, body: str) -> str:
-    """Run `body`, with two workers' `batches`, in a process of its own; its standard output."""
-    head = f"""
-        import multiprocessing, os, signal, sys
-        sys.path.insert(0, {str(Path(__file__).parent)!r})
-        from pathlib import Path
-        from batches import training
-        from test_loader import train_source
-        batches = training(train_source(Path({str(root)!r})), steps=(0, 100_000), workers=2)
+def test_a_death_is_told_at_the_next_fetch(source: FolderSource) -> None:
+    batches = training(source, steps=(0, 100_000), workers=2)
+    next(batches)
+    worker = multiprocessing.active_children()[0]
+    os.kill(worker.pid, signal.SIGKILL)
+    time.sleep(0.2)  # an update, and its saving
+    with pytest.raises(UserError, match="a process that reads images died"):
         next(batches)
-    """
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(head) + textwrap.dedent(body)],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        cwd=Path(__file__).parents[2],
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def test_a_death_is_told_at_the_next_fetch(image_folder: MakeFolder) -> None:
-    body = """
-        import time
-        worker = multiprocessing.active_children()[0]
-        os.kill(worker.pid, signal.SIGKILL)
-        for _ in range(20):  # an update, and its saving
-            time.sleep(0.01)
-        print("saved")
-        try:
-            next(batches)
-        except ValueError as error:
-            print(error)
-    """
-    saved, said = run(image_folder({"a": 5, "b": 6}), body).splitlines()
-    assert saved == "saved" and "a process that reads images died" in said
+    assert multiprocessing.active_children() == []
 
 
 def test_a_program_that_forgets_its_batches_ends(image_folder: MakeFolder) -> None:
-    assert run(image_folder({"a": 5, "b": 6}), "print('the end')") == "the end\n"
+    forgets = (
+        "import sys; from pathlib import Path; from samples import opened, training\n"
+        "batches = training(opened(Path(sys.argv[1])).train, (0, 100_000), workers=2)\n"
+        "next(batches); print('the end')"
+    )
+    path = os.pathsep.join(map(str, (Path(__file__).parents[2], Path(__file__).parent)))
+    done = subprocess.run(
+        [sys.executable, "-c", forgets, str(image_folder({"a": 5, "b": 6}))],
+        capture_output=True, text=True, timeout=300, env={**os.environ, "PYTHONPATH": path},
+    )  # fmt: skip
+    assert (done.stdout, done.returncode) == ("the end\n", 0), done.stderr
 
 
 def test_torchs_global_generator_is_left_alone(source: FolderSource) -> None:
@@ -243,3 +214,62 @@ def test_default_workers(
     monkeypatch.setattr(parallel, "_CPU_QUOTA", str(tmp_path / "cpu.max"))
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
     assert default_workers(processes) == expected
+
+
+def status(free: int) -> SimpleNamespace:
+    return SimpleNamespace(f_bavail=free // 4096, f_frsize=4096)
+
+
+def test_the_papers_batch_in_dockers_64_megabytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "statvfs", lambda _: status(64 * 2**20))
+    batch = parallel.batch_bytes(32, 224)
+    parallel.require_shared_memory(2, batch)  # 2 x 5 batches of 4.6 MiB
+    with pytest.raises(UserError) as caught:
+        parallel.require_shared_memory(3, batch)
+    message = str(caught.value)
+    assert "70 MiB" in message and "64 MiB are free in /dev/shm" in message
+    assert "data.workers=2 fits" in message and "data.workers=0" in message
+    assert "--shm-size=" in message
+
+
+@given(
+    workers=st.integers(0, 64),
+    images=st.integers(1, 512),
+    size=st.integers(8, 352),
+    processes=st.integers(1, 8),
+    share=st.floats(0, 2),
+)
+def test_what_is_recommended_is_not_refused(
+    workers: int, images: int, size: int, processes: int, share: float
+) -> None:
+    batch = parallel.batch_bytes(images, size)
+    assert batch >= images * (3 * size * size + 5 * 4 + 8)
+    free = int(share * processes * workers * 5 * batch)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "statvfs", lambda _: status(free))
+        try:
+            parallel.require_shared_memory(workers, batch, processes)
+        except UserError as error:
+            fits = re.search(r"data\.workers=([1-9]\d*) fits", str(error))
+            fitting = int(fits[1]) if fits else 0
+            assert fitting < workers
+            parallel.require_shared_memory(fitting, batch, processes)
+            with pytest.raises(UserError):
+                parallel.require_shared_memory(fitting + 1, batch, processes)
+            docker = re.search(r"--shm-size=(\d+)m", str(error))
+            assert docker
+            patch.setattr(os, "statvfs", lambda _: status(int(docker[1]) * 2**20))
+            parallel.require_shared_memory(workers, batch, processes)
+        else:
+            assert processes * workers * 4 * batch <= free
+
+
+@pytest.mark.parametrize("made", [training, validation])
+def test_no_worker_is_started_in_too_small_a_dev_shm(
+    source: FolderSource, monkeypatch: pytest.MonkeyPatch, made: Callable[..., Any]
+) -> None:
+    monkeypatch.setattr(os, "statvfs", lambda _: status(4096))
+    assert len(list(made(source, workers=0))) > 0
+    with pytest.raises(UserError, match=r"data\.workers: 2 need"):
+        next(made(source, workers=2))
+    assert multiprocessing.active_children() == []

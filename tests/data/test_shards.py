@@ -13,12 +13,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from batches import assert_same, training, validation
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from imagenets import made, shards_of
+from samples import assert_same, made, opened, shards_of, training, validation
 
-from bn_inception.data import DataConfig, DataKind, Sources, open_sources
+from bn_inception.data import DataConfig, DataKind, open_sources
 from bn_inception.data.intake.audit import audit
 from bn_inception.data.order import TrainingOrder, stored_order
 from bn_inception.data.shards import Description, Layout, ShardSource, member_key
@@ -28,10 +27,6 @@ from bn_inception.errors import UserError
 MakeFolder = Callable[..., Path]
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs fork and /proc")
-
-
-def opened(root: Path, kind: DataKind = DataKind.shards, **settings: object) -> Sources:
-    return open_sources(DataConfig(kind=kind, root=str(root), **settings))
 
 
 @pytest.fixture
@@ -45,8 +40,8 @@ def both(image_folder: MakeFolder, tmp_path: Path) -> tuple[Path, Path]:
 def test_the_same_images_in_the_same_order(
     both: tuple[Path, Path], first_classes: int | None
 ) -> None:
-    folder = opened(both[0], DataKind.folder, first_classes=first_classes)
-    shards = opened(both[1], first_classes=first_classes)
+    folder = opened(both[0], first_classes=first_classes)
+    shards = opened(both[1], DataKind.shards, first_classes=first_classes)
     for one, other in ((folder.train, shards.train), (folder.validation, shards.validation)):
         assert one.classes == other.classes == ("n01", "n02", "n10")[:first_classes]
         np.testing.assert_array_equal(one.labels, other.labels)
@@ -55,20 +50,20 @@ def test_the_same_images_in_the_same_order(
             assert one.read(index) == other.read(index)
             assert one.identity(index) == other.identity(index)
     with pytest.raises(UserError, match=r"first_classes: 4 is more than the 3 classes"):
-        opened(both[1], first_classes=4)
+        opened(both[1], DataKind.shards, first_classes=4)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_run_on_folders_and_one_on_shards_see_the_same_batches(
     both: tuple[Path, Path], workers: int
 ) -> None:
-    folder, shards = opened(both[0], DataKind.folder), opened(both[1])
+    folder, shards = opened(both[0]), opened(both[1], DataKind.shards)
     assert_same(training(folder.train), training(shards.train, workers=workers))
     assert_same(validation(folder.validation), validation(shards.validation, workers))
 
 
 def test_shards_are_plain_tar_files_in_the_convention(both: tuple[Path, Path]) -> None:
-    source = opened(both[1]).train
+    source = opened(both[1], DataKind.shards).train
     seen = []
     for path in sorted(both[1].glob("train-*.tar")):
         with tarfile.open(path, "r:") as tar:
@@ -114,7 +109,7 @@ def test_odd_names_survive(tmp_path: Path) -> None:
         for number, name in enumerate(names):
             with open(folder + b"/" + name, "wb") as file:
                 file.write(b"%d" % number)
-    folder, shards = opened(root, DataKind.folder).train, opened(shards_of(root, tmp_path / "s"))
+    folder, shards = opened(root).train, opened(shards_of(root, tmp_path / "s"), DataKind.shards)
     for index in range(len(names)):
         assert shards.train.identity(index) == folder.identity(index)
         assert shards.train.read(index) == folder.read(index)
@@ -179,19 +174,19 @@ def test_what_is_not_whole_is_named(
 ) -> None:
     spoil(both[1])
     with pytest.raises(UserError, match=named) as caught:
-        opened(both[1])
+        opened(both[1], DataKind.shards)
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 500
     assert str(caught.value).startswith("data.root: ")
 
 
 def test_labels_that_all_vouch_for_give_another_fingerprint(both: tuple[Path, Path]) -> None:
-    before = opened(both[1]).train
+    before = opened(both[1], DataKind.shards).train
     spoil_index(both[1], put("label", 0))
     changed = content_fingerprint(
         before.classes, before.names, before.sizes, np.zeros_like(before.labels)
     )
     spoil_description(both[1], fingerprint=changed)
-    after = opened(both[1]).train.fingerprint
+    after = opened(both[1], DataKind.shards).train.fingerprint
     assert after == changed != before.fingerprint  # which a run's record has
 
 
@@ -240,7 +235,7 @@ def test_a_place_without_shards_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"data\.root: not given.*bn-inception prepare"):
         open_sources(DataConfig(kind=DataKind.shards))
     with pytest.raises(UserError, match="does not exist"):
-        opened(tmp_path / "nowhere")
+        opened(tmp_path / "nowhere", DataKind.shards)
 
 
 def test_splits_of_two_data_sets_do_not_mix(both: tuple[Path, Path], tmp_path: Path) -> None:
@@ -250,7 +245,7 @@ def test_splits_of_two_data_sets_do_not_mix(both: tuple[Path, Path], tmp_path: P
     for path in shards_of(tmp_path / "only", tmp_path / "other").glob("train*"):
         path.replace(both[1] / path.name)
     with pytest.raises(UserError, match="must be of the same classes"):
-        opened(both[1])
+        opened(both[1], DataKind.shards)
 
 
 IMAGES = 1_281_167

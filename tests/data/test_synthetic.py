@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from samples import content
 
 from bn_inception.data import DataConfig, open_sources
 from bn_inception.data.intake import synthetic
@@ -20,25 +21,17 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(synthetic, "VAL_PER_CLASS", 2)
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
-
-
 @pytest.mark.usefixtures("few")
 def test_layout_and_determinism(tmp_path: Path) -> None:
     one, other = (synthetic.prepare(tmp_path / name) for name in ("one", "other"))
     assert one.name == other.name
-    assert contents(one) == contents(other)
+    assert content(one) == content(other)
     sources = open_sources(DataConfig(cache=str(tmp_path / "one")))
     assert sources.train.classes == synthetic.CLASSES
     assert len(sources.train) == 12
     assert len(sources.validation) == 8
     # Every image is another one; and a manifest.
-    assert len(set(contents(one).values())) == 21
+    assert len(set(content(one).values())) == 21
     assert Image.open(sources.train.name(0)).size == (64, 64)
     assert sorted(os.listdir(tmp_path / "one")) == [one.name, "synthetic.lock"]
 
@@ -54,8 +47,8 @@ def test_an_image_depends_on_its_own_number_only() -> None:
 @pytest.mark.parametrize("damage", ["missing", "changed", "extra", "somebody else's"])
 def test_what_is_not_the_set_is_named_and_stays(tmp_path: Path, damage: str) -> None:
     folder = synthetic.prepare(tmp_path)
-    before = contents(folder)
-    assert synthetic.prepare(tmp_path) == folder and contents(folder) == before
+    before = content(folder)
+    assert synthetic.prepare(tmp_path) == folder and content(folder) == before
     file = folder / "train" / "rows" / "0001.jpg"
     if damage == "missing":
         file.unlink()
@@ -69,10 +62,10 @@ def test_what_is_not_the_set_is_named_and_stays(tmp_path: Path, damage: str) -> 
         shutil.rmtree(folder)
         folder.mkdir()
         (folder / "thesis.txt").write_text("years of work")
-    before = contents(folder)
+    before = content(folder)
     with pytest.raises(UserError, match=rf"data\.cache: .*{folder.name}"):
         synthetic.prepare(tmp_path)
-    assert contents(folder) == before
+    assert content(folder) == before
 
 
 @pytest.mark.usefixtures("few")
