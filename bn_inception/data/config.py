@@ -9,7 +9,7 @@ from enum import Enum
 from pathlib import Path
 
 from bn_inception.data.pixels.backend import Backend
-from bn_inception.errors import UserError
+from bn_inception.errors import UserError, require_at_least
 from bn_inception.files import is_url
 from bn_inception.quoting import shell_command
 
@@ -53,13 +53,9 @@ class DataConfig:
                 "choose data=folder, data=imagenet, data=tiny_imagenet or data=shards, or leave "
                 "data.root out"
             )
-        if self.first_classes is not None and self.first_classes < 2:
-            raise UserError(f"data.first_classes: {self.first_classes} is not 2 or more; null: all")
-        if self.workers is not None and self.workers < 0:
-            raise UserError(
-                f"data.workers: {self.workers} is negative; give 0 (no extra process) or more, "
-                "or null for a number that fits the cores"
-            )
+        require_at_least("data.first_classes", self.first_classes, 2, "; null: all")
+        why = "; 0 starts no extra process, null fits their number to the cores"
+        require_at_least("data.workers", self.workers, 0, why)
 
 
 def audit_command(config: DataConfig) -> str | None:

@@ -81,7 +81,7 @@ def training_batches(
         for step in range(start_step, stop_step)
     )
     reader = _Reader(source, image_size, backend, on_error)
-    make = partial(_training_batch, reader, augmentation.photometric, seed)
+    make = partial(reader.training, augmentation.photometric, seed)
     here = len(range(order.batch_size)[places])
     return produced(make, requests, workers, batch_bytes(here, image_size))
 
@@ -106,8 +106,9 @@ def validation_batches(
     ranges = shared_ranges(len(source), batch, *share)
     # A part's last batch may have one image more than `batch`.
     most = (batch + 1) * len(boxes(image_size, image_size, image_size))
-    make = partial(_validation_batch, reader, boxes)
-    return produced(make, ranges, workers, batch_bytes(most, image_size))
+    return produced(
+        partial(reader.validation, boxes), ranges, workers, batch_bytes(most, image_size)
+    )
 
 
 def shared_ranges(images: int, batch: int, rank: int, size: int) -> list[range]:
@@ -137,7 +138,7 @@ def read_image(source: ImageSource, index: int, backend: Backend) -> Picture:
 
 
 class _Reader(NamedTuple):
-    """Reads images for crops of `size` pixels."""
+    """Makes batches of crops of `size` pixels."""
 
     source: ImageSource
     size: int
@@ -147,64 +148,62 @@ class _Reader(NamedTuple):
     def read(self, index: int, cut: Callable[..., T], **how: Any) -> T | str:
         """The result of `cut` for an image, or why it cannot be read, if that does not fail."""
         try:
-            picture = read_image(self.source, index, self.backend)
-            return cut(picture, size=self.size, **how)
+            return cut(read_image(self.source, index, self.backend), size=self.size, **how)
         except UnreadableImage as error:
             if self.on_error is OnError.fail:
                 raise error.refusal() from error
             return error.reason
 
+    def training(
+        self, photometric: Photometric, seed: int, request: list[list[int]]
+    ) -> TrainingBatch:
+        """Make a batch; a request is the epochs and the indices of its images."""
+        source, count = self.source, len(request[0])
+        # (N, S, S, 3) in memory, seen as (N, 3, S, S): the pictures' layout, and channels_last.
+        images = np.empty((count, self.size, self.size, 3), np.uint8).transpose(0, 3, 1, 2)
+        factors, taken, replaced = [], list[int](), list[tuple[str, str]]()
+        most = min(MAX_SKIPPED, len(source))
+        for out, epoch, index in zip(images, *request, strict=True):
+            for standing in (number % len(source) for number in range(index, index + most)):
+                generator = image_generator(seed, epoch, index)  # of the place, not of the image
+                made = self.read(standing, cut_training, generator=generator)
+                if not isinstance(made, str):
+                    break
+                replaced.append((source.identity(standing), made))
+            else:
+                raise UserError(
+                    f"{most} images in a row cannot be read, the last is {source.name(standing)}: "
+                    f"{made}; check the disk or the data set"
+                )
+            out[:] = made
+            taken.append(standing)
+            factors.append(draw_factors(photometric, generator))
+        return TrainingBatch(
+            torch.from_numpy(images),
+            torch.from_numpy(np.stack(factors)),
+            torch.from_numpy(source.labels[taken]),
+            replaced,
+        )
 
-def _training_batch(
-    reader: _Reader, photometric: Photometric, seed: int, request: list[list[int]]
-) -> TrainingBatch:
-    """Make a batch; a request is the epochs and the indices of its images."""
-    source, size = reader.source, reader.size
-    # (N, S, S, 3) in memory, seen as (N, 3, S, S): the pictures' layout, and channels_last.
-    images = np.empty((len(request[0]), size, size, 3), np.uint8).transpose(0, 3, 1, 2)
-    factors, taken, replaced = [], list[int](), list[tuple[str, str]]()
-    most = min(MAX_SKIPPED, len(source))
-    for out, epoch, index in zip(images, *request, strict=True):
-        for standing in (number % len(source) for number in range(index, index + most)):
-            generator = image_generator(seed, epoch, index)  # of the place, not of the image
-            made = reader.read(standing, cut_training, generator=generator)
-            if not isinstance(made, str):
-                break
-            replaced.append((source.identity(standing), made))
-        else:
-            raise UserError(
-                f"{most} images in a row cannot be read, the last is {source.name(standing)}: "
-                f"{made}; check the disk or the data set"
-            )
-        out[:] = made
-        taken.append(standing)
-        factors.append(draw_factors(photometric, generator))
-    return TrainingBatch(
-        torch.from_numpy(images),
-        torch.from_numpy(np.stack(factors)),
-        torch.from_numpy(source.labels[taken]),
-        replaced,
-    )
-
-
-def _validation_batch(reader: _Reader, boxes: Boxes, request: range) -> ValidationBatch:
-    source, size = reader.source, reader.size
-    nothing = np.zeros((1, size, size, 3), np.uint8), [0] * len(boxes(size, size, size))
-    pixels, rows, unreadable, start = [], [], list[tuple[str, str]](), 0
-    readable = torch.ones(len(request), dtype=torch.bool)
-    for place, index in enumerate(request):
-        made = reader.read(index, cut_crops, boxes=boxes)
-        if isinstance(made, str):
-            readable[place] = False
-            unreadable.append((source.name(index), made))
-            made = nothing
-        pixels.append(made[0])
-        rows.append(start + np.array(made[1]))
-        start += len(made[0])
-    return ValidationBatch(
-        torch.from_numpy(np.concatenate(pixels).transpose(0, 3, 1, 2)),
-        torch.from_numpy(source.labels[request.start : request.stop].copy()),
-        readable,
-        unreadable,
-        torch.from_numpy(np.stack(rows)),
-    )
+    def validation(self, boxes: Boxes, request: range) -> ValidationBatch:
+        """Make a batch of the images with these indices."""
+        source, size = self.source, self.size
+        nothing = np.zeros((1, size, size, 3), np.uint8), [0] * len(boxes(size, size, size))
+        pixels, rows, unreadable, start = [], [], list[tuple[str, str]](), 0
+        readable = torch.ones(len(request), dtype=torch.bool)
+        for place, index in enumerate(request):
+            made = self.read(index, cut_crops, boxes=boxes)
+            if isinstance(made, str):
+                readable[place] = False
+                unreadable.append((source.name(index), made))
+                made = nothing
+            pixels.append(made[0])
+            rows.append(start + np.array(made[1]))
+            start += len(made[0])
+        return ValidationBatch(
+            torch.from_numpy(np.concatenate(pixels).transpose(0, 3, 1, 2)),
+            torch.from_numpy(source.labels[request.start : request.stop].copy()),
+            readable,
+            unreadable,
+            torch.from_numpy(np.stack(rows)),
+        )

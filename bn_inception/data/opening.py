@@ -38,11 +38,11 @@ def open_sources(config: DataConfig) -> Sources:
     train, validation = (_open_shards if kind is DataKind.shards else _open_folders)(config)
     sources = Sources(train, validation)
     classes, held_out = sources.train.classes, sources.validation.classes
-    differing = sorted(set(classes) ^ set(held_out))
-    if differing:
+    if classes != held_out:
+        differing = sorted(set(classes) ^ set(held_out))
         raise UserError(
             f"data.root: {config.root}: {len(differing)} classes are in one of train and val "
-            f"alone: {', '.join(differing[:5])}; both must be of the same classes"
+            f"alone: {', '.join(differing[:5])}; both must be of the same classes, in one order"
         )
     if first_classes is not None and first_classes > len(classes):
         raise UserError(

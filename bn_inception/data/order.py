@@ -12,7 +12,7 @@ import numpy as np
 from numpy.random import Generator, Philox, SeedSequence
 from numpy.typing import NDArray
 
-from bn_inception.errors import UserError
+from bn_inception.errors import UserError, require_at_least
 
 # Distinct tags separate streams with the same numbers.
 _STORED, _SHARDS, _WITHIN, _IMAGE = 1, 2, 3, 4
@@ -29,8 +29,7 @@ class OrderConfig:
     shard_size: int = 1251
 
     def __post_init__(self) -> None:
-        if self.shard_size < 1:
-            raise UserError(f"order.shard_size: {self.shard_size} is not 1 or more images")
+        require_at_least("order.shard_size", self.shard_size, 1)
 
 
 def stored_order(images: int) -> NDArray[np.int64]:
@@ -62,10 +61,8 @@ class TrainingOrder:
     def __init__(
         self, images: int, batch: int, seed: int, within_shard_shuffling: bool, shard_size: int
     ) -> None:
-        if images < 1:
-            raise UserError(f"training images: {images} is not 1 or more")
-        if batch < 1:
-            raise UserError(f"batch.images: {batch} is not 1 or more images")
+        require_at_least("training images", images, 1)
+        require_at_least("batch.images", batch, 1)
         if not 0 <= seed <= _MASK:
             raise UserError(f"run.seed: {seed} is not between 0 and 2^64 - 1")
         self.images, self.batch_size, self.seed = images, batch, seed

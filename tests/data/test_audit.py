@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -27,13 +26,12 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs fork")
 
 
 def audited(root: Path, kind: DataKind = DataKind.folder, workers: int = 0) -> dict[str, Any]:
-    calls: list[tuple[str, int, int]] = []
+    calls: dict[str, list[tuple[int, int]]] = {}
     result = audit(
-        DataConfig(kind=kind, root=str(root), workers=workers), lambda *call: calls.append(call)
+        DataConfig(kind=kind, root=str(root), workers=workers),
+        lambda what, *numbers: calls.setdefault(what, []).append(numbers),
     )
-    for what in {call[0] for call in calls}:
-        own = [call[1:] for call in calls if call[0] == what]
-        assert own[0][0] == 0 and own[-1][0] == own[-1][1]
+    assert all(own[0][0] == 0 and own[-1][0] == own[-1][1] for own in calls.values())
     return result
 
 
@@ -63,17 +61,19 @@ def test_a_sound_data_set(image_folder: MakeFolder) -> None:
 def odd(image_folder: MakeFolder) -> Path:
     """One image of every kind of oddness, and one of every way to be broken."""
     root = image_folder({"a": 2, "b": 2})
-    folder = root / "train" / "a"
-    (folder / "cmyk.JPEG").write_bytes(encoded(photo(1).convert("CMYK")))
-    (folder / "png.JPEG").write_bytes(encoded(photo(2), "PNG"))
     exif = Image.Exif()
     exif[0x0112] = 6
-    (folder / "turned.JPEG").write_bytes(encoded(photo(3), exif=exif))
-    (folder / "cut.JPEG").write_bytes(encoded(photo(4))[:-200])
-    (folder / "empty.JPEG").write_bytes(b"")
-    (folder / "text.JPEG").write_text("<html>not found</html>")
-    (folder / "grey.JPEG").write_bytes(encoded(photo(5).convert("L")))
-    shutil.copy(root / "val" / "b" / "b_0.JPEG", folder / "again.JPEG")
+    for name, data in {
+        "cmyk": encoded(photo(1).convert("CMYK")),
+        "png": encoded(photo(2), "PNG"),
+        "turned": encoded(photo(3), exif=exif),
+        "cut": encoded(photo(4))[:-200],
+        "empty": b"",
+        "text": b"<html>not found</html>",
+        "grey": encoded(photo(5).convert("L")),
+        "again": (root / "val" / "b" / "b_0.JPEG").read_bytes(),
+    }.items():
+        (root / "train" / "a" / f"{name}.JPEG").write_bytes(data)
     return root
 
 

@@ -13,7 +13,6 @@ from samples import content, made, opened
 
 from bn_inception.data import DataKind
 from bn_inception.data.intake import prepare as module
-from bn_inception.data.parallel import produced
 from bn_inception.errors import UserError
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs fork and file locks")
@@ -128,20 +127,3 @@ def test_a_prepare_killed_as_it_finishes_goes_on(
     train, _ = made(images, target)
     assert train.written == 0
     assert content(target) == content(tmp_path / "undisturbed")
-
-
-def _double(number: int) -> int:
-    if number == 7:
-        raise UserError("seven")
-    if number == 8:
-        os.kill(os.getpid(), signal.SIGKILL)
-    return 2 * number
-
-
-def test_work_is_spread_and_its_errors_come_back() -> None:
-    for workers in (0, 2):
-        assert sorted(produced(_double, iter(range(7)), workers)) == list(range(0, 14, 2))
-        with pytest.raises(UserError, match="seven"):
-            list(produced(_double, [1, 7], workers))
-    with pytest.raises(UserError, match="died"):
-        list(produced(_double, [1, 8, 2], 2))

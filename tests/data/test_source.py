@@ -94,6 +94,8 @@ def message(root: Path, kind: DataKind = DataKind.folder) -> str:
 def test_errors_name_the_path_and_the_layout(image_folder: MakeFolder, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"data\.root: not given.*ROOT/train/<class>/<image>"):
         open_sources(DataConfig(kind=DataKind.folder))
+    with pytest.raises(UserError, match=r"data\.root: not given.*bn-inception prepare"):
+        open_sources(DataConfig(kind=DataKind.shards))
     assert f"{tmp_path}/nowhere does not exist" in message(tmp_path / "nowhere")
     (tmp_path / "file").touch()
     assert "is not a folder" in message(tmp_path / "file")

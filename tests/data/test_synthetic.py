@@ -1,13 +1,14 @@
 """The embedded data set: deterministic, whole or rebuilt, and no matter of single pixels."""
 
-import multiprocessing
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from processes import run_ranks
 from samples import content
 
 from bn_inception.data import DataConfig, open_sources
@@ -43,25 +44,31 @@ def test_an_image_depends_on_its_own_number_only() -> None:
     assert not np.array_equal(late, np.asarray(synthetic.draw("rows", "train", 7)))
 
 
+def change(file: Path) -> None:
+    data = bytearray(file.read_bytes())
+    data[-5] ^= 1
+    file.write_bytes(data)
+
+
+def replace(file: Path) -> None:
+    folder = file.parents[2]
+    shutil.rmtree(folder)
+    folder.mkdir()
+    (folder / "thesis.txt").write_text("years of work")
+
+
 @pytest.mark.usefixtures("few")
-@pytest.mark.parametrize("damage", ["missing", "changed", "extra", "somebody else's"])
-def test_what_is_not_the_set_is_named_and_stays(tmp_path: Path, damage: str) -> None:
+@pytest.mark.parametrize(
+    "damage",
+    [Path.unlink, change, lambda file: shutil.copy(file, file.with_name("0009.jpg")), replace],
+)
+def test_what_is_not_the_set_is_named_and_stays(
+    tmp_path: Path, damage: Callable[[Path], object]
+) -> None:
     folder = synthetic.prepare(tmp_path)
     before = content(folder)
     assert synthetic.prepare(tmp_path) == folder and content(folder) == before
-    file = folder / "train" / "rows" / "0001.jpg"
-    if damage == "missing":
-        file.unlink()
-    elif damage == "changed":
-        data = bytearray(file.read_bytes())
-        data[-5] ^= 1
-        file.write_bytes(data)
-    elif damage == "extra":
-        shutil.copy(file, file.with_name("0009.jpg"))
-    else:
-        shutil.rmtree(folder)
-        folder.mkdir()
-        (folder / "thesis.txt").write_text("years of work")
+    damage(folder / "train" / "rows" / "0001.jpg")
     before = content(folder)
     with pytest.raises(UserError, match=rf"data\.cache: .*{folder.name}"):
         synthetic.prepare(tmp_path)
@@ -70,14 +77,8 @@ def test_what_is_not_the_set_is_named_and_stays(tmp_path: Path, damage: str) -> 
 
 @pytest.mark.usefixtures("few")
 def test_processes_that_start_together_agree(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("fork")
-    processes = [context.Process(target=synthetic.prepare, args=(tmp_path,)) for _ in range(4)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(60)
-    assert [process.exitcode for process in processes] == [0] * 4
-    assert synthetic.prepare(tmp_path)
+    folders = run_ranks(4, lambda rank: synthetic.prepare(tmp_path))
+    assert folders == [synthetic.prepare(tmp_path)] * 4
 
 
 def test_an_unusable_cache_is_named(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from bn_inception.data.intake import archives
 from bn_inception.data.opening import open_folder
 from bn_inception.data.parallel import Progress, cores, produced
 from bn_inception.data.source import ImageSource
-from bn_inception.errors import UserError
+from bn_inception.errors import UserError, require_at_least
 from bn_inception.files import file_sha256, first_line, is_left_over, locked, replacing
 
 LAYOUTS = (
@@ -45,10 +45,8 @@ class PrepareConfig:
         for key, value in (("source", self.source), ("target", self.target)):
             if not value.strip():
                 raise UserError(f"{key}: empty; give a folder")
-        if self.shard_size < 1:
-            raise UserError(f"shard_size: {self.shard_size} is not 1 or more images")
-        if self.workers is not None and self.workers < 0:
-            raise UserError(f"workers: {self.workers} is negative; give 0 or more, or null")
+        require_at_least("shard_size", self.shard_size, 1)
+        require_at_least("workers", self.workers, 0)
 
 
 class Prepared(NamedTuple):

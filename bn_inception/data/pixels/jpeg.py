@@ -40,8 +40,7 @@ def parse(data: bytes) -> Jpeg | None:
     if not (data.startswith(_START) and data.endswith(_END)):
         return None
     at, last = 2, len(data) - 4
-    frame: tuple[int, int] | None = None  # offset, marker
-    exif = False
+    frame, header, exif = 0, b"", False
     while True:
         if at > last or data[at] != 0xFF:
             return None
@@ -50,25 +49,18 @@ def parse(data: bytes) -> Jpeg | None:
             return None
         if marker == _SCAN:
             break
-        if marker in (_BASELINE, _EXTENDED, _PROGRESSIVE):
-            if frame is not None:
-                return None
-            frame = at, marker
+        if marker in (_BASELINE, _EXTENDED, _PROGRESSIVE) and not frame:
+            frame, header = at, data[at + 4 : end]
         elif marker not in _HARMLESS or not _is_harmless(marker, data, at + 4, end):
             return None
-        elif marker == _EXIF:
-            exif = True
+        exif = exif or marker == _EXIF
         at = end
-    if frame is None:
-        return None
-    start, kind = frame
-    plain = _is_plain(data[start + 4 : start + 2 + _number(data, start + 2)])
-    height, width = _number(data, start + 5), _number(data, start + 7)
     # One in thirty of ImageNet's photographs has EXIF or XMP, which Pillow reads.
-    if not plain or not width or not height or (exif and not is_upright(data)):
+    if not _is_plain(header) or (exif and not is_upright(data)):
         return None
-    sequential = kind != _PROGRESSIVE and data[at + 4] == data[start + 9]
-    return Jpeg(width, height, sequential, start + 5)
+    height, width = _number(header, 1), _number(header, 3)
+    sequential = data[frame + 1] != _PROGRESSIVE and data[at + 4] == header[5]
+    return Jpeg(width, height, sequential, frame + 5) if width and height else None
 
 
 def above(data: bytes, jpeg: Jpeg, bottom: int) -> tuple[bytes, bool]:
@@ -92,15 +84,9 @@ def _is_plain(frame: bytes) -> bool:
     """Whether a frame header is of 8 bits, and grey or YCbCr with usual subsampling."""
     if len(frame) < 6 or frame[0] != 8 or len(frame) != 6 + 3 * frame[5]:
         return False
-    if frame[5] == 1:
-        return True
     ids, sampling = frame[6::3], frame[7::3]
-    return ids == b"\1\2\3" and sampling in (
-        b"\x11\x11\x11",
-        b"\x12\x11\x11",
-        b"\x21\x11\x11",
-        b"\x22\x11\x11",
-    )
+    usual = sampling[:1] in (b"\x11", b"\x12", b"\x21", b"\x22") and sampling[1:] == b"\x11\x11"
+    return frame[5] == 1 or (ids == b"\1\2\3" and usual)
 
 
 def _is_harmless(marker: int, data: bytes, start: int, end: int) -> bool:
