@@ -11,6 +11,7 @@ from urllib.request import urlopen
 
 import numpy as np
 import pytest
+from report.conftest import write_evaluation
 
 from bn_inception.cli.main import dispatch
 from bn_inception.record import (
@@ -100,20 +101,10 @@ def outputs(tmp_path_factory):
 @pytest.fixture(scope="module")
 def page(outputs, tmp_path_factory):
     folder = outputs / NAMES[1] / "evaluation"
-    folder.mkdir()
-    for crops, name, top1, top5 in ((1, "single", 0.63, 0.30), (144, "144", 0.61, 0.28)):
-        evaluation = {
-            "crops": name,
-            "statistics": "population",
-            "models": 1,
-            "count": 5000,
-            "top1_error": top1,
-            "top5_error": top5,
-            "top1_interval": [top1 - 0.013, top1 + 0.013],
-            "top5_interval": [top5 - 0.012, top5 + 0.012],
-            "accuracy_by_crops": [[n, 0.37 + n / 9999, 0.7] for n in (1, 12, 72, crops)],
-        }
-        (folder / f"{name}-population.json").write_text(json.dumps(evaluation))
+    for crops, name, top5 in ((1, "single", 0.30), (144, "144", 0.28)):
+        curve = [[n, 0.37 + n / 9999, 0.7] for n in (1, 12, 72, crops)]
+        about = {"count": 5000, "accuracy_by_crops": curve}
+        write_evaluation(folder / f"{name}-population.json", name, top5, **about)
     report = tmp_path_factory.mktemp("report")
     assert dispatch(["compare", *map(str, outputs.iterdir()), f"output={report}"]) == 0
     return (report / "report.html").as_uri()

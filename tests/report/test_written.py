@@ -1,0 +1,308 @@
+"""What `compare` and `claims` print and write: tables, page, Markdown and JSON."""
+
+import json
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from report.conftest import evaluated, write_evaluation
+
+from bn_inception.errors import UserError
+from bn_inception.record.environment import describe
+from bn_inception.report.claims import judge
+from bn_inception.report.comparison import compare
+from bn_inception.report.evaluations import read_saved
+from bn_inception.report.figures import by_crops, figure2
+from bn_inception.report.page import report_page, write_report
+from bn_inception.report.runs import read_run
+from bn_inception.report.statements import STATEMENTS
+from bn_inception.report.tables import Table, as_json, figure3
+from bn_inception.report.verdicts import (
+    claims_json,
+    claims_markdown,
+    claims_text,
+    required_numbers,
+    write_claims,
+)
+
+ODD = "<script>alert('&')</script>{{ 7 * 7 }}$x$-->"
+
+
+class Page(HTMLParser):
+    """Tags, attributes and text of a page; complains about tags that do not match."""
+
+    VOID = frozenset({"meta", "br", "use", "path"})
+
+    def __init__(self, html):
+        super().__init__()
+        self.open, self.tags, self.attributes, self.texts = [], [], [], []
+        self.feed(html)
+        assert not self.open
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        self.attributes += attributes
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.tags.append(tag)
+        self.attributes += attributes
+
+    def handle_endtag(self, tag):
+        if tag not in self.VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, text):
+        self.texts.append(text)
+
+    @property
+    def text(self):
+        return " ".join(" ".join(self.texts).split())
+
+
+def page_of(runs, verdicts=(), ensembles=()):
+    comparison = compare(runs)
+    drawings = filter(None, [*figure2(comparison), by_crops(comparison, ensembles)])
+    return report_page(comparison, runs, list(drawings), ensembles, verdicts)
+
+
+@pytest.fixture
+def page(figure3_runs, tmp_path):
+    runs = [replace(run, environment=describe("0123456789abcdef")) for run in figure3_runs]
+    curve = [[crops, 0.2 + crops / 1000, 0.5] for crops in range(1, 145)]
+    with_144 = evaluated(runs[2], ("144", 0.3), accuracy_by_crops=curve)
+    runs[2] = replace(runs[2], evaluations=with_144.evaluations)
+    six = write_evaluation(tmp_path / "six.json", "144", 0.123, models=6)
+    return page_of(runs, judge(runs, differences=(0.0, 0.0)), [read_saved(six)])
+
+
+def test_the_page_begins_with_the_conclusion_and_has_everything(page):
+    parsed = Page(page)
+    words = (
+        "Held, 2 of 9 statements of the paper: “Five times the rate”, “Invariance to ",
+        "Did not hold, ",
+        "By how much: BN-x5 reached 24.0 % in ",
+        "Steps to accuracy (Figure 3)",
+        "Controls, changed settings and members of the ensemble: 2",
+        "diverged at step 1,234 in layer 4e.pool",
+        "Validation accuracy by steps (Figure 2)",
+        "Accuracy by the number of crops",
+        "Errors by crops and models (Figure 4)",
+        "ensemble of 6",
+        "12.3 ±1.0",
+        "paper: BN-Inception 1",
+        "21.99",
+        "The paper's statements",
+        "not tested",
+        "bn-inception train recipe=bn_x5",
+        "What all runs share",
+        "images/s",
+        "0123456789abcdef",
+    )
+    places = [parsed.text.find(word) for word in words]
+    assert -1 not in places, words[places.index(-1)]
+    assert places == sorted(places) or places[:3] == sorted(places[:3])
+    assert parsed.tags.count("svg") == 2
+    # Statements and runs are folded away, and what every run shares is said once.
+    assert ("open", None) not in parsed.attributes
+    assert parsed.text.count("images/s") == 1
+
+
+def test_a_recipe_that_was_not_run_has_its_row(make_run):
+    text = Page(page_of([make_run("plain", "inception", [0.1, 0.2])])).text
+    assert "BN-x30 - - 74.8 % - - 2.7e6 - - - not run" in text
+    # Without judging there is no empty section.
+    assert "The paper's statements" not in text
+
+
+def test_nothing_is_fetched_and_nothing_runs(page):
+    parsed = Page(page)
+    assert not {"script", "link", "img", "iframe", "object", "base"} & set(parsed.tags)
+    for name, value in parsed.attributes:
+        assert name not in ("src", "srcset", "action") and not name.startswith("on")
+        if name in ("href", "xlink:href"):
+            assert value.startswith("#")
+    # A namespace is a name; everything else that looks like an address would be one.
+    rest = re.sub(r'xmlns(:\w+)?="http://www\.w3\.org/[^"]*"', "", page)
+    assert "http:" not in rest and "https:" not in rest and "@import" not in rest
+    assert not re.search(r"url\((?!#)", rest)
+    assert "default-src 'none'" in page
+
+
+def test_hostile_names_are_inert(make_run):
+    run = evaluated(make_run("plain", "inception", [0.1, 0.2]), ("144", 0.3))
+    summary = replace(run.summary, scale=ODD, data=ODD)
+    odd = replace(
+        run,
+        name=ODD,
+        path=Path(ODD),
+        summary=summary,
+        config={ODD: ODD},
+        environment={"platform": ODD, "command": [ODD]},
+        overrides=(f"a={ODD}",),
+    )
+    page = page_of([odd, run], judge([odd, run]))
+    assert "<script" not in page and "-->{{" not in page
+    parsed = Page(page)
+    assert "script" not in parsed.tags and ODD in parsed.text
+
+
+def test_sent_names_run_no_command_and_break_no_table(make_run):
+    run = make_run("plain", "inception", [0.1, 0.2])
+    odd = "x; touch harmed\n| `a` <b> | [c](d)"
+    run = replace(run, name=odd, path=Path(odd), summary=replace(run.summary, scale=odd, data=odd))
+    verdicts = judge([run])
+    commands = [command for judged in verdicts for command in judged.leading.commands]
+    trained = [command for command in commands if " train " in command]
+    assert trained and all("\n" not in command for command in commands)
+    for command in trained:
+        # The words of the command, as bash reads them.
+        script = f"set -- {command}; printf '%s\\0' \"$@\""
+        words = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
+        assert f"scale={odd}" in words.stdout.split("\0")
+    document = claims_markdown(verdicts)
+    table = [line for line in document.splitlines() if line.startswith("|")]
+    columns = len(re.findall(r"(?<!\\)\|", table[0]))
+    assert all(len(re.findall(r"(?<!\\)\|", line)) == columns for line in table)
+    assert "<b>" not in re.sub(r"```.*?```", "", document, flags=re.S).replace("\\<b>", "")
+
+
+def test_equal_runs_give_equal_files(figure3_runs, tmp_path):
+    runs, comparison = figure3_runs, compare(figure3_runs)
+    first = write_report(comparison, runs, tmp_path / "first" / "new")
+    assert sorted(path.name for path in first) == sorted(p.name for p in first[0].parent.iterdir())
+    assert [path.name for path in first] == [
+        "report.html",
+        "comparison.md",
+        "comparison.json",
+        "figure2.png",
+        "figure2.svg",
+    ]
+    assert first[1].read_text() == figure3(comparison).as_markdown() + "\n"
+    assert first[2].read_text() == as_json(comparison)
+    second = write_report(compare(runs), runs, tmp_path / "second")
+    for one, other in zip(first, second, strict=True):
+        assert one.read_bytes() == other.read_bytes()
+
+
+def test_text_and_markdown_say_the_same(figure3_runs):
+    comparison = compare(figure3_runs)
+    table = figure3(comparison)
+    text, markdown = table.as_text(), table.as_markdown()
+    for words in (
+        "Target: 24.0 % top-1, the plateau of Inception less one point",
+        "140",
+        "33.3 %",
+        "2.1e6",
+        "6.8 %",
+        "never",
+        "diverged at step 1,234 in layer 4e.pool",
+        "did not start learning",
+        'paper: "the model parameters reach machine infinity"',
+    ):
+        assert words in " ".join(text.split())  # a long cell takes several lines
+        assert words in markdown
+    cells = {line.count("|") for line in markdown.splitlines() if line.startswith("|")}
+    assert cells == {12}
+    assert max(map(len, text.splitlines())) <= 175
+
+
+def test_a_table_fits_and_names_stay_whole():
+    name, sentence = "a-name-of-" + "x" * 30, "never reached the target, and was stopped by hand"
+    table = Table("", "", ["run", "steps to target", "outcome"], [[name, "7", sentence]], [1])
+    assert table.as_text(75).splitlines() == [
+        "",
+        f"{'run':<40}   steps  outcome",
+        f"{'':<40}      to",
+        f"{'':<40}  target",
+        "-" * 75,
+        f"{name}       7  never reached the target,",
+        f"{'':<50}and was stopped by hand",
+    ]
+    assert len(table.as_text().splitlines()) == 6
+
+
+def test_json_is_for_programs(figure3_runs, tmp_path):
+    six = read_saved(write_evaluation(tmp_path / "six.json", "144", 0.123, models=6))
+    text = as_json(compare(figure3_runs), [six])
+    values = json.loads(text)
+    assert (values["baseline"], values["target"]) == ("Inception", pytest.approx(0.24))
+    rows = {row["recipe"]: row for row in values["rows"]}
+    fast = rows["bn_x5"]
+    assert fast["runs"][0]["name"] == "fast" and fast["runs"][0]["status"] == "finished"
+    assert fast["steps"] == pytest.approx(140) and fast["kind"] == "recipe"
+    assert fast["ratio"]["low"] < fast["ratio"]["value"] < fast["ratio"]["high"]
+    assert fast["paper"]["steps_to_72_2"] == 2_100_000
+    # Without an end: JSON has no infinity.
+    assert rows["bn_x5_sigmoid"]["ratio"]["high"] is None
+    (entry,) = values["evaluations"]
+    assert (entry["name"], entry["models"], entry["top5_error"]) == ("six", 6, 0.123)
+    assert str(tmp_path) not in text
+
+
+def test_a_folder_that_cannot_be_written(figure3_runs, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"output: .* cannot be created"):
+        write_report(compare(figure3_runs), figure3_runs, tmp_path / "file" / "report")
+
+
+def test_a_whole_comparison_needs_no_torch(figure3_runs, tmp_path):
+    program = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from bn_inception.report.comparison import compare\n"
+        "from bn_inception.report.page import write_report\n"
+        "from bn_inception.report.runs import read_runs\n"
+        "runs = read_runs(sys.argv[2:])\n"
+        "write_report(compare(runs), runs, Path(sys.argv[1]))\n"
+        "sys.exit('torch' in sys.modules or 'matplotlib.pyplot' in sys.modules)\n"
+    )
+    folders = [str(run.path) for run in figure3_runs]
+    command = [sys.executable, "-c", program, str(tmp_path), *folders]
+    subprocess.run(command, check=True)
+
+
+@pytest.fixture
+def verdicts(figure3_runs):
+    return judge(figure3_runs, differences=(0, 0))
+
+
+def test_verdicts_as_text_markdown_and_json_say_all(verdicts, tmp_path):
+    text, markdown = claims_text(verdicts), claims_markdown(verdicts)
+    for statement in STATEMENTS:
+        assert statement.claim.split()[-1] in text and statement.title in markdown
+        assert statement.limit in markdown and statement.measured in markdown
+    for words in ("not tested", "holds", "diverged at step 1,234"):
+        assert words in text and words in markdown
+    assert "2 hold, 1 not, 3 undecided, 3 not tested" in text
+    for judged in verdicts:
+        for command in judged.leading.commands:
+            assert f"   $ {command}" in text.splitlines()
+    long = [line for line in text.splitlines() if len(line) > 80]
+    assert all("$ " in line or str(tmp_path) in line for line in long)
+    values = json.loads(claims_json(verdicts))["verdicts"]
+    assert [value["number"] for value in values] == list(range(1, 10))
+    assert values[4]["decision"] == "holds" and values[4]["setting"] == "scale=cpu 100 classes"
+    assert values[0]["commands"] and values[0]["limit"] and values[1]["evidence"][0]["says"]
+    paths = write_claims(verdicts, tmp_path / "new")
+    assert [path.name for path in paths] == ["claims.md", "claims.json"]
+    assert all(str(tmp_path) not in path.read_text() for path in paths)
+
+
+def test_the_evidence_is_linked_from_where_the_file_lies(figure3_runs, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    verdicts = judge([read_run("outputs/control")])
+    markdown, _ = write_claims(verdicts, Path("results/mine"))
+    assert "[control](../../outputs/control)" in markdown.read_text()
+
+
+def test_required(verdicts):
+    assert required_numbers(verdicts, [5, 7]) == []
+    assert [j.statement.number for j in required_numbers(verdicts, [6, 1, 5])] == [1, 6]
+    with pytest.raises(UserError, match="require: there is no statement 10; choose from 1 to 9"):
+        required_numbers(verdicts, [10])
