@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bn_inception.record import RunStatus, Summary
+from bn_inception.record.summary import RunStatus, Summary
 from bn_inception.report.evaluations import Evaluation
 from bn_inception.report.measures import together
 from bn_inception.report.runs import Run

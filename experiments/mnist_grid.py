@@ -19,7 +19,7 @@ import torch
 
 from bn_inception.files import write_json, write_text
 from bn_inception.mnist import NETWORKS, Curve, MnistSettings, read_digits, train
-from bn_inception.record import describe
+from bn_inception.record.environment import describe
 
 RATES = (0.03, 0.1, 0.3, 1.0, 3.0)
 DEVIATIONS = (0.01, 0.1)

@@ -26,7 +26,8 @@ import numpy as np
 from omegaconf import OmegaConf
 
 from bn_inception.errors import UserError
-from bn_inception.record import RunStatus, ValidationRecord, read_metrics, read_summary
+from bn_inception.record.metrics import ValidationRecord, read_metrics
+from bn_inception.record.summary import RunStatus, read_summary
 from bn_inception.report.curves import PLATEAU_LEAST, gain_of_last_third, plateau
 
 START = (4.0, 8.0, 16.0)

@@ -13,7 +13,7 @@ import torch
 from bn_inception.config import compose, run_config
 from bn_inception.data import TrainingBatch, TrainingOrder, open_sources, to_input, training_batches
 from bn_inception.network import Inception, initialize
-from bn_inception.training.optimizer import build_optimizer, learning_rate
+from bn_inception.training.optimizer import build_optimizer
 from bn_inception.training.schedule import Schedule
 from bn_inception.training.step import train_step
 
@@ -68,15 +68,14 @@ class ShortTraining:
         initialize(network, torch.Generator().manual_seed(config.run.seed))
         network = network.to(memory_format=torch.channels_last).train()
         optimizer = build_optimizer(network, config.optimizer)
-        durations = Schedule.of(config, self._images)
+        schedule = Schedule.of(config, self._images)
         for step, batch in enumerate(self._batches):
             images = to_input(batch.images, batch.factors)
             images = images.contiguous(memory_format=torch.channels_last)
-            rate = learning_rate(
-                config.optimizer, step, durations.decay_steps, durations.warmup_steps
-            )
             torch.manual_seed(step)  # dropout: the same masks at every rate
-            result = train_step(network, optimizer, images, batch.labels, rate)
+            result = train_step(
+                network, optimizer, images, batch.labels, schedule.learning_rate(step)
+            )
             loss = float(result.loss)
             yield Update(loss if result.finite else math.nan, int(result.correct) / len(images))
             if not result.finite:

@@ -31,8 +31,12 @@ from bn_inception.errors import UserError, require_at_least
 from bn_inception.files import first_line
 from bn_inception.network import Inception, Precision, initialize, set_precision
 from bn_inception.quoting import say
-from bn_inception.training import Console, Session, StopRequest, choose_device, open_session, train
-from bn_inception.training.execution import Execution
+from bn_inception.training.console import Console
+from bn_inception.training.loop import train
+from bn_inception.training.machine import choose_device
+from bn_inception.training.session import Session, open_session
+from bn_inception.training.signals import StopRequest
+from bn_inception.training.machine import Execution
 from bn_inception.training.machine import Machine
 from bn_inception.training.optimizer import build_optimizer
 from bn_inception.training.schedule import Schedule

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from bn_inception.files import write_json
-from bn_inception.record import describe
+from bn_inception.record.environment import describe
 
 Stream = Generator[object, None, None]
 """Endless; each `next` does one unit of work: an update, or a batch."""

@@ -41,7 +41,7 @@ from bn_inception.network import (
 )
 from bn_inception.network.checkpoint import LoadedNetwork, load_network
 from bn_inception.quoting import printable, say
-from bn_inception.record import write_predictions
+from bn_inception.record.predictions import write_predictions
 from bn_inception.training.batches import population_inputs
 from bn_inception.training.machine import choose_device
 from bn_inception.training.settings import ProcessorConfig, RunConfig
@@ -174,7 +174,8 @@ def _evaluate(config: EvaluateConfig) -> None:
         print(f"statistics: population (BN Algorithm 2, {batches} mini-batches{of})")
         if trained is not None and batches != loaded.population_batches:
             images, data = sources.train, config.data
-            inputs = population_inputs(trained, images, data, data.workers, batches, device)
+            many = replace(trained.train, population_batches=batches)
+            inputs = population_inputs(replace(trained, data=data, train=many), images, device)
             with closing(inputs):
                 network = population_statistics(network, inputs) or network
     made_with = {

@@ -10,7 +10,7 @@ from bn_inception.evaluation.ensemble import Ensemble
 from bn_inception.evaluation.ensemble import ensemble as mean_of
 from bn_inception.evaluation.saved import PairedDifference, paired_differences, prediction_file
 from bn_inception.files import write_json
-from bn_inception.record import read_predictions, write_predictions
+from bn_inception.record.predictions import read_predictions, write_predictions
 
 
 @command("ensemble", plain="members")

@@ -146,7 +146,7 @@ def settings_of(config: Config) -> Settings:
         if value and key not in values and not key.startswith((*_OPTIONS, *_DERIVED))
     ]
     unknown = (f"config.yaml lacks {', '.join(lacking)}",) if lacking else ()
-    steps = max(1, round(expected["train.steps"]))  # as `training.duration.whole_steps`
+    steps = max(1, round(expected["train.steps"]))  # as `training.schedule.Schedule`
     overrides = tuple(sorted({*primary, *_words(differing)}))
     return Settings(overrides, _words(options), unknown, steps)
 

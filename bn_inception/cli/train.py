@@ -6,7 +6,6 @@ import textwrap
 from collections.abc import Iterator
 from contextlib import ExitStack
 
-from bn_inception import training
 from bn_inception.cli.command import Call, command
 from bn_inception.cli.sweep import sweep
 from bn_inception.config import compose, write_yaml
@@ -14,10 +13,16 @@ from bn_inception.config.compose import Config, changed_words
 from bn_inception.config.resume import RECORDED, continuation, continued, identity
 from bn_inception.data.config import DataConfig, audit_command
 from bn_inception.errors import UserError
-from bn_inception.record import RunFolder, RunStatus, Summary
 from bn_inception.record.naming import suffix
-from bn_inception.training.distributed import World
+from bn_inception.record.run_folder import RunFolder
+from bn_inception.record.summary import RunStatus, Summary
+from bn_inception.training.console import Console
+from bn_inception.training.distributed import World, joined, world_from_environment
+from bn_inception.training.loop import train as train_session
+from bn_inception.training.machine import choose_device
+from bn_inception.training.session import open_session
 from bn_inception.training.settings import RunConfig
+from bn_inception.training.signals import StopRequest
 
 
 def read(overrides: list[str]) -> Config:
@@ -38,7 +43,7 @@ def train(call: Call[RunConfig]) -> int:
 
     Under torchrun this is one process of several; every one returns the same.
     """
-    world = training.world_from_environment()
+    world = world_from_environment()
     if world.size == 1:
         return _train(call.config, call.composed, world)
     from torch.distributed.elastic.multiprocessing.errors import record
@@ -48,12 +53,12 @@ def train(call: Call[RunConfig]) -> int:
 
 
 def _train(config: RunConfig, composed: Config, world: World) -> int:
-    device = training.choose_device(config.machine.device, world)
+    device = choose_device(config.machine.device, world)
     with ExitStack() as stack:
         # One process speaks and writes; to the others the terminal is nowhere.
         terminal = sys.stderr if world.first else stack.enter_context(open(os.devnull, "w"))
-        console = training.Console(terminal)
-        stack.enter_context(training.joined(world, device, config.machine.timeout))
+        console = Console(terminal)
+        stack.enter_context(joined(world, device, config.machine.timeout))
         changed = world.from_first(lambda: continuation(config, composed))
         recorded = {}
         for key, (before, now) in (changed or {}).items():
@@ -61,7 +66,7 @@ def _train(config: RunConfig, composed: Config, world: World) -> int:
                 recorded[key] = before, now
             else:
                 console.say(f"{key} was {before}, is {now}")
-        session = training.open_session(
+        session = open_session(
             config,
             write_yaml(composed),
             identity=identity(composed),
@@ -73,9 +78,9 @@ def _train(config: RunConfig, composed: Config, world: World) -> int:
         with session.folder:
             # Not earlier: before its first update a run has nothing that is not on disk, and a
             # signal ends it at once, wherever it waits.
-            stop = stack.enter_context(training.StopRequest())
+            stop = stack.enter_context(StopRequest())
             try:
-                summary = training.train(session, console, stop)
+                summary = train_session(session, console, stop)
             except UserError as error:
                 console.log(f"bn-inception: {error}")
                 raise

@@ -12,8 +12,9 @@ from bn_inception.files import file_sha256, make_folder, write_bytes, write_json
 from bn_inception.network import checkpoint as checkpoints
 from bn_inception.network import export as exports
 from bn_inception.network import pretrained
-from bn_inception.record import RunFolder, RunStatus, Summary, describe, write_environment
-from bn_inception.record.run_folder import refuse_links
+from bn_inception.record.environment import describe, write_environment
+from bn_inception.record.run_folder import RunFolder, refuse_links
+from bn_inception.record.summary import RunStatus, Summary
 
 RECIPE = "published"
 """Recipe name of imported networks: not one of this project's."""
@@ -117,8 +118,7 @@ def import_weights(file: str, output: str | None, classes: str | None) -> None:
     folder = RunFolder(place.parent, place.name)
     folder.create()
     with folder:
-        folder.write_config(write_yaml(composed))
-        write_environment(folder.environment, environment)
+        write_environment(folder, write_yaml(composed), environment)
         write_text(folder.metrics, "")
         for name in (checkpoints.LAST, checkpoints.BEST):
             checkpoints.save(state, folder.checkpoints, name)

@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 
 from bn_inception.errors import UserError
 from bn_inception.evaluation.saved import Errors, require_same_images
-from bn_inception.record import Predictions, read_predictions
-from bn_inception.record.predictions import NEVER, TOP
+from bn_inception.record.predictions import NEVER, TOP, Predictions, read_predictions
 
 BLOCK = 256
 """Images compared at a time: 20 MB of 1000 float64 classes for ten members."""

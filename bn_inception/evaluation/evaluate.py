@@ -32,8 +32,7 @@ from bn_inception.evaluation.crops import SINGLE, CropRule
 from bn_inception.evaluation.saved import Errors
 from bn_inception.network import Inception, Normalization
 from bn_inception.network.folding import fold
-from bn_inception.record import Predictions
-from bn_inception.record.predictions import NEVER, TOP
+from bn_inception.record.predictions import NEVER, TOP, Predictions
 
 CONFUSED_PAIRS = 20
 """The most frequent errors, as many as an evaluation's summary names."""

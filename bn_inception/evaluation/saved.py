@@ -8,8 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bn_inception.errors import UserError
-from bn_inception.record import Predictions
-from bn_inception.record.predictions import TOP, read_meta
+from bn_inception.record.predictions import TOP, Predictions, read_meta
 from bn_inception.record.run_folder import refuse_links
 
 RESAMPLES = 10_000

@@ -12,7 +12,8 @@ from typing import Any
 
 from bn_inception.errors import UserError
 from bn_inception.fields import read_object
-from bn_inception.files import write_json
+from bn_inception.files import write_json, write_text
+from bn_inception.record.run_folder import RunFolder
 
 _PACKAGES = ("bn_inception", "torch", "torchvision", "numpy", "pillow")
 
@@ -50,28 +51,30 @@ def describe(data_fingerprint: str, *, gpus: Sequence[str] = ()) -> dict[str, An
 
 
 def write_environment(
-    path: Path,
+    folder: RunFolder,
+    config_text: str,
     environment: Mapping[str, Any],
-    *,
     resumed_at: int | None = None,
     changed: Mapping[str, tuple[Any, Any]] | None = None,
 ) -> None:
-    """Write `environment.json`.
+    """Write `config.yaml` and `environment.json`.
 
-    Where the run was resumed, at step `resumed_at`, the file keeps the environment that it was
+    Where the run was resumed, at step `resumed_at`, the latter keeps the environment that it was
     started in, and this one is appended to the list `resumed`. Settings that are others from here
     on, (before, after) by key, are appended to the list `changes`.
     """
-    if resumed_at is None or not path.exists():
-        write_json(path, environment)
+    if resumed_at is None:
+        write_text(folder.config, config_text)
+        write_json(folder.environment, environment)
         return
-    first = read_environment(path)
-    entry = {"step": resumed_at, **environment}
-    first["resumed"] = [*first.get("resumed", []), entry]
+    first = read_environment(folder.environment)
+    first["resumed"] = [*first.get("resumed", []), {"step": resumed_at, **environment}]
     if changed:
         change = {"step": resumed_at, "changed": {k: list(v) for k, v in changed.items()}}
         first["changes"] = [*first.get("changes", []), change]
-    write_json(path, first)
+    write_json(folder.environment, first)
+    if changed:
+        write_text(folder.config, config_text)
 
 
 def read_environment(path: Path) -> dict[str, Any]:

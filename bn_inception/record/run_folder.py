@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from bn_inception.errors import UserError
-from bn_inception.files import first_line, is_left_over, locked, sync_folder, write_text
+from bn_inception.files import first_line, is_left_over, locked, sync_folder
 
 _logger = logging.getLogger(__name__)
 
@@ -136,10 +136,6 @@ class RunFolder:
             raise UserError(
                 f"{self.path}: cannot be written ({first_line(error)}); make it writable to resume"
             ) from error
-
-    def write_config(self, text: str) -> None:
-        """Write `config.yaml`."""
-        write_text(self.config, text)
 
     def close(self) -> None:
         """Let another process write the folder."""

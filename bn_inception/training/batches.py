@@ -1,14 +1,15 @@
-"""The images that one process of a run reads."""
+"""The images that one process of a run reads, and their way to its device."""
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
+from dataclasses import replace
+from itertools import pairwise
 from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from bn_inception.data import (
-    DataConfig,
     ImageSource,
     Sources,
     TrainingBatch,
@@ -21,6 +22,7 @@ from bn_inception.data import (
     validation_batches,
 )
 from bn_inception.data.loader import shared_ranges
+from bn_inception.errors import UserError
 from bn_inception.training.distributed import ALONE, World
 from bn_inception.training.local_batch import LocalBatch
 from bn_inception.training.settings import RunConfig
@@ -40,33 +42,27 @@ class Batches:
     def __init__(
         self, config: RunConfig, sources: Sources, world: World, local: LocalBatch
     ) -> None:
-        self.sources = sources
-        self._config, self._world, self._local = config, world, local
+        self.sources, self._world, self._local = sources, world, local
+        workers = config.data.workers
+        if workers is None:  # the processes of a machine share its cores
+            workers = default_workers(world.local_size)
+        self._config = replace(config, data=replace(config.data, workers=workers))
         # Too few to divide is found now, not after hours at the first evaluation.
         shared_ranges(len(sources.validation), EVALUATION_BATCH, world.rank, world.size)
         # While it evaluates, a process has training batches and others on their way: first those
         # of Algorithm 2, then held-out images.
         size, largest = config.network.image_size, max(EVALUATION_BATCH, config.batch.mini_batch)
         both = sum(parallel.batch_bytes(images, size) for images in (local.images, largest))
-        parallel.require_shared_memory(self.workers, both, world.local_size)
-
-    @property
-    def workers(self) -> int:
-        """Processes that read: as configured; by default those of a machine share its cores."""
-        configured = self._config.data.workers
-        return default_workers(self._world.local_size) if configured is None else configured
+        parallel.require_shared_memory(workers, both, world.local_size)
 
     def training(
         self, start: int, stop: int, *, agree: bool
     ) -> Generator[TrainingBatch, None, None]:
         """Yield the mini-batches of steps `start` to `stop` - 1; `agree` as in `_together`."""
-        config = self._config
         batches = _in_order(
-            config,
+            self._config,
             self.sources.train,
-            config.data,
-            self.workers,
-            batch=config.batch.images,
+            batch=self._config.batch.images,
             steps=range(start, stop),
             places=self._local.places(self._world.rank),
         )
@@ -76,22 +72,19 @@ class Batches:
         self, device: torch.device, replaced: Callable[[list[tuple[str, str]]], object]
     ) -> Generator[Tensor | None, None, None]:
         """Yield the mini-batches of Algorithm 2: see `population_inputs`."""
-        config = self._config
-        count = config.train.population_batches
-        return population_inputs(
-            config, self.sources.train, config.data, self.workers, count, device, self._world,
-            replaced,
-        )  # fmt: skip
+        source = self.sources.train
+        return population_inputs(self._config, source, device, self._world, replaced)
 
     def validation(self) -> Generator[ValidationBatch, None, None]:
         """Yield the held-out images, each once, single crop."""
+        data = self._config.data
         batches = validation_batches(
             self.sources.validation,
             image_size=self._config.network.image_size,
             batch=EVALUATION_BATCH,
-            workers=self.workers,
-            on_error=self._config.data.on_error,
-            backend=self._config.data.backend,
+            workers=data.workers,
+            on_error=data.on_error,
+            backend=data.backend,
             share=(self._world.rank, self._world.size),
         )
         return self._together(batches, agree=True)
@@ -114,30 +107,26 @@ class Batches:
 def population_inputs(
     config: RunConfig,
     source: ImageSource,
-    data: DataConfig,
-    workers: int | None,
-    count: int,
     device: torch.device,
     world: World = ALONE,
     replaced: Callable[[list[tuple[str, str]]], object] = lambda images: None,
 ) -> Generator[Tensor | None, None, None]:
     """Yield the mini-batches that BN Algorithm 2 takes its means over: inputs (N, 3, S, S).
 
-    They are the first `count` of the run's order, of `batch.mini_batch` images each, with the
-    crops, mirrors and distortions of training. They are a function of configuration and seed: the
-    same at every evaluation, so that two evaluations differ by the weights and not by the sample,
-    and on every number of processes. Process r of P reads the mini-batches r, r + P, r + 2 P, ...
+    They are the first `train.population_batches` of the run's order, of `batch.mini_batch` images
+    each, with the crops, mirrors and distortions of training. They are a function of configuration
+    and seed: the same at every evaluation, so that two evaluations differ by the weights and not by
+    the sample, and on every number of processes. Process r of P reads the mini-batches r, r + P,
+    r + 2 P, ...
 
-    `source` holds the run's training images, `data` says how they are read now, by `workers`.
-    All processes have as many turns, each a meeting; None is yielded where only others read.
-    `replaced` is told of images whose place another one took: (name, reason).
+    `source` holds the run's training images. All processes have as many turns, each a meeting;
+    None is yielded where only others read. `replaced` is told of images whose place another one
+    took: (name, reason).
     """
-    images = config.batch.mini_batch
+    images, count = config.batch.mini_batch, config.train.population_batches
     batches = _in_order(
         config,
         source,
-        data,
-        workers,
         # A step of this order is a turn of all processes.
         batch=images * world.size,
         steps=range(len(range(world.rank, count, world.size))),
@@ -155,17 +144,10 @@ def population_inputs(
 
 
 def _in_order(
-    config: RunConfig,
-    source: ImageSource,
-    data: DataConfig,
-    workers: int | None,
-    *,
-    batch: int,
-    steps: range,
-    places: slice,
+    config: RunConfig, source: ImageSource, *, batch: int, steps: range, places: slice
 ) -> Generator[TrainingBatch, None, None]:
     """Yield mini-batches `steps` of a run's own order, of each the images at `places`."""
-    seed, order = config.run.seed, config.order
+    seed, order, data = config.run.seed, config.order, config.data
     return training_batches(
         source,
         TrainingOrder(len(source), batch, seed, order.within_shard_shuffling, order.shard_size),
@@ -174,8 +156,67 @@ def _in_order(
         image_size=config.network.image_size,
         augmentation=config.augmentation,
         seed=seed,
-        workers=workers,
+        workers=data.workers,
         on_error=data.on_error,
         backend=data.backend,
         places=places,
     )
+
+
+def on_device(batches: Iterator[TrainingBatch], device: torch.device) -> Iterator[TrainingBatch]:
+    """Yield the same batches in the same order, their tensors on `device`.
+
+    On CUDA they go through pinned memory on a stream of their own, one batch ahead of the step:
+    the copy of the next one is under way before the current one's kernels are launched. What is
+    yielded is ready for kernels on the current stream; the host waits for nothing. On the CPU
+    nothing is read ahead or copied.
+    """
+    if device.type != "cuda":
+        yield from batches
+        return
+    stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+
+    def sent(batch: TrainingBatch) -> tuple[TrainingBatch, torch.cuda.Event]:
+        """The batch on the device, and the event after its last byte."""
+        with torch.cuda.stream(stream):
+            # A copy is only asynchronous out of pinned memory. torch's allocator keeps the pinned
+            # pages from being used again before this stream has read them.
+            images, factors, labels = (
+                tensor.pin_memory().to(device, non_blocking=True) for tensor in batch[:3]
+            )
+            there = TrainingBatch(images, factors, labels, batch.replaced)
+            copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            copied.record(stream)
+        return there, copied
+
+    for batch, copied in one_ahead(map(sent, batches)):
+        current = torch.cuda.current_stream(device)
+        # The event, not the whole stream: the next batch's copy is queued there already.
+        current.wait_event(copied)
+        for tensor in batch[:3]:
+            # Its memory belongs to the copying stream, which would give it to a later copy as soon
+            # as nothing on the host holds the tensor; the step may still be reading it then.
+            tensor.record_stream(current)
+        yield batch
+
+
+def one_ahead(items: Iterator[T]) -> Iterator[T]:
+    """Yield what `items` yields, each item once the next one has been asked for.
+
+    A UserError in place of an item comes where that item would have come: the step that was due is
+    still made, so that a run stops at bad input at the same step on every device. Every other
+    exception strikes at once.
+    """
+
+    def with_its_end() -> Iterator[T | UserError | None]:
+        try:
+            yield from items
+        except UserError as error:
+            yield error
+        yield None
+
+    for item, _ in pairwise(with_its_end()):
+        if isinstance(item, UserError):
+            raise item
+        assert item is not None
+        yield item

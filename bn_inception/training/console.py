@@ -15,7 +15,8 @@ from tqdm import tqdm
 from bn_inception.data.config import audit_command, audit_record
 from bn_inception.paper.results import MINI_BATCH
 from bn_inception.quoting import printable, say, shortened
-from bn_inception.record import Best, Milestone, TrainRecord, ValidationRecord
+from bn_inception.record.metrics import TrainRecord, ValidationRecord
+from bn_inception.record.summary import Best, Milestone
 from bn_inception.training.session import Session
 
 COLUMNS = 80

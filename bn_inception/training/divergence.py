@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bn_inception.record.summary import Divergence
+
 LOSS = "loss"
 """Named where every layer's output is still finite."""
 
@@ -13,14 +15,13 @@ LOSS = "loss"
 class Diverged(Exception):
     """The loss or a parameter is no longer finite: a result, not an error (BN section 4.2.2).
 
-    `step` is the update, counted from 1. `layer` is the first layer, in forward order, that
-    produced a non-finite output or holds a non-finite parameter, or `LOSS`.
+    `where` has the update, counted from 1, and the first layer, in forward order, that produced a
+    non-finite output or holds a non-finite parameter, or `LOSS`.
     """
 
     def __init__(self, step: int, layer: str) -> None:
-        super().__init__(f"diverged at step {step} in layer {layer}")
-        self.step = step
-        self.layer = layer
+        self.where = Divergence(step, layer)
+        super().__init__(self.where)
 
 
 def require_finite(network: nn.Module, step: int) -> None:
@@ -47,7 +48,7 @@ def first_nonfinite_layer(network: nn.Module, images: Tensor) -> str:
             found.append(names[module])
 
     for module in names:
-        if not any(True for _ in module.children()):
+        if not list(module.children()):
             module.register_forward_hook(check)
     with torch.no_grad():
         probe(images)

@@ -9,9 +9,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from bn_inception.network import Inception, Processes, initialize, set_precision, set_statistics
 from bn_inception.training.distributed import World
-from bn_inception.training.execution import Execution
 from bn_inception.training.local_batch import LocalBatch
-from bn_inception.training.machine import choose_device, resolve, set_deterministic
+from bn_inception.training.machine import Execution, choose_device, resolve, set_deterministic
 from bn_inception.training.optimizer import build_optimizer
 from bn_inception.training.probe import Probe
 from bn_inception.training.settings import RunConfig

@@ -13,7 +13,9 @@ from bn_inception.errors import AgreedError, UserError
 from bn_inception.evaluation.evaluate import evaluate
 from bn_inception.network import Inception, population_statistics, running_statistics
 from bn_inception.paper.results import MINI_BATCH
-from bn_inception.record import Divergence, RunStatus, Summary, ValidationRecord
+from bn_inception.record.metrics import ValidationRecord
+from bn_inception.record.summary import RunStatus, Summary
+from bn_inception.training.batches import on_device
 from bn_inception.training.console import Console
 from bn_inception.training.divergence import (
     LOSS,
@@ -21,12 +23,10 @@ from bn_inception.training.divergence import (
     first_nonfinite_layer,
     require_finite,
 )
-from bn_inception.training.optimizer import learning_rate
 from bn_inception.training.schedule import Due
 from bn_inception.training.session import Session
 from bn_inception.training.signals import Stopped, StopRequest
 from bn_inception.training.step import train_step
-from bn_inception.training.transfer import on_device
 
 STARTED_BELOW = 0.98
 """A dead start leaves the loss at ln(classes). Where a network learns, its mean over a log interval
@@ -49,7 +49,7 @@ def train(session: Session, console: Console, stop: StopRequest) -> Summary:
     except Diverged as error:
         # Not saved: resumed from its last checkpoint, the run diverges at the same step again.
         session.share_replaced()
-        status, diverged = RunStatus.diverged, Divergence(error.step, error.layer)
+        status, diverged = RunStatus.diverged, error.where
     except BaseException as error:
         # Bad input strikes between two updates: the state is whole and worth saving. What went
         # wrong is the news, not that it could not be written either.
@@ -110,10 +110,7 @@ def _loop(session: Session, console: Console, stop: StopRequest) -> RunStatus:
 
 def _update(session: Session, images: Tensor, labels: Tensor) -> float:
     """Make the next update; return its learning rate."""
-    learner, schedule = session.learner, session.schedule
-    rate = learning_rate(
-        session.config.optimizer, session.step, schedule.decay_steps, schedule.warmup_steps
-    )
+    learner, rate = session.learner, session.schedule.learning_rate(session.step)
     learner.seed_dropout(session.step)
     with learner.probe.watching(session.step + 1):
         result = train_step(

@@ -1,4 +1,4 @@
-"""What `machine.*` comes to on the device that is there."""
+"""What `machine.*` comes to on the device that is there, and the fast step put together of it."""
 
 import os
 import shutil
@@ -6,13 +6,19 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
+from bn_inception.data import to_input
 from bn_inception.errors import UserError
-from bn_inception.network import Precision
+from bn_inception.network import Precision, computing
 from bn_inception.network.precision import has_tensor_cores
 from bn_inception.training.distributed import ALONE, World
 from bn_inception.training.local_batch import LocalBatch
 from bn_inception.training.settings import Device, MachineConfig
+from bn_inception.training.step import Losses, losses
+
+BACKEND = "inductor"
+"""Of torch.compile."""
 
 
 def choose_device(device: Device, world: World = ALONE) -> torch.device:
@@ -76,6 +82,11 @@ def resolve(config: MachineConfig, device: torch.device, local: LocalBatch) -> M
     return Machine(precision, compiled, config.deterministic)
 
 
+def has_cpp_compiler() -> bool:
+    """Whether torch.compile could compile for the CPU."""
+    return any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "g++", "clang++"))
+
+
 def set_deterministic(on: bool) -> None:
     """Ask torch for kernels that give the same bits every time; before the first CUDA call.
 
@@ -88,6 +99,47 @@ def set_deterministic(on: bool) -> None:
     torch.use_deterministic_algorithms(on, warn_only=True)
 
 
-def has_cpp_compiler() -> bool:
-    """Whether torch.compile could compile for the CPU."""
-    return any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "g++", "clang++"))
+class Execution:
+    """How one process of a run makes its updates.
+
+    One process has forward pass and loss compiled as one function; of several, each compiles its
+    network, inside the wrapper that averages gradients, as that expects.
+    """
+
+    def __init__(self, machine: Machine, device: torch.device, processes: int = 1) -> None:
+        self.machine, self.device = machine, device
+        alone = processes == 1
+        self._to_input = _compiled(to_input, machine.compile)
+        self._losses = _compiled(self._eager, machine.compile and alone)
+        self._compile_network = machine.compile and not alone
+
+    def wrapped(self, network: nn.Module) -> nn.Module:
+        """What the wrapper of several processes is put around; parameters are `network`'s."""
+        wrapped: nn.Module = _compiled(network, self._compile_network)
+        return wrapped
+
+    def to_input(self, images: Tensor, factors: Tensor) -> Tensor:
+        """`data.to_input`, in channels_last memory."""
+        inputs: Tensor = self._to_input(images, factors)
+        return inputs.contiguous(memory_format=torch.channels_last)
+
+    def forward(self, network: nn.Module, images: Tensor, labels: Tensor) -> Losses:
+        """`step.losses` in the machine's precision, compiled or not."""
+        result: Losses = self._losses(network, images, labels)
+        return result
+
+    def computing(self) -> torch.autocast:
+        """The machine's precision, around a forward pass."""
+        return computing(self.machine.precision, self.device)
+
+    def _eager(self, network: nn.Module, images: Tensor, labels: Tensor) -> Losses:
+        with self.computing():
+            return losses(network, images, labels)
+
+
+def _compiled(function: Any, on: bool) -> Any:
+    if not on:
+        return function
+    # One graph, or an error: a part that silently stays outside would be slow and unnoticed. One
+    # shape: training batches are all of one size, and evaluation calls the network itself.
+    return torch.compile(function, backend=BACKEND, fullgraph=True, dynamic=False)

@@ -1,4 +1,4 @@
-"""Stochastic gradient descent as the paper's recipes set it, and its staircase learning rate."""
+"""Stochastic gradient descent as the paper's recipes set it."""
 
 import math
 from dataclasses import dataclass
@@ -7,7 +7,9 @@ import torch
 from torch import nn
 
 from bn_inception.errors import UserError
-from bn_inception.training.duration import Duration
+
+Duration = int | float | str
+"""A number of steps, or a text such as "8 epochs": see `schedule.steps`."""
 
 
 def require_positive(key: str, value: float, remedy: str = "") -> None:
@@ -89,15 +91,3 @@ def start_momenta(optimizer: torch.optim.SGD) -> None:
                 if state.get("momentum_buffer") is not None:
                     own.copy_(state["momentum_buffer"])
                 state["momentum_buffer"] = own
-
-
-def learning_rate(
-    config: OptimizerConfig, step: int, decay_steps: float, warmup_steps: float = 0.0
-) -> float:
-    """Return the rate of the update that follows `step` updates: a staircase.
-
-    It decays every `decay_steps`, not necessarily whole; while it warms up it is
-    (step + 1) / `warmup_steps` of that.
-    """
-    rate = float(config.learning_rate * config.decay_factor ** math.floor(step / decay_steps))
-    return rate * (step + 1) / warmup_steps if step + 1 < warmup_steps else rate

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from bn_inception.errors import UserError, close_matches
 from bn_inception.network.inception import AuxiliaryHead, HiddenConvolution, Inception
 from bn_inception.paper.results import FIGURE_1_PERCENTILES, MINI_BATCH
-from bn_inception.record import ProbeRecord
+from bn_inception.record.metrics import ProbeRecord
 
 CHANNEL = 0
 """Figure 1 shows "one typical sigmoid". The first channel is taken, whatever it looks like: chosen

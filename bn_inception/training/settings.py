@@ -6,9 +6,8 @@ from enum import Enum
 from bn_inception.data import AugmentationConfig, DataConfig, OrderConfig
 from bn_inception.errors import require_at_least
 from bn_inception.network import NetworkConfig, Precision
-from bn_inception.record import milestones
-from bn_inception.training.duration import Duration
-from bn_inception.training.optimizer import OptimizerConfig, require_positive
+from bn_inception.record.summary import milestones
+from bn_inception.training.optimizer import Duration, OptimizerConfig, require_positive
 from bn_inception.training.probe import ProbeConfig
 
 

@@ -13,7 +13,7 @@ from bn_inception.benchmark import step as benchmark
 from bn_inception.benchmark.reference import PlainLoop
 from bn_inception.cli.main import dispatch
 from bn_inception.network import Precision
-from bn_inception.training import execution
+from bn_inception.training import machine
 from bn_inception.training.machine import Machine
 from bn_inception.training.optimizer import OptimizerConfig
 
@@ -24,7 +24,7 @@ SMALL = ["scale=demo", "scale.image_size=16", "scale.width=0.0625", "machine.dev
 
 @pytest.fixture(autouse=True)
 def cheap(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(execution, "BACKEND", "eager")
+    monkeypatch.setattr(machine, "BACKEND", "eager")
 
 
 def run(arguments: list[str]) -> int:

@@ -14,15 +14,10 @@ import pytest
 from report.conftest import write_evaluation
 
 from bn_inception.cli.main import dispatch
-from bn_inception.record import (
-    Divergence,
-    Recorder,
-    RunFolder,
-    RunStatus,
-    Summary,
-    TrainRecord,
-    ValidationRecord,
-)
+from bn_inception.record.metrics import TrainRecord, ValidationRecord
+from bn_inception.record.recorder import Recorder
+from bn_inception.record.run_folder import RunFolder
+from bn_inception.record.summary import Divergence, RunStatus, Summary
 
 webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium")
 PROGRAMS = [shutil.which(name) for name in ("chromium", "chromedriver")]

@@ -15,7 +15,7 @@ import pytest
 from small_runs import TINY, write_images
 
 from bn_inception.network import checkpoint
-from bn_inception.record import read_predictions
+from bn_inception.record.predictions import read_predictions
 
 COMMAND = [sys.executable, "-m", "bn_inception"]
 

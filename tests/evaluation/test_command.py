@@ -14,7 +14,7 @@ from small_runs import TINY, write_images
 
 from bn_inception.cli.main import dispatch
 from bn_inception.network import checkpoint
-from bn_inception.record import Predictions, read_predictions
+from bn_inception.record.predictions import Predictions, read_predictions
 
 CLASSES = 7
 

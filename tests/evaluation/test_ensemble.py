@@ -17,8 +17,7 @@ from bn_inception.cli.main import dispatch, main
 from bn_inception.evaluation import ensemble as module
 from bn_inception.evaluation.ensemble import ensemble
 from bn_inception.evaluation.saved import Errors, prediction_file
-from bn_inception.record import Predictions, read_predictions, write_predictions
-from bn_inception.record.predictions import ranks
+from bn_inception.record.predictions import Predictions, ranks, read_predictions, write_predictions
 
 CLASSES = 12
 

@@ -10,8 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bn_inception import UserError
-from bn_inception.record import Predictions, read_predictions, write_predictions
-from bn_inception.record.predictions import NEVER, ranks, read_meta
+from bn_inception.record.predictions import (
+    NEVER,
+    Predictions,
+    ranks,
+    read_meta,
+    read_predictions,
+    write_predictions,
+)
 
 META = '{"format": 1}'
 

@@ -9,7 +9,7 @@ from evaluation.networks import refusal
 
 from bn_inception.cli.main import dispatch, main
 from bn_inception.evaluation.saved import PairedDifference, paired_differences, wilson_interval
-from bn_inception.record import Predictions, write_predictions
+from bn_inception.record.predictions import Predictions, write_predictions
 
 
 def predictions(places: list[int], classes: int = 8) -> Predictions:

@@ -8,7 +8,7 @@ import pytest
 import rate_factor
 from report.conftest import write_run
 
-from bn_inception.record import RunStatus
+from bn_inception.record.summary import RunStatus
 
 STEPS = 3000
 

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bn_inception.record import describe
-from bn_inception.record.environment import command_line, git_state
+from bn_inception.record.environment import command_line, describe, git_state
 
 
 def test_it_names_code_software_machine_and_data():

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bn_inception.errors import UserError
-from bn_inception.record import MetricsLog, TrainRecord, ValidationRecord, read_metrics
+from bn_inception.record.metrics import MetricsLog, TrainRecord, ValidationRecord, read_metrics
 
 
 def train(step, loss=1.5):

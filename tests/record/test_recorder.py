@@ -13,18 +13,10 @@ from tensorboard.plugins.hparams import metadata
 from tensorboard.util.tensor_util import make_ndarray
 
 from bn_inception.errors import UserError
-from bn_inception.record import (
-    Best,
-    Divergence,
-    Recorder,
-    RunFolder,
-    RunStatus,
-    Summary,
-    TrainRecord,
-    ValidationRecord,
-    read_metrics,
-    read_summary,
-)
+from bn_inception.record.metrics import TrainRecord, ValidationRecord, read_metrics
+from bn_inception.record.recorder import Recorder
+from bn_inception.record.run_folder import RunFolder
+from bn_inception.record.summary import Best, Divergence, RunStatus, Summary, read_summary
 
 TARGETS = [0.2, 0.4]
 HYPERPARAMETERS = {"recipe": "bn_x5", "learning_rate": 0.0075, "dropout": False}
@@ -310,7 +302,10 @@ def test_without_a_folder_it_knows_as_much_and_writes_nothing(folder, tmp_path):
 def test_recording_needs_neither_torch_nor_tensorflow(tmp_path):
     program = (
         "import sys\n"
-        "from bn_inception.record import *\n"
+        "from bn_inception.record.metrics import ValidationRecord\n"
+        "from bn_inception.record.recorder import Recorder\n"
+        "from bn_inception.record.run_folder import RunFolder\n"
+        "from bn_inception.record.summary import RunStatus, Summary\n"
         "folder = RunFolder(sys.argv[1], 'a'); folder.create()\n"
         "r = Recorder(folder, Summary('bn_x5', 'cpu', 0), batch=32); r.start()\n"
         "r.validation(ValidationRecord(1, 1.0, 1.0, 0.5, 1.0, 2))\n"

@@ -11,7 +11,9 @@ import pytest
 from processes import run_ranks
 
 from bn_inception.errors import UserError
-from bn_inception.record import RunFolder, write_environment
+from bn_inception.files import write_text
+from bn_inception.record.environment import write_environment
+from bn_inception.record.run_folder import RunFolder
 
 
 def contents(folder):
@@ -50,14 +52,14 @@ def test_create_makes_the_layout(tmp_path):
             assert not folder.has_run()
             folder.create()
     assert folder.tensorboard.is_dir() and folder.checkpoints.is_dir()
-    folder.write_config("recipe: bn_x5\n")
+    write_text(folder.config, "recipe: bn_x5\n")
     assert folder.config.read_text() == "recipe: bn_x5\n" and folder.has_run()
 
 
 def test_an_existing_run_is_refused_untouched_and_the_remedies_named(tmp_path):
     with RunFolder(tmp_path, "a") as folder:
         folder.create()
-        folder.write_config("x: 1\n")
+        write_text(folder.config, "x: 1\n")
     before = contents(tmp_path)
     with pytest.raises(UserError) as error:
         RunFolder(tmp_path, "a").create()
@@ -104,7 +106,7 @@ def test_a_second_writer_is_refused_until_the_first_closes(tmp_path):
     first = RunFolder(tmp_path, "a")
     first.create()
     assert run_ranks(1, lambda rank: refused(RunFolder.create)) == [True]
-    first.write_config("x: 1\n")
+    write_text(first.config, "x: 1\n")
     assert run_ranks(1, attempts) == [[True, True]]
     first.close()
     assert run_ranks(1, attempts) == [[False, False]]
@@ -113,10 +115,11 @@ def test_a_second_writer_is_refused_until_the_first_closes(tmp_path):
 def test_a_killed_process_leaves_no_lock_though_its_forked_workers_live_on(tmp_path):
     program = (
         "import os, sys, time\n"
-        "from bn_inception.record import RunFolder\n"
+        "from bn_inception.files import write_text\n"
+        "from bn_inception.record.run_folder import RunFolder\n"
         "folder = RunFolder(sys.argv[1], 'a')\n"
         "folder.create()\n"
-        "folder.write_config('x: 1')\n"
+        "write_text(folder.config, 'x: 1')\n"
         "worker = os.fork()\n"
         "if worker == 0:\n"
         "    print(os.getpid(), flush=True)\n"
@@ -152,9 +155,8 @@ def test_a_file_system_without_locks_is_a_warning(tmp_path, monkeypatch, caplog)
 def test_a_resumed_run_keeps_the_environment_it_was_started_in(tmp_path):
     with RunFolder(tmp_path, "a") as folder:
         folder.create()
-        write_environment(folder.environment, {"git": {"commit": "first"}})
-        write_environment(folder.environment, {"git": {"commit": "second"}}, resumed_at=100)
-        write_environment(folder.environment, {"git": {"commit": "third"}}, resumed_at=200)
+        for commit, step in (("first", None), ("second", 100), ("third", 200)):
+            write_environment(folder, "x: 1", {"git": {"commit": commit}}, step)
         environment = json.loads(folder.environment.read_text())
     assert environment["git"]["commit"] == "first"
     assert [(r["step"], r["git"]["commit"]) for r in environment["resumed"]] == [
@@ -167,12 +169,13 @@ def test_a_resumed_run_keeps_the_environment_it_was_started_in(tmp_path):
 def test_what_a_kill_left_unwritten_is_no_run_and_goes(tmp_path, began):
     program = (
         "import os, signal, sys\n"
-        "from bn_inception.record import RunFolder\n"
+        "from bn_inception.files import write_text\n"
+        "from bn_inception.record.run_folder import RunFolder\n"
         "folder = RunFolder(sys.argv[1], 'a')\n"
         "folder.create()\n"
-        f"{began} and folder.write_config('x: 1')\n"
+        f"{began} and write_text(folder.config, 'x: 1')\n"
         "os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "folder.write_config('x: 2')\n"
+        "write_text(folder.config, 'x: 2')\n"
     )
     ended = subprocess.run([sys.executable, "-c", program, str(tmp_path)])
     assert ended.returncode == -signal.SIGKILL

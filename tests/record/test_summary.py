@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bn_inception.errors import UserError
-from bn_inception.record import (
+from bn_inception.record.summary import (
     Best,
     Divergence,
     Milestone,

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from bn_inception.record import Divergence, RunStatus, Summary
+from bn_inception.record.summary import Divergence, RunStatus, Summary
 from bn_inception.record.metrics import MetricsLog, TrainRecord, ValidationRecord
 from bn_inception.report.runs import read_run
 

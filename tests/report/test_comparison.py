@@ -4,7 +4,7 @@ import pytest
 
 from bn_inception.errors import UserError
 from bn_inception.paper.results import CONTROLS, FIGURE_3
-from bn_inception.record import RunStatus
+from bn_inception.record.summary import RunStatus
 from bn_inception.report.claims import judge
 from bn_inception.report.comparison import compare
 

@@ -7,7 +7,7 @@ import matplotlib
 import pytest
 from PIL import Image
 
-from bn_inception.record import ProbeRecord
+from bn_inception.record.metrics import ProbeRecord
 from bn_inception.report.comparison import compare
 from bn_inception.report.figures import figure2, inputs_of_a_layer
 from bn_inception.report.page import write_report

@@ -7,7 +7,7 @@ from report.conftest import write_run
 
 from bn_inception.cli.main import dispatch
 from bn_inception.errors import UserError
-from bn_inception.record import RunStatus
+from bn_inception.record.summary import RunStatus
 from bn_inception.report.progress import HEADER, progress
 
 

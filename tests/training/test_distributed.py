@@ -36,9 +36,8 @@ from bn_inception.network import (
     running_statistics,
     set_statistics,
 )
-from bn_inception.training import joined, world_from_environment
 from bn_inception.training.batches import population_inputs
-from bn_inception.training.distributed import ALONE, World, _fresh
+from bn_inception.training.distributed import ALONE, World, _fresh, joined, world_from_environment
 from bn_inception.training.learner import derived_seed
 from bn_inception.training.machine import choose_device
 from bn_inception.training.optimizer import OptimizerConfig, build_optimizer

@@ -20,14 +20,12 @@ from bn_inception.config import compose, run_config
 from bn_inception.data import to_input
 from bn_inception.network import Inception, Precision, initialize, set_precision, set_statistics
 from bn_inception.network import precision as formats
-from bn_inception.training import execution, machine
-from bn_inception.training.execution import Execution
+from bn_inception.training import machine
 from bn_inception.training.local_batch import LocalBatch
-from bn_inception.training.machine import Machine, resolve, set_deterministic
-from bn_inception.training.meter import TrainingMeter
+from bn_inception.training.machine import Execution, Machine, resolve, set_deterministic
 from bn_inception.training.optimizer import OptimizerConfig, build_optimizer
 from bn_inception.training.settings import Device, MachineConfig
-from bn_inception.training.step import StepResult, train_step
+from bn_inception.training.step import StepResult, TrainingMeter, train_step
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 RECIPES = (
@@ -50,7 +48,7 @@ def one_thread_and_a_fresh_compiler(monkeypatch: pytest.MonkeyPatch) -> Any:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     torch._dynamo.reset()
-    monkeypatch.setattr(execution, "BACKEND", "eager")
+    monkeypatch.setattr(machine, "BACKEND", "eager")
     yield
     torch.set_num_threads(threads)
 

@@ -10,7 +10,7 @@ from bn_inception.config import compose, run_config
 from bn_inception.data.loader import shared_ranges
 from bn_inception.data.order import TrainingOrder
 from bn_inception.training.local_batch import local_batch, statement
-from bn_inception.training.optimizer import OptimizerConfig, learning_rate
+from bn_inception.training.optimizer import OptimizerConfig
 from bn_inception.training.settings import BatchConfig
 
 orders = st.fixed_dictionaries(
@@ -144,26 +144,3 @@ def test_batch_x8_is_an_eighth_of_the_steps_at_eight_times_the_rate() -> None:
     assert eight.train.steps == one.train.steps / 8
     changed = {"decay_every": eight.optimizer.decay_every, "learning_rate": 0.36}
     assert eight.optimizer == OptimizerConfig(**{**vars(one.optimizer), **changed})
-
-
-def test_warm_up_rises_to_the_staircase() -> None:
-    config = OptimizerConfig(0.4, 0.9, 0.0, 0.5, 10, warmup=4)
-    rates = [learning_rate(config, step, 10, 4) for step in range(12)]
-    assert rates[:5] == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.4])
-    assert rates[10] == 0.2
-    assert [learning_rate(config, step, 10) for step in (0, 3)] == [0.4, 0.4]
-
-
-@pytest.mark.parametrize(
-    "override",
-    [
-        "batch.norm_group=1",
-        "batch.rate_factor=0",
-        "batch.rate_factor=nan",
-        "machine.timeout=0",
-        "train.checkpoint_minutes=0",
-    ],
-)
-def test_impossible_values_are_named(override: str) -> None:
-    with pytest.raises(UserError, match=override.partition("=")[0]):
-        run_config(compose("train", [override]))

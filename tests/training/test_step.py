@@ -8,10 +8,10 @@ import torch.nn.functional as F
 from torch import nn
 
 import bn_inception
+from bn_inception.record.summary import Divergence
 from bn_inception.training.divergence import Diverged, first_nonfinite_layer, require_finite
-from bn_inception.training.meter import TrainingMeter
 from bn_inception.training.optimizer import OptimizerConfig, build_optimizer
-from bn_inception.training.step import StepResult, train_step
+from bn_inception.training.step import StepResult, TrainingMeter, train_step
 
 CONFIG = OptimizerConfig(0.1, 0.0, 0.0, 1.0, 1)
 
@@ -53,7 +53,7 @@ def test_the_first_layer_that_overflows_is_named() -> None:
     assert first_nonfinite_layer(network, images) == "rows.4a.reduce_3x3.convolution"
     with pytest.raises(Diverged) as caught:
         require_finite(network, 7)
-    assert (caught.value.step, caught.value.layer) == (7, "rows.4a.reduce_3x3.convolution")
+    assert caught.value.where == Divergence(7, "rows.4a.reduce_3x3.convolution")
 
 
 def test_an_interval_averages_and_remembers_the_first_bad_step() -> None:

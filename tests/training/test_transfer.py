@@ -13,8 +13,7 @@ from torch import Tensor
 
 from bn_inception.data import TrainingBatch
 from bn_inception.errors import UserError
-from bn_inception.training import transfer
-from bn_inception.training.transfer import on_device, one_ahead
+from bn_inception.training.batches import on_device, one_ahead
 
 
 def batches(count: int, size: int = 8) -> list[TrainingBatch]:
@@ -109,9 +108,10 @@ def test_on_cuda_copies_start_early_and_the_step_waits_for_its_own(
         yield
         current[0] = before
 
-    def copy(batch: TrainingBatch, device: torch.device) -> TrainingBatch:
-        told.append(f"copy {batch.replaced[0][0]} on {current[0]}")
-        return batch
+    def copy(tensor: Tensor, device: torch.device, *, non_blocking: bool) -> Tensor:
+        assert non_blocking
+        told.append(f"copy on {current[0]}")
+        return tensor
 
     steps_stream = StepsStream()
     kept: list[tuple[int, object]] = []
@@ -121,7 +121,7 @@ def test_on_cuda_copies_start_early_and_the_step_waits_for_its_own(
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: steps_stream)
     monkeypatch.setattr(Tensor, "pin_memory", lambda tensor: tensor.clone())
     monkeypatch.setattr(Tensor, "record_stream", lambda t, s: kept.append((t.data_ptr(), s)))
-    monkeypatch.setattr(transfer, "_moved", copy)
+    monkeypatch.setattr(Tensor, "to", copy)
 
     given_batches = batches(3)
     moved = []
@@ -129,11 +129,15 @@ def test_on_cuda_copies_start_early_and_the_step_waits_for_its_own(
         told.append(f"step {len(moved)}")
         moved.append(batch)
     assert all(same(*pair) for pair in zip(moved, given_batches, strict=True))
+
+    def sent(number: int) -> list[str]:
+        return [f"copy on {copying}"] * 3 + [f"record {number} on {copying}"]
+
     assert told == [
-        *(f"copy image 0 on {copying}", f"record 0 on {copying}"),
-        *(f"copy image 1 on {copying}", f"record 1 on {copying}"),
+        *sent(0),
+        *sent(1),
         *(f"{step} waits for 0", "step 0"),
-        *(f"copy image 2 on {copying}", f"record 2 on {copying}"),
+        *sent(2),
         *(f"{step} waits for 1", "step 1"),
         *(f"{step} waits for 2", "step 2"),
     ]
