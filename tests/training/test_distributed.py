@@ -172,7 +172,7 @@ def test_population_statistics_are_those_of_one_process(images: Path, ranks: int
         initialize(built, torch.Generator().manual_seed(0))
         if world.size > 1:
             set_statistics(built, processes=Processes(None))
-        inputs = population_inputs(config, source, config.data, 0, 5, CPU, world)
+        inputs = population_inputs(config, source, CPU, world)
         with closing(inputs):
             found = population_statistics(built.train(), inputs, total=world.total)
         assert found is not None
