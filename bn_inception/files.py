@@ -31,12 +31,8 @@ def choices_of(group: str) -> list[str]:
 
 def make_folder(folder: Path, key: str) -> None:
     """Make a folder, and those above it, where missing; else a UserError that names `key`."""
-    try:
+    with refusing(f"{key}: {folder} cannot be created", "choose another folder"):
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"{key}: {folder} cannot be created ({first_line(error)}); choose another folder"
-        ) from error
 
 
 def is_url(root: str | None) -> bool:
@@ -49,6 +45,15 @@ def first_line(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+@contextmanager
+def refusing(what: str, remedy: str) -> Iterator[None]:
+    """Turn an OSError into a UserError of one line: `what` failed, the reason, the remedy."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{what} ({first_line(error)}); {remedy}") from error
 
 
 @contextmanager
@@ -86,13 +91,9 @@ def is_left_over(name: str) -> bool:
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Replace `path` by `content`; a UserError, and the old file left, where it cannot be."""
-    try:
-        with replacing(path) as file:
-            file.write(content)
-    except OSError as error:
-        raise UserError(
-            f"{path}: cannot be written ({first_line(error)}); make room or choose another folder"
-        ) from error
+    remedy = "make room or choose another folder"
+    with refusing(f"{path}: cannot be written", remedy), replacing(path) as file:
+        file.write(content)
 
 
 def write_text(path: Path, text: str) -> None:

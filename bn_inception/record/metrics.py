@@ -8,13 +8,15 @@ import json
 import math
 import os
 import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar
 
 from bn_inception.errors import UserError
 from bn_inception.fields import FRACTION, parse_object
-from bn_inception.files import first_line, read_bytes, write_bytes
+from bn_inception.files import first_line, read_bytes, refusing, write_bytes
 
 MAX_BYTES = 1 << 30
 """The paper's longest run logs 200 MB."""
@@ -38,21 +40,24 @@ class Record:
     def scalars(self) -> dict[str, float]:
         """The finite metrics by TensorBoard tag."""
         return {
-            metric.metadata["tag"].format_map(vars(self)): value
-            for metric in fields(self)
-            if "tag" in metric.metadata
-            and (value := getattr(self, metric.name)) is not None
-            and math.isfinite(value)
+            metric["tag"].format_map(vars(self)): value
+            for metric, value in self._metrics()
+            if math.isfinite(value)
         }
 
     @property
     def shown(self) -> dict[str, str]:
         """The metrics that the terminal shows, as texts by tag."""
         return {
-            metric.metadata["tag"]: metric.metadata["shown"].format(value)
-            for metric in fields(self)
-            if metric.metadata.get("shown") and (value := getattr(self, metric.name)) is not None
+            metric["tag"]: metric["shown"].format(value)
+            for metric, value in self._metrics()
+            if metric["shown"]
         }
+
+    def _metrics(self) -> Iterator[tuple[Mapping[str, str], float]]:
+        for each in fields(self):
+            if "tag" in each.metadata and (value := getattr(self, each.name)) is not None:
+                yield each.metadata, value
 
 
 @dataclass(frozen=True)
@@ -162,10 +167,8 @@ class MetricsLog:
         if content != found:
             write_bytes(path, content)
         # Unbuffered: forked loader workers inherit no half-written line, and closing cannot fail.
-        try:
+        with self._writing():
             self._file = path.open("ab", buffering=0)
-        except OSError as error:
-            raise self._cannot_write(error) from error
 
     def append(self, record: Record) -> None:
         """Write one line."""
@@ -174,30 +177,24 @@ class MetricsLog:
             for name, value in asdict(record).items()
         }
         line = rest = json.dumps({"kind": record.kind, **values}, allow_nan=False).encode() + b"\n"
-        try:
+        with self._writing():
             while rest:
                 rest = rest[self._file.write(rest) :]
-        except OSError as error:
-            raise self._cannot_write(error) from error
         self.lines += 1
         self.checksum = zlib.crc32(line, self.checksum)
 
     def sync(self) -> None:
         """Put every line on disk: what a checkpoint counts on must survive a power cut too."""
-        try:
+        with self._writing():
             os.fsync(self._file.fileno())
-        except OSError as error:
-            raise self._cannot_write(error) from error
 
     def close(self) -> None:
         """Close the file; the log takes no further records."""
         self._file.close()
 
-    def _cannot_write(self, error: OSError) -> UserError:
-        return UserError(
-            f"{self._path}: cannot be written ({first_line(error)}); "
-            "make room, then continue with run.resume=must"
-        )
+    def _writing(self) -> AbstractContextManager[None]:
+        remedy = "make room, then continue with run.resume=must"
+        return refusing(f"{self._path}: cannot be written", remedy)
 
 
 def read_metrics(path: Path) -> list[Record]:

@@ -2,7 +2,8 @@
 
 import time
 from collections.abc import Iterable, Mapping
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,16 +18,10 @@ from bn_inception.record.metrics import (
 )
 from bn_inception.record.run_folder import RunFolder
 from bn_inception.record.summary import Divergence, RunStatus, Summary, milestones
-from bn_inception.record.tensorboard import HyperparameterValue, TensorBoardMirror
 
-_CARRIED = (
-    "best",
-    "milestones",
-    "started_learning",
-    "replaced_images",
-    "unreadable_validation_images",
-)
-"""What a resumed run takes over of its summary."""
+if TYPE_CHECKING:
+    from bn_inception.record.tensorboard import TensorBoardMirror
+
 _COUNTED = ("last_train_step", "last_validation_step", "training_images", "training_seconds")
 """Attributes of the recorder that a checkpoint carries."""
 
@@ -52,7 +47,7 @@ class Recorder:
         *,
         batch: int,
         targets: Iterable[float] = (),
-        hyperparameters: Mapping[str, HyperparameterValue] | None = None,
+        hyperparameters: Mapping[str, bool | float | str] | None = None,
     ) -> None:
         self.summary = summary
         summary.milestones = milestones(targets)
@@ -84,8 +79,7 @@ class Recorder:
                 f"milestones: {given} differ from {targets}, with which the run was started; "
                 "resume with the same ones"
             )
-        for name in _CARRIED:
-            setattr(self.summary, name, getattr(saved, name))
+        self.summary = replace(saved, planned_steps=self.summary.planned_steps)
         for name in _COUNTED:
             setattr(self, name, state[name])
         self._began = time.monotonic() - saved.wall_seconds
@@ -169,6 +163,9 @@ class Recorder:
     def _open(self, lines: int, checksum: int) -> None:
         """Open the files, with these lines in `metrics.jsonl`."""
         if self._folder is not None:
+            # TensorBoard's modules take a second to import, and commands read records without them.
+            from bn_inception.record.tensorboard import TensorBoardMirror
+
             self._metrics = MetricsLog(self._folder.metrics, lines, checksum)
             self._mirror = TensorBoardMirror(
                 self._folder.tensorboard, self._hyperparameters, self.summary, self._metrics.kept

@@ -4,11 +4,12 @@ import errno
 import logging
 import os
 import re
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from bn_inception.errors import UserError
-from bn_inception.files import first_line, is_left_over, locked, sync_folder
+from bn_inception.files import first_line, is_left_over, locked, refusing, sync_folder
 
 _logger = logging.getLogger(__name__)
 
@@ -70,9 +71,8 @@ class RunFolder:
                 f"run.name: {name!r} is not a folder name; use up to 200 letters, digits and "
                 "_ . + -, beginning with a letter, a digit or _"
             )
-        self.root = Path(root)
         self.name = name
-        self.path = self.root / name
+        self.path = Path(root, name)
         self.config = self.path / "config.yaml"
         self.environment = self.path / "environment.json"
         self.metrics = self.path / "metrics.jsonl"
@@ -99,7 +99,7 @@ class RunFolder:
             raise UserError(f"{self.path}: a file, not a run folder; choose another run.name")
         # Somebody else's folder gets no lock file; where there is one, it says if a run goes on.
         taken = self.has_run()
-        try:
+        with self._opening("cannot be created", "choose another run.root"):
             made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
             self.path.mkdir(parents=True, exist_ok=True)
             for folder in made:
@@ -108,17 +108,11 @@ class RunFolder:
                 self._take_lock()
             # Another process may have made a whole run between the look and the lock.
             if taken or self.has_run():
-                self.close()
                 raise UserError(
                     f"{self.path}: holds a run already; continue it with run.resume=must, "
                     "choose another run.name, or delete the folder"
                 )
             self._prepare()
-        except OSError as error:
-            self.close()
-            raise UserError(
-                f"{self.path}: cannot be created ({first_line(error)}); choose another run.root"
-            ) from error
 
     def open_for_resume(self) -> None:
         """Lock the folder of an earlier run, to continue it."""
@@ -128,14 +122,9 @@ class RunFolder:
                 "or start one with run.resume=never"
             )
         refuse_links(self.path)
-        try:
+        with self._opening("cannot be written", "make it writable to resume"):
             self._take_lock()
             self._prepare()
-        except OSError as error:
-            self.close()
-            raise UserError(
-                f"{self.path}: cannot be written ({first_line(error)}); make it writable to resume"
-            ) from error
 
     def close(self) -> None:
         """Let another process write the folder."""
@@ -146,6 +135,15 @@ class RunFolder:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    @contextmanager
+    def _opening(self, what: str, remedy: str) -> Iterator[None]:
+        try:
+            with refusing(f"{self.path}: {what}", remedy):
+                yield
+        except UserError:
+            self.close()
+            raise
 
     def _prepare(self) -> None:
         for file in self.path.rglob(".*.tmp"):

@@ -16,22 +16,20 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto.summary_pb2 import Summary as Values
+from tensorboard.plugins.custom_scalar import layout_pb2, metadata
+from tensorboard.plugins.hparams import summary_v2 as hparams
+from tensorboard.summary.writer.record_writer import RecordWriter
+from tensorboard.util.tensor_util import make_tensor_proto
 
-from bn_inception.errors import UserError
-from bn_inception.files import first_line
+from bn_inception.files import refusing
 from bn_inception.record.metrics import Record, ValidationRecord
 from bn_inception.record.summary import Milestone, Summary
-
-if TYPE_CHECKING:
-    from tensorboard.compat.proto.event_pb2 import Event
-    from tensorboard.compat.proto.summary_pb2 import Summary as Values
-
-HyperparameterValue = bool | int | float | str
 
 _MAXIMUM_TOP1 = "accuracy/maximum_top1"
 # Patterns are matched at the beginning of a tag.
@@ -55,23 +53,16 @@ class TensorBoardMirror:
     def __init__(
         self,
         folder: Path,
-        hyperparameters: Mapping[str, HyperparameterValue],
+        hyperparameters: Mapping[str, bool | float | str],
         summary: Summary,
         kept: Sequence[Record] = (),
     ) -> None:
-        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
-        from tensorboard.summary.writer.record_writer import RecordWriter
-
-        try:
+        with refusing(f"{folder}: cannot be written", "choose another run.root"):
             folder.mkdir(parents=True, exist_ok=True)
             # TensorBoard reads the files of a run in the order of their names.
             earlier = [path.name for path in folder.glob("events.out.tfevents.*")]
             number = int(max(earlier).rpartition(".")[2]) + 1 if earlier else 0
             file = (folder / f"events.out.tfevents.{number:05d}").open("wb")
-        except OSError as error:
-            raise UserError(
-                f"{folder}: cannot be written ({first_line(error)}); choose another run.root"
-            ) from error
         self._writer = RecordWriter(file)
         self._write(Event(file_version="brain.Event:2"))
         # The picture at step 0 is drawn anew only by a run that starts there.
@@ -87,9 +78,6 @@ class TensorBoardMirror:
 
     def record(self, record: Record, summary: Summary) -> None:
         """Add one record; `summary` has the best and the milestones as they stand after it."""
-        from tensorboard.compat.proto.event_pb2 import Event
-        from tensorboard.compat.proto.summary_pb2 import Summary as Values
-
         x, points = _axis(record), record.scalars
         if isinstance(record, ValidationRecord):
             if summary.best is not None:
@@ -103,9 +91,6 @@ class TensorBoardMirror:
 
     def training_batch(self, pixels: NDArray[np.uint8]) -> None:
         """Show the first 64 images of a mini-batch, uint8 (N, height, width, 3), RGB, as one."""
-        from tensorboard.compat.proto.event_pb2 import Event
-        from tensorboard.compat.proto.summary_pb2 import Summary as Values
-
         grid, buffer = _grid(pixels[:_GRID_IMAGES]), io.BytesIO()
         Image.fromarray(grid).save(buffer, format="PNG")
         height, width, colours = grid.shape
@@ -119,16 +104,12 @@ class TensorBoardMirror:
         """Close the event file."""
         self._writer.close()
 
-    def _write(self, event: "Event") -> None:
+    def _write(self, event: Event) -> None:
         event.wall_time = time.time()
-        try:
+        remedy = "make room, then continue with run.resume=must"
+        with refusing("TensorBoard events cannot be written", remedy):
             self._writer.write(event.SerializeToString())
             self._writer.flush()
-        except OSError as error:
-            raise UserError(
-                f"TensorBoard events cannot be written ({first_line(error)}); "
-                "make room, then continue with run.resume=must"
-            ) from error
 
 
 def _axis(record: Record) -> int:
@@ -139,35 +120,27 @@ def _steps_to(milestone: Milestone) -> str:
     return f"steps_to/{100 * milestone.target:.6g}%"
 
 
-def _hparams(
-    hyperparameters: Mapping[str, HyperparameterValue], summary: Summary
-) -> "list[Values]":
+def _hparams(hyperparameters: Mapping[str, bool | float | str], summary: Summary) -> list[Values]:
     """The columns of the hparams page, and the run's own values."""
-    from tensorboard.plugins.hparams.summary_v2 import (
-        Discrete,
-        HParam,
-        Metric,
-        hparams_config_pb,
-        hparams_pb,
-    )
-
     # Without values of a domain, so that those of other runs are shown too.
-    columns = [HParam(name, Discrete((), type(value))) for name, value in hyperparameters.items()]
-    metrics = [Metric(_MAXIMUM_TOP1, display_name="maximum top-1")]
+    columns = [
+        hparams.HParam(name, hparams.Discrete((), type(value)))
+        for name, value in hyperparameters.items()
+    ]
+    metrics = [hparams.Metric(_MAXIMUM_TOP1, display_name="maximum top-1")]
     metrics += [
-        Metric(_steps_to(milestone), display_name=f"steps to {100 * milestone.target:.6g} %")
+        hparams.Metric(
+            _steps_to(milestone), display_name=f"steps to {100 * milestone.target:.6g} %"
+        )
         for milestone in summary.milestones
     ]
     # The page makes one row of all runs of one trial: "" is none.
-    return [hparams_config_pb(columns, metrics), hparams_pb(dict(hyperparameters), trial_id="")]
+    own = hparams.hparams_pb(dict(hyperparameters), trial_id="")
+    return [hparams.hparams_config_pb(columns, metrics), own]
 
 
-def _custom_scalars() -> "Values":
+def _custom_scalars() -> Values:
     """The charts of the custom-scalars page."""
-    from tensorboard.compat.proto.summary_pb2 import Summary as Values
-    from tensorboard.plugins.custom_scalar import layout_pb2, metadata
-    from tensorboard.util.tensor_util import make_tensor_proto
-
     layout = layout_pb2.Layout()
     category = layout.category.add(title="All runs")
     for title, tag in _CHARTS.items():
