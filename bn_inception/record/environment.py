@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -89,29 +90,23 @@ def read_environment(path: Path) -> dict[str, Any]:
 
 def command_line(arguments: Sequence[str]) -> list[str]:
     """The arguments, with every absolute or home path replaced by `.../` and its last part."""
-    shortened = [Path(argument).name for argument in arguments[:1]]
-    for argument in arguments[1:]:
-        key, equals, value = argument.partition("=")
-        if argument.startswith(_PATH):
-            argument = without_folders(argument)
-        elif value.startswith(_PATH):
-            # Whole, whatever characters are in it.
-            argument = f"{key}{equals}{without_folders(value)}"
-        else:
-            argument = _INNER_PATH.sub(_last_part, argument)
-        shortened.append(argument)
-    return shortened
+    program, others = arguments[:1], arguments[1:]
+    return [*(Path(path).name for path in program), *map(_without_paths, others)]
 
 
-def _last_part(match: re.Match[str]) -> str:
-    return f"{match[1]}.../{Path(match[0]).name}"
+def _without_paths(argument: str) -> str:
+    key, equals, value = argument.partition("=")
+    if argument.startswith(_PATH):
+        return without_folders(argument)
+    if value.startswith(_PATH):
+        # Whole, whatever characters are in it.
+        return f"{key}{equals}{without_folders(value)}"
+    return _INNER_PATH.sub(lambda match: f"{match[1]}.../{Path(match[0]).name}", argument)
 
 
 def without_folders(text: str) -> str:
     """An absolute or home path shortened to `.../` and its last part; any other text as it is."""
-    if not text.startswith(_PATH):
-        return text
-    return f".../{Path(text).name}"
+    return f".../{Path(text).name}" if text.startswith(_PATH) else text
 
 
 def git_state(checkout: Path) -> dict[str, str | bool | None]:
@@ -120,44 +115,36 @@ def git_state(checkout: Path) -> dict[str, str | bool | None]:
     Both are None where the package is installed elsewhere (a wheel), where git is missing, and
     before the first commit.
     """
-    unknown: dict[str, str | bool | None] = {"commit": None, "dirty": None}
-    # An environment inside some other checkout is not that checkout's code.
-    tracked = _git(checkout, "ls-files", "--error-unmatch", "bn_inception/errors.py")
-    commit = _git(checkout, "rev-parse", "--verify", "HEAD")
-    if tracked is None or commit is None:
-        return unknown
-    changes = _git(checkout, "status", "--porcelain", "--", "bn_inception", "configs")
-    return {"commit": commit, "dirty": None if changes is None else changes != ""}
-
-
-def _git(folder: Path, *arguments: str) -> str | None:
     # GIT_DIR and its kin, set inside a hook, would point at another repository.
     environment = {name: text for name, text in os.environ.items() if not name.startswith("GIT_")}
     environment["GIT_OPTIONAL_LOCKS"] = "0"
-    try:
-        result = subprocess.run(
-            ["git", "-C", str(folder), *arguments],
-            capture_output=True,
-            text=True,
-            timeout=30,
-            env=environment,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return result.stdout.strip() if result.returncode == 0 else None
+
+    def git(*arguments: str) -> str | None:
+        command = ["git", "-C", str(checkout), *arguments]
+        try:
+            done = subprocess.run(
+                command, capture_output=True, text=True, timeout=30, env=environment, check=True
+            )
+        except (OSError, subprocess.SubprocessError):
+            return None
+        return done.stdout.strip()
+
+    # An environment inside some other checkout is not that checkout's code.
+    own = git("ls-files", "--error-unmatch", "bn_inception/errors.py") is not None
+    commit = git("rev-parse", "--verify", "HEAD") if own else None
+    changes = git("status", "--porcelain", "--", "bn_inception", "configs") if commit else None
+    return {"commit": commit, "dirty": None if changes is None else changes != ""}
 
 
 def _cpu_model() -> str | None:
-    try:
+    with suppress(OSError):
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return platform.processor() or None
-    match = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
-    return match[1].strip() if match else platform.processor() or None
+        if match := re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE):
+            return match[1].strip()
+    return platform.processor() or None
 
 
 def _usable_cores() -> int | None:
     # Containers and schedulers often allow fewer cores than the machine has.
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count()
+    allowed = hasattr(os, "sched_getaffinity")
+    return len(os.sched_getaffinity(0)) if allowed else os.cpu_count()

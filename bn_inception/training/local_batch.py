@@ -47,15 +47,15 @@ def local_batch(batch: BatchConfig, processes: int, *, normalized: bool) -> Loca
             f"batch.norm_group: {total} images are no whole number of groups of {group}; choose "
             "batch.images as a multiple of it, or another batch.norm_group"
         )
-    if images % group == 0:
-        return LocalBatch(images, group, images // group, 1)
     if not batch.synchronized and images < group:
         if images < 2:
             raise UserError(
                 f"batch.synchronized: false leaves groups of {images} image ({total} on "
                 f"{processes} processes), and statistics need 2; use fewer processes, or true"
             )
-        return LocalBatch(images, images, 1, 1)
+        group = images
+    if images % group == 0:
+        return LocalBatch(images, group, images // group, 1)
     if group % images:
         raise UserError(
             f"batch.norm_group: a process holds {images} images ({total} on {processes} "

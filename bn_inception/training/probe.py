@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from bn_inception.errors import UserError, close_matches
+from bn_inception.errors import UserError, close_matches, require_at_least
 from bn_inception.network.inception import AuxiliaryHead, HiddenConvolution, Inception
 from bn_inception.paper.results import FIGURE_1_PERCENTILES, MINI_BATCH
 from bn_inception.record.metrics import ProbeRecord
@@ -34,8 +34,7 @@ class ProbeConfig:
     every: int = 100
 
     def __post_init__(self) -> None:
-        if self.every < 1:
-            raise UserError(f"probe.every: {self.every} is not 1 or more; give updates")
+        require_at_least("probe.every", self.every, 1, "; give updates")
 
 
 class Layer(NamedTuple):

@@ -15,10 +15,6 @@ def train(step, loss=1.5):
     return TrainRecord(step, float(step), loss, 0.045, 320.0, 0.25)
 
 
-def validation(step, top1=0.5):
-    return ValidationRecord(step, float(step), 1.25, top1, 0.75, 50)
-
-
 def write(path, records):
     log = MetricsLog(path)
     for record in records:
@@ -32,43 +28,24 @@ def a_run(steps):
     for step in range(1, steps + 1):
         records.append(train(step, 1 / step))
         if step % 3 == 0:
-            records.append(validation(step, 1 - 1 / step))
+            records.append(ValidationRecord(step, float(step), 1.25, 1 - 1 / step, 0.75, 50))
     return records
 
 
-def test_written_lines_are_the_documented_objects(tmp_path):
+@pytest.mark.parametrize(("loss", "stored"), [(1.5, 1.5), (math.nan, None), (-math.inf, None)])
+def test_written_lines_are_the_documented_objects(tmp_path, loss, stored):
     path = tmp_path / "metrics.jsonl"
-    write(path, [train(10), validation(10)])
-    assert [json.loads(line) for line in path.read_text().splitlines()] == [
-        {
-            "kind": "train",
-            "step": 10,
-            "equivalent_steps": 10.0,
-            "loss": 1.5,
-            "learning_rate": 0.045,
-            "images_per_second": 320.0,
-            "top1": 0.25,
-        },
-        {
-            "kind": "validation",
-            "step": 10,
-            "equivalent_steps": 10.0,
-            "loss": 1.25,
-            "top1": 0.5,
-            "top5": 0.75,
-            "count": 50,
-            "statistics": None,
-            "population_batches": None,
-        },
-    ]
-    assert read_metrics(path) == [train(10), validation(10)]
-
-
-@pytest.mark.parametrize("loss", [math.nan, math.inf, -math.inf])
-def test_a_loss_that_is_not_finite_is_null(tmp_path, loss):
-    path = tmp_path / "metrics.jsonl"
-    write(path, [train(10, loss)])
-    assert json.loads(path.read_text())["loss"] is read_metrics(path)[0].loss is None
+    write(path, [train(10, loss), ValidationRecord(10, 10.0, 1.25, 0.5, 0.75, 50)])
+    first, second = (json.loads(line) for line in path.read_text().splitlines())
+    assert first == {
+        "kind": "train", "step": 10, "equivalent_steps": 10.0, "loss": stored,
+        "learning_rate": 0.045, "images_per_second": 320.0, "top1": 0.25,
+    }  # fmt: skip
+    assert second == {
+        "kind": "validation", "step": 10, "equivalent_steps": 10.0, "loss": 1.25, "top1": 0.5,
+        "top5": 0.75, "count": 50, "statistics": None, "population_batches": None,
+    }  # fmt: skip
+    assert read_metrics(path)[0] == train(10, stored)
 
 
 def test_lines_with_only_the_essential_keys_are_read(tmp_path):
@@ -113,10 +90,7 @@ def test_killed_anywhere_and_resumed_is_the_uninterrupted_file(
     ("line", "message"),
     [
         ("{", "not valid JSON"),
-        ("[1]", "not an object"),
         ('{"kind": "test", "step": 1}', "expected train or validation"),
-        ('{"kind": "train", "step": true}', "'step' is True"),
-        ('{"kind": "train", "step": -1}', "'step' is -1"),
         ('{"kind": "train", "step": 1, "equivalent_steps": "x"}', "'equivalent_steps' is 'x'"),
         ('{"kind": "train", "step": 1, "equivalent_steps": NaN}', "NaN is not JSON"),
         ('{"kind": "train", "step": 1, "equivalent_steps": 1}', "'learning_rate' is missing"),
@@ -130,14 +104,11 @@ def test_a_broken_line_in_the_middle_is_named(tmp_path, line, message):
     path.write_text(f"{first}\n{line}\n{second}\n")
     with pytest.raises(UserError) as error:
         read_metrics(path)
-    assert f"{path}, line 2" in str(error.value)
-    assert message in str(error.value)
-    assert "\n" not in str(error.value)
+    assert f"{path}, line 2" in str(error.value) and message in str(error.value)
 
 
 def test_a_full_disk_is_a_user_error(tmp_path):
-    path = tmp_path / "metrics.jsonl"
-    log = MetricsLog(path)
+    log = MetricsLog(tmp_path / "metrics.jsonl")
     log._file = Path("/dev/full").open("ab", buffering=0)  # noqa: SIM115
     with pytest.raises(UserError, match="No space left"):
         log.append(train(1))
@@ -158,5 +129,3 @@ def test_other_lines_than_the_checkpoints_are_refused(tmp_path):
         path.write_bytes(found)
         with pytest.raises(UserError, match=said):
             MetricsLog(path, lines, checksum)
-    path.write_bytes(content)
-    assert len(MetricsLog(path, lines, checksum).kept) == lines

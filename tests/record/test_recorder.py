@@ -16,27 +16,28 @@ from bn_inception.errors import UserError
 from bn_inception.record.metrics import TrainRecord, ValidationRecord, read_metrics
 from bn_inception.record.recorder import Recorder
 from bn_inception.record.run_folder import RunFolder
-from bn_inception.record.summary import Best, Divergence, RunStatus, Summary, read_summary
+from bn_inception.record.summary import (
+    Best,
+    Divergence,
+    Milestone,
+    RunStatus,
+    Summary,
+    read_summary,
+)
 
 TARGETS = [0.2, 0.4]
 HYPERPARAMETERS = {"recipe": "bn_x5", "learning_rate": 0.0075, "dropout": False}
 
 
-def recorder(folder, batch=32, targets=TARGETS):
+def recorder(folder, state=None, step=0, *, batch=32, targets=TARGETS):
+    """Started anew, or resumed at a step from a state."""
     summary = Summary("bn_x5", "cpu", 0)
-    return Recorder(folder, summary, batch=batch, targets=targets, hyperparameters=HYPERPARAMETERS)
-
-
-def started(folder, batch=32):
-    new = recorder(folder, batch)
-    new.start()
-    return new
-
-
-def resumed(folder, state, step, batch=32):
-    continued = recorder(folder, batch)
-    continued.restore(state, step)
-    return continued
+    made = Recorder(folder, summary, batch=batch, targets=targets, hyperparameters=HYPERPARAMETERS)
+    if state is None:
+        made.start()
+    else:
+        made.restore(state, step)
+    return made
 
 
 @pytest.fixture
@@ -46,8 +47,8 @@ def folder(tmp_path):
         yield folder
 
 
-def trained(step, *, batch=32, loss=1.0, speed=1.0, top1=0.1):
-    return TrainRecord(step, step * batch / 32, loss, 0.1, speed, top1)
+def trained(step, *, batch=32, loss=1.0, speed=1.0):
+    return TrainRecord(step, step * batch / 32, loss, 0.1, speed, 0.1)
 
 
 def judged(step, top1=0.5, *, batch=32, loss=1.0):
@@ -66,68 +67,51 @@ def go(recorder, start, stop, batch=32):
             recorder.train(trained(step, batch=batch, loss=1 / step, speed=100.0))
         if step % 10 == 0:
             recorder.validation(judged(step, top1(step), batch=batch, loss=2 / step))
-
-
-def recorded(folder, stop, batch=32):
-    """A run of `stop` steps, from start to finish."""
-    whole = started(folder, batch)
-    go(whole, 0, stop, batch)
-    return whole.finish(RunStatus.finished, step=stop)
+    return recorder
 
 
 def load(folder):
     """What TensorBoard's own server keeps of a run after its purges."""
-    accumulator = EventAccumulator(str(folder), tensor_size_guidance={"scalars": 0})
-    accumulator.Reload()
-    return accumulator
+    return EventAccumulator(str(folder), tensor_size_guidance={"scalars": 0}).Reload()
 
 
 def curve(folder, tag):
     accumulator = load(folder)
-    if tag not in accumulator.Tags()["tensors"]:
-        return []
-    return [
-        (event.step, round(float(make_ndarray(event.tensor_proto)), 6))
-        for event in accumulator.Tensors(tag)
-    ]
+    events = accumulator.Tensors(tag) if tag in accumulator.Tags()["tensors"] else []
+    return [(each.step, round(float(make_ndarray(each.tensor_proto)), 6)) for each in events]
 
 
 def test_a_run_from_start_to_finish(folder):
-    with_recorder = started(folder)
+    made = recorder(folder)
     assert read_summary(folder.summary).status is RunStatus.running
-    go(with_recorder, 0, 50)
-    with_recorder.summary.replaced_images["n01/a.JPEG"] = "truncated"
-    with_recorder.finish(RunStatus.finished, step=50)
+    go(made, 0, 50)
+    made.summary.replaced_images["n01/a.JPEG"] = "truncated"
+    made.finish(RunStatus.finished, step=50)
     summary = read_summary(folder.summary)
-    assert summary.status is RunStatus.finished
-    assert (summary.step, summary.images_seen) == (50, 1600)
+    assert (summary.status, summary.step, summary.images_seen) == (RunStatus.finished, 50, 1600)
     assert summary.best == Best(0.5, 50)
-    assert [(m.target, m.step, m.previous_step) for m in summary.milestones] == [
-        (0.2, 30, 20),
-        (0.4, 50, 40),
-    ]
+    assert summary.milestones == [Milestone(0.2, 30, 20), Milestone(0.4, 50, 40)]
     assert summary.images_per_second == pytest.approx(100.0)
     assert summary.replaced_images == {"n01/a.JPEG": "truncated"}
     assert len(read_metrics(folder.metrics)) == 15
 
 
 def test_images_per_second_is_total_images_over_total_seconds(folder):
-    with_recorder = started(folder)
+    made = recorder(folder)
     for step, speed in ((10, 100.0), (20, 50.0), (30, float("nan"))):
-        with_recorder.train(trained(step, speed=speed))
-    summary = with_recorder.finish(RunStatus.finished, step=30)
+        made.train(trained(step, speed=speed))
+    summary = made.finish(RunStatus.finished, step=30)
     assert summary.images_per_second == pytest.approx(640 / (3.2 + 6.4))
 
 
 def test_divergence_and_a_dead_start_are_results(folder):
-    with_recorder = started(folder)
-    with_recorder.started_learning(False)
+    made = recorder(folder)
+    made.started_learning(False)
     assert read_summary(folder.summary).started_learning is False
-    with_recorder.train(trained(7, loss=float("nan")))
-    with_recorder.finish(RunStatus.diverged, step=7, diverged=Divergence(7, "3a"))
+    made.train(trained(7, loss=float("nan")))
+    made.finish(RunStatus.diverged, step=7, diverged=Divergence(7, "3a"))
     summary = read_summary(folder.summary)
-    assert summary.status is RunStatus.diverged
-    assert summary.diverged == Divergence(7, "3a")
+    assert (summary.status, summary.diverged) == (RunStatus.diverged, Divergence(7, "3a"))
     assert curve(folder.tensorboard, "loss/train") == []
     assert curve(folder.tensorboard, "learning_rate") == [(7, 0.1)]
 
@@ -145,21 +129,18 @@ def test_killed_and_resumed_is_the_uninterrupted_run(
     root = tmp_path_factory.mktemp("outputs")
     with RunFolder(root, "whole") as whole, RunFolder(root, "broken") as broken:
         whole.create()
-        recorded(whole, 60, batch)
-
         broken.create()
-        first = started(broken, batch)
-        go(first, 0, checkpoint, batch)
+        go(recorder(whole, batch=batch), 0, 60, batch).finish(RunStatus.finished, step=60)
+
+        first = go(recorder(broken, batch=batch), 0, checkpoint, batch)
         state = json.loads(json.dumps(first.state()))
         durable = broken.metrics.stat().st_size
-        go(first, checkpoint, min(60, checkpoint + killed), batch)
-        first.close()
+        go(first, checkpoint, min(60, checkpoint + killed), batch).close()
         content = broken.metrics.read_bytes()
         broken.metrics.write_bytes(content[: max(durable, len(content) - torn)])
 
-        second = resumed(broken, state, checkpoint, batch)
-        go(second, checkpoint, 60, batch)
-        second.finish(RunStatus.finished, step=60)
+        second = recorder(broken, state, checkpoint, batch=batch)
+        go(second, checkpoint, 60, batch).finish(RunStatus.finished, step=60)
 
         assert broken.metrics.read_bytes() == whole.metrics.read_bytes()
         found, expected = read_summary(broken.summary), read_summary(whole.summary)
@@ -167,25 +148,20 @@ def test_killed_and_resumed_is_the_uninterrupted_run(
         found.images_per_second = expected.images_per_second
         found.wall_seconds = expected.wall_seconds
         assert found == expected
-        for tag in (
-            "loss/train",
-            "accuracy/validation_top1",
-            "accuracy/maximum_top1",
-            "steps_to/20%",
-        ):
-            if batch != 8:  # several steps of 8 images share one rounded x
+        if batch != 8:  # several steps of 8 images share one rounded x
+            for tag in ("loss/train", "accuracy/validation_top1", "accuracy/maximum_top1",
+                        "steps_to/20%"):  # fmt: skip
                 assert curve(broken.tensorboard, tag) == curve(whole.tensorboard, tag)
 
 
 def test_a_checkpoint_between_update_and_evaluation_evaluates_once(folder):
-    first = started(folder)
+    first = recorder(folder)
     first.train(trained(10))
     state = first.state()
     first.validation(judged(10, 0.5))
     first.close()
-    second = resumed(folder, state, 10)
-    assert second.last_train_step == 10
-    assert second.last_validation_step is None
+    second = recorder(folder, state, 10)
+    assert (second.last_train_step, second.last_validation_step) == (10, None)
     assert second.validation(judged(10, 0.5))
     second.close()
     assert [record.kind for record in read_metrics(folder.metrics)] == ["train", "validation"]
@@ -194,16 +170,16 @@ def test_a_checkpoint_between_update_and_evaluation_evaluates_once(folder):
 
 
 def test_resuming_with_other_milestones_is_refused(folder):
-    first = started(folder)
+    first = recorder(folder)
     state = first.state()
     first.close()
     with pytest.raises(UserError, match=r"milestones: \[0\.9\] differ"):
-        recorder(folder, targets=[0.9]).restore(state, 0)
+        recorder(folder, state, targets=[0.9])
 
 
 @pytest.mark.parametrize(("batch", "factor"), [(32, 1), (256, 8)])
 def test_every_tag_by_steps_of_32_images(folder, batch, factor):
-    recorded(folder, 30, batch)
+    go(recorder(folder, batch=batch), 0, 30, batch).close()
     expected = {
         "loss/train": [(5, 0.2), (10, 0.1), (15, 0.066667), (20, 0.05), (25, 0.04), (30, 0.033333)],
         "loss/validation": [(10, 0.2), (20, 0.1), (30, 0.066667)],
@@ -220,12 +196,10 @@ def test_every_tag_by_steps_of_32_images(folder, batch, factor):
 
 
 def test_hyperparameters_lie_in_the_run_itself(folder):
-    first = started(folder)
-    go(first, 0, 10)
+    first = go(recorder(folder), 0, 10)
     state = first.state()
     first.finish(RunStatus.interrupted, step=10)
-    second = resumed(folder, state, 10)
-    second.finish(RunStatus.finished, step=10)
+    recorder(folder, state, 10).finish(RunStatus.finished, step=10)
 
     # One run for TensorBoard: no sub-folder with a time in its name.
     assert {path.name for path in folder.tensorboard.iterdir()} == {
@@ -241,28 +215,21 @@ def test_hyperparameters_lie_in_the_run_itself(folder):
     assert start.hparams["dropout"].bool_value is False
 
 
-def first_batch(folder):
-    (event,) = load(folder).Tensors("training_batch")
-    with Image.open(io.BytesIO(make_ndarray(event.tensor_proto)[2])) as image:
-        return np.asarray(image)
-
-
 @pytest.mark.parametrize(
     ("images", "recorded", "step", "shown"),
     [(1, 0, 3, 7), (1, 10, 10, 7), (256, 0, 0, 9)],  # drawn anew where a run begins again
 )
 def test_a_resumed_run_has_one_picture(folder, images, recorded, step, shown):
-    first = started(folder)
+    first = recorder(folder)
     first.training_batch(np.full((images, 4, 4, 3), 7, np.uint8))
-    go(first, 0, recorded)
-    state = first.state()
-    go(first, recorded, 20)
-    first.close()
-    second = resumed(folder, state, step)
+    state = go(first, 0, recorded).state()
+    go(first, recorded, 20).close()
+    second = recorder(folder, state, step)
     if step == 0:
         second.training_batch(np.full((images, 4, 4, 3), 9, np.uint8))
     second.close()
-    picture = first_batch(folder.tensorboard)
+    (event,) = load(folder.tensorboard).Tensors("training_batch")
+    picture = np.asarray(Image.open(io.BytesIO(make_ndarray(event.tensor_proto)[2])))
     assert set(np.unique(picture)) <= {shown, 128}
     # Of a large mini-batch 64 images are shown.
     assert picture.shape[0] == (4 if images == 1 else 8 * 6 - 2)
@@ -271,25 +238,20 @@ def test_a_resumed_run_has_one_picture(folder, images, recorded, step, shown):
 
 
 def test_a_deleted_mirror_does_not_stop_a_resume(folder):
-    first = started(folder)
-    go(first, 0, 10)
+    first = go(recorder(folder), 0, 10)
     state = first.state()
     first.close()
     for path in folder.tensorboard.iterdir():
         path.unlink()
-    second = resumed(folder, state, 10)
-    second.close()
+    recorder(folder, state, 10).close()
     assert curve(folder.tensorboard, "accuracy/validation_top1") == [(10, 0.1)]
 
 
 def test_without_a_folder_it_knows_as_much_and_writes_nothing(folder, tmp_path):
-    writes, silent = recorder(folder), recorder(None)
     before = set(tmp_path.rglob("*"))
-    silent.start()
-    go(silent, 0, 60)
+    silent = go(recorder(None), 0, 60)
     assert set(tmp_path.rglob("*")) == before
-    writes.start()
-    go(writes, 0, 60)
+    writes = go(recorder(folder), 0, 60)
     state, theirs = writes.state(), silent.state()
     for each in (state, theirs):
         each["summary"]["wall_seconds"] = each["metrics_lines"] = each["metrics_checksum"] = 0

@@ -1,5 +1,6 @@
 """Whole runs through the command, seconds each: what they leave, and what survives a crash."""
 
+import io
 import math
 import os
 import re
@@ -9,14 +10,22 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from small_runs import Runs, write_images
+from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
+from tensorboard.util.tensor_util import make_ndarray
 
 from bn_inception import UserError
+from bn_inception.config import compose, run_config
+from bn_inception.data import open_sources, to_input
 from bn_inception.network import checkpoint
 from bn_inception.training import loop
 from bn_inception.training.batches import Batches
+from bn_inception.training.distributed import ALONE
+from bn_inception.training.local_batch import LocalBatch
 from bn_inception.training.session import Session
 
 At = Callable[..., None]
@@ -88,6 +97,26 @@ def test_what_a_run_leaves(undisturbed: Runs) -> None:
         # 12 steps have moved the running ones by a fifth; they began at 1.
         running = state["running_statistics"][name]
         assert not torch.allclose(state["network"][name], running, rtol=0.2)
+
+
+def test_the_picture_in_tensorboard_is_what_the_network_was_given(runs: Runs) -> None:
+    assert runs.train("shown", "train.steps=2") == 0
+    events = EventAccumulator(str(runs.folder("shown") / "tensorboard")).Reload()
+    (event,) = events.Tensors("training_batch")
+    with Image.open(io.BytesIO(make_ndarray(event.tensor_proto)[2])) as image:
+        grid = np.asarray(image)
+    # Eight images of 16 pixels in three rows of three, two pixels between.
+    assert event.step == 0 and grid.shape == (3 * 18 - 2, 3 * 18 - 2, 3)
+    config = run_config(compose("train", runs.arguments("shown")))
+    sources, local = open_sources(config.data), LocalBatch(8, 8, 1, 1)
+    batch = next(Batches(config, sources, ALONE, local).training(0, 1, agree=False))
+    expected = (to_input(batch.images, batch.factors).permute(0, 2, 3, 1) + 1) * 127.5
+    for number, pixels in enumerate(expected.numpy()):
+        top, left = number // 3 * 18, number % 3 * 18
+        shown = grid[top : top + 16, left : left + 16]
+        assert np.abs(shown - pixels).max() <= 0.51
+        # The colour of its class stands out: red, green and blue are in their places.
+        assert shown.mean((0, 1)).argmax() == batch.labels[number] % 3
 
 
 def test_the_accuracy_recorded_is_that_of_the_file_saved(undisturbed: Runs) -> None:
