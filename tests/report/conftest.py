@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from bn_inception.record.summary import Divergence, RunStatus, Summary
 from bn_inception.record.metrics import MetricsLog, TrainRecord, ValidationRecord
+from bn_inception.record.summary import Divergence, RunStatus, Summary
 from bn_inception.report.runs import read_run
 
 
