@@ -6,8 +6,8 @@ import pytest
 from report.conftest import evaluated, write_evaluation
 
 from bn_inception.paper.results import CONTROLS, FIGURE_3
-from bn_inception.record.summary import Divergence, RunStatus
 from bn_inception.record.predictions import Predictions, write_predictions
+from bn_inception.record.summary import Divergence, RunStatus
 from bn_inception.report.claims import judge
 from bn_inception.report.evaluations import read_saved
 from bn_inception.report.measures import Decision
