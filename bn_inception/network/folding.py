@@ -30,7 +30,7 @@ def fold(network: Inception) -> Inception:
     for module in folded.modules():
         if isinstance(module, HiddenConvolution) and type(module.normalization) is BatchNorm:
             module.convolution = _folded(module.convolution, module.normalization)
-            module.normalization = None
+            module.normalization = nn.Identity()
     for row in folded.rows.values():
         if not isinstance(row, InceptionBlock) or not isinstance(row.projection, HiddenConvolution):
             continue

@@ -52,10 +52,10 @@ def scaled(channels: int, width: float) -> int:
 
 
 class HiddenConvolution(nn.Module):
-    """Convolution, normalization if any, nonlinearity: (N, C, H, W) to (N, out_channels, H/s, W/s).
+    """Convolution, normalization if any, nonlinearity.
 
-    Padding is symmetric, kernel // 2, as in the public PyTorch ports. A side n becomes ceil(n / s).
-    Given the output's side `grid`, BN is per activation.
+    Padding is symmetric, kernel // 2, as in the public PyTorch ports. Given the output's side
+    `grid`, BN is per activation.
     """
 
     def __init__(
@@ -70,21 +70,12 @@ class HiddenConvolution(nn.Module):
         super().__init__()
         bias, padding = config.has_convolution_bias, kernel // 2
         self.convolution = nn.Conv2d(in_channels, out_channels, kernel, stride, padding, bias=bias)
-        self.normalization: nn.Module | None = None
-        if config.normalization is Normalization.batch:
-            self.normalization = (
-                BatchNorm(out_channels)
-                if grid is None
-                else PerActivationBatchNorm(out_channels, grid, grid)
-            )
+        self.normalization = _normalization(config, out_channels, grid)
         self.nonlinearity = _nonlinearity(config)
 
     def forward(self, maps: Tensor) -> Tensor:
         """(N, in_channels, H, W) to (N, out_channels, ceil(H / stride), ceil(W / stride))."""
-        maps = self.convolution(maps)
-        if self.normalization is not None:
-            maps = self.normalization(maps)
-        output: Tensor = self.nonlinearity(maps)
+        output: Tensor = self.nonlinearity(self.normalization(self.convolution(maps)))
         return output
 
 
@@ -129,7 +120,7 @@ class SamePool(nn.Module):
 
 
 class InceptionBlock(nn.Module):
-    """One Inception module of Figure 5: (N, C, H, W) to (N, out_channels, H/stride, W/stride)."""
+    """One Inception module of Figure 5."""
 
     def __init__(
         self, config: NetworkConfig, module: InceptionModule, in_channels: int, in_grid: int
@@ -161,7 +152,7 @@ class InceptionBlock(nn.Module):
 
 
 class AuxiliaryHead(nn.Module):
-    """The auxiliary classifier (GN section 5): (N, C, grid, grid) to logits (N, classes).
+    """The auxiliary classifier (GN section 5).
 
     Average pool 5x5/3, 1x1 convolution, hidden linear layer, linear classifier. It has
     768 hidden features and no dropout, as in soumith's imagenet-multiGPU.torch (GN: 1024, and
@@ -177,8 +168,7 @@ class AuxiliaryHead(nn.Module):
         self.pool = nn.AvgPool2d(5, stride=3)
         self.convolution = HiddenConvolution(config, in_channels, channels, kernel=1)
         self.hidden = nn.Linear(channels * self.grid**2, features, bias=config.has_convolution_bias)
-        batch = config.normalization is Normalization.batch
-        self.normalization = BatchNorm(features) if batch else None
+        self.normalization = _normalization(config, features)
         self.nonlinearity = _nonlinearity(config)
         self.classifier = nn.Linear(features, num_classes)
 
@@ -190,9 +180,7 @@ class AuxiliaryHead(nn.Module):
                 f"training images give the auxiliary head a map of {tuple(maps.shape[2:])}: "
                 f"allowed is {self.grid}x{self.grid}; train at the configured image_size"
             )
-        features: Tensor = self.hidden(self.convolution(maps).flatten(1))
-        if self.normalization is not None:
-            features = self.normalization(features)
+        features = self.normalization(self.hidden(self.convolution(maps).flatten(1)))
         return in_float32(self.classifier, self.nonlinearity(features))
 
 
@@ -283,6 +271,12 @@ class Inception(nn.Module):
             if name == AUXILIARY_ROW and self.auxiliary is not None:
                 yield "auxiliary", self.auxiliary
         yield "classifier", self.classifier
+
+
+def _normalization(config: NetworkConfig, channels: int, grid: int | None = None) -> nn.Module:
+    if config.normalization is Normalization.none:
+        return nn.Identity()
+    return BatchNorm(channels) if grid is None else PerActivationBatchNorm(channels, grid, grid)
 
 
 def _nonlinearity(config: NetworkConfig) -> nn.Module:

@@ -20,9 +20,11 @@ from bn_inception.data import (
     OnError,
     UnreadableImage,
     open_sources,
+    preprocessing,
     to_input,
     validation_batches,
 )
+from bn_inception.data.pixels import crops
 from bn_inception.evaluation.crops import SINGLE
 from bn_inception.evaluation.evaluate import evaluate_source
 
@@ -30,8 +32,8 @@ CLASSES = ["red\x1b[2J", "green", "blue" * 30]
 
 
 def write(folder: Path, backend: Backend | None = None) -> Path:
-    preprocessing = None if backend is None else {"backend": backend.value}
-    return write_run(folder, small_network(), classes=CLASSES, preprocessing=preprocessing)
+    read = None if backend is None else {"backend": backend.value}
+    return write_run(folder, small_network(), classes=CLASSES, preprocessing=read)
 
 
 @pytest.fixture(scope="module")
@@ -164,3 +166,20 @@ def test_the_command_shows_a_block_an_image_and_goes_on_after_a_bad_one(
 )
 def test_what_is_missing_is_said(given: list[str], said: str) -> None:
     assert said in refusal(dispatch, ["predict", *given])
+
+
+def test_another_decoder_or_resize_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = preprocessing.describe(Backend.pillow)
+    assert preprocessing.differences(now, preprocessing.describe(Backend.pillow)) == []
+    assert preprocessing.differences({**now, "decoder": "Pillow 9.1", "extra": "x"}, now) == [
+        f"decoder: Pillow 9.1 in training, {now['decoder']} now",
+        "extra: x in training, unknown now",
+    ]
+
+    def nearest(picture: crops.Picture, size: int) -> np.ndarray:
+        box = crops.single_crop(picture.width, picture.height, size)
+        return picture.resized(box, size, Image.Resampling.NEAREST).transpose(2, 0, 1)
+
+    monkeypatch.setattr(preprocessing, "cut_single", nearest)
+    after = preprocessing.describe(Backend.pillow)
+    assert {key for key in now if now[key] != after[key]} == {"crops", "values"}

@@ -1,8 +1,11 @@
+import math
 import re
 
 import pytest
 import torch
 from evaluation.networks import refusal, row_outputs
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -14,14 +17,16 @@ from bn_inception.network import (
     PerActivationBatchNorm,
 )
 from bn_inception.network.inception import scaled
+from bn_inception.network.settings import MINIMUM_IMAGE_SIZE, MINIMUM_LAST_GRID, geometry
 from bn_inception.paper import figure5, results
 
 BN = nn.modules.batchnorm._BatchNorm
 FULL = {"first_convolution": FirstConvolution.full}
+SIZES = st.integers(MINIMUM_IMAGE_SIZE, 1024)
 
 
 @pytest.mark.parametrize(
-    ("settings", "at_inference", "in_training"),
+    ("readings", "at_inference", "in_training"),
     [
         ({}, 11_188_288, 13_605_672),
         ({"normalization": Normalization.none}, 11_178_336, 13_594_824),
@@ -32,13 +37,13 @@ FULL = {"first_convolution": FirstConvolution.full}
         (FULL, 11_194_984, None),
     ],
 )
-def test_parameters(on_meta, settings, at_inference, in_training):
+def test_parameters(on_meta, readings, at_inference, in_training):
     def parameters(network: nn.Module) -> int:
         return sum(parameter.numel() for parameter in network.parameters())
 
-    assert parameters(on_meta(auxiliary_head=False, **settings)) == at_inference
+    assert parameters(on_meta(auxiliary_head=False, **readings)) == at_inference
     if in_training is not None:
-        assert parameters(on_meta(**settings)) == in_training
+        assert parameters(on_meta(**readings)) == in_training
         assert in_training == pytest.approx(results.PARAMETERS, abs=0.05e6)
 
 
@@ -69,7 +74,7 @@ def call_order(network: Inception) -> list[tuple[nn.Module, torch.Tensor, torch.
     """The leaf modules in the order of their calls, with input and output."""
     calls: list[tuple[nn.Module, torch.Tensor, torch.Tensor]] = []
     for module in network.modules():
-        if not list(module.children()):
+        if not list(module.children()) and not isinstance(module, nn.Identity):
             module.register_forward_hook(
                 lambda module, inputs, output: calls.append((module, inputs[0], output))
             )
@@ -82,16 +87,16 @@ def test_batch_normalization_before_every_nonlinearity_and_nowhere_else(on_meta,
     calls = call_order(on_meta(10, **recipe))
     batch = recipe.get("normalization") is not Normalization.none
     counts = {"nonlinearities": 0, "normalizations": 0}
-    for position, (module, given, output) in enumerate(calls):
+    for position, (module, inputs, output) in enumerate(calls):
         before, _, before_output = calls[position - 1]
         if isinstance(module, nn.ReLU | nn.Sigmoid):
             counts["nonlinearities"] += 1
-            assert before_output is given
+            assert before_output is inputs
             assert isinstance(before, BN if batch else nn.Conv2d | nn.Linear)
         if isinstance(module, BN):
             counts["normalizations"] += 1
-            after, after_given, _ = calls[position + 1]
-            assert before_output is given and output is after_given
+            after, after_inputs, _ = calls[position + 1]
+            assert before_output is inputs and output is after_inputs
             assert isinstance(before, nn.Conv2d | nn.Linear)
             assert isinstance(after, nn.ReLU | nn.Sigmoid)
     # 3 in the stem, 7 in a module, 5 in 3c and 4e, 2 in the auxiliary head.
@@ -100,10 +105,10 @@ def test_batch_normalization_before_every_nonlinearity_and_nowhere_else(on_meta,
 
 
 def test_nothing_stands_between_the_halves_of_the_separable_convolution(on_meta):
-    (first, _, between), (second, given, _) = call_order(on_meta(10))[:2]
+    (first, _, between), (second, inputs, _) = call_order(on_meta(10))[:2]
     assert (first.groups, first.out_channels, first.bias) == (3, 24, None)
     assert (second.kernel_size, second.out_channels) == ((1, 1), 64)
-    assert given is between
+    assert inputs is between
 
 
 def test_local_response_normalization_after_pool1_and_before_pool2(on_meta):
@@ -201,7 +206,7 @@ def test_width_scales_every_hidden_width(on_meta):
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    ("given_settings", "message"),
     [
         ({"dropout": 1.0}, r"dropout is 1\.0.*below 1"),
         ({"dropout": -0.1}, r"dropout is -0\.1"),
@@ -218,8 +223,8 @@ def test_width_scales_every_hidden_width(on_meta):
         ),
     ],
 )
-def test_bad_settings_are_refused_in_one_line(settings, message):
-    assert re.search(message, refusal(NetworkConfig, **settings))
+def test_bad_settings_are_refused_in_one_line(given_settings, message):
+    assert re.search(message, refusal(NetworkConfig, **given_settings))
 
 
 @pytest.mark.parametrize(
@@ -232,3 +237,50 @@ def test_images_that_do_not_fit_are_refused(small, shape, message):
 
 def test_a_network_has_two_classes_or_more():
     assert "num_classes is 1" in refusal(Inception, NetworkConfig(image_size=32, width=0.25), 1)
+
+
+@pytest.mark.parametrize(
+    ("image_size", "strides", "expected"),
+    [
+        (224, (2, 2, 2), (28, 14, 7)),
+        (112, (2, 2, 2), (14, 7, 4)),
+        (96, (1, 2, 2), (24, 12, 6)),
+        (64, (1, 2, 2), (16, 8, 4)),
+        (32, (1, 2, 1), (16, 8, 4)),
+        (16, (1, 1, 1), (16, 8, 4)),
+        (13, (1, 1, 1), (13, 7, 4)),
+    ],
+)
+def test_the_small_image_rule(image_size, strides, expected):
+    found, sides = geometry(image_size)
+    assert (found, (sides["3a"], sides["4a"], sides["5a"])) == (strides, expected)
+
+
+@given(SIZES, SIZES)
+def test_grids_are_large_enough_and_no_stride_is_lost_without_need(first, second):
+    small, large = sorted((first, second))
+    strides, sides = geometry(small)
+    assert sides["5a"] == sides["5b"] >= MINIMUM_LAST_GRID
+    assert sides["4d"] >= 5  # the auxiliary head's pooling
+    total = math.prod(strides)
+    assert total <= math.prod(geometry(large)[0])
+    # One stride more would leave the last modules fewer than 4 positions a side.
+    assert total == 8 or sides["5b"] < 2 * MINIMUM_LAST_GRID - 1
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.integers(MINIMUM_IMAGE_SIZE, 300))
+def test_the_network_has_these_grids(image_size):
+    with torch.device("meta"):
+        network = Inception(NetworkConfig(image_size=image_size, width=0.25), 10)
+        images = torch.empty(2, 3, image_size, image_size)
+    logits, rows = row_outputs(network, images)
+    assert logits.auxiliary.shape == (2, 10)
+    sides = {name: tuple(maps.shape[2:]) for name, maps in rows.items() if maps.dim() == 4}
+    del sides["conv2_reduce"]
+    assert sides == {name: (side, side) for name, side in geometry(image_size)[1].items()}
+
+
+@given(st.integers(-5, MINIMUM_IMAGE_SIZE - 1))
+def test_images_that_are_too_small_are_refused(image_size):
+    assert f"image_size is {image_size}: allowed are 13" in refusal(geometry, image_size)

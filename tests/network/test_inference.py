@@ -1,18 +1,23 @@
-"""BN Algorithm 2, against numpy in float64."""
+"""The network for inference: BN Algorithm 2, against numpy in float64, and BN folded away."""
+
+import copy
 
 import numpy as np
 import pytest
 import torch
-from evaluation.networks import refusal, small_network
+from evaluation.networks import pictures, refusal, small_network
 from torch import Tensor
 
 from bn_inception.network import (
+    FirstConvolution,
+    Nonlinearity,
     Normalization,
     PerActivationBatchNorm,
     population_statistics,
     running_statistics,
     set_statistics,
 )
+from bn_inception.network.folding import fold
 from bn_inception.network.normalization import MOMENTUM, BatchNorm
 
 
@@ -89,3 +94,37 @@ def test_no_batch_is_refused_and_no_bn_is_left_as_it_is() -> None:
     plain = small_network(normalization=Normalization.none)
     found = population_statistics(plain, batches(1)).state_dict()
     assert all(torch.equal(value, found[key]) for key, value in plain.state_dict().items())
+
+
+SETTINGS = [
+    {},
+    {"nonlinearity": Nonlinearity.sigmoid, "convolution_bias": True},
+    {"first_convolution": FirstConvolution.full, "local_response_normalization": True},
+    {"per_activation": ["5a", "5b"], "dropout": 0.1},
+    {"normalization": Normalization.none},
+    {"caffe_padding": True, "convolution_bias": True},
+]
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
+def test_the_folded_network_gives_the_same_logits(settings: dict[str, object]) -> None:
+    network = small_network(**settings)
+    with torch.no_grad():
+        logits = network(pictures())
+        folded = fold(network)(pictures())
+    assert logits.std() > 1e-3
+    tolerance = 1e-5 * max(1.0, float(logits.abs().max()))
+    torch.testing.assert_close(folded, logits, rtol=0, atol=tolerance)
+
+
+def test_what_is_folded_is_gone_what_cannot_be_stays_and_the_original_is_left_alone() -> None:
+    network = small_network(per_activation=["5b"])
+    before = copy.deepcopy(network.state_dict())
+    folded = fold(network)
+    left = {name.split(".")[1] for name in folded.state_dict() if "running_mean" in name}
+    assert left == {"5b"}
+    assert folded.auxiliary is None and network.auxiliary is not None
+    assert not any(parameter.requires_grad for parameter in folded.parameters())
+    after = network.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[key], after[key]) for key in before)
