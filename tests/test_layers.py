@@ -8,28 +8,13 @@ import pytest
 import bn_inception
 
 PACKAGE = Path(bn_inception.__file__).parent
-LAYERS = {
-    "drawing": 0,
-    "errors": 0,
-    "fields": 0,
-    "files": 0,
-    "quoting": 0,
-    "paper": 0,
-    "network": 1,
-    "data": 1,
-    "record": 1,
-    "evaluation": 2,
-    "training": 3,
-    "report": 4,
-    "benchmark": 4,
-    "mnist": 4,
-    "config": 5,
-    "cli": 6,
-}
+GROUND = {"drawing", "errors", "fields", "files", "quoting", "paper"}
 # Of equal height, and strangers to each other.
 SEPARATE = ({"network", "data", "record"}, {"report", "benchmark", "mnist"})
+LAYERS = (GROUND, SEPARATE[0], {"evaluation"}, {"training"}, SEPARATE[1], {"config"}, {"cli"})
+HEIGHTS = {name: height for height, layer in enumerate(LAYERS) for name in layer}
 TOP = {"__init__", "__main__"}
-WITHOUT_TORCH = {"drawing", "errors", "fields", "files", "quoting", "paper", "record", "report"}
+WITHOUT_TORCH = GROUND | {"record", "report"}
 
 
 def imports(path: Path) -> set[str]:
@@ -52,28 +37,21 @@ def layer_name(path: Path) -> str:
 
 
 def test_every_folder_has_a_layer() -> None:
-    assert {layer_name(path) for path in FILES} <= LAYERS.keys() | TOP
+    assert {layer_name(path) for path in FILES} <= HEIGHTS.keys() | TOP
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_imports_point_downwards(path: Path) -> None:
-    here = layer_name(path)
-    if here in TOP:
-        return
-    for name in imports(path):
-        parts = name.split(".")
-        if parts[0] != "bn_inception" or len(parts) < 2 or parts[1] not in LAYERS:
-            continue
-        there = parts[1]
-        assert LAYERS[there] <= LAYERS[here], f"{here} imports {name}, from a higher layer"
-        strangers = any({here, there} <= group for group in SEPARATE)
-        assert here == there or not strangers, f"{here} imports {name}"
-
-
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_only_config_and_cli_know_hydra(path: Path) -> None:
-    roots = {name.split(".")[0] for name in imports(path)}
-    if layer_name(path) not in {"config", "cli"}:
+def test_imports_point_downwards_and_only_config_and_cli_know_hydra(path: Path) -> None:
+    here, found = layer_name(path), imports(path)
+    roots = {name.split(".")[0] for name in found}
+    if here not in {"config", "cli"}:
         assert not roots & {"hydra", "omegaconf", "yaml"}
-    if layer_name(path) in WITHOUT_TORCH:
+    if here in WITHOUT_TORCH:
         assert "torch" not in roots
+    for name in found if here not in TOP else ():
+        package, _, inner = name.partition(".")
+        there = inner.partition(".")[0]
+        if package == "bn_inception" and there in HEIGHTS:
+            assert HEIGHTS[there] <= HEIGHTS[here], f"{here} imports {name}, from a higher layer"
+            strangers = any({here, there} <= group for group in SEPARATE)
+            assert here == there or not strangers, f"{here} imports {name}"

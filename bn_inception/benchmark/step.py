@@ -130,11 +130,8 @@ def _measured(session: Session, steps: int, rounds: int) -> list[Way]:
 
     session.batches.training = fed  # type: ignore[method-assign]
     # Not to the terminal: the loop's own lines are not what was asked for.
-    console = Console(io.StringIO())
-    try:
+    with closing(Console(io.StringIO())) as console:
         train(session, console, ended)
-    finally:
-        console.close()
     return [*ways, loop, *([from_loader] if from_loader.seconds else [])]
 
 

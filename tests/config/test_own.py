@@ -13,45 +13,48 @@ from bn_inception.config.compose import search_path
 from bn_inception.record.naming import LONGEST, suffix
 
 WIDE = "# @package _global_\ndefaults: [bn_x30]\nnetwork:\n  dropout: 0.1\n"
+OWN = {
+    "recipe/wide.yaml": WIDE,
+    "scale/large.yaml": "defaults: [cpu]\nname: large\nwidth: 0.5\n",
+    "data/mine.yaml": "defaults: [folder]\nroot: photos\n",
+}
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of files of one's own, in the working folder."""
+    monkeypatch.chdir(tmp_path)
+    for name, content in OWN.items():
+        path = tmp_path / "own set" / name
+        path.parent.mkdir(parents=True)
+        path.write_text(content)
+    return tmp_path / "own set"
 
 
 def name(*overrides: str) -> str:
     return str(read(overrides)["run"]["name"])
 
 
-def test_a_folder_of_ones_own_is_beside_the_packages(tmp_path: Path) -> None:
-    folder = tmp_path / "own set"
-    (folder / "recipe").mkdir(parents=True)
-    (folder / "scale").mkdir()
-    (folder / "recipe" / "wide.yaml").write_text(WIDE)
-    (folder / "scale" / "large.yaml").write_text("defaults: [cpu]\nname: large\nwidth: 0.5\n")
-    searched = ["recipe=wide", "scale=large", search_path([str(folder)])]
-    composed = compose("train", searched)
+@pytest.mark.parametrize("way", ["folder", "files", "absolute files"])
+def test_ones_own_stand_beside_the_packages(own: Path, way: str) -> None:
+    if way == "folder":
+        given = ["recipe=wide", "scale=large", "data=mine", search_path(["own set"])]
+    else:
+        place = Path("own set") if way == "files" else own
+        given = [f"{name.partition('/')[0]}={place / name}" for name in OWN]
+    composed = compose("train", given)
     assert composed["network"]["dropout"] == 0.1 and composed["network"]["width"] == 0.5
     assert composed["recipe"]["learning_rate"] == 0.045  # BN-x30's
-    assert name(*searched) == "bn_x30-large-synthetic-seed0-wide"
-    (folder / "recipe" / "bn_x5.yaml").write_text(WIDE)
+    assert composed["data"]["root"] == "photos"
+    assert name(*given) == "bn_x30-large-folder-seed0-mine-wide"
+
+
+def test_a_folder_whose_files_would_not_be_read_is_refused(own: Path) -> None:
+    (own / "recipe" / "bn_x5.yaml").write_text(WIDE)
     with pytest.raises(UserError, match=r"bn_x5\.yaml has the name of a file of the package"):
-        search_path([str(folder)])
+        search_path([str(own)])
     with pytest.raises(UserError, match="nowhere: no such folder"):
         search_path(["nowhere"])
-
-
-def test_a_file_stands_in_place_of_a_choice(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    Path("own set").mkdir()
-    Path("own set/wide.yaml").write_text(WIDE)
-    Path("large.yaml").write_text("defaults: [cpu]\nname: large\nwidth: 0.5\n")
-    Path("mine.yaml").write_text("defaults: [folder]\nroot: photos\n")
-    for file in ("own set/wide.yaml", tmp_path / "own set" / "wide.yaml"):
-        given = [f"recipe={file}", "scale=large.yaml", "data=mine.yaml"]
-        composed = compose("train", given)
-        assert composed["network"]["dropout"] == 0.1 and composed["network"]["width"] == 0.5
-        assert composed["recipe"]["learning_rate"] == 0.045  # BN-x30's
-        assert composed["data"]["root"] == "photos"
-        assert name(*given[:2]) == "bn_x30-large-synthetic-seed0-wide"
 
 
 @pytest.mark.parametrize(
