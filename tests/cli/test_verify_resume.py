@@ -26,11 +26,6 @@ def test_a_run_too_short_to_be_killed_is_no_check(images: Path) -> None:
         dispatch(["verify-resume", *TINY, *short])
 
 
-def test_what_training_refuses_is_passed_on() -> None:
-    with pytest.raises(UserError, match=r"data\.root"):
-        dispatch(["verify-resume", *TINY, "data.root=/nowhere"])
-
-
 @pytest.mark.parametrize(
     ("given", "reason"),
     [
@@ -39,7 +34,7 @@ def test_what_training_refuses_is_passed_on() -> None:
         (["recipe=bn_x5", "batch.synchronized=false"], "batch.synchronized=false makes other"),
     ],
 )
-def test_what_cannot_be_divided_is_said(
+def test_what_cannot_be_divided_is_said_and_what_training_refuses_passed_on(
     capsys: pytest.CaptureFixture[str], given: list[str], reason: str
 ) -> None:
     with pytest.raises(UserError, match=r"data\.root"):
