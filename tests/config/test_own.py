@@ -85,7 +85,7 @@ def test_a_name_carries_what_was_changed_and_nothing_else() -> None:
     changed = ("network.dropout=0.40", "batch=x8", "network.per_activation=[5a,5b]")
     assert name(*changed) == name(*reversed(changed), *same)
     assert name(*changed) == f"{usual}-x8-dropout0.4-per_activation-5a-5b"
-    assert name("network.auxiliary_head=no") == f"{usual}-auxiliary_headfalse"
+    assert name("network.auxiliary_head=FALSE") == f"{usual}-auxiliary_headfalse"
     assert name("recipe=ensemble/1", "run.seed=3") == "ensemble_1-demo-synthetic-seed3"
     assert name("run.name=mine", *changed) == "mine"
 
