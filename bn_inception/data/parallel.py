@@ -16,7 +16,7 @@ from collections.abc import Callable, Generator, Iterable
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.multiprocessing  # passes tensors in shared memory, not through the pipe
@@ -36,11 +36,8 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-class Progress(Protocol):
-    """A callback for the progress of a piece of work."""
-
-    def __call__(self, what: str, done: int, total: int) -> None:
-        """`done` of `total` pieces of `what` ("train: images") are finished; first with 0."""
+Progress = Callable[[str, int, int], None]
+"""Told what is worked on ("train: images"), how many pieces are finished, and of how many."""
 
 
 def cores() -> int:

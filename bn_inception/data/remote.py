@@ -51,13 +51,10 @@ def fetched(url: str, path: Path, size: int | None, sha256: str) -> str:
 @contextmanager
 def fetched_once(url: str, cache: Path) -> Iterator[Path]:
     """A small remote file, removed at the end of the `with` block; or FileNotFoundError."""
-    with _writing(cache):
-        folder = TemporaryDirectory(dir=cache)
-    with folder as name:
-        path = Path(name, "description")
-        with _writing(cache):
-            # Few attempts, so that a mistyped address is reported in seconds.
-            _download(url, path, MAX_DESCRIPTION_BYTES, PAUSES[:2])
+    with _writing(cache), TemporaryDirectory(dir=cache) as folder:
+        path = Path(folder, "description")
+        # Few attempts, so that a mistyped address is reported in seconds.
+        _download(url, path, MAX_DESCRIPTION_BYTES, PAUSES[:2])
         yield path
 
 
