@@ -18,9 +18,8 @@ import torch
 
 from bn_inception.errors import UserError
 from bn_inception.fields import read_object
-from bn_inception.network.checkpoint import LoadedNetwork, described_network, plain
+from bn_inception.network.checkpoint import LoadedNetwork, TensorFile, described_network, plain
 from bn_inception.network.inception import Inception
-from bn_inception.network.tensors import TensorFile
 
 CONFIG, WEIGHTS, ONNX = "config.json", "model.safetensors", "model.onnx"
 FORMAT = 1

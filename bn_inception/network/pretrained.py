@@ -16,11 +16,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from bn_inception.network.checkpoint import expected_tensors
+from bn_inception.network.checkpoint import TensorFile, expected_tensors
 from bn_inception.network.inception import Inception
 from bn_inception.network.normalization import EPSILON
 from bn_inception.network.settings import FirstConvolution, NetworkConfig
-from bn_inception.network.tensors import TensorFile
 from bn_inception.paper import figure5
 
 PUBLISHED = NetworkConfig(
