@@ -10,7 +10,6 @@ from bn_inception.cli.run_arguments import Given, read_run_arguments
 from bn_inception.errors import UserError
 from bn_inception.report import comparison, tables
 from bn_inception.report.claims import Judged, judge
-from bn_inception.report.page import write_report
 from bn_inception.report.progress import HEADER, progress
 from bn_inception.report.verdicts import claims_text, required_numbers, write_claims
 
@@ -48,6 +47,8 @@ def compare(runs: list[str], baseline: str, axis: Axis, output: str | None) -> N
     shown = tables.figure3(compared), tables.figure4(compared, given.ensembles)
     print("\n\n".join(table.as_text() for table in shown if table is not None))
     if output is not None:
+        from bn_inception.report.page import write_report  # late, because it imports matplotlib
+
         written = write_report(
             compared,
             given.runs,

@@ -1,7 +1,6 @@
 """The commands `claims` and `compare`, and how they read configurations."""
 
 import json
-from pathlib import Path
 
 import pytest
 from report.conftest import write_evaluation
@@ -11,15 +10,13 @@ from bn_inception.cli.run_arguments import read_run_arguments, settings_of
 from bn_inception.config import compose, run_config, write_yaml
 from bn_inception.errors import UserError
 from bn_inception.network.invariance import scale_invariance
-from bn_inception.report.runs import Run
 from bn_inception.report.statements import STATEMENTS
 from bn_inception.training.schedule import Schedule
 
 
-def configured(run: Run, *overrides: str) -> Path:
-    """Its folder, with the configuration of these overrides."""
-    (run.path / "config.yaml").write_text(write_yaml(compose("train", overrides)))
-    return run.path
+def configured(*overrides: str) -> str:
+    """The configuration of a run with these overrides."""
+    return write_yaml(compose("train", overrides))
 
 
 def test_a_run_as_committed_has_no_overrides():
@@ -65,6 +62,9 @@ def test_overrides_and_options(given, overrides, options):
     quoted = [word if " " not in word else f'{word.replace("=", "=" + chr(34))}"' for word in given]
     known = settings_of(compose("train", ["recipe=bn_x5", "scale=cpu", *quoted]))
     assert known.overrides == overrides
+    # A command for copying brings back the same.
+    again = ["recipe=bn_x5", "scale=cpu", *(word.replace("'", "") for word in overrides)]
+    assert settings_of(compose("train", again)).overrides == overrides
     # The run's name carries its seed.
     assert [word for word in known.options if not word.startswith("run.name=bn")] == list(options)
 
@@ -76,13 +76,6 @@ def test_what_a_configuration_lacks_makes_the_run_unknown():
     assert settings_of(config).unknown == ("config.yaml lacks scale.rate_factor",)
 
 
-def test_a_command_brings_back_the_same_overrides():
-    given = ["recipe=bn_x5", "scale=cpu", "batch.images=64", "network.per_activation=[5b]"]
-    overrides = settings_of(compose("train", given)).overrides
-    again = [word.replace("'", "") for word in overrides]
-    assert settings_of(compose("train", [*given[:2], *again])).overrides == overrides
-
-
 def test_somebodys_own_recipe_is_compared_with_nothing():
     config = compose("train", ["recipe=bn_x5"])
     config["recipe"]["name"] = "mine"
@@ -92,7 +85,8 @@ def test_somebodys_own_recipe_is_compared_with_nothing():
 
 
 def test_a_run_whose_settings_were_changed_on_the_way_is_labelled(make_run):
-    folder = configured(make_run("plain", "inception", [0.1] * 4), "recipe=inception", "scale=cpu")
+    config = configured("recipe=inception", "scale=cpu")
+    folder = make_run("plain", "inception", [0.1] * 4, config=config).path
     changes = [
         {"step": 50, "changed": {"machine.threads": [None, 2], "run.resume": ["never", "auto"]}},
         {"step": 60, "changed": {"train.steps": [1000, 120]}},
@@ -104,8 +98,7 @@ def test_a_run_whose_settings_were_changed_on_the_way_is_labelled(make_run):
 
 
 def test_a_configuration_that_is_none(make_run):
-    folder = make_run("plain", "inception", [0.1]).path
-    (folder / "config.yaml").write_text("recipe: 1\n")
+    folder = make_run("plain", "inception", [0.1], config="recipe: 1\n").path
     with pytest.raises(UserError, match=r"config\.yaml: recipe\.name is None, not a name"):
         read_run_arguments([str(folder)])
 
@@ -114,13 +107,14 @@ def test_a_configuration_that_is_none(make_run):
 def outputs(make_run, tmp_path):
     """A folder as a person has it: runs, predictions and an ensemble."""
     curve = [0.05, 0.1, 0.2, 0.24, *[0.25] * 8]
-    others = {"count": 10_000, "planned_steps": 31_000_000}
-    plain = make_run("plain", "inception", curve, every=1000, **others)
-    fast = make_run("fast", "bn_x5", [0.3, 0.4], **others)
-    dropped = make_run("dropped", "bn_x5", [0.3, 0.35], **others)
-    folder = configured(plain, "recipe=inception", "scale=cpu").parent
-    configured(fast, "recipe=bn_x5", "scale=cpu")
-    configured(dropped, "recipe=bn_x5", "scale=cpu", "network.dropout=0.4")
+    for name, recipe, top1, every, *changes in (
+        ("plain", "inception", curve, 1000),
+        ("fast", "bn_x5", [0.3, 0.4], 100),
+        ("dropped", "bn_x5", [0.3, 0.35], 100, "network.dropout=0.4"),
+    ):
+        config = configured(f"recipe={recipe}", "scale=cpu", *changes)
+        others = {"count": 10_000, "planned_steps": 31_000_000}
+        folder = make_run(name, recipe, top1, every=every, config=config, **others).path.parent
     (folder / "six.npz").write_bytes(b"not read here")
     write_evaluation(folder / "six.json", "144", 0.2, models=6)
     return sorted(map(str, folder.iterdir()))

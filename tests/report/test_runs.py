@@ -16,11 +16,9 @@ def test_a_run_is_its_folder(make_run):
     assert (run.name, run.summary.recipe, run.data_fingerprint) == ("plain", "inception", "abc")
     assert (run.steps, run.top1) == ((100, 200, 300), (0.1, 0.3, 0.2))
     assert plateau_of(run) == pytest.approx(0.2)
-    assert plateau_of(make_run("empty", "inception", [])) is None
-
-
-def test_steps_count_images(make_run):
+    # Steps count images.
     assert make_run("large", "bn_x30", [0.1, 0.2], batch=256).steps == (800, 1600)
+    assert plateau_of(make_run("empty", "inception", [])) is None
 
 
 def test_a_run_that_was_killed_in_mid_line_is_read(make_run):

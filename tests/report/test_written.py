@@ -35,8 +35,6 @@ ODD = "<script>alert('&')</script>{{ 7 * 7 }}$x$-->"
 class Page(HTMLParser):
     """Tags, attributes and text of a page; complains about tags that do not match."""
 
-    VOID = frozenset({"meta", "br", "use", "path"})
-
     def __init__(self, html):
         super().__init__()
         self.open, self.tags, self.attributes, self.texts = [], [], [], []
@@ -46,16 +44,11 @@ class Page(HTMLParser):
     def handle_starttag(self, tag, attributes):
         self.tags.append(tag)
         self.attributes += attributes
-        if tag not in self.VOID:
+        if tag != "meta":
             self.open.append(tag)
 
-    def handle_startendtag(self, tag, attributes):
-        self.tags.append(tag)
-        self.attributes += attributes
-
     def handle_endtag(self, tag):
-        if tag not in self.VOID:
-            assert self.open.pop() == tag
+        assert self.open.pop() == tag
 
     def handle_data(self, text):
         self.texts.append(text)
@@ -191,22 +184,15 @@ def test_equal_runs_give_equal_files(figure3_runs, tmp_path):
 
 
 def test_text_and_markdown_say_the_same(figure3_runs):
-    comparison = compare(figure3_runs)
-    table = figure3(comparison)
+    table = figure3(compare(figure3_runs))
+    rows = {row[0]: row for row in table.rows}
+    assert rows["BN-x5"][5:7] == ("140", "2.1e6") and rows["BN-x5"][8] == "6.8 %"
+    assert rows["BN-x5"][9].startswith("33.3 % / ") and rows["BN-x5-Sigmoid"][6] == "never"
     text, markdown = table.as_text(), table.as_markdown()
-    for words in (
-        "Target: 24.0 % top-1, the plateau of Inception less one point",
-        "140",
-        "33.3 %",
-        "2.1e6",
-        "6.8 %",
-        "never",
-        "diverged at step 1,234 in layer 4e.pool",
-        "did not start learning",
-        'paper: "the model parameters reach machine infinity"',
-    ):
-        assert words in " ".join(text.split())  # a long cell takes several lines
-        assert words in markdown
+    lead = "Target: 24.0 % top-1, the plateau of Inception less one point"
+    assert lead in " ".join(text.split()) and lead in markdown
+    for cell in {cell for row in table.rows for cell in row}:
+        assert set(cell.split()) <= set(text.split()) and f"| {cell} |" in markdown
     cells = {line.count("|") for line in markdown.splitlines() if line.startswith("|")}
     assert cells == {12}
     assert max(map(len, text.splitlines())) <= 175
