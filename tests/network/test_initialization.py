@@ -75,7 +75,8 @@ CUT = 0.8796
          4 * math.sqrt(2 / ((192 + 320) * 9)), UNIFORM),
         (SIGMOID, "rows.5a.reduce_3x3.convolution", 4 * math.sqrt(2 / (1024 + 192)), UNIFORM),
         (SIGMOID, "rows.conv1.convolution", 4 * math.sqrt(2 / (24 + 64)), UNIFORM),
-        # No sigmoid behind it.
+        # No sigmoid behind them.
+        (SIGMOID, "rows.conv1.depthwise", math.sqrt(2 / (49 + 24 * 49)), UNIFORM),
         (SIGMOID, "classifier", math.sqrt(2 / (1024 + 100)), UNIFORM),
     ],
 )  # fmt: skip
