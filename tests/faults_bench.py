@@ -25,13 +25,13 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing.context import ForkProcess
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from processes import free_port, rank_environment
-from small_runs import TINY, contents, differences, whole_lines, write_images
+from small_runs import TINY, contents, differences, write_images
 
 from bn_inception.cli.main import main
 
@@ -54,6 +54,9 @@ PLACES = {
 to be `previous.pt`) and the two `os.replace` lies what is between rename and pointer elsewhere."""
 
 
+Act = Callable[..., object]
+
+
 class Moment(NamedTuple):
     """Before or after one call of a function, the first being 1; 0 is every call."""
 
@@ -72,7 +75,7 @@ class Fault:
     kind: str  # a row of the table
     detail: str  # which of that kind
     at: Moment | None = None  # when it strikes
-    act: Callable[..., object] | None = None  # gets the `Run`, and what the function got
+    act: Act | None = None  # gets the `Run`, and what the function got
     ranks: int = 1  # processes of the run
     rank: int = 0  # the one that is struck
     starts: int = 1  # how often the command is started at once
@@ -90,7 +93,6 @@ class Fault:
     refusal: str = ""
     resumed_says: str = ""  # as `says`, for the run that goes on
     loses: int | None = None  # most steps done twice; None is all after the last checkpoint
-    older: int = 0  # checkpoints before that one to which the fault sends the run back
     unsynced_lost: bool = False  # whether it may take records that no checkpoint counts on
     without: tuple[str, ...] = ()  # files that the run says are lost and may lack at its end
 
@@ -98,8 +100,7 @@ class Fault:
         """Steps that may be done twice, where `trained` were done before the fault."""
         if self.loses is not None:
             return self.loses
-        since_checkpoint = (trained - 1) % CHECKPOINT_EVERY + 1 if trained else 0
-        return min(trained, since_checkpoint + self.older * CHECKPOINT_EVERY)
+        return (trained - 1) % CHECKPOINT_EVERY + 1 if trained else 0
 
 
 class Outcome(NamedTuple):
@@ -113,7 +114,7 @@ class Outcome(NamedTuple):
     skipped: str = ""  # why it could not be tried here
 
 
-def do(at: Moment, act: Callable[..., object]) -> None:
+def do(at: Moment, act: Act) -> None:
     """Do `act` at a moment of this process, with the arguments that the function gets."""
     place, _, name = at.function.rpartition(".")
     owner = pkgutil.resolve_name(place)
@@ -161,8 +162,8 @@ class Run:
     def beside(self, what: str) -> Path:
         return self.log.with_suffix(f".{what}")
 
-    def train(self, fault: Fault, rank: int, *, first: bool) -> None:
-        """What each process does, with its fault; `first` is whether that is still to come."""
+    def train(self, fault: Fault, rank: int) -> None:
+        """What each process does, with its fault."""
 
         def strike(*arguments: Any) -> None:
             self.beside("struck").touch()
@@ -173,7 +174,7 @@ class Run:
             count(STEP, self.beside("steps"))
         if fault.before is not None:
             fault.before()
-        if fault.at is not None and rank == fault.rank and first:
+        if fault.at is not None and rank == fault.rank:
             do(fault.at, strike)
         main(self.arguments)
 
@@ -228,7 +229,7 @@ def _stopped(pid: int) -> bool:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
 
 
-def _child(run: Run, fault: Fault, rank: int, port: int, first: bool) -> None:
+def _child(run: Run, fault: Fault, rank: int, port: int) -> None:
     output = os.open(run.log, os.O_WRONLY | os.O_APPEND)
     for descriptor in (1, 2):
         os.dup2(output, descriptor)
@@ -236,11 +237,11 @@ def _child(run: Run, fault: Fault, rank: int, port: int, first: bool) -> None:
     for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    if fault.shell and first:
+    if fault.shell:
         _to_shell(run, fault)
     if fault.ranks > 1:
         os.environ |= rank_environment(rank, fault.ranks, port)
-    run.train(fault, rank, first=first)
+    run.train(fault, rank)
 
 
 def _to_shell(run: Run, fault: Fault) -> NoReturn:
@@ -267,7 +268,7 @@ class Bench:
         self.images = write_images(self.root / "images")
         self.number = 0
 
-    def run(self, folder: Path, *overrides: str, fault: Fault, first: bool = False) -> Run:
+    def run(self, folder: Path, *overrides: str, fault: Fault) -> Run:
         """Fork the processes of a run, and wait for their end."""
         places = [f"run.root={folder.parent}", f"run.name={folder.name}"]
         arguments = ["train", *GIVEN, *places, f"data.root={self.images}", *overrides]
@@ -275,9 +276,8 @@ class Bench:
         run = Run(arguments, folder, self.root / f"{folder.name}-{self.number}.log")
         run.log.touch()
         port = free_port()
-        ranks = 1 if fault.shell and first else fault.ranks
-        for rank in [*range(ranks)] * (fault.starts if first else 1):
-            process = ForkProcess(target=_child, args=(run, fault, rank, port, first))
+        for rank in [*range(1 if fault.shell else fault.ranks)] * fault.starts:
+            process = ForkProcess(target=_child, args=(run, fault, rank, port))
             process.start()
             run.processes.append(process)
         run.wait(self.seconds)
@@ -303,8 +303,6 @@ class Bench:
         begun = sum(os.times()[2:4])  # of children that have ended
         self.undisturbed("counted", fault=Fault("", "", before=before))
         seconds = sum(os.times()[2:4]) - begun
-        uncalled = [function for function, file in files.items() if not file.exists()]
-        assert not uncalled, f"a run no longer calls {uncalled}"
         return {function: file.stat().st_size for function, file in files.items()}, seconds
 
 
@@ -325,14 +323,17 @@ def attempt(bench: Bench, fault: Fault) -> Outcome:
             return Outcome(fault, skipped="this user may not mount a small disk")
         place = bench.root / "runs"
         place.mkdir(exist_ok=True)
-    quiet = Fault("", "", ranks=fault.ranks)
-    whole = bench.undisturbed(f"whole{fault.ranks}", fault=quiet)
+    over = replace(fault, at=None, starts=1, shell="")
+    whole = bench.undisturbed(f"whole{fault.ranks}", fault=replace(over, before=None))
     folder = place / f"run{bench.number}"
-    run = bench.run(folder, "run.resume=auto", *fault.given, fault=fault, first=True)
+    run = bench.run(folder, "run.resume=auto", *fault.given, fault=fault)
     problems = run.problems(fault.statuses, fault.says, traces=bool(fault.shell))
-    trained, recorded = run.trained(), _recorded_step(folder)
     if fault.at is not None and not run.beside("struck").exists():
-        problems.append("the fault never struck")
+        return Outcome(fault, ("the fault never struck", *problems))
+    trained = run.trained()
+    log = folder / "metrics.jsonl"
+    lines = log.read_bytes().split(b"\n")[:-1] if log.exists() else []
+    recorded = sum(b'"kind": "train"' in line for line in lines)
     if set(run.statuses()) == {0} and "diverged" not in run.said() and trained < STEPS:
         problems.append(f"exit 0 after {trained} steps")
     if recorded < trained - 1 and not fault.unsynced_lost and not fault.shell:
@@ -345,13 +346,13 @@ def attempt(bench: Bench, fault: Fault) -> Outcome:
     ended = run
     if fault.refusal:
         before = contents(folder)
-        ended = bench.run(folder, "run.resume=auto", fault=quiet)
+        ended = bench.run(folder, "run.resume=auto", fault=over)
         problems += ended.problems((2,), fault.refusal)
         if contents(folder) != before:
             problems.append("refused, and changed the folder")
         shutil.rmtree(folder)
         shutil.move(kept, folder)
-    continued = bench.run(folder, "run.resume=auto", fault=fault)
+    continued = bench.run(folder, "run.resume=auto", fault=over)
     problems += continued.problems((0,), fault.resumed_says)
     lost = trained + continued.trained() - STEPS
     if lost > fault.allowed(trained):
@@ -365,12 +366,6 @@ def attempt(bench: Bench, fault: Fault) -> Outcome:
     return Outcome(fault, tuple(problems), lost, ended.statuses(), seen.group() if seen else "")
 
 
-def _recorded_step(folder: Path) -> int:
-    """Of the last training record in `metrics.jsonl`; 0 where there is none."""
-    records = map(json.loads, whole_lines(folder / "metrics.jsonl").splitlines())
-    return max((record["step"] for record in records if record["kind"] == "train"), default=0)
-
-
 def _resumed_at(folder: Path) -> int:
     """The step that the run says it was continued from last; 0 where it began anew."""
     environment = folder / "environment.json"
@@ -380,5 +375,6 @@ def _resumed_at(folder: Path) -> int:
 
 if __name__ == "__main__":  # in a process that a shell has started
     run, fault = pickle.loads(Path(sys.argv[1]).read_bytes())
-    first = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0"
-    run.train(fault, int(os.environ.get("RANK", "0")), first=first)
+    if os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0":
+        fault = replace(fault, at=None)
+    run.train(fault, int(os.environ.get("RANK", "0")))

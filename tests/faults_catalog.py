@@ -1,8 +1,10 @@
 """The faults that are tried, kind by kind."""
 
+import errno
 import multiprocessing
 import os
 import random
+import re
 import shutil
 import signal
 import struct
@@ -23,6 +25,7 @@ from faults_bench import (
     KILLED,
     PLACES,
     STEP,
+    Act,
     Bench,
     Fault,
     Moment,
@@ -40,11 +43,11 @@ INTERRUPTED = r"interrupted at step {} \(continue with run.resume=must\)"
 def faults(bench: Bench, seed: int) -> list[Fault]:
     """All of them, some hundred; moments and bytes are drawn by `seed`."""
     return [
-        *kills(bench, seed, by_clock=6, by_place=24),
-        *disk.power_cuts(bench, seed, 12),
+        *kills(bench, random.Random(seed)),
+        *disk.power_cuts(bench, seed),
         *signals(),
         *consoles(),
-        *disk.no_hard_links(),
+        *no_hard_links(),
         *disk.disks(),
         *files(bench, random.Random(seed)),
         *images(bench),
@@ -55,23 +58,21 @@ def faults(bench: Bench, seed: int) -> list[Fault]:
     ]
 
 
-def kills(bench: Bench, seed: int, *, by_clock: int, by_place: int) -> Iterator[Fault]:
-    """`kill -9` at moments drawn by `seed`: of the processor's time, and around calls."""
-    draw = random.Random(seed)
+def kills(bench: Bench, draw: random.Random) -> Iterator[Fault]:
+    """`kill -9` at drawn moments: of the processor's time, and around calls."""
     _, seconds = bench.measured
-    for number in range(by_clock):
-        share = draw.random()
+    for number in range(6):
+        share, workers = draw.random(), number % 3
         yield Fault(
             "kill -9",
-            f"after {share:.0%} of the run's time, {number % 3} loader workers",
+            f"after {share:.0%} of the run's time, {workers} loader workers",
             Moment("os.mkdir", 1),
             partial(_end_after, share * seconds),
-            given=(f"data.workers={number % 3}",),
+            given=(f"data.workers={workers}",),
             statuses=(-signal.SIGPROF, 0),
         )
-    for at in moments(bench, draw, list(PLACES), by_place):
-        detail = f"in {PLACES[at.function]}, {at}"
-        yield Fault("kill -9", detail, at, kill, statuses=(KILLED,))
+    for at in moments(bench, draw, list(PLACES), 24):
+        yield Fault("kill -9", f"in {PLACES[at.function]}, {at}", at, kill, statuses=(KILLED,))
 
 
 def _end_after(seconds: float, *_: Any) -> None:
@@ -84,20 +85,26 @@ def send(number: signal.Signals, *_: Any) -> None:
     os.kill(os.getpid(), number)
 
 
+def _send_to_all(number: signal.Signals, *_: Any) -> None:
+    for process in multiprocessing.active_children():
+        os.kill(process.pid or 0, number)
+    send(number)
+
+
+def _send_twice(number: signal.Signals, *_: Any) -> None:
+    send(number)
+    send(number)
+
+
 def signals() -> Iterator[Fault]:
     """SIGTERM, Ctrl-C, SIGHUP and SIGUSR1, to one process or to several."""
 
     def interrupted(
-        number: signal.Signals, where: str, at: Moment, step: int, **more: Any
+        number: signal.Signals, where: str, at: Moment, step: int, act: Act = send, **more: Any
     ) -> Fault:
-        says = INTERRUPTED.format(step)
-        given = {
-            "act": partial(send, number),
-            "statuses": (128 + number,),
-            "says": says,
-            "loses": 0,
-        }
-        return Fault("signal", f"{number.name} {where}", at, **given | more)
+        detail, says = f"{number.name} {where}", INTERRUPTED.format(step)
+        expected = {"statuses": (128 + number,), "says": says, "loses": 0}
+        return Fault("signal", detail, at, partial(act, number), **expected, **more)
 
     in_step = Moment(STEP, 5)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
@@ -108,39 +115,29 @@ def signals() -> Iterator[Fault]:
         yield interrupted(number, "in a save", Moment("torch.save", 2), 4)
     for number in (signal.SIGTERM, signal.SIGHUP):
         where = "to the whole process group, workers included"
-        more = {"given": ("data.workers=2",), "act": partial(_send_to_all, number)}
-        yield interrupted(number, where, in_step, 5, **more)
+        yield interrupted(number, where, in_step, 5, _send_to_all, given=("data.workers=2",))
     for rank in (0, 1):
         where, at = f"to rank {rank} of two", Moment(STEP, 5 + rank)
         yield interrupted(signal.SIGTERM, where, at, 5 + rank, ranks=2, rank=rank)
-    ignored = partial(signal.signal, signal.SIGHUP, signal.SIG_IGN)
-    more = {"before": ignored, "statuses": (0,), "says": "finished"}
-    yield interrupted(signal.SIGHUP, "under nohup", in_step, 12, **more)
-    yield Fault("second Ctrl-C", "in a step", in_step, _interrupt_twice, statuses=(130,))
-
-
-def _send_to_all(number: signal.Signals, *_: Any) -> None:
-    for process in multiprocessing.active_children():
-        os.kill(process.pid or 0, number)
-    send(number)
-
-
-def _interrupt_twice(*_: Any) -> None:
-    send(signal.SIGINT)
-    send(signal.SIGINT)
+    goes_on = {"says": "finished", "loses": 0}
+    ignored, act = (
+        partial(signal.signal, signal.SIGHUP, signal.SIG_IGN),
+        partial(send, signal.SIGHUP),
+    )
+    yield Fault("signal", "SIGHUP under nohup", in_step, act, before=ignored, **goes_on)
+    act = partial(_send_twice, signal.SIGINT)
+    yield Fault("second Ctrl-C", "in a step", in_step, act, statuses=(130,))
 
 
 def consoles() -> Iterator[Fault]:
     """The console is lost, in mid-run or from its beginning on."""
+    lost = partial(Fault, "lost console", loses=0)
     for which, act in (("its reader has gone", _no_reader), ("its disk is full", _full)):
         for workers in (0, 2):
             detail, given = f"{which}, {workers} loader workers", (f"data.workers={workers}",)
-            yield Fault("lost console", detail, Moment(STEP, 2), act, given=given, loses=0)
-    for detail, shell in (
-        ("| head -1", "{python} {train} 2>&1 | head -1"),
-        ("closed", "{python} {train} >&- 2>&-"),
-    ):
-        yield Fault("lost console", detail, shell=shell, loses=0)
+            yield lost(detail, Moment(STEP, 2), act, given=given)
+    yield lost("| head -1", shell="{python} {train} 2>&1 | head -1")
+    yield lost("closed", shell="{python} {train} >&- 2>&-")
 
 
 def _no_reader(*_: Any) -> None:
@@ -158,76 +155,83 @@ def _full(*_: Any) -> None:
 LAST, PREVIOUS, BEST = (f"checkpoints/{name}.pt" for name in ("last", "previous", "best"))
 LOG, CONFIGURATION = "metrics.jsonl", "config.yaml"
 
+# Step 7 is done and step 6 saved; where that checkpoint is lost as well, 4 steps are.
+killed_in_step_8 = partial(Fault, at=Moment(STEP, 8), act=kill, statuses=(KILLED,))
+FROM_STEP_3 = 1 + CHECKPOINT_EVERY
+
+
+def no_hard_links() -> Iterator[Fault]:
+    """A file system without hard links; its second checkpoint must be whole too."""
+    for number in (errno.EPERM, errno.EOPNOTSUPP):
+        yield killed_in_step_8(
+            "no hard links",
+            f"{errno.errorcode[number]}, and the newest checkpoint is lost",
+            before=partial(setattr, os, "link", partial(disk.fail, number)),
+            between=each(_delete, LAST),
+            resumed_says=r"last\.pt: missing; continuing from previous\.pt at step 3",
+            loses=FROM_STEP_3,
+        )
+
 
 def files(bench: Bench, draw: random.Random) -> Iterator[Fault]:
     """Files of the run folder that somebody deleted, exchanged, added or damaged."""
-
-    def broken(kind: str, detail: str, harm: Callable[[Path], object], **more: Any) -> Fault:
-        """A run that was killed when step 7 was done and step 6 saved."""
-        killed = {"at": Moment(STEP, 8), "act": kill, "statuses": (KILLED,)}
-        return Fault(kind, detail, **killed, between=harm, **more)
-
-    for names, refusal in (
-        ([CONFIGURATION], r"config\.yaml: missing"),
-        (["environment.json"], r"environment\.json: cannot be read"),
-        ([LOG], r"metrics\.jsonl: 0 lines, but the checkpoint was made with"),
-        ([LAST, PREVIOUS], r"holds no last\.pt or previous\.pt"),
-    ):
-        yield broken("deleted file", " and ".join(names), each(names, delete), refusal=refusal)
+    shorten, flip = partial(_shorten, draw), partial(_flip_in_zip, draw)
+    deleted = partial(killed_in_step_8, "deleted file")
+    foreign = partial(killed_in_step_8, "foreign file")
+    damaged = partial(killed_in_step_8, "damaged file")
     missing = r"last\.pt: missing; continuing from previous\.pt"
-    for name, more in (
-        ("summary.json", {}),
-        ("tensorboard", {}),
-        (LAST, {"resumed_says": missing, "older": 1}),
-        (BEST, {"resumed_says": r"best\.pt is missing", "without": ("best.pt",)}),
+    for names, expected in (
+        ([CONFIGURATION], {"refusal": r"config\.yaml: missing"}),
+        (["environment.json"], {"refusal": r"environment\.json: cannot be read"}),
+        ([LOG], {"refusal": r"metrics\.jsonl: 0 lines, but the checkpoint was made with"}),
+        ([LAST, PREVIOUS], {"refusal": r"holds no last\.pt or previous\.pt"}),
+        (["summary.json"], {}),
+        (["tensorboard"], {}),
+        ([LAST], {"resumed_says": missing, "loses": FROM_STEP_3}),
+        ([BEST], {"resumed_says": r"best\.pt is missing", "without": ("best.pt",)}),
     ):
-        yield broken("deleted file", name, each([name], delete), **more)
+        yield deleted(" and ".join(names), between=each(_delete, *names), **expected)
     for name, refusal in (
         (LAST, r"checkpoint is of another run \(bn_baseline, seed 1"),
         (LOG, r"metrics\.jsonl: other lines than those"),
     ):
         harm = partial(_put_another_runs, bench, name)
-        yield broken("foreign file", f"another run's {name}", harm, refusal=refusal)
-    of_best = "last.pt: holds no optimizer.*continuing from previous.pt at step 3"
-    for detail, harm, more in (
-        (
-            "best.pt in the place of last.pt",
-            lambda folder: shutil.copy(folder / BEST, folder / LAST),
-            {"resumed_says": of_best, "older": 1},
-        ),
-        ("unfinished files", _strew, {}),
-        (
-            "a link that leads out",
-            lambda folder: (folder / "notes").symlink_to(bench.root),
-            {"refusal": "a link that leads out of the run folder"},
-        ),
-    ):
-        yield broken("foreign file", detail, harm, **more)
-    shorten, flip = partial(_shorten, draw), partial(_flip_in_zip, draw)
-    damaged = {"resumed_says": r"damaged.*continuing from previous\.pt at step 3", "older": 1}
+        yield foreign(f"another run's {name}", between=harm, refusal=refusal)
+    yield foreign(
+        "best.pt in the place of last.pt",
+        between=lambda folder: shutil.copy(folder / BEST, folder / LAST),
+        resumed_says="last.pt: holds no optimizer.*continuing from previous.pt at step 3",
+        loses=FROM_STEP_3,
+    )
+    yield foreign("unfinished files", between=_strew)
+    yield foreign(
+        "a link that leads out",
+        between=lambda folder: (folder / "notes").symlink_to(bench.root),
+        refusal="a link that leads out of the run folder",
+    )
+    previous = r"damaged.*continuing from previous\.pt at step 3"
     for how, harm, number in ("flipped", flip, 3), ("missing", shorten, 2):
         for count in range(number):
-            detail = f"{how} bytes in last.pt, number {count + 1}"
-            yield broken("damaged file", detail, each([LAST], harm), **damaged)
-    unusable = r"previous\.pt: damaged \(.*?\); use another checkpoint"
-    other = "was started with another configuration"
-    for names, how, harm, refusal in (
-        ([LAST, PREVIOUS], "shorten", shorten, unusable),
-        ([LOG], "shorten", shorten, r"metrics\.jsonl: \d lines, but the checkpoint at step 6"),
-        ([LOG], "change digit", _change_digit, r"metrics\.jsonl: other lines than those"),
-        ([CONFIGURATION], "change digit", _change_digit, other),
+            detail, between = f"{how} bytes in last.pt, number {count + 1}", each(harm, LAST)
+            yield damaged(detail, between=between, resumed_says=previous, loses=FROM_STEP_3)
+    for names, harm, refusal in (
+        ([LAST, PREVIOUS], shorten, r"previous\.pt: damaged \(.*?\); use another checkpoint"),
+        ([LOG], shorten, r"metrics\.jsonl: \d lines, but the checkpoint was made with 7"),
+        ([LOG], _change_digit, r"metrics\.jsonl: other lines than those"),
+        ([CONFIGURATION], _change_digit, "was started with another configuration"),
     ):
+        how = "shorten" if harm is shorten else "change digit"
         detail = f"{' and '.join(names)}, {how}"
-        yield broken("damaged file", detail, each(names, harm), refusal=refusal)
-    yield broken("damaged file", f"{LOG}, half a line at its end", each([LOG], _half_a_line))
+        yield damaged(detail, between=each(harm, *names), refusal=refusal)
+    yield damaged(f"{LOG}, half a line at its end", between=each(_half_a_line, LOG))
 
 
-def each(names: list[str], harm: Callable[[Path], object]) -> Callable[[Path], object]:
-    """`harm` to each of these files of a folder."""
+def each(harm: Callable[[Path], object], *names: str) -> Callable[[Path], object]:
+    """`harm` to these files of a folder."""
     return lambda folder: [harm(folder / name) for name in names]
 
 
-def delete(path: Path) -> None:
+def _delete(path: Path) -> None:
     shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
@@ -260,10 +264,9 @@ def _shorten(draw: random.Random, path: Path) -> None:
 
 def _change_digit(path: Path) -> None:
     """In the first line or setting where it goes unnoticed by the form alone."""
-    before, name, after = path.read_text().partition(
-        '"loss": ' if path.suffix == ".jsonl" else "seed: "
-    )
-    path.write_text(before + name + ("5" if after[0] == "7" else "7") + after[1:])
+    digit = re.compile('(?<="loss": ).' if path.suffix == ".jsonl" else "(?<=seed: ).")
+    changed = digit.sub(lambda found: "5" if found[0] == "7" else "7", path.read_text(), count=1)
+    path.write_text(changed)
 
 
 def _half_a_line(path: Path) -> None:
@@ -307,7 +310,7 @@ def _make_unreadable(image: Path, *_: Any) -> None:
 
 def two_starts() -> Iterator[Fault]:
     """The same command once more, while the run goes on and at the same moment."""
-    goes_on: dict[str, Any] = {"says": "finished", "loses": 0}
+    goes_on = {"says": "finished", "loses": 0}
     for resume in ("auto", "must", "never"):
         detail = f"the second in step 5, run.resume={resume}"
         yield Fault("two starts", detail, Moment(STEP, 5), partial(_start_again, resume), **goes_on)
@@ -326,26 +329,16 @@ def _start_again(resume: str, run: Run, *_: Any) -> None:
 
 def workers() -> Iterator[Fault]:
     """A loader's worker that is killed, as by the kernel for want of memory."""
+    says = "a process that reads images died"
+    died = partial(Fault, "killed loader worker", statuses=(2,), says=says, loses=0)
+    one, two = (partial(died, given=(f"data.workers={count}",)) for count in (1, 2))
     in_step = Moment(STEP, 5)
-    for count, detail, at, act, more in (
-        (1, "before the update", in_step, _kill_a_worker, {}),
-        (2, "in a step", Moment(BACKWARD, 9, after=True), _kill_a_worker, {}),
-        (2, "in an evaluation", Moment(EVALUATION, 2), _kill_a_worker, {}),
-        (2, "while it is waited for", in_step, _kill_workers_later, {}),
-        (1, "of rank 1", in_step, _kill_a_worker, {"ranks": 2, "rank": 1}),
-        (1, "of rank 0", Moment(STEP, 8), _kill_a_worker, {"ranks": 2}),
-    ):
-        yield Fault(
-            "killed loader worker",
-            f"{detail}, {count} of them",
-            at,
-            act,
-            given=(f"data.workers={count}",),
-            statuses=(2,),
-            says="a process that reads images died",
-            loses=0,
-            **more,
-        )
+    yield one("before the update, 1 of them", in_step, _kill_a_worker)
+    yield two("in a step, 2 of them", Moment(BACKWARD, 9, after=True), _kill_a_worker)
+    yield two("in an evaluation, 2 of them", Moment(EVALUATION, 2), _kill_a_worker)
+    yield two("while it is waited for, 2 of them", in_step, _kill_workers_later)
+    yield one("of rank 1, 1 of them", in_step, _kill_a_worker, ranks=2, rank=1)
+    yield one("of rank 0, 1 of them", Moment(STEP, 8), _kill_a_worker, ranks=2)
 
 
 def _kill_a_worker(*_: Any) -> None:
@@ -360,50 +353,40 @@ def _kill_workers_later(*_: Any) -> None:
         threading.Timer(0.5, worker.kill).start()
 
 
-def ranks() -> Iterator[Fault]:
-    """A rank of two that is killed, stopped or hangs."""
-    soon = {"given": ("machine.timeout=8",)}
-    stop, stopped = partial(send, signal.SIGSTOP), "process 1 of 2 (hangs|does not run)"
-    hangs = "process 1 of 2 hangs: the others have waited"
-    for rank, detail, at, act, says, more in (
-        (0, "kill -9 of rank 0", Moment(STEP, 5), kill, "lost the others", {}),
-        (1, "kill -9 of rank 1", Moment(STEP, 6), kill, "process 1 of 2 does not run", {}),
-        (1, "rank 1 is stopped", Moment(STEP, 6), stop, stopped, soon),
-        (1, "rank 1 hangs", Moment(BACKWARD, 6), hang, hangs, soon),
-    ):
-        lost = {"statuses": (KILLED, 2), "says": says}
-        yield Fault("rank of two", detail, at, act, ranks=2, rank=rank, **lost, **more)
-
-
 def hang(*_: Any) -> None:
     """As where a network file system does not answer."""
     time.sleep(1000)
 
 
+def ranks() -> Iterator[Fault]:
+    """A rank of two that is killed, stopped or hangs."""
+    one = partial(Fault, "rank of two", ranks=2, statuses=(KILLED, 2))
+    other = partial(one, rank=1, given=("machine.timeout=8",))
+    gone, hangs = "process 1 of 2 does not run", "process 1 of 2 hangs: the others have waited"
+    yield one("kill -9 of rank 0", Moment(STEP, 5), kill, says="lost the others")
+    yield one("kill -9 of rank 1", Moment(STEP, 6), kill, rank=1, says=gone)
+    either = "process 1 of 2 (hangs|does not run)"
+    stop = partial(send, signal.SIGSTOP)
+    yield other("rank 1 is stopped", Moment(STEP, 6), stop, says=either)
+    yield other("rank 1 hangs", Moment(BACKWARD, 6), hang, says=hangs)
+
+
 def torchrun() -> Iterator[Fault]:
     """A rank that torchrun starts again when it is killed, and torchrun's own end."""
-    redone = {"loses": CHECKPOINT_EVERY}
-    stopped = {"statuses": (1, 143, -signal.SIGTERM), "says": INTERRUPTED.format(6), "loses": 0}
-    for detail, act, more in (
-        ("kill -9 of rank 1", kill, {"says": "finished", **redone}),
-        ("SIGTERM to torchrun", partial(_to_launcher, signal.SIGTERM), stopped),
-        (
-            "kill -9 of torchrun",
-            partial(_to_launcher, signal.SIGKILL),
-            {"statuses": (KILLED,), **redone},
-        ),
-    ):
-        yield Fault(
-            "torchrun",
-            detail,
-            Moment(STEP, 6),
-            act,
-            ranks=2,
-            rank=1,
-            shell="exec {python} -m torch.distributed.run --standalone --nproc-per-node=2 "
-            "--max-restarts=2 {train}",
-            **more,
-        )
+    launcher = "exec {python} -m torch.distributed.run --standalone --nproc-per-node=2"
+    under = partial(Fault, "torchrun", at=Moment(STEP, 6), ranks=2, rank=1)
+    under = partial(under, shell=f"{launcher} --max-restarts=2 {{train}}")
+    yield under("kill -9 of rank 1", act=kill, says="finished", loses=CHECKPOINT_EVERY)
+    yield under(
+        "SIGTERM to torchrun",
+        act=partial(_to_launcher, signal.SIGTERM),
+        statuses=(1, 143, -signal.SIGTERM),
+        says=INTERRUPTED.format(6),
+        loses=0,
+    )
+    to_launcher = partial(_to_launcher, signal.SIGKILL)
+    killed = {"statuses": (KILLED,), "loses": CHECKPOINT_EVERY}
+    yield under("kill -9 of torchrun", act=to_launcher, **killed)
 
 
 def _to_launcher(number: signal.Signals, *_: Any) -> None:

@@ -54,29 +54,21 @@ class Disk:
 
     def cut(self, run: Run, *_: Any) -> None:
         """Leave of the run folder what survives, and end."""
-        folder = run.folder
-        tree = {Path(path): _names(Path(path)) for path, _, _ in os.walk(folder)}
-        files = (path for path in folder.rglob("*") if path.is_file())
+        tree = {Path(path): _names(path) for path, _, _ in os.walk(run.folder)}
+        files = (path for path in run.folder.rglob("*") if path.is_file())
         latest = {path.stat().st_ino: path.read_bytes() for path in files}
-        shutil.rmtree(folder)
-        if folder.name in self._names.get(folder.parent, {}) or self._survives():
-            self._rebuild(folder, tree, latest)
+        shutil.rmtree(run.folder)
+        if run.folder.name in self._names.get(run.folder.parent, {}) or self._survives():
+            run.folder.mkdir()
+        for folder, now in tree.items():  # from the top
+            synced = self._names.get(folder, {})
+            for name in sorted(synced.keys() | now.keys()) if folder.exists() else ():
+                inode = (now if self._survives() else synced).get(name)
+                if inode is not None and folder / name in tree:
+                    (folder / name).mkdir()
+                elif inode is not None:
+                    (folder / name).write_bytes(self._left(inode, latest))
         kill()
-
-    def _rebuild(
-        self, folder: Path, tree: dict[Path, dict[str, int]], latest: dict[int, bytes]
-    ) -> None:
-        folder.mkdir()
-        synced, now = self._names.get(folder, {}), tree[folder]
-        for name in sorted(synced.keys() | now.keys()):
-            inode = (now if self._survives() else synced).get(name)
-            path = folder / name
-            if inode is None:
-                continue
-            if path in tree:
-                self._rebuild(path, tree, latest)
-            else:
-                path.write_bytes(self._left(inode, latest))
 
     def _left(self, inode: int, latest: dict[int, bytes]) -> bytes:
         sure = self._synced.get(inode, b"")
@@ -91,38 +83,23 @@ class Disk:
         return self._draw.random() < self._luck
 
 
-def _names(folder: Path) -> dict[str, int]:
+def _names(folder: str | Path) -> dict[str, int]:
     return {entry.name: entry.inode() for entry in os.scandir(folder)}
 
 
-def power_cuts(bench: Bench, seed: int, number: int) -> Iterator[Fault]:
+def power_cuts(bench: Bench, seed: int) -> Iterator[Fault]:
     """The power fails around calls drawn by `seed`; every second time the disk is lucky."""
-    draw = random.Random(seed)
     functions = ["torch.save", STEP, "os.fsync", "os.link", "os.replace"]
-    for count, at in enumerate(moments(bench, draw, functions, number)):
-        yield power_cut(at, 0.5 * (count % 2), seed + count)
+    for count, at in enumerate(moments(bench, random.Random(seed), functions, 12)):
+        yield power_cut(at, luck=0.5 * (count % 2), seed=seed + count)
 
 
-def power_cut(
-    at: Moment, luck: float = 0.0, seed: int = 0, also: Callable[[], object] = lambda: None
-) -> Fault:
-    """The power fails at `at`; `also` is done before the run."""
+def power_cut(at: Moment, luck: float = 0.0, seed: int = 0) -> Fault:
+    """The power fails at `at`."""
     disk = Disk(luck, seed)
-
-    def before() -> None:
-        disk.start()
-        also()
-
     kept = "some of what was not synced survives" if luck else "nothing unsynced survives"
-    return Fault(
-        "power cut",
-        f"{at}, {kept}",
-        at,
-        disk.cut,
-        before=before,
-        statuses=(KILLED,),
-        unsynced_lost=True,
-    )
+    more = {"statuses": (KILLED,), "unsynced_lost": True}
+    return Fault("power cut", f"{at}, {kept}", at, disk.cut, before=disk.start, **more)
 
 
 @contextmanager
@@ -143,59 +120,26 @@ def fail(number: int, *_: Any, **__: Any) -> None:
     raise OSError(number, os.strerror(number))
 
 
-def no_hard_links() -> Iterator[Fault]:
-    """A file system without hard links; its second checkpoint must be whole too."""
-    for number in (errno.EPERM, errno.EOPNOTSUPP):
-        yield Fault(
-            "no hard links",
-            f"{errno.errorcode[number]}, and the newest checkpoint is lost",
-            Moment(STEP, 8),
-            kill,
-            before=partial(setattr, os, "link", partial(fail, number)),
-            statuses=(KILLED,),
-            between=lambda folder: (folder / "checkpoints" / "last.pt").unlink(),
-            resumed_says=r"last\.pt: missing; continuing from previous\.pt at step 3",
-            older=1,
-        )
-
-
 def disks() -> Iterator[Fault]:
     """A disk that is full, calls that fail for it, and a folder that turns read-only."""
-    refused = "could not be written|cannot be (written|created)"
-    ended: dict[str, Any] = {"statuses": (2,), "says": refused}
-    for left, at in (
-        (65_536, Moment("torch.save", 3)),
-        (300_000, Moment("torch.save", 4)),
-        (0, Moment(STEP, 8)),
-        (0, Moment("torch.save", 1)),
+    says = "could not be written|cannot be (written|created)"
+    refused = partial(Fault, statuses=(2,), says=says)
+    save, step = partial(Moment, "torch.save"), partial(Moment, STEP)
+    for left, at in (65_536, save(3)), (300_000, save(4)), (0, step(8)), (0, save(1)):
+        detail, act = f"{left} bytes left {at}", partial(_fill, left)
+        yield refused("full disk", detail, at, act, between=_make_room, on_small_disk=True)
+    for number, function, call in (
+        (errno.ENOSPC, "os.fsync", 15),
+        (errno.ENOSPC, "os.replace", 12),
+        (errno.EDQUOT, "os.replace", 3),
+        (errno.EIO, "os.fsync", 16),
     ):
-        yield Fault(
-            "full disk",
-            f"{left} bytes left {at}",
-            at,
-            partial(_fill, left),
-            on_small_disk=True,
-            between=_make_room,
-            **ended,
-        )
-    for number, at in (
-        (errno.ENOSPC, Moment("os.fsync", 15)),
-        (errno.ENOSPC, Moment("os.replace", 12)),
-        (errno.EDQUOT, Moment("os.replace", 3)),
-        (errno.EIO, Moment("os.fsync", 16)),
-    ):
-        act = partial(fail, number)
-        yield Fault("call that fails", f"{errno.errorcode[number]} {at}", at, act, **ended)
-    for at in Moment("torch.save", 3), Moment(STEP, 8):
-        yield Fault(
-            "read-only folder",
-            str(at),
-            at,
-            lambda run, *_: _set_mode(0o555, run.folder),
-            before=_obey_permissions,
-            between=partial(_set_mode, 0o755),
-            **ended,
-        )
+        at = Moment(function, call)
+        detail, act = f"{errno.errorcode[number]} {at}", partial(fail, number)
+        yield refused("call that fails", detail, at, act)
+    readonly = partial(refused, "read-only folder", before=_obey_permissions)
+    for at in save(3), step(8):
+        yield readonly(str(at), at, _forbid_writing, between=_allow_writing)
 
 
 def _fill(left: int, run: Run, *_: Any) -> None:
@@ -209,9 +153,14 @@ def _make_room(folder: Path) -> None:
     (folder.parent / "ballast").unlink()
 
 
-def _set_mode(mode: int, folder: Path) -> None:
+def _forbid_writing(run: Run, *_: Any) -> None:
+    for folder in (run.folder, run.folder / "checkpoints"):
+        folder.chmod(0o555)
+
+
+def _allow_writing(folder: Path) -> None:
     for path in (folder, folder / "checkpoints"):
-        path.chmod(mode)
+        path.chmod(0o755)
 
 
 def _obey_permissions() -> None:

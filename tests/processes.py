@@ -1,12 +1,13 @@
 """Several processes on loopback that act as the ranks of one run, without starting torch anew."""
 
 import importlib
-import multiprocessing
 import os
 import socket
 import traceback
 from collections.abc import Callable
 from contextlib import closing
+from multiprocessing import Pipe
+from multiprocessing.context import ForkProcess
 from typing import Any
 
 # What every rank would import for itself, seconds of CPU each: torch's optimizers and
@@ -29,8 +30,7 @@ def free_port() -> int:
     """A TCP port that nobody listens on at this moment."""
     with closing(socket.socket()) as listener:
         listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
+        return listener.getsockname()[1]
 
 
 def rank_environment(rank: int, size: int, port: int) -> dict[str, str]:
@@ -51,23 +51,21 @@ def run_ranks(size: int, action: Callable[[int], Any]) -> list[Any]:
 
     An exception is returned as its text, so that a test can look at every rank's.
     """
-    context = multiprocessing.get_context("fork")
     port = free_port()
-    receivers, children = [], []
+    started = []
     for rank in range(size):
-        receiver, sender = context.Pipe(duplex=False)
-        child = context.Process(target=_act, args=(action, rank, size, port, sender), daemon=True)
+        receiver, sender = Pipe(duplex=False)
+        child = ForkProcess(target=_act, args=(action, rank, size, port, sender), daemon=True)
         child.start()
         sender.close()
-        receivers.append(receiver)
-        children.append(child)
+        started.append((receiver, child))
     results = []
-    for receiver in receivers:
+    for receiver, _ in started:
         try:
             results.append(receiver.recv() if receiver.poll(SECONDS) else "nothing came")
         except EOFError:
             results.append("ended without a word")
-    for child in children:
+    for _, child in started:
         child.join(10)
         child.kill()
     return results

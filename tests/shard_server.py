@@ -10,96 +10,93 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 
-class ShardServer:
+class ShardServer(ThreadingHTTPServer):
     """What is served, what was asked for, and what goes wrong.
 
     Attributes:
         url: of the folder.
         asked: names of the files that were asked for, in order.
-        faults: by name, what the next requests for the file get; the last one stays if it is
-            repeated for ever by `always`.
+        faults: by name, what the next requests for the file get.
         always: by name, what every request gets once `faults` has nothing more.
         before: called with the name before anything is answered.
     """
 
+    daemon_threads = True
+
     def __init__(self, folder: Path) -> None:
+        super().__init__(("127.0.0.1", 0), _Answer)
+        self.url = f"http://127.0.0.1:{self.server_port}"
         self.folder = folder
         self.asked: list[str] = []
         self.faults: dict[str, list[str]] = defaultdict(list)
         self.always: dict[str, str] = {}
         self.before: Callable[[str], None] = lambda name: None
-        self._lock = threading.Lock()
-        self._ended = threading.Event()
-        owner = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def log_message(self, *words: object) -> None:
-                pass
-
-            def do_GET(self) -> None:
-                owner.answer(self)
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
-
-    def answer(self, request: BaseHTTPRequestHandler) -> None:
-        name = request.path.lstrip("/")
-        with self._lock:
-            self.asked.append(name)
-            waiting = self.faults[name]
-            fault = waiting.pop(0) if waiting else self.always.get(name, "")
-        self.before(name)
-        path = self.folder / name
-        if fault.isdigit() or not path.is_file():
-            request.send_error(int(fault or 404))
-            return
-        if fault in ("wait", "trickle", "endless"):
-            self._go_on(request, fault)
-            return
-        body = path.read_bytes()
-        claimed = len(body)
-        if fault == "wrong":
-            body = bytes([body[0] ^ 1]) + body[1:]
-        elif fault in ("cut", "reset"):
-            body = body[: len(body) // 2]
-        elif fault == "short":
-            body = body[:-1]
-            claimed = len(body)
-        elif fault == "long":
-            body += b"x"
-            claimed = len(body)
-        request.send_response(200)
-        request.send_header("Content-Length", str(claimed))
-        request.end_headers()
-        request.wfile.write(body)
-        request.wfile.flush()
-        if fault == "reset":  # RST instead of FIN
-            linger = struct.pack("ii", 1, 0)
-            request.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-        request.close_connection = True
-
-    def _go_on(self, request: BaseHTTPRequestHandler, how: str) -> None:
-        """Say nothing, a byte now and then, or more and more, until the client hangs up."""
-        if how == "wait":
-            self._ended.wait(30)
-            return
-        request.send_response(200)
-        request.end_headers()
-        piece, pause = (b"x", 0.05) if how == "trickle" else (b"x" * 100_000, 0)
-        with suppress(OSError):
-            while not self._ended.wait(pause):
-                request.wfile.write(piece)
-                request.wfile.flush()
+        self.lock = threading.Lock()
+        self.ended = threading.Event()
 
     @contextmanager
     def running(self) -> Iterator["ShardServer"]:
-        self._thread.start()
+        thread = threading.Thread(target=self.serve_forever, args=(0.01,))
+        thread.start()
         try:
             yield self
         finally:
-            self._ended.set()
-            self._server.shutdown()
-            self._thread.join()
-            self._server.server_close()
+            self.ended.set()
+            self.shutdown()
+            thread.join()
+            self.server_close()
+
+
+class _Answer(BaseHTTPRequestHandler):
+    server: ShardServer
+
+    def log_message(self, *words: object) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        server, name = self.server, self.path.lstrip("/")
+        with server.lock:
+            server.asked.append(name)
+            waiting = server.faults[name]
+            fault = waiting.pop(0) if waiting else server.always.get(name, "")
+        server.before(name)
+        path = server.folder / name
+        if fault.isdigit() or not path.is_file():
+            self.send_error(int(fault or 404))
+        elif fault == "wait":  # says nothing until the client hangs up
+            server.ended.wait(30)
+        elif fault == "trickle":
+            self._go_on(b"x", 0.05)
+        elif fault == "endless":
+            self._go_on(b"x" * 100_000, 0)
+        else:
+            self._send(path.read_bytes(), fault)
+
+    def _send(self, body: bytes, fault: str) -> None:
+        half = body[: len(body) // 2]
+        wrong = bytes([body[0] ^ 1]) + body[1:]
+        others = {
+            "cut": half,
+            "reset": half,
+            "wrong": wrong,
+            "short": body[:-1],
+            "long": body + b"x",
+        }
+        sent = others.get(fault, body)
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body if sent is half else sent)))
+        self.end_headers()
+        self.wfile.write(sent)
+        self.wfile.flush()
+        if fault == "reset":  # RST instead of FIN
+            linger = struct.pack("ii", 1, 0)
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+
+    def _go_on(self, piece: bytes, pause: float) -> None:
+        """Until the client hangs up."""
+        self.send_response(200)
+        self.end_headers()
+        with suppress(OSError):
+            while not self.server.ended.wait(pause):
+                self.wfile.write(piece)
+                self.wfile.flush()

@@ -79,23 +79,10 @@ def in_float64(network: nn.Module) -> nn.Module:
     return network
 
 
-def whole_lines(log: Path) -> bytes:
-    """Of a log that may be missing or end within a line."""
-    return log.read_bytes().rpartition(b"\n")[0] if log.exists() else b""
-
-
 def contents(folder: Path) -> dict[str, bytes]:
-    """Every file of a run but the lock, by its path; of the log, the whole lines."""
+    """Every file of a run but the lock, by its path."""
     files = (path for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
-    return {
-        str(path): whole_lines(path) if path.name == "metrics.jsonl" else path.read_bytes()
-        for path in files
-    }
-
-
-def read_object(path: Path) -> dict[str, Any]:
-    loaded: dict[str, Any] = json.loads(path.read_text())
-    return loaded
+    return {str(path): path.read_bytes() for path in files}
 
 
 def read_records(folder: Path) -> list[dict[str, Any]]:
@@ -119,7 +106,7 @@ def differences(whole: Path, folder: Path, without: tuple[str, ...] = ()) -> lis
 
 def _kept(folder: Path, checkpoints: set[str]) -> dict[str, Any]:
     kept = {"record in metrics.jsonl": read_records(folder)}
-    summary = read_object(folder / "summary.json")
+    summary = json.loads((folder / "summary.json").read_text())
     for key in ("status", "step", "images_seen", "best", "milestones", "started_learning"):
         kept[f"{key} in summary.json"] = summary.get(key)
     for name in checkpoints:
@@ -169,10 +156,10 @@ class Runs:
         return Runs(root, self.images, *self.given)
 
     def summary(self, name: str) -> dict[str, Any]:
-        return read_object(self.folder(name) / "summary.json")
+        return json.loads((self.folder(name) / "summary.json").read_text())
 
     def environment(self, name: str) -> dict[str, Any]:
-        return read_object(self.folder(name) / "environment.json")
+        return json.loads((self.folder(name) / "environment.json").read_text())
 
     def records(self, name: str, kind: str = "") -> list[dict[str, Any]]:
         """All of them, or those of one kind."""

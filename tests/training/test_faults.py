@@ -3,16 +3,16 @@
 A sample of the faults that `scripts/reliability.py` tries; and what must not pass does not.
 """
 
-import builtins
 import io
 import os
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import IO, Any
 
 import faults_catalog as catalog
 import faults_disk
 import pytest
-from faults_bench import KILLED, STEP, STEPS, Bench, Fault, Moment, attempt, kill
+from faults_bench import KILLED, STEP, STEPS, Act, Bench, Fault, Moment, attempt, kill
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -54,45 +54,49 @@ def test_it_survives(bench: Bench, kind: str, detail: str) -> None:
     assert tried.problems == ()
 
 
-def nothing_synced() -> None:
-    """As of a program that forgets to sync, or a disk that lies."""
+POWER_CUT = faults_disk.power_cut(Moment(STEP, 8))
+
+
+def forget_to_sync() -> None:
+    """As of a program that forgets, or a disk that lies: what cuts the power sees no sync."""
+    assert POWER_CUT.before is not None
+    POWER_CUT.before()
     os.fsync = os.fdatasync = lambda descriptor: None
 
 
-def log_buffered_until_synced() -> None:
+def buffer_the_log() -> None:
     """As of a program that keeps its records in memory until a checkpoint."""
     opened, synced = io.open, os.fsync
-    logs: list[Any] = []
+    logs: dict[int, IO[bytes]] = {}
 
-    def buffered(file: Any, mode: str = "r", buffering: int = -1, *more: Any, **named: Any) -> Any:
-        if "a" not in mode or not str(file).endswith("metrics.jsonl"):
-            return opened(file, mode, buffering, *more, **named)
-        logs.append(opened(file, mode, 1 << 20))
-        return logs[-1]
+    def open_buffered(file: Any, mode: str = "r", *more: Any, **named: Any) -> IO[Any]:
+        if not (mode == "ab" and str(file).endswith("metrics.jsonl")):
+            return opened(file, mode, *more, **named)
+        log = opened(file, mode)
+        logs[log.fileno()] = log
+        return log
 
     def sync(descriptor: int) -> None:
-        for log in logs:
-            if not log.closed and log.fileno() == descriptor:
-                log.flush()
+        if descriptor in logs:
+            logs[descriptor].flush()
         synced(descriptor)
 
-    io.open = builtins.open = buffered
-    os.fsync = sync
+    io.open, os.fsync = open_buffered, sync
 
 
-def in_step(step: int, act: Callable[..., object], **more: Any) -> Fault:
+def killed_in_step(step: int, act: Act, **more: Any) -> Fault:
     return Fault("", "", Moment(STEP, step), act, statuses=(KILLED, 0), **more)
 
 
 @pytest.mark.parametrize(
     ("fault", "problem"),
     [
-        (faults_disk.power_cut(Moment(STEP, 8), also=nothing_synced), "7 steps lost, 1 allowed"),
+        (replace(POWER_CUT, before=forget_to_sync), "7 steps lost, 1 allowed"),
         (
-            in_step(STEPS, kill, before=log_buffered_until_synced),
+            killed_in_step(STEPS, kill, before=buffer_the_log),
             "11 steps trained, metrics.jsonl ends at 9",
         ),
-        (in_step(STEPS + 1, kill), "the fault never struck"),
+        (killed_in_step(STEPS + 1, kill), "the fault never struck"),
     ],
     ids=["without fsync", "a log buffered until checkpoints", "a fault that never strikes"],
 )
@@ -106,7 +110,5 @@ def test_a_survivor_that_hangs_did_not_survive(
     bench.undisturbed("whole1", fault=Fault("", ""))
     monkeypatch.setattr(bench, "seconds", 3.0)
     # The harness kills it in the end, which is what another fault's victim ends with.
-    assert any(
-        "did not end by itself" in problem
-        for problem in attempt(bench, in_step(2, catalog.hang)).problems
-    )
+    problems = attempt(bench, killed_in_step(2, catalog.hang)).problems
+    assert any("did not end by itself" in problem for problem in problems)
