@@ -180,6 +180,11 @@ def test_help_fits_a_terminal_and_says_what_every_command_and_key_is(
         assert all(f"\n  {name} " in printed for name in COMMANDS)
 
 
+def test_a_groups_base_says_what_its_keys_are_before_a_choice_does() -> None:
+    (dropout,) = (key.comment for key in keys_of("train") if key.name == "network.dropout")
+    assert dropout.startswith("before the classifier")
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_keys_of_the_help_are_those_of_the_schema(command: str) -> None:
     schema = find(command).schema

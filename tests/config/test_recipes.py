@@ -84,11 +84,6 @@ def test_a_duration_given_by_hand_is_taken_as_it_is() -> None:
     assert (given["train.steps"], given["train.evaluate_every"]) == ("8 epochs", 70)
 
 
-def test_the_name_of_a_run_is_no_clock() -> None:
-    name = values("recipe=bn_x30", "scale=cpu", "run.seed=3")["run.name"]
-    assert name == "bn_x30-cpu-synthetic-seed3"
-
-
 MEMBERS = [f"ensemble/{number}" for number in range(1, ENSEMBLE_MODELS + 1)]
 ALLOWED = {"network.initial_weight_gain", "network.dropout", "network.per_activation"}
 
