@@ -39,8 +39,10 @@ def test_all_rows_the_ensemble_and_their_sum_in_80_columns(
     assert {*FIGURE_3, "inception_x5", "inception_sigmoid"} < rows.keys()
     total = rows.pop("all")
     assert rows["ensemble_6"]["updates"] == rows["bn_x30"]["updates"]
-    for key in ("updates", "hours"):
+    for key in ("updates", "hours", "gpu_hours"):
         assert total[key] == pytest.approx(sum(row[key] for row in rows.values()))
+    assert total["update_ms"] == pytest.approx(32)  # of every update alike, at the rate given
+    assert total["device_gib"] == max(row["device_gib"] for row in rows.values())
     *printed, _ = capsys.readouterr().out.splitlines()
     assert max(map(len, printed)) <= 80
 
