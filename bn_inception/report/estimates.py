@@ -1,7 +1,6 @@
 """Numbers with their 95 % intervals. Rules and their simulation: docs/statements.md."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -86,21 +85,11 @@ def moderated(
     return Estimate(value, value - half, value + half, source or seeds)
 
 
-def without_each(values: Array) -> Array | None:
-    """The mean without each value in turn; None for one value."""
+def mean(values: Array, variance: float, images: float = 0.0) -> Estimate:
+    """The mean over seeds, shape (S,); `variance` is assumed of one of them."""
     count = len(values)
-    return None if count == 1 else (values.sum() - values) / (count - 1)
-
-
-def difference(
-    first: Sequence[float], second: Sequence[float], variances: tuple[float, float]
-) -> Estimate:
-    """Mean of `first` minus mean of `second`, of the same seeds; `variances` are those assumed of
-    one value of either.
-    """
-    differences = np.subtract(first, second)
-    assumed = sum(variances) / len(differences)
-    return moderated(float(differences.mean()), assumed, without_each(differences))
+    without = None if count == 1 else (values.sum() - values) / (count - 1)
+    return moderated(float(values.mean()), variance / count, without, images)
 
 
 def seed_variance(accuracy: float, chance: float) -> float:
@@ -116,15 +105,12 @@ def run_variance(curves: Curves) -> float:
 
 def mean_plateau(curves: Curves) -> Estimate:
     """The plateau, mean over seeds."""
-    values = curves.plateaus
-    assumed = run_variance(curves) / len(values)
-    return moderated(float(values.mean()), assumed, without_each(values))
+    return mean(curves.plateaus, run_variance(curves))
 
 
 def plateau_difference(first: Curves, second: Curves) -> Estimate:
     """Plateau of `first` minus that of `second`; both have the same seeds."""
-    variances = run_variance(first), run_variance(second)
-    return difference(first.plateaus.tolist(), second.plateaus.tolist(), variances)
+    return mean(first.plateaus - second.plateaus, run_variance(first) + run_variance(second))
 
 
 def _log_ratios(

@@ -182,7 +182,7 @@ def narrower_gap(setting: Setting, needs: tuple[Need, ...], limit: float) -> Par
         of_seeds, of_training = zip(*filter(None, found), strict=True)
         gaps.append(of_seeds)
         variances.append(estimates.run_variance(own) + fmean(of_training))
-    gap = estimates.difference(gaps[0], gaps[1], (variances[0], variances[1]))
+    gap = estimates.mean(np.subtract(*gaps), sum(variances))
     accuracy = estimates.plateau_difference(*pair)
     decision = decide(gap, limit, above=False)
     if decision is Decision.does_not_hold and not accuracy.high < 0:
@@ -209,9 +209,9 @@ def _gap(run: Run) -> tuple[float, float] | None:
 def crops_better(setting: Setting, needs: tuple[Need, ...], limit: float) -> Part:
     """The top-5 error of a single crop minus that of 144, above the limit."""
     pairs = _single_and_144(setting, needs[0])
-    value, _, images = _lower_error(pairs)
+    values, images = _lower_error(pairs)
     source = f"{pairs[0][0].count:,} images"
-    found = estimates.moderated(value, 0.0, None, images, source)
+    found = estimates.moderated(float(values.mean()), 0.0, None, images, source)
     reason = f"top-5 error of a single crop - 144: {points(found)}"
     return Part(decide(found, limit, above=True), reason)
 
@@ -222,9 +222,9 @@ def ensemble_better(setting: Setting, needs: tuple[Need, ...], limit: float) -> 
     The networks' scatter between seeds counts too.
     """
     networks, ensemble = _ensemble(setting, needs[0])
-    value, without, images = _lower_error([(network, ensemble) for network in networks])
+    values, images = _lower_error([(network, ensemble) for network in networks])
     between = estimates.seed_variance(fmean(network.top5_error for network in networks), 0.0)
-    found = estimates.moderated(value, between / len(networks), without, images)
+    found = estimates.mean(values, between, images)
     return Part(decide(found, limit, above=True), f"of one network - six: {points(found)}")
 
 
@@ -270,17 +270,13 @@ def _ensemble(setting: Setting, need: Need) -> tuple[list[Evaluation], Evaluatio
     return networks, min(alike, key=lambda entry: entry.path)
 
 
-def _lower_error(
-    pairs: Sequence[tuple[Evaluation, Evaluation]],
-) -> tuple[float, Array | None, float]:
-    """First minus second top-5 error: mean, the mean without each pair, variance over images.
+def _lower_error(pairs: Sequence[tuple[Evaluation, Evaluation]]) -> tuple[Array, float]:
+    """First minus second top-5 error of each pair, and the variance of their mean over images.
 
     The images are the same for all pairs: more of these are not more images.
     """
-    found = [_error_difference(one, other) for one, other in pairs]
-    values = np.array([value for value, _ in found])
-    images = fmean(variance for _, variance in found)
-    return float(values.mean()), estimates.without_each(values), images
+    values, variances = zip(*(_error_difference(*pair) for pair in pairs), strict=True)
+    return np.array(values), fmean(variances)
 
 
 def _error_difference(first: Evaluation, second: Evaluation) -> tuple[float, float]:

@@ -211,7 +211,8 @@ def test_a_laptop_never_vetoes_imagenet(seeded):
         others = {"scale": scale, "planned_steps": planned}
         runs += seeded("inception", *PLAIN, name=f"p{scale}", **others)
         runs += seeded("bn_x5", *[rise(0.3, constant)] * 3, name=f"f{scale}", **others)
-    verdicts = judge(runs)
+    # What tests no statement is left out.
+    verdicts = judge([*runs, *seeded("bn_x30", HIGH, scale="small")])
     second = verdicts[1].verdicts
     assert [v.decision for v in second] == [HOLDS, DOES_NOT]
     assert [v.setting.split()[0] for v in second] == ["scale=paper", "scale=cpu"]
