@@ -1,5 +1,6 @@
 import io
 import json
+import re
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 
@@ -63,8 +64,12 @@ def test_equal_runs_give_equal_bytes_whatever_the_users_style(figure3_runs, monk
     assert matplotlib.rcParams["font.size"] == 20.0
 
 
-def test_a_figure_is_as_high_as_its_forty_labels(make_run):
-    plain, fast = make_run("p", "inception", [0.1, 0.3]), make_run("f", "bn_x5", [0.3])
+def test_labels_stand_at_the_ends_and_a_figure_is_as_high_as_forty_of_them(make_run):
+    plain, fast = make_run("p", "inception", [0.1, 0.3]), make_run("f", "bn_x5", [0.4])
+    (drawing,) = figure2(compare([plain, fast]))
+    heights = re.findall(r"<!-- (\S+) -->\s*<g [^>]*translate\(\S+ (\S+)\)", drawing.svg.decode())
+    # Of 331 points; 40 % and 30 % are near the top of an axis that begins at 0.
+    assert 0 < float(dict(heights)["BN-x5"]) < float(dict(heights)["Inception"]) < 110
     odd = [replace(fast, overrides=(f"network.width={n}" + "$x$" * n,)) for n in range(40)]
     _, changes = figure2(compare([plain, fast, *odd]))
     with Image.open(io.BytesIO(changes.png)) as image:
