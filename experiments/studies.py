@@ -24,7 +24,7 @@ from bn_inception.drawing import COLOURS, drawing, frame, style
 from bn_inception.errors import UserError
 from bn_inception.files import write_bytes, write_json, write_text
 from bn_inception.paper.results import FIGURE_3
-from bn_inception.report.comparison import compare
+from bn_inception.report.comparison import Kind, compare
 from bn_inception.report.estimates import Estimate
 from bn_inception.report.runs import read_runs
 
@@ -35,8 +35,10 @@ Value = float | str
 class Point:
     """One recipe at one value.
 
-    Accuracies are fractions; `ratio` is of steps to plain Inception's plateau less a point, and
-    `to_80` of those to 80 % of it, relative to plain Inception's.
+    Accuracies are fractions. `ratio` is of steps to plain Inception's plateau less a point, and
+    `to_80` of those to 80 % of it, relative to plain Inception's at the same value. `to_best` is
+    `ratio` relative to plain Inception at that value at which it ends best, where it has the same
+    number of steps at all.
     """
 
     value: Value
@@ -49,6 +51,7 @@ class Point:
     difference: Estimate | None
     ratio: Estimate | None
     to_80: float | None
+    to_best: Estimate | None
     outcome: str
 
 
@@ -60,12 +63,18 @@ def study(key: str, folders: Sequence[Path]) -> list[Point]:
         if found is None:
             raise UserError(f"{folder}: its configuration has no {key}")
         groups[found].append(folder)
+    compared = {value: compare(read_runs(groups[value])) for value in sorted(groups)}
+    plain = [row for figure3 in compared.values() for row in figure3.rows if row.is_baseline]
+    best = max(plain, key=lambda row: row.plateau.value if row.plateau else 0.0)
+    same_steps = len({row.runs[0].summary.planned_steps for row in plain}) == 1
     points = []
-    for value in sorted(groups):
-        figure3 = compare(read_runs(groups[value]))
-        for row in sorted(figure3.rows, key=lambda row: list(FIGURE_3).index(row.recipe)):
+    for value, figure3 in compared.items():
+        for row in figure3.of(Kind.recipe):
+            to_best = None
+            if same_steps and not row.is_baseline:
+                to_best = compare([*best.runs, *row.runs]).rows[1].ratio
             about = value, row.recipe, row.title, len(row.runs), row.runs[0].summary.planned_steps
-            found = figure3.target, row.plateau, row.difference, row.ratio, row.shares[0]
+            found = figure3.target, row.plateau, row.difference, row.ratio, row.shares[0], to_best
             points.append(Point(*about, *found, row.outcome))
     return points
 
@@ -74,14 +83,16 @@ def table(key: str, points: Sequence[Point]) -> str:
     """One line a point, as Markdown."""
     lines = [
         f"| {key} | recipe | seeds | steps | plateau, % | to Inception, points "
-        "| steps to its plateau less a point, % of Inception's | to 80 % of it | outcome |",
-        "|---:|---|---:|---:|---:|---:|---:|---:|---|",
+        "| steps to its plateau less a point, % of Inception's | to 80 % of it "
+        "| steps to the best Inception's | outcome |",
+        "|---:|---|---:|---:|---:|---:|---:|---:|---:|---|",
     ]
     for point in points:
         to_80 = "-" if point.to_80 is None else f"{100 * point.to_80:.1f}"
         cells = (
             point.value, point.title, point.seeds, f"{point.steps:,}", interval(point.plateau),
-            interval(point.difference, "+"), interval(point.ratio), to_80, point.outcome,
+            interval(point.difference, "+"), interval(point.ratio), to_80,
+            interval(point.to_best), point.outcome,
         )  # fmt: skip
         lines.append("| " + " | ".join(map(str, cells)) + " |")
     return "\n".join(lines) + "\n"
