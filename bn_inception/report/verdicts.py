@@ -71,24 +71,22 @@ def conclusion(comparison: Figure3, found: Sequence[Judged]) -> list[str]:
 
 
 def _how_much(comparison: Figure3) -> str:
-    """Of the recipe that needs the fewest steps; where none gets there, that which ends highest."""
+    """The recipe that needs the fewest steps, and that which ends highest."""
     baseline, target = comparison.baseline, comparison.target
-    rows = [
-        (row.ratio.value if row.ratio and math.isfinite(row.ratio.high) else math.inf, gain, row)
-        for row in comparison.of(Kind.recipe)
-        if (gain := row.difference)
-    ]
+    rows = [(row.difference, row) for row in comparison.of(Kind.recipe) if row.difference]
     if target is None or not rows:
         return f"no other recipe can be compared with {baseline} yet"
-    share, gain, row = min(rows, key=lambda found: (found[0], -found[1].value))
-    reached = f"no recipe reached {percent(target)} with every seed"
-    if row.ratio and math.isfinite(share):
+    reached = [(row.ratio, row) for _, row in rows if row.ratio and math.isfinite(row.ratio.high)]
+    fastest = f"no recipe reached {percent(target)} with every seed"
+    if reached:
+        ratio, row = min(reached, key=lambda found: found[0].value)
         paper = "" if row.paper_ratio is None else f", the paper: {percent(row.paper_ratio)}"
-        reached = (
-            f"{row.title} reached {percent(target)} in {percent(share)} of {baseline}'s steps "
-            f"({percent(row.ratio.low)} to {percent(row.ratio.high)}{paper})"
+        fastest = (
+            f"{row.title} reached {percent(target)} in {percent(ratio.value)} of {baseline}'s "
+            f"steps ({percent(ratio.low)} to {percent(ratio.high)}{paper})"
         )
-    return f"{reached}; {row.title} ended {points(gain)} from the plateau of {baseline}"
+    gain, row = max(rows, key=lambda found: found[0].value)
+    return f"{fastest}; {row.title} ended {points(gain)} from the plateau of {baseline}"
 
 
 def claims_text(found: Sequence[Judged]) -> str:
