@@ -15,6 +15,7 @@ import pytest
 from small_runs import TINY, write_images
 
 from bn_inception.network import checkpoint
+from bn_inception.quoting import say
 from bn_inception.record.predictions import read_predictions
 
 COMMAND = [sys.executable, "-m", "bn_inception"]
@@ -165,6 +166,11 @@ def test_what_is_said_fits_80_columns_and_stands_in_the_log(tmp_path: Path, term
     resumed = log.read_text().splitlines()
     assert resumed[: len(logged)] == logged
     assert "  steps    12 of 8 images, 8 of them done" in resumed[len(logged) :]
+
+
+def test_what_is_said_moves_no_cursor(capsys: pytest.CaptureFixture[str]) -> None:
+    say("a\x1b[2J\nb")
+    assert capsys.readouterr().err == "a\\x1b[2J\\nb\n"
 
 
 def test_a_log_that_cannot_be_written_ends_no_run(tmp_path: Path, images: Path) -> None:

@@ -1,11 +1,13 @@
 """The check that a user runs on a machine of their own."""
 
+import json
 from pathlib import Path
 
 import pytest
 from small_runs import TINY
 
 from bn_inception import UserError
+from bn_inception.cli import verify_resume
 from bn_inception.cli.main import dispatch
 from bn_inception.cli.verify_resume import difference_after_resuming, first_difference
 
@@ -40,6 +42,41 @@ def test_what_cannot_be_divided_is_said_and_what_training_refuses_passed_on(
     with pytest.raises(UserError, match=r"data\.root"):
         dispatch(["verify-resume", *TINY, *given, "data.root=/nowhere"])
     assert f"by two processes: not tried, {reason}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("loss", "weights", "said"),
+    [
+        (1.0, "a", "equal: weights a"),
+        (2.0, "a", "different, first at step 3: weights a undisturbed, a resumed"),
+        (1.0, "b", "different, in the final weights only: weights a undisturbed, b resumed"),
+    ],
+)
+def test_the_status_is_1_where_the_resumed_run_differs(
+    loss: float,
+    weights: str,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Trainings are stood in for: what a resumed one leaves is given."""
+
+    def start(root: Path, *overrides: str) -> None:
+        killed = root.name == "killed"
+        (root / "run").mkdir(parents=True, exist_ok=True)
+        record = {"step": 3, "loss": loss if killed else 1.0}
+        (root / "run" / "metrics.jsonl").write_text(f"{json.dumps(record)}\n")
+
+    monkeypatch.setattr(verify_resume, "_start", start)
+    monkeypatch.setattr(verify_resume, "_finish", lambda process: None)
+    monkeypatch.setattr(verify_resume, "_kill_after", lambda process, root: None)
+    monkeypatch.setattr(verify_resume, "load", lambda path: {"network": path})
+    monkeypatch.setattr(
+        verify_resume, "weights_hash", lambda path: weights if "killed" in path.parts else "a"
+    )
+    status = dispatch(["verify-resume", "recipe=inception"])  # its dropout cannot be divided
+    assert status == (0 if said.startswith("equal") else 1)
+    assert said in capsys.readouterr().out
 
 
 def test_the_first_step_that_differs_is_found() -> None:
