@@ -162,6 +162,7 @@ HOLLOW = b"\x93NUMPY\x01\x00v\x00{'descr': '<i8', 'fortran_order': False, 'shape
         (lambda root: spoil_index(root, lambda index: index["label"]), "cannot be read"),
         (lambda root: spoil_index(root, lambda index: index[:-1]), "does not fit the shards"),
         (lambda root: spoil_index(root, lambda index: index[::-1]), "does not fit the shards"),
+        (lambda root: spoil_index(root, lambda index: index["label"].put(1, 2)), "does not fit"),
         (lambda root: spoil_index(root, put("label", 3)), "does not fit the shards"),
         (lambda root: spoil_index(root, put("length", -1)), "does not fit the shards"),
         (lambda root: spoil_index(root, put("length", 1 << 62)), "does not fit the shards"),
