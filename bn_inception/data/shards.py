@@ -131,7 +131,7 @@ def read_description(path: Path, split: str, where: str, remedy: str) -> Descrip
         return about
     except FileNotFoundError:
         raise
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         reason = first_line(error)[:200]
         raise UserError(f"{where} is damaged ({reason}); {remedy}") from error
 

@@ -1,16 +1,15 @@
 """Small image folders made on the spot."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from samples import WNIDS, encoded, photo, tar_of
+from samples import WNIDS, MakeFolder, encoded, photo, tar_of
 
 from bn_inception.data.intake import archives
 
 
 @pytest.fixture
-def image_folder(tmp_path: Path) -> Callable[..., Path]:
+def image_folder(tmp_path: Path) -> MakeFolder:
     """Makes ROOT/train/<class>/* and ROOT/val/<class>/*; counts may differ by class."""
 
     def make(train: dict[str, int], val: dict[str, int] | None = None) -> Path:
@@ -28,7 +27,7 @@ def image_folder(tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture
-def images(image_folder: Callable[..., Path]) -> Path:
+def images(image_folder: MakeFolder) -> Path:
     """A small ImageNet: its layout and its way of naming."""
     counts = [{wnid: least + label for label, wnid in enumerate(WNIDS)} for least in (4, 2)]
     root = image_folder(*counts)

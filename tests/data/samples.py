@@ -2,7 +2,7 @@
 
 import io
 import tarfile
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,9 @@ from bn_inception.data import (
 )
 from bn_inception.data.intake.prepare import PrepareConfig, Prepared, prepare
 from bn_inception.errors import UserError
+
+MakeFolder = Callable[..., Path]
+"""The fixture `image_folder`."""
 
 WNIDS = ("n01440764", "n01443537", "n15075141")
 

@@ -5,13 +5,12 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
-from samples import encoded, opened, photo, shards_of
+from samples import MakeFolder, encoded, opened, photo, shards_of
 from small_runs import TINY, write_images
 
 from bn_inception.cli.main import dispatch
@@ -19,8 +18,6 @@ from bn_inception.data import DataConfig, DataKind, FolderSource
 from bn_inception.data.intake.audit import as_text, audit
 from bn_inception.errors import UserError
 from bn_inception.paper import results
-
-MakeFolder = Callable[..., Path]
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs fork")
 

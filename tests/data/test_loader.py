@@ -16,7 +16,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from samples import assert_same, opened, training, validation
+from samples import MakeFolder, assert_same, opened, training, validation
 
 from bn_inception.data import (
     Backend,
@@ -30,8 +30,6 @@ from bn_inception.data import (
 from bn_inception.data.order import TrainingOrder
 from bn_inception.data.parallel import default_workers
 from bn_inception.errors import UserError
-
-MakeFolder = Callable[..., Path]
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs fork and POSIX signals")
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from samples import assert_same, made, opened, shards_of, training, validation
+from samples import MakeFolder, assert_same, made, opened, shards_of, training, validation
 
 from bn_inception.data import DataConfig, DataKind
 from bn_inception.data.intake.audit import audit
@@ -23,8 +23,6 @@ from bn_inception.data.order import TrainingOrder, stored_order
 from bn_inception.data.shards import Description, Layout, ShardSource, member_key
 from bn_inception.data.source import content_fingerprint
 from bn_inception.errors import UserError
-
-MakeFolder = Callable[..., Path]
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs fork and /proc")
 

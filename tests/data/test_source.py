@@ -11,14 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 from processes import run_ranks
-from samples import content, encoded, opened, photo
+from samples import MakeFolder, content, encoded, opened, photo
 
 from bn_inception.data import DataConfig, DataKind, FolderSource, OnError, open_sources
 from bn_inception.data.intake import synthetic
 from bn_inception.data.source import class_order
 from bn_inception.errors import UserError
-
-MakeFolder = Callable[..., Path]
 
 
 def test_images_labels_and_names(image_folder: MakeFolder) -> None:
