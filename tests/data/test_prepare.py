@@ -90,7 +90,7 @@ def test_a_lost_description_is_refused_with_what_helps(
 def test_what_else_lies_in_the_target_stays(images: Path, tmp_path: Path) -> None:
     target = tmp_path / "shards"
     (target / "train").mkdir(parents=True)
-    for name in ("train/thesis.txt", "notes.part", ".hidden.77.tmp", "train.txt"):
+    for name in ("train/thesis.txt", "notes.part", ".hidden.77.tmp", ".train.txt", "train.txt"):
         (target / name).write_text("years of work")
     before = content(target)
     made(images, target)
