@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
+from torch import Tensor
 
 from bn_inception.benchmark.step import our_step
 from bn_inception.benchmark.timing import Measured, Row, about_here, take_turn
 from bn_inception.data import Sources
-from bn_inception.network import Inception, Normalization, saved_bytes
+from bn_inception.network import Inception, NetworkConfig, Normalization
 from bn_inception.paper import results
 from bn_inception.training.local_batch import LocalBatch, local_batch
 from bn_inception.training.machine import choose_device, resolve
@@ -69,10 +70,6 @@ def forecast(
         evaluations = -(-schedule.steps // schedule.evaluate_every)
         forward = seconds[key] / UPDATE_COST / (settings.processes * part.images)
         evaluating = evaluations * (held_out + population) * forward
-        with torch.device("meta"):  # without storage: for counting
-            shape = Inception(config.network, classes)
-        parameters = sum(parameter.numel() for parameter in shape.parameters())
-        state = 3 * FLOAT_BYTES * parameters + saved_bytes(shape, part.images)
         hours = (schedule.steps * seconds[key] + evaluating) / 3600
         rows.append(
             {
@@ -81,7 +78,7 @@ def forecast(
                 "update_ms": 1e3 * seconds[key],
                 "hours": hours,
                 "gpu_hours": hours * settings.processes,
-                "device_gib": state / 2**30,
+                "device_gib": _device_bytes(config.network, classes, part.images) / 2**30,
             }
         )
         sentences = sentences or _assumptions(config, settings, part, seconds[key])
@@ -111,6 +108,28 @@ def _update_seconds(
     way = our_step("", config, machine, [inputs], [labels], classes)
     take_turn(way, device, untimed=way.warm_up, units=updates)
     return way.seconds[0]
+
+
+def _device_bytes(config: NetworkConfig, classes: int, images: int) -> int:
+    """Weights, gradients, momenta, and what a forward pass keeps for the backward pass, float32.
+
+    The pass runs on a network without storage. Each storage that it keeps is counted once.
+    """
+    with torch.device("meta"):
+        network = Inception(config, classes).train()
+        batch = torch.empty(images, 3, config.image_size, config.image_size)
+    own = {id(tensor) for tensor in (*network.parameters(), *network.buffers())}
+    kept: dict[int, Tensor] = {}  # kept alive, so that no address is reused
+
+    def keep(tensor: Tensor) -> Tensor:
+        if id(tensor) not in own:
+            kept[tensor.untyped_storage()._cdata] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        network(batch)
+    activations = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+    return 3 * FLOAT_BYTES * sum(tensor.numel() for tensor in network.parameters()) + activations
 
 
 def _assumptions(

@@ -1,6 +1,5 @@
 """The networks of BN Figure 5 and section 4.2."""
 
-from bn_inception.network.cost import saved_bytes as saved_bytes
 from bn_inception.network.inception import AUXILIARY_LOSS_WEIGHT as AUXILIARY_LOSS_WEIGHT
 from bn_inception.network.inception import Inception as Inception
 from bn_inception.network.inception import Logits as Logits
