@@ -16,14 +16,16 @@ from bn_inception.network import Inception, NetworkConfig, checkpoint, initializ
 def small_network(classes: int = 3, seed: int = 0, **settings: object) -> Inception:
     """The narrowest network on 16x16 images, in evaluation mode.
 
-    Its running statistics, gammas and betas are not those of a new network, which folding and
-    population statistics could confuse without being noticed.
+    Its biases, running statistics, gammas and betas are not those of a new network, which folding
+    and population statistics could confuse without being noticed.
     """
     config = NetworkConfig(**{"width": 0.0625, "image_size": 16, **settings})
     network = Inception(config, classes)
     generator = torch.Generator().manual_seed(seed)
     initialize(network, generator)
     for module in network.modules():
+        if isinstance(module, nn.Conv2d) and module.bias is not None:
+            module.bias.data = 0.3 * torch.randn(module.bias.shape, generator=generator)
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             shape = module.weight.shape
             module.weight.data = 0.5 + torch.rand(shape, generator=generator)
