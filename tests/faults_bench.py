@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from processes import free_port, rank_environment
-from small_runs import TINY, contents, differences, write_images
+from small_runs import Runs, contents, differences, write_images
 
 from bn_inception.cli.main import main
 
@@ -39,7 +39,7 @@ STEPS, CHECKPOINT_EVERY = 12, 3
 KILLED = -signal.SIGKILL
 STEP = "torch.optim.SGD.step"
 BACKWARD, EVALUATION = "torch.Tensor.backward", "torch.Tensor.softmax"
-GIVEN = (*TINY, "recipe=bn_baseline", "train.log_every=1", "batch.synchronized=false")
+GIVEN = ("recipe=bn_baseline", "train.log_every=1", "batch.synchronized=false")
 PLACES = {
     "os.mkdir": "making the folder",
     BACKWARD: "a step",
@@ -248,9 +248,8 @@ def _to_shell(run: Run, fault: Fault) -> NoReturn:
     run.beside("fault").write_bytes(pickle.dumps((run, fault)))
     script = shlex.join([__file__, str(run.beside("fault"))])
     command = fault.shell.format(python=sys.executable, train=script)
-    tests = Path(__file__).parent
-    path = os.pathsep.join([str(tests.parent), str(tests)])
-    settings = {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
+    root = str(Path(__file__).parents[1])
+    settings = {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1", "PYTHONPATH": root}
     os.execvpe("bash", ["bash", "-o", "pipefail", "-c", command], os.environ | settings)
 
 
@@ -270,10 +269,9 @@ class Bench:
 
     def run(self, folder: Path, *overrides: str, fault: Fault) -> Run:
         """Fork the processes of a run, and wait for their end."""
-        places = [f"run.root={folder.parent}", f"run.name={folder.name}"]
-        arguments = ["train", *GIVEN, *places, f"data.root={self.images}", *overrides]
+        given = Runs(folder.parent, self.images, *GIVEN).arguments(folder.name, *overrides)
         self.number += 1
-        run = Run(arguments, folder, self.root / f"{folder.name}-{self.number}.log")
+        run = Run(["train", *given], folder, self.root / f"{folder.name}-{self.number}.log")
         run.log.touch()
         port = free_port()
         for rank in [*range(1 if fault.shell else fault.ranks)] * fault.starts:

@@ -303,9 +303,8 @@ def images(bench: Bench) -> Iterator[Fault]:
 
 def _make_unreadable(image: Path, *_: Any) -> None:
     """Its bytes are zero, its size and place are the same."""
-    size = image.stat().st_size
-    image.rename(image.with_suffix(".whole"))
-    image.write_bytes(bytes(size))
+    whole = image.rename(image.with_suffix(".whole"))
+    image.write_bytes(bytes(whole.stat().st_size))
 
 
 def two_starts() -> Iterator[Fault]:

@@ -170,8 +170,12 @@ def population_statistics(
     """
     result = copy.deepcopy(network).eval()
     set_statistics(result)  # each of `batches` is one mini-batch, and this process has all of it
-    # The auxiliary head does not run in evaluation mode: its statistics come out as they went in.
-    layers = [layer for layer in result.modules() if isinstance(layer, BatchNorm)]
+    # The auxiliary head does not run in evaluation mode; its statistics are each process's own.
+    layers = [
+        layer
+        for name, layer in result.named_modules()
+        if isinstance(layer, BatchNorm) and not name.startswith("auxiliary.")
+    ]
     for layer in layers:
         # With momentum 1 torch's running statistics are the batch's own mean, and its variance
         # times m/(m-1).

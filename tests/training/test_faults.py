@@ -12,7 +12,20 @@ from typing import IO, Any
 import faults_catalog as catalog
 import faults_disk
 import pytest
-from faults_bench import KILLED, STEP, STEPS, Act, Bench, Fault, Moment, attempt, kill
+from faults_bench import (
+    BACKWARD,
+    KILLED,
+    STEP,
+    STEPS,
+    Act,
+    Bench,
+    Fault,
+    Moment,
+    Run,
+    attempt,
+    kill,
+)
+from torch import Tensor
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -88,6 +101,10 @@ def killed_in_step(step: int, act: Act, **more: Any) -> Fault:
     return Fault("", "", Moment(STEP, step), act, statuses=(KILLED, 0), **more)
 
 
+def double_the_gradient(run: Run, loss: Tensor, *_: Any) -> None:
+    loss.register_hook(lambda gradient: 2 * gradient)
+
+
 @pytest.mark.parametrize(
     ("fault", "problem"),
     [
@@ -97,8 +114,14 @@ def killed_in_step(step: int, act: Act, **more: Any) -> Fault:
             "11 steps trained, metrics.jsonl ends at 9",
         ),
         (killed_in_step(STEPS + 1, kill), "the fault never struck"),
+        (Fault("", "", Moment(BACKWARD, 12), double_the_gradient), "another network in last.pt"),
     ],
-    ids=["without fsync", "a log buffered until checkpoints", "a fault that never strikes"],
+    ids=[
+        "without fsync",
+        "a log buffered until checkpoints",
+        "a fault that never strikes",
+        "other weights",
+    ],
 )
 def test_it_does_not_survive(bench: Bench, fault: Fault, problem: str) -> None:
     assert problem in attempt(bench, fault).problems
