@@ -211,12 +211,15 @@ def test_a_laptop_never_vetoes_imagenet(seeded):
         others = {"scale": scale, "planned_steps": planned}
         runs += seeded("inception", *PLAIN, name=f"p{scale}", **others)
         runs += seeded("bn_x5", *[rise(0.3, constant)] * 3, name=f"f{scale}", **others)
+    runs += seeded("bn_baseline", *[rise(0.3, 300)] * 3, planned_steps=15_500)
     # What tests no statement is left out.
     verdicts = judge([*runs, *seeded("bn_x30", HIGH, scale="small")])
     second = verdicts[1].verdicts
     assert [v.decision for v in second] == [HOLDS, DOES_NOT]
     assert [v.setting.split()[0] for v in second] == ["scale=paper", "scale=cpu"]
-    assert required_numbers(verdicts, [2]) == []
+    # Where the nearest does not test it, the next does.
+    assert [v.decision for v in verdicts[0].verdicts] == [NOT_TESTED, HOLDS]
+    assert required_numbers(verdicts, [1, 2]) == []
     text = claims_text(verdicts)
     assert "Setting 1: scale=paper 100 classes" in text
     assert "Setting 2: scale=cpu 100 classes" in text

@@ -277,6 +277,8 @@ def test_verdicts_as_text_markdown_and_json_say_all(verdicts, tmp_path):
     assert values[0]["commands"] and values[0]["limit"] and values[1]["evidence"][0]["says"]
     paths = write_claims(verdicts, tmp_path / "new")
     assert [path.name for path in paths] == ["claims.md", "claims.json"]
+    # An absolute path is neither linked nor shown.
+    assert "  - **control**: plateau" in markdown
     assert all(str(tmp_path) not in path.read_text() for path in paths)
 
 
