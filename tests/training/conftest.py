@@ -1,4 +1,4 @@
-"""What happens in the middle of a run, done to it by the test."""
+"""Small networks and batches; what happens in the middle of a run, done to it by the test."""
 
 import itertools
 import os
@@ -6,10 +6,29 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import torch
+from torch import Tensor
 
+from bn_inception.config import compose, run_config
+from bn_inception.network import Inception, initialize
 from bn_inception.training import loop
 
 At = Callable[..., None]
+
+
+def network_of(recipe: str, *given: str) -> Inception:
+    """A recipe's narrowest network for 16x16 images of four classes, in training mode."""
+    small = ["scale.image_size=16", "scale.width=0.0625", *given]
+    network = Inception(run_config(compose("train", [f"recipe={recipe}", *small])).network, 4)
+    initialize(network, torch.Generator().manual_seed(0))
+    return network.to(memory_format=torch.channels_last).train()
+
+
+def batch(images: int = 8) -> tuple[Tensor, Tensor]:
+    """Random inputs in [-1, 1] and labels for it."""
+    generator = torch.Generator().manual_seed(1)
+    inputs = torch.rand(images, 3, 16, 16, generator=generator) * 2 - 1
+    return inputs, torch.randint(0, 4, (images,), generator=generator)
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ import torch
 from processes import free_port, run_ranks
 from small_runs import TINY, Runs, write_images
 from torch.nn.parallel import DistributedDataParallel
+from training.conftest import At, batch, network_of
 
 import bn_inception
 from bn_inception import UserError
@@ -46,7 +47,6 @@ from bn_inception.training.step import train_step
 
 pytestmark = pytest.mark.timeout(600)
 CPU = torch.device("cpu")
-At = Callable[..., None]
 SHORT = ("train.steps=6", "train.evaluate_every=3", "train.checkpoint_every=2",
          "train.log_every=1")  # fmt: skip
 # Dropout, and statistics that differ between ranks: all that a resumed run could get wrong.
@@ -88,23 +88,17 @@ def on_joined_ranks(ranks: int, action: Callable[[World], Any]) -> list[Any]:
 
 def network(per_activation: bool) -> torch.nn.Module:
     modules = "[5b]" if per_activation else "[]"
-    given = ["scale.width=0.0625", "scale.image_size=16", f"network.per_activation={modules}"]
-    config = run_config(compose("train", given)).network
-    built = Inception(config, 4)
-    initialize(built, torch.Generator().manual_seed(0))
     # In float64 the sum's order does not drown what is to be seen.
-    return built.double().to(memory_format=torch.channels_last).train()
+    return network_of("bn_x5", f"network.per_activation={modules}").double()
 
 
 def one_update(
     built: torch.nn.Module, model: torch.nn.Module, part: slice, world: World
 ) -> tuple[dict[str, Any], list[Any], float, int]:
     """Gradients, running statistics, loss and correct images of one update."""
-    generator = torch.Generator().manual_seed(1)
-    images = torch.rand(16, 3, 16, 16, generator=generator, dtype=torch.float64) * 2 - 1
-    labels = torch.randint(0, 4, (16,), generator=generator)
+    images, labels = batch(16)
     optimizer = build_optimizer(built, OptimizerConfig(0.1, 0.0, 0.0, 1.0, 1))
-    result = train_step(model, optimizer, images[part], labels[part], 0.05, world)
+    result = train_step(model, optimizer, images[part].double(), labels[part], 0.05, world)
     gradients = {name: p.grad.numpy() for name, p in built.named_parameters() if p.grad is not None}
     statistics = [value.clone().numpy() for value in running_statistics(built).values()]
     return gradients, statistics, float(result.loss), int(result.correct)

@@ -12,13 +12,14 @@ from small_runs import TINY
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils._python_dispatch import TorchDispatchMode
+from training.conftest import network_of
 
 import bn_inception
 from bn_inception import UserError
 from bn_inception.cli.main import dispatch
 from bn_inception.config import compose, run_config
 from bn_inception.data import to_input
-from bn_inception.network import Inception, Precision, initialize, set_precision, set_statistics
+from bn_inception.network import Precision, set_precision, set_statistics
 from bn_inception.network import precision as formats
 from bn_inception.training import machine
 from bn_inception.training.local_batch import LocalBatch
@@ -51,13 +52,6 @@ def one_thread_and_a_fresh_compiler(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(machine, "BACKEND", "eager")
     yield
     torch.set_num_threads(threads)
-
-
-def network_of(recipe: str) -> Inception:
-    given = [f"recipe={recipe}", "scale=demo", "scale.image_size=16", "scale.width=0.0625"]
-    network = Inception(run_config(compose("train", given)).network, 4)
-    initialize(network, torch.Generator().manual_seed(0))
-    return network.to(memory_format=torch.channels_last).train()
 
 
 def batch(number: int = 0, images: int = 8) -> tuple[Tensor, Tensor, Tensor]:
@@ -253,8 +247,6 @@ def test_deterministic_kernels_are_asked_for_and_only_then() -> None:
 
 
 WHOLE = LocalBatch(images=32, group=32, groups=1, sharers=1)
-
-
 SHARED = LocalBatch(images=16, group=32, groups=1, sharers=2)
 
 

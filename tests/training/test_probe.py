@@ -1,7 +1,6 @@
 """Looks into layers: what they record, and that a run is the same bits with them and without."""
 
 import copy
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +10,15 @@ import torch
 from small_runs import Runs
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
+from training.conftest import At, batch, network_of
 
 from bn_inception import UserError
 from bn_inception.config import compose, run_config
-from bn_inception.network import Inception, initialize
 from bn_inception.paper.results import FIGURE_1_PERCENTILES
 from bn_inception.training.optimizer import build_optimizer
 from bn_inception.training.probe import CHANNEL, SATURATED, Probe, ProbeConfig
 from bn_inception.training.step import losses, train_step
 
-At = Callable[..., None]
 LAYERS = ("probe.layers=[conv1,5b,auxiliary.hidden]", "probe.every=3")
 ROW = ["one_by_one", "reduce_3x3", "conv_3x3", "double_reduce", "double_3x3_1", "double_3x3_2",
        "projection"]  # fmt: skip
@@ -110,24 +108,14 @@ def test_what_cannot_be_looked_into_is_one_line(
 
 
 def test_a_compiled_network_is_refused_only_where_layers_are_named() -> None:
-    Probe(ProbeConfig([]), built("bn_x5"), 8, compiled=True, silent=False)
+    Probe(ProbeConfig([]), network_of("bn_x5"), 8, compiled=True, silent=False)
     with pytest.raises(UserError, match=r"choose machine\.compile=false"):
-        Probe(ProbeConfig(["conv1"]), built("bn_x5"), 8, compiled=True, silent=False)
-
-
-def built(recipe: str) -> Inception:
-    given = [f"recipe={recipe}", "scale.width=0.0625", "scale.image_size=16"]
-    network = Inception(run_config(compose("train", given)).network, 4)
-    initialize(network, torch.Generator().manual_seed(0))
-    return network.train()
+        Probe(ProbeConfig(["conv1"]), network_of("bn_x5"), 8, compiled=True, silent=False)
 
 
 @pytest.mark.parametrize("recipe", ["bn_baseline", "bn_x5_sigmoid"])
 def test_a_look_is_of_the_inputs_and_the_gradient_of_that_update(recipe: str) -> None:
-    network = built(recipe)
-    generator = torch.Generator().manual_seed(1)
-    images = torch.rand(8, 3, 16, 16, generator=generator) * 2 - 1
-    labels = torch.randint(0, 4, (8,), generator=generator)
+    network, (images, labels) = network_of(recipe), batch()
     before = copy.deepcopy(network)
     config = run_config(compose("train", [f"recipe={recipe}"])).optimizer
     probe = Probe(ProbeConfig(["conv1"], 5), network, 64, compiled=False, silent=False)

@@ -17,6 +17,7 @@ from PIL import Image
 from small_runs import Runs, write_images
 from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
 from tensorboard.util.tensor_util import make_ndarray
+from training.conftest import At
 
 from bn_inception import UserError
 from bn_inception.config import compose, run_config
@@ -28,7 +29,6 @@ from bn_inception.training.distributed import ALONE
 from bn_inception.training.local_batch import LocalBatch
 from bn_inception.training.session import Session
 
-At = Callable[..., None]
 BASELINE = ("recipe=bn_baseline", "milestones=[0.2,1.0]")
 """With dropout and BN."""
 RESUME = "run.resume=must"

@@ -6,8 +6,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from training.conftest import batch, network_of
 
-import bn_inception
 from bn_inception.record.summary import Divergence
 from bn_inception.training.divergence import Diverged, first_nonfinite_layer, require_finite
 from bn_inception.training.optimizer import OptimizerConfig, build_optimizer
@@ -16,20 +16,9 @@ from bn_inception.training.step import StepResult, TrainingMeter, train_step
 CONFIG = OptimizerConfig(0.1, 0.0, 0.0, 1.0, 1)
 
 
-def small(recipe: str) -> nn.Module:
-    return bn_inception.build_network(recipe, num_classes=4, width=0.0625, image_size=16).train()
-
-
-def batch(images: int = 8) -> tuple[torch.Tensor, torch.Tensor]:
-    generator = torch.Generator().manual_seed(1)
-    pixels = torch.rand(images, 3, 16, 16, generator=generator) * 2 - 1
-    return pixels, torch.randint(0, 4, (images,), generator=generator)
-
-
 def test_it_is_the_gradient_of_main_plus_three_tenths_of_the_auxiliary_loss() -> None:
-    network, (images, labels) = small("bn_x5"), batch()
-    twin = small("bn_x5")
-    twin.load_state_dict(network.state_dict())
+    network, (images, labels) = network_of("bn_x5"), batch()
+    twin = network_of("bn_x5")
     output = twin(images)
     loss = F.cross_entropy(output.main, labels)
     (loss + 0.3 * F.cross_entropy(output.auxiliary, labels)).backward()
@@ -44,7 +33,7 @@ def test_it_is_the_gradient_of_main_plus_three_tenths_of_the_auxiliary_loss() ->
 
 
 def test_the_first_layer_that_overflows_is_named() -> None:
-    network, (images, _) = small("inception"), batch()
+    network, (images, _) = network_of("inception"), batch()
     assert first_nonfinite_layer(network, images) == "loss"
     layer = dict(network.named_modules())["rows.4a.reduce_3x3.convolution"]
     assert isinstance(layer, nn.Conv2d)
