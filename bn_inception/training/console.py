@@ -1,13 +1,12 @@
 """What a person sees while a run trains, and its copy in the run's folder."""
 
 import os
-import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 import torch
 from tqdm import tqdm
@@ -16,28 +15,29 @@ from bn_inception.data.config import audit_command, audit_record
 from bn_inception.paper.results import MINI_BATCH
 from bn_inception.quoting import printable, say, shortened
 from bn_inception.record.metrics import TrainRecord, ValidationRecord
-from bn_inception.record.summary import Best, Milestone
+from bn_inception.record.summary import Summary
 from bn_inception.training.session import Session
 
 COLUMNS = 80
 """Of a terminal, and of a file that is read on one."""
 _NAME = 8
 """Columns; less of a run's name tells nothing."""
+_INTERVAL = 15.0
+"""Seconds, at least, from one plain line about training to the next."""
 
 
 class Console:
-    """Progress of one run, on `stream` (standard error by default) and in the run's `train.log`.
+    """Progress of one run, on `stream` and in the run's `train.log`.
 
     A line for every evaluation. Between them a terminal has a bar with time left; elsewhere there
-    is a plain line at most every `interval` seconds. A log that cannot be written ends no run.
+    is a plain line now and then. A log that cannot be written ends no run.
     """
 
-    def __init__(self, stream: TextIO | None = None, interval: float = 15.0) -> None:
-        self._stream = stream or sys.stderr
-        self._interval = interval
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
         self._file: Path | None = None
         self._unlogged: list[str] = []
-        self._bar: Any = None
+        self._bar = tqdm(disable=True)
         self._loss = ""
 
     def start(self, session: Session) -> None:
@@ -50,15 +50,15 @@ class Console:
         self._started = self._printed = time.monotonic()
         for line in _banner(session):
             self.say(line)
-        if self._stream.isatty():
-            self._bar = tqdm(
-                total=self._total,
-                initial=session.step,
-                file=self._stream,
-                dynamic_ncols=True,
-                bar_format="{percentage:3.0f}% |{bar:10}| {n_fmt}/{total_fmt}  {desc}  "
-                "{remaining} left",
-            )
+        self._bar = tqdm(
+            total=self._total,
+            initial=session.step,
+            file=self._stream,
+            dynamic_ncols=True,
+            bar_format="{percentage:3.0f}% |{bar:10}| {n_fmt}/{total_fmt}  {desc}  "
+            "{remaining} left",
+            disable=not self._stream.isatty(),
+        )
 
     def say(self, line: str) -> None:
         """Print one line above the bar, and log it."""
@@ -76,43 +76,34 @@ class Console:
                 file.write(f"{unlogged}\n".encode(errors="backslashreplace"))
         self._unlogged.clear()
 
-    def show(
-        self,
-        record: TrainRecord | ValidationRecord,
-        best: Best | None = None,
-        milestones: Iterable[Milestone] = (),
-    ) -> None:
-        """Show a record just made; of an evaluation beside the best and the milestones so far."""
-        step, shown = record.step, record.shown
-        if isinstance(record, TrainRecord):
-            self._loss = shown.get("loss/train", self._loss)
-            self._show_training(step, "  ".join(shown.values()))
-            return
-        fields = [self._loss, *shown.values()]
+    def show_training(self, record: TrainRecord) -> None:
+        """Show a log interval just recorded."""
+        step, done = record.step, record.step - self._first_step
+        self._loss = record.shown.get("loss/train", self._loss)
+        if not self._estimated and done > 0 and step < self._total:
+            self._estimated = True
+            self.say(f"about {self._left(step)} left, going by the first {done:,} steps")
+        fields, now = "  ".join(record.shown.values()), time.monotonic()
+        if not self._bar.disable:
+            self._bar.set_description_str(fields, refresh=False)
+            self._bar.update(step - self._bar.n)
+        elif now - self._printed >= _INTERVAL or step >= self._total:
+            self._printed = now
+            self.say(self._line(step, f"{fields}  left {self._left(step)}"))
+
+    def show_evaluation(self, record: ValidationRecord, summary: Summary) -> None:
+        """Show an evaluation just recorded, beside the best and the milestones so far."""
+        step, best = record.step, summary.best
+        fields = [self._loss, *record.shown.values()]
         if best is not None:
             fields.append("(best)" if best.step == step else f"best {best.top1:.2%}")
-        met = [milestone.target for milestone in milestones if milestone.step == step]
+        met = [milestone.target for milestone in summary.milestones if milestone.step == step]
         fields += [f"met {100 * max(met):.4g}%"] if met else []
         self.say(self._line(step, "  ".join(filter(None, fields))))
 
     def close(self) -> None:
         """Leave the bar as it stands."""
-        if self._bar is not None:
-            self._bar.close()
-
-    def _show_training(self, step: int, fields: str) -> None:
-        done = step - self._first_step
-        if not self._estimated and done > 0 and step < self._total:
-            self._estimated = True
-            self.say(f"about {self._left(step)} left, going by the first {done:,} steps")
-        if self._bar is not None:
-            self._bar.set_description_str(fields, refresh=False)
-            self._bar.update(step - self._bar.n)
-            return
-        now = time.monotonic()
-        if now - self._printed >= self._interval or step >= self._total:
-            self._printed = now
-            self.say(self._line(step, f"{fields}  left {self._left(step)}"))
+        self._bar.close()
 
     def _line(self, step: int, fields: str) -> str:
         """With as much of the run's name as there is place for."""

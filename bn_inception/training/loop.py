@@ -147,7 +147,7 @@ def _log(session: Session, console: Console, rate: float) -> None:
     session.share_replaced()
     recorder, record = session.recorder, session.meter.record(session.step, rate)
     recorder.train(record)
-    console.show(record)
+    console.show_training(record)
     chance = math.log(len(session.batches.sources.train.classes))
     session.loss_has_fallen |= record.loss is not None and record.loss < STARTED_BELOW * chance
     if session.step >= session.schedule.start_check:
@@ -188,7 +188,7 @@ def _evaluate(session: Session, console: Console, stop: StopRequest) -> None:
         population_batches=session.config.train.population_batches if session.population else None,
     )
     is_best = recorder.validation(record, result.unreadable)
-    console.show(record, recorder.summary.best, recorder.summary.milestones)
+    console.show_evaluation(record, recorder.summary)
     if is_best:
         session.save_best()
 

@@ -56,24 +56,19 @@ def test_create_makes_the_layout(tmp_path):
     assert folder.config.read_text() == "recipe: bn_x5\n" and folder.has_run()
 
 
-def test_an_existing_run_is_refused_untouched_and_the_remedies_named(tmp_path):
-    with RunFolder(tmp_path, "a") as folder:
+def test_what_is_there_is_refused_untouched_and_the_remedies_named(tmp_path):
+    with RunFolder(tmp_path, "run") as folder:
         folder.create()
         write_text(folder.config, "x: 1\n")
+    (tmp_path / "others").mkdir()
+    (tmp_path / "others" / "thesis.txt").write_text("mine")
     before = contents(tmp_path)
-    with pytest.raises(UserError) as error:
-        RunFolder(tmp_path, "a").create()
-    for words in (str(tmp_path / "a"), "run.resume=must", "run.name", "delete"):
-        assert words in str(error.value)
+    for name in ("run", "others"):
+        with pytest.raises(UserError) as error:
+            RunFolder(tmp_path, name).create()
+        for words in (f"{tmp_path / name}: holds a run", "run.resume=must", "run.name", "delete"):
+            assert words in str(error.value)
     assert contents(tmp_path) == before
-
-
-def test_a_folder_of_somebody_else_gets_no_file_when_refused(tmp_path):
-    (tmp_path / "a").mkdir()
-    (tmp_path / "a" / "thesis.txt").write_text("mine")
-    with pytest.raises(UserError, match="holds a run already"):
-        RunFolder(tmp_path, "a").create()
-    assert list((tmp_path / "a").iterdir()) == [tmp_path / "a" / "thesis.txt"]
 
 
 def test_resuming_a_missing_run_is_an_error(tmp_path):

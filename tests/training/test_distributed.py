@@ -319,33 +319,32 @@ def test_replaced_images_of_every_rank_are_tallied(runs: Runs, tmp_path: Path) -
     assert len(runs.summary("skipping")["replaced_images"]) == len(broken)
 
 
-def torchrun(*options: str) -> list[str]:
-    return [sys.executable, "-m", "torch.distributed.run", *options, "scripts/train.py"]
-
-
-ENVIRONMENT = {**os.environ, "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
-ROOT = Path(bn_inception.__file__).parents[1]
+def torchrun(options: list[str], arguments: list[str]) -> subprocess.Popen[str]:
+    words = ["-m", "torch.distributed.run", *options, "scripts/train.py", *arguments]
+    return subprocess.Popen(
+        [sys.executable, *words],
+        cwd=Path(bn_inception.__file__).parents[1],
+        env={**os.environ, "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"},
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
 
 
 def test_torchrun_on_two_machines_of_one_process_each(runs: Runs) -> None:
     """Two agents on loopback; synchronized statistics. Then a single process reads the same."""
-    port = free_port()
+    given = ("recipe=bn_x5", "train.steps=3")
+    options = ["--nnodes=2", "--nproc-per-node=1", "--master-addr=127.0.0.1",
+               f"--master-port={free_port()}"]  # fmt: skip
     agents = [
-        subprocess.Popen(
-            [
-                *torchrun("--nnodes=2", f"--node-rank={node}", "--nproc-per-node=1",
-                          "--master-addr=127.0.0.1", f"--master-port={port}"),
-                *runs.arguments("nodes", "recipe=bn_x5", "train.steps=3"),
-            ],
-            cwd=ROOT, env=ENVIRONMENT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        )
+        torchrun([*options, f"--node-rank={node}"], runs.arguments("nodes", *given))
         for node in range(2)
-    ]  # fmt: skip
+    ]
     said = [agent.communicate(timeout=500) for agent in agents]
     assert [agent.returncode for agent in agents] == [0, 0], said
     assert "8 images an update on 2 processes, 4 each" in said[0][1] + said[1][1]
     assert sum("nodes: finished" in out for out, _ in said) == 1
-    assert runs.train("alone", "recipe=bn_x5", "train.steps=3") == 0
+    assert runs.train("alone", *given) == 0
     first, other = runs.records("nodes")[0], runs.records("alone")[0]
     assert first["loss"] == pytest.approx(other["loss"], rel=1e-4)
     assert (first["top1"], first["learning_rate"]) == (other["top1"], other["learning_rate"])
@@ -356,16 +355,11 @@ def test_torchrun_ends_all_and_names_the_image_that_one_could_not_read(
 ) -> None:
     runs.images = write_images(tmp_path / "broken", train=3)
     (runs.images / "train" / "n0001" / "1.JPEG").write_bytes(b"not an image")
-    command = [
-        *torchrun("--standalone", "--nproc-per-node=2"),
-        *runs.arguments("broken", "recipe=bn_x5"),
-    ]
-    ended = subprocess.run(
-        command, cwd=ROOT, env=ENVIRONMENT, text=True, capture_output=True, timeout=500
-    )
-    assert ended.returncode == 1  # torchrun's own status for any failure
-    assert "n0001/1.JPEG cannot be read" in ended.stderr
-    assert "Root Cause" in ended.stderr
+    options = ["--standalone", "--nproc-per-node=2"]
+    agent = torchrun(options, runs.arguments("broken", "recipe=bn_x5"))
+    _, said = agent.communicate(timeout=500)
+    assert agent.returncode == 1  # torchrun's own status for any failure
+    assert "n0001/1.JPEG cannot be read" in said and "Root Cause" in said
 
 
 def test_dropout_is_a_function_of_seed_step_and_rank() -> None:

@@ -235,6 +235,7 @@ def test_a_run_made_longer_is_the_long_run_and_says_what_changed(
     capsys.readouterr()
     assert twin.train("longer", RESUME) == 0
     twin.assert_equal("longer", "whole")
+    assert twin.summary("longer")["planned_steps"] == 12
     said = capsys.readouterr().err
     assert "train.steps was 8, is 12 from step 8 on" in said
     assert "train.checkpoint_minutes was 60.0, is 15 from step 8 on" in said

@@ -1,6 +1,7 @@
 """One update: what it changes, what it must not."""
 
 import math
+import time
 
 import pytest
 import torch
@@ -45,23 +46,30 @@ def test_the_first_layer_that_overflows_is_named() -> None:
     assert caught.value.where == Divergence(7, "rows.4a.reduce_3x3.convolution")
 
 
-def test_an_interval_averages_and_remembers_the_first_bad_step() -> None:
-    meter = TrainingMeter(torch.device("cpu"), 8)
+def test_an_interval_averages_and_remembers_the_first_bad_step(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(time, "perf_counter", lambda: now)
+    meter, resumed = (TrainingMeter(torch.device("cpu"), 8) for _ in range(2))
 
-    def add(step: int, loss: float) -> None:
+    def add(meter: TrainingMeter, step: int, loss: float) -> None:
         value = torch.tensor(loss)
         meter.add(StepResult(value, torch.tensor(4), torch.isfinite(value)), step)
 
-    for step, loss in ((1, 1.0), (2, 2.0)):
-        add(step, loss)
-    resumed = TrainingMeter(torch.device("cpu"), 8)
+    add(meter, 1, 1.0)
     resumed.restore(meter.state())
-    for each in (meter, resumed):
+    # What was restored took no time here.
+    for each, speed in ((meter, 8.0), (resumed, 4.0)):
+        add(each, 2, 2.0)
+        now = 2.0
+        with each.clock_stopped():
+            now = 50.0
         record = each.record(2, 0.1)
         assert (record.step, record.equivalent_steps, record.learning_rate) == (2, 0.5, 0.1)
-        assert (record.loss, record.top1) == (1.5, 0.5)
-    assert record.images_per_second == 0  # what was restored took no time here
+        assert (record.loss, record.top1, record.images_per_second) == (1.5, 0.5, speed)
+        now = 0.0
     for step, loss in ((3, math.nan), (4, 4.0), (5, math.inf)):
         assert step == 3 or meter.first_nonfinite() == 3
-        add(step, loss)
+        add(meter, step, loss)
     assert meter.first_nonfinite() == 3
