@@ -45,34 +45,35 @@ def test_paths_of_the_machine_are_shortened(argument, shown):
     assert command_line(["/usr/bin/bn-inception", argument]) == ["bn-inception", shown]
 
 
-def test_git_commit_and_dirty_flag(tmp_path, monkeypatch):
-    def git(*arguments):
-        identity = ["-c", "user.name=n", "-c", "user.email=e@example.org"]
-        subprocess.run(["git", *identity, *arguments], cwd=tmp_path, check=True)
+def git(folder, *arguments):
+    identity = ["-c", "user.name=n", "-c", "user.email=e@example.org"]
+    subprocess.run(["git", *identity, *arguments], cwd=folder, check=True)
 
+
+def test_git_commit_and_dirty_flag(tmp_path, monkeypatch):
     # Set inside a git hook; it must not send the question to another repository.
     monkeypatch.delenv("GIT_DIR", raising=False)
     code = tmp_path / "bn_inception" / "errors.py"
     code.parent.mkdir()
     code.write_text("")
     assert git_state(tmp_path) == {"commit": None, "dirty": None}
-    git("init", "-q")
-    git("add", ".")
+    git(tmp_path, "init", "-q")
+    git(tmp_path, "add", ".")
     assert git_state(tmp_path) == {"commit": None, "dirty": None}
-    git("commit", "-qm", "first")
+    git(tmp_path, "commit", "-qm", "first")
     monkeypatch.setenv("GIT_DIR", "/nowhere")
     state = git_state(tmp_path)
-    assert state["dirty"] is False
-    assert len(str(state["commit"])) == 40
+    assert (state["dirty"], len(str(state["commit"]))) == (False, 40)
     (tmp_path / "notes.txt").write_text("not code")
-    assert git_state(tmp_path)["dirty"] is False
+    assert git_state(tmp_path) == state
     code.write_text("changed")
-    assert git_state(tmp_path)["dirty"] is True
+    assert git_state(tmp_path) == {**state, "dirty": True}
 
 
 def test_an_installed_package_is_not_the_checkout_around_it(tmp_path):
     # An environment that lies, ignored, inside some repository.
-    subprocess.run(["git", "init", "-q"], cwd=tmp_path, check=True)
+    git(tmp_path, "init", "-q")
+    git(tmp_path, "commit", "-qm", "first", "--allow-empty")
     package = tmp_path / ".venv" / "bn_inception"
     package.mkdir(parents=True)
     (package / "errors.py").write_text("")
