@@ -126,7 +126,9 @@ def test_carried_statistics_are_what_the_mini_batches_give(run: Path) -> None:
         state["network"] |= state["running_statistics"]
 
     edit(run, forget, "last.pt")
+    saved = (run / "checkpoints" / "last.pt").read_bytes()
     evaluate(run, "which=last")
+    assert (run / "checkpoints" / "last.pt").read_bytes() == saved
     taken = predictions(run, "single-population-last")
     assert carried.meta["population_batches"] == taken.meta["population_batches"] == 3
     assert np.allclose(carried.probabilities, taken.probabilities, atol=1e-3)

@@ -141,6 +141,13 @@ def test_every_parameter_gets_a_finite_gradient(small, recipe):
         assert parameter.grad.any(), name
 
 
+def test_the_memory_format_does_not_change_the_result(small):
+    images = torch.randn(4, 3, 32, 32)
+    network = small().to(memory_format=torch.channels_last)
+    logits = network(images.contiguous(memory_format=torch.channels_last))
+    torch.testing.assert_close(logits, small()(images), atol=1e-4, rtol=1e-4)
+
+
 def test_logits_in_both_modes(small):
     images = torch.randn(3, 3, 32, 32)
     network, headless = small(), small(auxiliary_head=False)
