@@ -37,9 +37,10 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
         yield Bench(root)
 
 
+POWER_CUT = faults_disk.power_cut(Moment(STEP, 8))
 CHOSEN = (
     ("kill -9", "in a save"),
-    ("power cut", "before call"),
+    ("power cut", "before call 8"),
     ("signal", "SIGHUP in a save"),
     ("no hard links", "EPERM"),
     ("full disk", "65536 bytes left"),
@@ -59,15 +60,12 @@ CHOSEN = (
 
 @pytest.mark.parametrize(("kind", "detail"), CHOSEN)
 def test_it_survives(bench: Bench, kind: str, detail: str) -> None:
-    every = catalog.faults(bench, seed=3)
+    every = [POWER_CUT, *catalog.faults(bench, seed=3)]
     fault = next(f for f in every if f.kind == kind and f.detail.startswith(detail))
     tried = attempt(bench, fault)
     if tried.skipped:
         pytest.skip(tried.skipped)
     assert tried.problems == ()
-
-
-POWER_CUT = faults_disk.power_cut(Moment(STEP, 8))
 
 
 def forget_to_sync() -> None:
