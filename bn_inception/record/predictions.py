@@ -128,6 +128,8 @@ def _read(path: Path, *names: str) -> list[NDArray[Any]]:
         # A damaged archive raises nearly anything: BadZipFile, zlib.error, ValueError, EOFError,
         # RuntimeError (a flipped bit says "encrypted"), MemoryError (a length of petabytes), ...
         reason = " ".join(str(error).split()) or type(error).__name__
+        if "pickle" in reason:  # numpy advises to load it all the same
+            reason = "it holds pickled objects, which are not read"
         raise UserError(f"{path}: not predictions ({reason}); {_REMEDY}") from error
     return arrays
 

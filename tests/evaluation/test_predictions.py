@@ -1,5 +1,6 @@
 """Saved predictions: what was written is read, anything else is one clear line."""
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -145,7 +146,10 @@ def test_a_strangers_file_is_one_line_and_nothing_in_it_is_run(
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "a.npz"
     assert "no such file" in refused(path)
-    assert "not" in refused(raw(path, ids=np.array([Malicious()], dtype=object)))
+    pickled = np.array([Malicious()], dtype=object)
+    assert "pickled objects, which are not read" in refused(raw(path, ids=pickled))
+    path.write_bytes(pickle.dumps(Malicious()))
+    assert "pickled objects, which are not read" in refused(path)
     assert not Path("harmed").exists()
     np.savez(path, labels=np.arange(3))
     assert "has no 'ids'" in refused(path)
