@@ -42,7 +42,7 @@ def main(root: str, output: str) -> None:
                 last = asdict(curve.evaluations[-1])
                 rows.append({**at, "plateau": plateau(curve), "last": last})
                 write_json(path, {"kind": "mnist_grid", "rows": rows, **describe("mnist")})
-                write_text(path.with_suffix(".md"), table(rows))
+    write_text(path.with_suffix(".md"), table(rows))
     print(table(rows))
 
 
