@@ -158,7 +158,9 @@ def main(key: str, output: str, *folders: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     text = table(key, points)
     found: dict[str, Any] = {"kind": "study", "key": key, "points": [asdict(p) for p in points]}
-    write_json(path.with_suffix(".json"), json.loads(json.dumps(found).replace("Infinity", "null")))
+    write_json(
+        path.with_suffix(".json"), json.loads(json.dumps(found), parse_constant=lambda _: None)
+    )
     write_text(path.with_suffix(".md"), text)
     for name, content in draw(key, points, path.name).items():
         write_bytes(path.parent / name, content)
