@@ -97,11 +97,7 @@ class Recorder:
         self.append(record)
 
     def validation(self, record: ValidationRecord, unreadable: int = 0) -> bool:
-        """Record one evaluation, with so many unreadable images, and write the summary.
-
-        Returns:
-            Whether `top1` is a new best: strictly greater than every one before.
-        """
+        """Record one evaluation, and whether it is a new best: greater than every one before."""
         self._at(record.step)
         is_best = self.summary.observe(record.step, record.top1, self.last_validation_step or 0)
         self.last_validation_step = record.step

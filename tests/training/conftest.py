@@ -3,10 +3,12 @@
 import itertools
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from small_runs import Runs
 from torch import Tensor
 
 from bn_inception.config import compose, run_config
@@ -51,3 +53,9 @@ def at_call(monkeypatch: pytest.MonkeyPatch) -> At:
         monkeypatch.setattr(loop, name, watched)
 
     return arrange
+
+
+@pytest.fixture
+def runs(tmp_path: Path, images: Path) -> Runs:
+    """Runs of BN-x5 in a folder of the test's own."""
+    return Runs(tmp_path / "outputs", images, "recipe=bn_x5")

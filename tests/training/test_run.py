@@ -1,14 +1,12 @@
 """Whole runs through the command, seconds each: what they leave, and what survives a crash."""
 
 import io
-import math
 import os
 import re
 import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -27,16 +25,10 @@ from bn_inception.training import loop
 from bn_inception.training.batches import Batches
 from bn_inception.training.distributed import ALONE
 from bn_inception.training.local_batch import LocalBatch
-from bn_inception.training.session import Session
 
 BASELINE = ("recipe=bn_baseline", "milestones=[0.2,1.0]")
 """With dropout and BN."""
 RESUME = "run.resume=must"
-
-
-@pytest.fixture
-def runs(tmp_path: Path, images: Path) -> Runs:
-    return Runs(tmp_path / "outputs", images, "recipe=bn_x5")
 
 
 @pytest.fixture(scope="module")
@@ -313,106 +305,3 @@ def test_a_checkpoint_that_does_not_fit_is_one_line(twin: Runs, key: str) -> Non
     checkpoint.save({**twin.state("whole"), key: {"nothing": 1}}, folder)
     with pytest.raises(UserError, match="the checkpoint does not fit this run"):
         twin.train("whole", RESUME)
-
-
-def test_divergence_is_a_result(runs: Runs, capsys: pytest.CaptureFixture[str]) -> None:
-    assert runs.train("fast", "optimizer.learning_rate=1e20", "recipe=inception_x5") == 0
-    summary = runs.summary("fast")
-    assert summary["status"] == "diverged"
-    assert 1 <= summary["diverged"]["step"] <= 12
-    assert summary["diverged"]["layer"]
-    assert f"diverged at step {summary['diverged']['step']}" in capsys.readouterr().out
-
-
-@pytest.fixture
-def breaking(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs break at step 3 and, as on CUDA, do not look at every step."""
-    create, update, steps = Session.__init__, loop.train_step, iter(range(1, 100))
-
-    def unwatched(session: Session, *args: Any) -> None:
-        create(session, *args)
-        session.check_every_step = False
-
-    def broken(network: Any, optimizer: Any, images: torch.Tensor, *args: Any, **more: Any) -> Any:
-        images = images * math.nan if next(steps) == 3 else images
-        return update(network, optimizer, images, *args, **more)
-
-    monkeypatch.setattr(Session, "__init__", unwatched)
-    monkeypatch.setattr(loop, "train_step", broken)
-
-
-RARE = ("train.log_every=12", "train.checkpoint_every=12", "train.evaluate_every=12")
-
-
-@pytest.mark.usefixtures("breaking")
-@pytest.mark.parametrize(
-    "due",
-    [
-        "train.checkpoint_every=4",
-        "train.evaluate_every=4",
-        "train.checkpoint_minutes=1e-9",
-        "stop",
-        "bad input",
-    ],
-)
-def test_a_broken_network_is_neither_saved_nor_judged(due: str, runs: Runs, at_call: At) -> None:
-    def unreadable() -> None:
-        raise UserError("an image cannot be read")
-
-    if due == "bad input":
-        at_call(4, unreadable)
-        with pytest.raises(UserError, match="cannot be read"):
-            runs.train("broken", *RARE, "train.checkpoint_every=2")
-        assert runs.state("broken")["step"] == 2
-    elif due == "stop":
-        at_call(4, send(signal.SIGTERM))
-        assert runs.train("broken", *RARE) == 0
-    else:
-        assert runs.train("broken", *RARE, due) == 0
-    summary = runs.summary("broken")
-    assert summary["best"] is None
-    if due == "bad input":
-        assert summary["status"] == "interrupted"
-    else:
-        assert (summary["status"], summary["diverged"]["step"]) == ("diverged", 3)
-    for file in (runs.folder("broken") / "checkpoints").iterdir():
-        weights = runs.state("broken", file.name)["network"].values()
-        assert all(value.isfinite().all() for value in weights)
-
-
-def test_a_dead_start_is_noticed_and_the_run_goes_on(
-    runs: Runs, capsys: pytest.CaptureFixture[str]
-) -> None:
-    slow = ("optimizer.learning_rate=1e-9", "train.log_every=6", "train.start_check=6")
-    assert runs.train("dead", *slow, "recipe=inception_sigmoid") == 0
-    summary = runs.summary("dead")
-    assert (summary["status"], summary["started_learning"]) == ("finished", False)
-    assert capsys.readouterr().err.count("has not started to learn") == 1
-
-
-def test_a_network_that_learns_is_not_called_dead(runs: Runs) -> None:
-    longer = ("train.steps=150", "train.start_check=40", "train.evaluate_every=150")
-    assert runs.train("alive", *longer, "augmentation.photometric=none") == 0
-    summary = runs.summary("alive")
-    assert summary["started_learning"] is True
-    assert summary["best"]["top1"] > 0.5
-
-
-@pytest.mark.parametrize("on_error", ["fail", "skip"])
-def test_an_unreadable_image_stops_the_run_or_is_replaced_and_tallied(
-    runs: Runs, tmp_path: Path, on_error: str
-) -> None:
-    runs.images = write_images(tmp_path / "broken")
-    (runs.images / "train" / "n0001" / "3.JPEG").write_bytes(b"not an image")
-    (runs.images / "val" / "n0002" / "1.JPEG").write_bytes(b"")
-    if on_error == "fail":
-        with pytest.raises(UserError, match=r"n000\d/\d\.JPEG.*data\.on_error=skip"):
-            runs.train("read")
-        assert runs.summary("read")["status"] == "interrupted"
-        return
-    assert runs.train("read", "data.on_error=skip") == 0
-    summary = runs.summary("read")
-    assert list(summary["replaced_images"]) == ["n0001/3.JPEG"]
-    assert str(runs.images) not in str(runs.state("read")["recorder"])
-    assert summary["unreadable_validation_images"] == 1
-    assert all(r["count"] == 15 for r in runs.records("read", "validation"))
