@@ -5,6 +5,7 @@ Processes are forked, except where torchrun itself is on trial. All talk over gl
 
 import itertools
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from training.conftest import At, batch, network_of
 
 import bn_inception
 from bn_inception import UserError
+from bn_inception.cli.main import dispatch
 from bn_inception.config import compose, run_config
 from bn_inception.data import (
     TrainingOrder,
@@ -300,6 +302,16 @@ def test_also_out_of_a_wait_that_does_not_end() -> None:
             time.sleep(600)
 
     assert run_ranks(2, on_rank) == ["ended without a word", "ValueError: gone"]
+
+
+def test_processes_that_read_other_images_are_refused(runs: Runs, tmp_path: Path) -> None:
+    other = write_images(tmp_path / "other")
+    shutil.copy(other / "val" / "n0001" / "0.JPEG", other / "val" / "n0001" / "more.JPEG")
+    roots = [f"data.root={images}" for images in (runs.images, other)]
+    command = ["train", *runs.arguments("differing")]
+    said = run_ranks(2, lambda rank: dispatch([*command, roots[rank]]))
+    assert len(set(said)) == 1 and "process 1 reads other images than process 0" in said[0]
+    assert not (runs.folder("differing") / "config.yaml").exists()
 
 
 def test_divergence_is_one_result(runs: Runs) -> None:
