@@ -123,6 +123,7 @@ def draw(key: str, points: Sequence[Point], name: str) -> dict[str, bytes]:
         plateaus.set_ylabel("plateau, %")
         ratios.set_ylabel("steps to Inception's plateau less a point,\n% of Inception's")
         ratios.axhline(100, color="0.6", linewidth=0.8)
+        ratios.set_ylim(bottom=0)
         for axes in (plateaus, ratios):
             axes.set_xticks(range(len(values)), [str(value) for value in values])
             axes.set_xlabel(key)
