@@ -16,3 +16,5 @@ photographs=results/tiny_imagenet_100
 # Seed 0 at every rate: the plain network's runs are those that chose the scale's factor.
 "$python" experiments/studies.py scale.rate_factor "$output/tiny_imagenet_100/rate/rate" \
     experiments/rate_factor/runs/*rate{4,8,32}-* "$photographs"/runs/*-seed0 "$photographs"/rate/runs/*
+
+"$python" experiments/figure1.py results/mnist/figure1.json "$output/mnist"
