@@ -33,12 +33,13 @@ def some(root: Path) -> Chosen:
 def test_the_command_end_to_end(
     images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    before, threads = multiprocessing.active_children(), torch.get_num_threads()
+    before, threads = set(multiprocessing.active_children()), torch.get_num_threads()
     output = tmp_path / "input.json"
     given = [f"data.root={images}", f"output={output}", "benchmark.images=20"]
     given += ["benchmark.rounds=2", "benchmark.workers=[1,0]", "benchmark.image_size=16"]
     assert dispatch(["benchmark", "input", *given]) == 0
-    assert multiprocessing.active_children() == before and torch.get_num_threads() == threads
+    assert set(multiprocessing.active_children()) <= before
+    assert torch.get_num_threads() == threads
     written = json.loads(output.read_text())
     rows = written["rows"]
     assert [(row["name"], row["workers"]) for row in rows] == [
