@@ -1,5 +1,6 @@
 """`bn-inception runs`, `compare` and `claims`: what the runs that a person has made come to."""
 
+import shutil
 import sys
 import time
 from enum import Enum
@@ -45,7 +46,8 @@ def compare(runs: list[str], baseline: str, axis: Axis, output: str | None) -> N
     given = read_run_arguments(runs)
     compared = comparison.compare(given.runs, baseline=baseline)
     shown = tables.figure3(compared), tables.figure4(compared, given.ensembles)
-    print("\n\n".join(table.as_text() for table in shown if table is not None))
+    columns = shutil.get_terminal_size().columns  # 80 where there is no terminal
+    print("\n\n".join(table.as_text(columns) for table in shown if table is not None))
     if output is not None:
         from bn_inception.report.page import write_report  # late, because it imports matplotlib
 

@@ -41,8 +41,19 @@ class Table:
     notes: Sequence[str] = ()
 
     def as_text(self, columns: int = 175) -> str:
-        """Aligned by spaces; long cells take several lines, so that it fits into `columns`."""
+        """Aligned by spaces; long cells take several lines, so that it fits into `columns`.
+
+        A table that is too wide even so is a paragraph a row.
+        """
         widths = _widths(self.header, self.rows, columns)
+        fits = sum(widths) + 2 * len(widths) - 2 <= columns
+        lines = self._aligned(widths) if fits else self._paragraphs(columns)
+        lead = [textwrap.fill(self.lead, columns)] if self.lead else []
+        notes = [textwrap.fill(f"* {note}", columns, subsequent_indent="  ") for note in self.notes]
+        above = [*filter(None, [self.title, *lead]), ""]
+        return "\n".join([*above, *lines, *(["", *notes] if notes else [])])
+
+    def _aligned(self, widths: Sequence[int]) -> list[str]:
         lines = []
         for row in (self.header, *self.rows):
             # Names have hyphens and stay whole.
@@ -58,9 +69,19 @@ class Table:
                 lines.append("  ".join(aligned).rstrip())
             if row is self.header:
                 lines.append("-" * (sum(widths) + 2 * len(widths) - 2))
-        above = [*filter(None, [self.title, textwrap.fill(self.lead, columns)]), ""]
-        notes = ["", *(f"* {note}" for note in self.notes)] if self.notes else []
-        return "\n".join([*above, *lines, *notes])
+        return lines
+
+    def _paragraphs(self, columns: int) -> list[str]:
+        """Of each row its first cell, and below it the others after their headings."""
+        lines = []
+        for name, *cells in self.rows:
+            said = zip(self.header[1:], cells, strict=True)
+            text = "; ".join(f"{heading} {cell}" for heading, cell in said if cell != NOTHING)
+            lines.append(name)
+            lines += textwrap.wrap(
+                text, columns, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False
+            )
+        return lines
 
     def as_markdown(self) -> str:
         """A Markdown table, with the title as a heading."""

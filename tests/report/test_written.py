@@ -196,6 +196,13 @@ def test_text_and_markdown_say_the_same(figure3_runs):
     cells = {line.count("|") for line in markdown.splitlines() if line.startswith("|")}
     assert cells == {12}
     assert max(map(len, text.splitlines())) <= 175
+    # Too wide for a terminal of 80 columns: a paragraph a row.
+    narrow = table.as_text(80)
+    assert max(map(len, narrow.splitlines())) <= 80
+    for row in table.rows:
+        assert f"\n{row[0]}\n" in narrow
+        words = {word.rstrip(";") for cell in row if cell != "-" for word in cell.split()}
+        assert words <= {word.rstrip(";") for word in narrow.split()}
 
 
 def test_a_table_fits_and_names_stay_whole():
