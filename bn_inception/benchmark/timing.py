@@ -5,6 +5,7 @@ then slow for all ways. Ratios are taken within a round.
 """
 
 import itertools
+import shutil
 import statistics
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -111,7 +112,11 @@ class Measured:
     def show(self, output: Path | None) -> None:
         """Print table and sentences; write all as JSON, in one piece or not at all."""
         wrapped = (fill(sentence, 80, subsequent_indent="  ") for sentence in self.sentences)
-        print(as_table(self.rows), "", *wrapped, sep="\n")
+        table = as_table(self.rows)
+        columns = shutil.get_terminal_size().columns  # 80 where there is no terminal
+        if table.index("\n") > columns:
+            table = as_paragraphs(self.rows, columns)
+        print(table, "", *wrapped, sep="\n")
         if output is not None:
             write_json(output, {**self.about, "sentences": self.sentences, "rows": self.rows})
             print(output)
@@ -134,6 +139,17 @@ def as_table(rows: Sequence[Row]) -> str:
         cells.insert(1, "-" * (width - 1) + "-:"[right])
         columns.append(cells)
     return "\n".join(f"| {' | '.join(line)} |" for line in zip(*columns, strict=True))
+
+
+def as_paragraphs(rows: Sequence[Row], columns: int) -> str:
+    """The same for a narrow terminal: of each row its name, and below it the rest."""
+    lines = []
+    for row in rows:
+        name, *others = row.items()
+        lines.append(_cell(name[1]))
+        said = (f"{key} {_cell(value)}" for key, value in others if value not in (None, ""))
+        lines.append(fill("; ".join(said), columns, initial_indent="  ", subsequent_indent="  "))
+    return "\n".join(lines)
 
 
 def _cell(value: object) -> str:

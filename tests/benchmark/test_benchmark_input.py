@@ -53,8 +53,9 @@ def test_the_command_end_to_end(
     assert written["settings"]["images"] == 20 and written["settings"]["batch"] == 32
     assert written["cpu"]["cores"] and written["versions"]["torchvision"]
     assert str(images) not in output.read_text()
-    out, _ = capsys.readouterr()
-    assert len([line for line in out.splitlines() if line.startswith("|")]) == 2 + len(rows)
+    *printed, path = capsys.readouterr().out.splitlines()
+    assert path == str(output) and max(map(len, printed)) <= 80
+    assert [line for line in printed if line in NAMES] == [row["name"] for row in rows]
 
 
 def test_every_way_reads_every_chosen_image(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -72,6 +72,7 @@ def test_a_piece_that_fails_is_a_row_that_says_so(
         return way
 
     monkeypatch.setattr(benchmark, "our_step", our_step)
+    monkeypatch.setenv("COLUMNS", "300")  # of the terminal: else the table is paragraphs
     assert run(SMALL) == 0
     (row,) = [line for line in capsys.readouterr().out.splitlines() if "+ bf16" in line]
     assert "failed: no compiler" in row and "and more" not in row
