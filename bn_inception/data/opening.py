@@ -31,6 +31,11 @@ class Sources:
     validation: ImageSource
     warnings: list[str] = field(default_factory=list)
 
+    @property
+    def fingerprint(self) -> str:
+        """Of both, as it stands in the record of every run."""
+        return f"{self.train.fingerprint}+{self.validation.fingerprint}"
+
 
 def open_sources(config: DataConfig) -> Sources:
     """List the data set's images (ImageNet: a few seconds on a local disk); reads none of them."""

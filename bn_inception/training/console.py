@@ -130,11 +130,10 @@ def _banner(session: Session) -> Iterator[str]:
     yield f"{shortened(config.run.name, COLUMNS - len(now) - 2)}  {now}"
     yield f"  device   {each}{machine}, {threads} thread{'s' * (threads != 1)}"
     yield f"  images   {len(sources.train):,} for training, {len(sources.validation):,} held out"
-    if session.step == 0 and (audit := audit_command(config.data)):
-        fingerprint = f"{sources.train.fingerprint}+{sources.validation.fingerprint}"
-        if not audit_record(config.data, fingerprint).exists():
-            yield "  audit    never; this names every damaged image:"
-            yield f"           {audit}"
+    audit = audit_command(config.data) if session.step == 0 else None
+    if audit and not audit_record(config.data, sources.fingerprint).exists():
+        yield "  audit    never; this names every damaged image:"
+        yield f"           {audit}"
     yield f"  network  {summary.parameters:,} parameters, {summary.classes:,} classes"
     yield f"  steps    {session.schedule.steps:,} of {config.batch.images:,} images{done}"
     yield f"  paper    {config.recipe.steps:,.0f} steps of {MINI_BATCH} images at scale=paper"

@@ -240,7 +240,7 @@ def open_session(
 
 def _environment(session: Session) -> dict[str, Any]:
     world, device, sources = session.world, session.learner.device, session.batches.sources
-    own = world.agreed(lambda: f"{sources.train.fingerprint}+{sources.validation.fingerprint}")
+    own = world.agreed(lambda: sources.fingerprint)
     first, *others = world.gathered(own)
     for rank, fingerprint in enumerate(others, start=1):
         if fingerprint != first:

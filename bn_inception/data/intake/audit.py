@@ -67,8 +67,7 @@ def audit(config: DataConfig, progress: Progress) -> dict[str, Any]:
         "root": config.root,
         "classes": len(classes),
         "labels": f"0 is {classes[0]}, {len(classes) - 1} is {classes[-1]}",
-        # as in the record of every run on this data
-        "fingerprint": f"{sources.train.fingerprint}+{sources.validation.fingerprint}",
+        "fingerprint": sources.fingerprint,
         "splits": splits,
         "unreadable": unreadable,
         "in_train_too": [both["val"].name(index) for index in np.flatnonzero(shared).tolist()],
