@@ -111,7 +111,9 @@ def test_errors_name_the_path_and_the_layout(image_folder: MakeFolder, tmp_path:
     (root / "val").mkdir()
     assert "val has no class folders but nothing usable" in message(root)
     (root / "val" / "ILSVRC2012_val_00000001.JPEG").touch()
-    assert "no class folders but 1 images beside each other" in message(root)
+    flat = message(root)
+    assert "no class folders but 1 images beside each other" in flat
+    assert "bn-inception prepare reads the archive" in flat
 
 
 @pytest.mark.parametrize(
