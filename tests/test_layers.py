@@ -8,7 +8,7 @@ import pytest
 import bn_inception
 
 PACKAGE = Path(bn_inception.__file__).parent
-GROUND = {"drawing", "errors", "fields", "files", "quoting", "paper"}
+GROUND = {"drawing", "errors", "fields", "files", "quoting", "table", "paper"}
 # Of equal height, and strangers to each other.
 SEPARATE = ({"network", "data", "record"}, {"report", "benchmark", "mnist"})
 LAYERS = (GROUND, SEPARATE[0], {"evaluation"}, {"training"}, SEPARATE[1], {"config"}, {"cli"})

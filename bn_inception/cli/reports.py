@@ -1,6 +1,5 @@
 """`bn-inception runs`, `compare` and `claims`: what the runs that a person has made come to."""
 
-import shutil
 import sys
 import time
 from enum import Enum
@@ -46,8 +45,7 @@ def compare(runs: list[str], baseline: str, axis: Axis, output: str | None) -> N
     given = read_run_arguments(runs)
     compared = comparison.compare(given.runs, baseline=baseline)
     shown = tables.figure3(compared), tables.figure4(compared, given.ensembles)
-    columns = shutil.get_terminal_size().columns  # 80 where there is no terminal
-    print("\n\n".join(table.as_text(columns) for table in shown if table is not None))
+    print("\n\n".join(table.as_text() for table in shown if table is not None))
     if output is not None:
         from bn_inception.report.page import write_report  # late, because it imports matplotlib
 

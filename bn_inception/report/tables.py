@@ -1,116 +1,19 @@
 """A comparison as tables: for the terminal, as Markdown, and as JSON."""
 
-import itertools
 import json
 import math
-import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass, is_dataclass
+from dataclasses import is_dataclass
 from statistics import fmean
 from typing import Any
 
 from bn_inception.paper.results import FIGURE_3, FIGURE_4, TARGET_TOP1, RecipeResult
-from bn_inception.quoting import markdown_cell
 from bn_inception.report.comparison import Figure3, Kind, Row, evaluated_models
 from bn_inception.report.curves import percent, plateau_of
 from bn_inception.report.estimates import Estimate
 from bn_inception.report.evaluations import Evaluation
 from bn_inception.report.runs import Run
-
-NOTHING = "-"
-_SENTENCE = 22
-"""Characters that a line of a sentence has at least."""
-
-
-@dataclass(frozen=True)
-class Table:
-    """What is shown alike on a terminal, in Markdown and in HTML.
-
-    Attributes:
-        lead: a sentence above the table; empty for none.
-        header, rows: cells, as many in each row as in the header.
-        numbers: columns whose cells stand to the right.
-        notes: sentences below.
-    """
-
-    title: str
-    lead: str
-    header: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    numbers: Sequence[int] = ()
-    notes: Sequence[str] = ()
-
-    def as_text(self, columns: int = 175) -> str:
-        """Aligned by spaces; long cells take several lines, so that it fits into `columns`.
-
-        A table that is too wide even so is a paragraph a row.
-        """
-        widths = _widths(self.header, self.rows, columns)
-        fits = sum(widths) + 2 * len(widths) - 2 <= columns
-        lines = self._aligned(widths) if fits else self._paragraphs(columns)
-        lead = [textwrap.fill(self.lead, columns)] if self.lead else []
-        notes = [textwrap.fill(f"* {note}", columns, subsequent_indent="  ") for note in self.notes]
-        above = [*filter(None, [self.title, *lead]), ""]
-        return "\n".join([*above, *lines, *(["", *notes] if notes else [])])
-
-    def _aligned(self, widths: Sequence[int]) -> list[str]:
-        lines = []
-        for row in (self.header, *self.rows):
-            # Names have hyphens and stay whole.
-            cells = [
-                textwrap.wrap(cell, width, break_long_words=False, break_on_hyphens=False)
-                for cell, width in zip(row, widths, strict=True)
-            ]
-            for line in itertools.zip_longest(*cells, fillvalue=""):
-                aligned = (
-                    cell.rjust(width) if column in self.numbers else cell.ljust(width)
-                    for column, (cell, width) in enumerate(zip(line, widths, strict=True))
-                )
-                lines.append("  ".join(aligned).rstrip())
-            if row is self.header:
-                lines.append("-" * (sum(widths) + 2 * len(widths) - 2))
-        return lines
-
-    def _paragraphs(self, columns: int) -> list[str]:
-        """Of each row its first cell, and below it the others after their headings."""
-        lines = []
-        for name, *cells in self.rows:
-            said = zip(self.header[1:], cells, strict=True)
-            text = "; ".join(f"{heading} {cell}" for heading, cell in said if cell != NOTHING)
-            lines.append(name)
-            lines += textwrap.wrap(
-                text, columns, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False
-            )
-        return lines
-
-    def as_markdown(self) -> str:
-        """A Markdown table, with the title as a heading."""
-        rule = ["---:" if column in self.numbers else "---" for column in range(len(self.header))]
-        table = [
-            "| " + " | ".join(map(markdown_cell, line)) + " |"
-            for line in (self.header, rule, *self.rows)
-        ]
-        above = [f"## {markdown_cell(self.title)}", ""] if self.title else []
-        above += [markdown_cell(self.lead), ""] if self.lead else []
-        notes = ["", *(f"- {markdown_cell(note)}" for note in self.notes)] if self.notes else []
-        return "\n".join([*above, *table, *notes])
-
-
-def _widths(header: Sequence[str], rows: Sequence[Sequence[str]], columns: int) -> list[int]:
-    """Of each column its longest cell; sentences are narrowed, from the last column on, to fit."""
-    words = [
-        max(len(word) for cell in column for word in (*cell.split(), ""))
-        for column in zip(header, *rows, strict=True)
-    ]
-    cells = zip(*rows, strict=True) if rows else ((),) * len(words)
-    widths = [max(word, 1, *map(len, column)) for word, column in zip(words, cells, strict=True)]
-    excess = sum(widths) + 2 * len(widths) - 2 - columns
-    for column in reversed(range(len(widths))):
-        least = min(widths[column], max(words[column], _SENTENCE))
-        narrowed = max(least, widths[column] - max(0, excess))
-        excess -= widths[column] - narrowed
-        widths[column] = narrowed
-    return widths
+from bn_inception.table import NOTHING, Table
 
 
 def as_json(comparison: Figure3, ensembles: Sequence[Evaluation] = ()) -> str:
@@ -183,14 +86,14 @@ def figure3(comparison: Figure3, kinds: Sequence[Kind] = tuple(Kind)) -> Table:
         rows.sort(key=lambda row: list(FIGURE_3).index(row.recipe))
     cells = list(map(_row, rows))
     if Kind.recipe not in kinds:
-        return Table("", "", _FIGURE_3, cells, range(1, 10))
+        return Table(_FIGURE_3, cells, range(1, 10))
     lead = f"No target: {comparison.baseline} has no evaluation."
     if comparison.target is not None:
         lead = (
             f"Target: {percent(comparison.target)} top-1, the plateau of {comparison.baseline} "
             "less one point. Means over seeds, with 95 % intervals."
         )
-    return Table("", lead, _FIGURE_3, cells, range(1, 10), comparison.notes)
+    return Table(_FIGURE_3, cells, range(1, 10), lead=lead, notes=comparison.notes)
 
 
 def _row(row: Row) -> Sequence[str]:
@@ -252,11 +155,11 @@ def figure4(comparison: Figure3, ensembles: Sequence[Evaluation] = ()) -> Table 
     others = [f"{r.title} {100 * r.top5_error:.2f}" for r in FIGURE_4 if r.crops is None]
     words = ["1 crop", "10 crops", "144 crops"]
     return Table(
-        "Errors by crops and models (Figure 4)",
-        "Errors in %, with the half width of the 95 % interval of the images.",
         ("model", "networks", "BN statistics", *(f"top-{k}: {w}" for k in (1, 5) for w in words)),
         rows,
         (1, *range(3, 9)),
+        "Errors by crops and models (Figure 4)",
+        "Errors in %, with the half width of the 95 % interval of the images.",
         (
             "The paper's rows are ImageNet's 50,000 validation images.",
             f"Of unknown crops, top-5: {', '.join(others)}.",

@@ -20,7 +20,7 @@ from bn_inception.report.curves import percent
 from bn_inception.report.estimates import points
 from bn_inception.report.measures import Decision
 from bn_inception.report.statements import RULES
-from bn_inception.report.tables import Table
+from bn_inception.table import Table
 
 _COLUMNS = 80
 """Of a terminal."""
@@ -40,7 +40,8 @@ def claims_table(found: Sequence[Judged]) -> Table:
     numbered = list(enumerate(settings, start=1)) if len(settings) > 1 else []
     columns = [f"setting {number}" for number, _ in numbered] or ["verdict"]
     notes = [f"Setting {number}: {setting}." for number, setting in numbered]
-    return Table("", _count_line(found), ("", "statement", *columns, "paper"), rows, (0,), notes)
+    header = ("", "statement", *columns, "paper")
+    return Table(header, rows, (0,), lead=_count_line(found), notes=notes)
 
 
 def _count_line(found: Sequence[Judged]) -> str:

@@ -20,7 +20,7 @@ from bn_inception.report.figures import by_crops, figure2
 from bn_inception.report.page import report_page, write_report
 from bn_inception.report.runs import read_run
 from bn_inception.report.statements import STATEMENTS
-from bn_inception.report.tables import Table, as_json, figure3
+from bn_inception.report.tables import as_json, figure3
 from bn_inception.report.verdicts import (
     claims_json,
     claims_markdown,
@@ -28,6 +28,7 @@ from bn_inception.report.verdicts import (
     required_numbers,
     write_claims,
 )
+from bn_inception.table import Table
 
 ODD = "<script>alert('&')</script>{{ 7 * 7 }}$x$-->"
 
@@ -188,7 +189,7 @@ def test_text_and_markdown_say_the_same(figure3_runs):
     rows = {row[0]: row for row in table.rows}
     assert rows["BN-x5"][5:7] == ("140", "2.1e6") and rows["BN-x5"][8] == "6.8 %"
     assert rows["BN-x5"][9].startswith("33.3 % / ") and rows["BN-x5-Sigmoid"][6] == "never"
-    text, markdown = table.as_text(), table.as_markdown()
+    text, markdown = table.as_text(175), table.as_markdown()
     lead = "Target: 24.0 % top-1, the plateau of Inception less one point"
     assert lead in " ".join(text.split()) and lead in markdown
     for cell in {cell for row in table.rows for cell in row}:
@@ -207,9 +208,8 @@ def test_text_and_markdown_say_the_same(figure3_runs):
 
 def test_a_table_fits_and_names_stay_whole():
     name, sentence = "a-name-of-" + "x" * 30, "never reached the target, and was stopped by hand"
-    table = Table("", "", ["run", "steps to target", "outcome"], [[name, "7", sentence]], [1])
+    table = Table(["run", "steps to target", "outcome"], [[name, "7", sentence]], [1])
     assert table.as_text(75).splitlines() == [
-        "",
         f"{'run':<40}   steps  outcome",
         f"{'':<40}      to",
         f"{'':<40}  target",
@@ -217,7 +217,7 @@ def test_a_table_fits_and_names_stay_whole():
         f"{name}       7  never reached the target,",
         f"{'':<50}and was stopped by hand",
     ]
-    assert len(table.as_text().splitlines()) == 6
+    assert len(table.as_text(175).splitlines()) == 5
 
 
 def test_json_is_for_programs(figure3_runs, tmp_path):
