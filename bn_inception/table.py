@@ -4,7 +4,7 @@ import itertools
 import shutil
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from textwrap import fill, wrap
+from textwrap import fill, indent, wrap
 
 from bn_inception.quoting import markdown_cell
 
@@ -83,16 +83,7 @@ class Table:
             text = "; ".join(
                 f"{heading} {cell}" for heading, cell in said if cell not in ("", NOTHING)
             )
-            lines += [
-                name,
-                fill(
-                    text,
-                    columns,
-                    initial_indent="  ",
-                    subsequent_indent="  ",
-                    break_on_hyphens=False,
-                ),
-            ]
+            lines += [name, indent(fill(text, columns - 2, break_on_hyphens=False), "  ")]
         return lines
 
     def as_markdown(self) -> str:

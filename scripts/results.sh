@@ -10,8 +10,7 @@ output=${1:-results}
 
 photographs=results/tiny_imagenet_100
 "$python" -m bn_inception compare "$photographs"/runs/* output="$output/tiny_imagenet_100"
-"$python" -m bn_inception claims "$photographs"/runs/* experiments/stability_edge/cpu.json \
-    output="$output/tiny_imagenet_100"
+"$python" -m bn_inception claims "$photographs"/runs/* output="$output/tiny_imagenet_100"
 
 # Seed 0 at every rate: the plain network's runs are those that chose the scale's factor.
 "$python" experiments/studies.py scale.rate_factor "$output/tiny_imagenet_100/rate/rate" \

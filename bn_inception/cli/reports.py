@@ -76,9 +76,4 @@ def claims(runs: list[str], require: list[int], output: str | None) -> int:
 def _judged(given: Given) -> list[Judged]:
     from bn_inception.network.invariance import scale_invariance  # late, because it imports torch
 
-    return judge(
-        given.runs,
-        ensembles=given.ensembles,
-        edges=given.edges,
-        differences=scale_invariance(),
-    )
+    return judge(given.runs, ensembles=given.ensembles, differences=scale_invariance())

@@ -14,7 +14,7 @@ from bn_inception.errors import UserError
 from bn_inception.files import configs_folder
 from bn_inception.record.environment import without_folders
 from bn_inception.record.naming import NOT_COMPUTED
-from bn_inception.report.evaluations import Evaluation, StabilityEdge, read_saved
+from bn_inception.report.evaluations import Evaluation, read_evaluation
 from bn_inception.report.runs import Run, read_runs
 
 _OPTIONS = (
@@ -35,26 +35,21 @@ _DERIVED = ("recipe.name", "run.resume")
 
 @dataclass(frozen=True)
 class Given:
-    """What a command's arguments name: run folders, and saved results (`.json` files)."""
+    """What a command's arguments name: run folders, and evaluations (`.json` files)."""
 
     runs: list[Run]
     ensembles: list[Evaluation]
-    edges: list[StabilityEdge]
 
 
 def read_run_arguments(paths: Sequence[str]) -> Given:
-    """Read run folders, evaluations of ensembles and stability edges, as `outputs/*` gives them.
+    """Read run folders, and evaluations of ensembles, as `outputs/*` gives them.
 
     Predictions, and folders that `compare` or `claims` have written, are passed over.
     """
     folders = [path for path in paths if not path.endswith((".json", ".npz"))]
     runs = read_runs([path for path in folders if not _is_report(Path(path))])
-    saved = [read_saved(path) for path in paths if path.endswith(".json")]
-    return Given(
-        [_as_configured(run) for run in runs],
-        [entry for entry in saved if isinstance(entry, Evaluation)],
-        [entry for entry in saved if isinstance(entry, StabilityEdge)],
-    )
+    ensembles = [read_evaluation(path) for path in paths if path.endswith(".json")]
+    return Given([_as_configured(run) for run in runs], ensembles)
 
 
 def _is_report(folder: Path) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bn_inception.report.curves import Target, curves_of, percent, plateau_of
-from bn_inception.report.evaluations import Evaluation, StabilityEdge
+from bn_inception.report.evaluations import Evaluation
 from bn_inception.report.measures import Decision, Part, together
 from bn_inception.report.runs import Run
 from bn_inception.report.settings import (
@@ -68,7 +68,6 @@ def judge(
     runs: Sequence[Run],
     *,
     ensembles: Sequence[Evaluation] = (),
-    edges: Sequence[StabilityEdge] = (),
     differences: tuple[float, float] | None = None,
 ) -> list[Judged]:
     """Judge every statement in every setting.
@@ -76,7 +75,6 @@ def judge(
     Args:
         runs: at least one; of equal ones the most often evaluated counts.
         ensembles: saved evaluations of several networks.
-        edges: shown beside statement 5 at their scale.
         differences: largest relative differences of outputs and gradients, for statement 7, as
             `bn_inception.network.invariance.scale_invariance` gives them; None if not computed.
 
@@ -86,7 +84,7 @@ def judge(
     of_runs = [statement for statement in STATEMENTS if statement.needs]
     rows = [
         [_judge(setting, statement) for statement in of_runs]
-        for setting in find_settings(runs, ensembles, edges)
+        for setting in find_settings(runs, ensembles)
     ]
     telling = [row for row in rows if any(v.decision is not Decision.not_tested for v in row)]
     nearest = max(rows, key=lambda row: sum(len(verdict.evidence) for verdict in row))
@@ -130,10 +128,8 @@ def _evidence(setting: Setting, statement: Statement) -> list[Evidence]:
     target = setting.target if PLAIN in statement.needs else None
     runs = [(need, run) for need in statement.needs for run in setting.of(need)]
     found = [Evidence(run.name, str(run.path), _says(run, target)) for _, run in runs]
-    files: list[Evaluation | StabilityEdge] = []
-    files += [entry for need, run in runs if need.crops for entry in run.own_evaluations]
+    files = [entry for need, run in runs if need.crops for entry in run.own_evaluations]
     files += setting.ensembles if statement.ensemble else ()
-    files += setting.edges if statement.edge else ()
     return [*found, *(Evidence(file.path.name, str(file.path), file.says) for file in files)]
 
 

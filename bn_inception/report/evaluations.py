@@ -1,4 +1,4 @@
-"""What was saved beside runs: evaluations, and the stability edge."""
+"""Evaluations that were saved: of a run in its folder, of an ensemble where it was asked for."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import get_type_hints
 
 from bn_inception.fields import Fields, Fraction, read_object
 
-_REMEDY = "give what bn-inception evaluate, ensemble or experiments/stability_edge.py has written"
+_REMEDY = "give what bn-inception evaluate or ensemble has written"
 
 
 @dataclass(frozen=True)
@@ -57,52 +57,10 @@ class Evaluation:
         )
 
 
-@dataclass(frozen=True)
-class StabilityEdge:
-    """Where short trainings on one scale break down.
-
-    `says` has, by network and seed, the lowest rates that end in non-finite numbers, and apart from
-    these at chance.
-    """
-
-    path: Path
-    scale: str
-    says: str
-
-
-def read_saved(path: str | Path) -> Evaluation | StabilityEdge:
-    """Read an evaluation, of a network or of an ensemble, or a stability edge; else UserError."""
+def read_evaluation(path: str | Path) -> Evaluation:
+    """Read an evaluation, of a network or of an ensemble; UserError where it is none."""
     path = Path(path)
-    fields = read_object(path, _REMEDY)
-    if fields.values.get("kind") != "stability_edge":
-        return _evaluation(path, fields)
-    found: dict[str, dict[int, dict[str, list[float]]]] = {}
-    for row in fields.get("rows", list[Fields]):
-        ends = found.setdefault(row.get("network", str), {}).setdefault(row.get("seed", int), {})
-        ends.setdefault(row.get("outcome", str), []).append(row.get("rate", float))
-    said = []
-    for network, by_seed in sorted(found.items()):
-        seeds, ends_of_seeds = zip(*sorted(by_seed.items()), strict=True)
-        nonfinite = _once([_lowest(ends.get("nonfinite", [])) for ends in ends_of_seeds])
-        stuck = _once([_stuck(ends) for ends in ends_of_seeds])
-        which = f"{network}, seed {', '.join(map(str, seeds))}"
-        said.append(f"{which}: non-finite {nonfinite}; stuck at chance {stuck}")
-    return StabilityEdge(path, fields.get("scale", str), ". ".join(said))
-
-
-def _stuck(ends: dict[str, list[float]]) -> str:
-    if "learns" not in ends:
-        return "at every other rate tried"
-    # Lower rates than one that learns may be stuck too, being slow.
-    return _lowest([rate for rate in ends.get("stuck", []) if rate > max(ends["learns"])])
-
-
-def _lowest(rates: list[float]) -> str:
-    return f"from rate {min(rates):.3g}" if rates else "at no rate"
-
-
-def _once(of_seeds: list[str]) -> str:
-    return of_seeds[0] if len(set(of_seeds)) == 1 else ", ".join(of_seeds)
+    return _evaluation(path, read_object(path, _REMEDY))
 
 
 def read_evaluations(folder: Path) -> tuple[Evaluation, ...]:

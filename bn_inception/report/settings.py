@@ -9,7 +9,7 @@ from bn_inception.paper.results import ENSEMBLE_MODELS
 from bn_inception.quoting import shell_command
 from bn_inception.record.naming import suffix
 from bn_inception.report.curves import Target, target_by
-from bn_inception.report.evaluations import Evaluation, StabilityEdge
+from bn_inception.report.evaluations import Evaluation
 from bn_inception.report.runs import Run, distinct_seeds, grouped
 
 Words = tuple[str, ...]
@@ -44,14 +44,12 @@ class Setting:
         runs: of the setting; of equal ones the most often evaluated; none for what is computed.
         others: runs on the same scale and data with other overrides.
         ensembles: evaluations of several networks.
-        edges: at the setting's scale.
         differences: see `judge`.
     """
 
     runs: tuple[Run, ...]
     others: tuple[Run, ...] = ()
     ensembles: tuple[Evaluation, ...] = ()
-    edges: tuple[StabilityEdge, ...] = ()
     differences: tuple[float, float] | None = None
 
     @property
@@ -84,11 +82,7 @@ class Setting:
         return [run for run in self.all_of(need) if run.ended and not run.cut_short]
 
 
-def find_settings(
-    runs: Sequence[Run],
-    ensembles: Sequence[Evaluation] = (),
-    edges: Sequence[StabilityEdge] = (),
-) -> list[Setting]:
+def find_settings(runs: Sequence[Run], ensembles: Sequence[Evaluation] = ()) -> list[Setting]:
     """The settings, the one nearest to the paper first: its longest run, then the least changed."""
     runs = distinct_seeds(runs)
     settings = []
@@ -96,8 +90,7 @@ def find_settings(
         first = members[0]
         alike = [r for r in runs if (r.setting, r.unknown) == (first.setting, first.unknown)]
         others = [run for run in alike if run.overrides != first.overrides]
-        own = tuple(edge for edge in edges if edge.scale == first.summary.scale)
-        settings.append(Setting(tuple(members), tuple(others), tuple(ensembles), own))
+        settings.append(Setting(tuple(members), tuple(others), tuple(ensembles)))
     return settings
 
 

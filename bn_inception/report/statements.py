@@ -24,7 +24,6 @@ class Statement:
         limit: within which it holds, with its tolerance, as its measures have it.
         measures: all must hold.
         ensemble: whether an evaluation of six networks must be given.
-        edge: whether the stability edge, where given, stands beside.
     """
 
     number: int
@@ -36,7 +35,6 @@ class Statement:
     limit: str
     measures: tuple[Measure, ...]
     ensemble: bool = False
-    edge: bool = False
 
     @property
     def needs(self) -> tuple[Need, ...]:
@@ -120,7 +118,6 @@ STATEMENTS: tuple[Statement, ...] = (
         "plateau of BN-x5",
         "all (none: does not hold); above twice chance, and every seed's",
         (Measure(measures.diverges, (Need("inception_x5"),)), Measure(measures.learns, (BN_X5,))),
-        edge=True,
     ),
     Statement(
         6,

@@ -1,4 +1,3 @@
-import json
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +8,7 @@ from bn_inception.paper.results import CONTROLS, FIGURE_3
 from bn_inception.record.predictions import Predictions, write_predictions
 from bn_inception.record.summary import Divergence, RunStatus
 from bn_inception.report.claims import judge
-from bn_inception.report.evaluations import read_saved
+from bn_inception.report.evaluations import read_evaluation
 from bn_inception.report.measures import Decision
 from bn_inception.report.statements import STATEMENTS
 from bn_inception.report.verdicts import claims_text, required_numbers
@@ -242,29 +241,7 @@ def test_commands_carry_the_setting(seeded):
     assert single == f"bn-inception evaluate run={folder} crops=single"
 
 
-# --- 5, 7 and 8
-
-
-def test_the_stability_edge_stands_beside_statement_5(seeded, tmp_path):
-    path = tmp_path / "edge.json"
-    # A rate below one that learns is slow, not beyond the edge.
-    ends = {0.1: "stuck", 0.2: "learns", 0.4: "stuck", 0.8: "nonfinite", 1.6: "nonfinite"}
-    rows = [
-        {"network": network, "seed": seed, "rate": (1 + seed) * rate, "outcome": end}
-        for network, outcomes in (("inception", ends), ("bn_baseline", {0.2: "stuck"}))
-        for seed in (1, 0)
-        for rate, end in outcomes.items()
-    ]
-    path.write_text(json.dumps({"kind": "stability_edge", "scale": "cpu", "rows": rows}))
-    runs = seeded("bn_x5", HIGH)
-    says = [entry.says for entry in verdict(5, runs, edges=[read_saved(path)]).evidence]
-    assert says[-1] == (
-        "bn_baseline, seed 0, 1: non-finite at no rate; stuck at chance at every other rate tried. "
-        "inception, seed 0, 1: non-finite from rate 0.8, from rate 1.6; "
-        "stuck at chance from rate 0.4, from rate 0.8"
-    )
-    other = replace(read_saved(path), scale="small")
-    assert len(verdict(5, runs, edges=[other]).evidence) == 1
+# --- 7 and 8
 
 
 @pytest.mark.parametrize(
@@ -318,7 +295,7 @@ def ensembled(make_run, tmp_path):
         run = evaluated(run, ("single", single), ("144", multi), count=count)
         others = {"models": 6, "count": count, "data": others.pop("seen", None), **others}
         path = write_evaluation(tmp_path / "ensemble.json", "144", ensemble, **others)
-        return verdict(9, [run], ensembles=[read_saved(path)])
+        return verdict(9, [run], ensembles=[read_evaluation(path)])
 
     return judged
 
@@ -364,7 +341,7 @@ def test_predictions_beside_the_evaluations_are_paired(make_run, tmp_path, same_
         saved = Predictions(np.array(ids), labels, probabilities)
         write_predictions(run.path / "evaluation" / f"{crops}.npz", saved)
     six = write_evaluation(tmp_path / "six.json", "144", 0.1, models=6, count=100)
-    reason = verdict(9, [run], ensembles=[read_saved(six)]).reason
+    reason = verdict(9, [run], ensembles=[read_evaluation(six)]).reason
     assert "single crop - 144: +10.00 points" in reason
     # 30 against 20 of 100 independent images is noise; 10 of 10 that differ is not.
     assert ("(+3." in reason) == same_images

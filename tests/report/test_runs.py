@@ -7,7 +7,7 @@ from report.conftest import evaluated, write_evaluation
 
 from bn_inception.errors import UserError
 from bn_inception.report.curves import plateau_of
-from bn_inception.report.evaluations import read_saved
+from bn_inception.report.evaluations import read_evaluation
 from bn_inception.report.runs import read_run, read_runs
 
 
@@ -70,7 +70,7 @@ def test_broken_evaluations_are_named(tmp_path, change, message):
     path = write_evaluation(tmp_path / "a.json", "144", 0.2)
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
     with pytest.raises(UserError, match=f"a.json: {message}"):
-        read_saved(path)
+        read_evaluation(path)
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe", b"{", b"[]", None])
@@ -79,4 +79,4 @@ def test_unreadable_evaluations_are_named(tmp_path, content):
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(UserError, match=r"a\.json: "):
-        read_saved(path)
+        read_evaluation(path)

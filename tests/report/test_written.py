@@ -15,7 +15,7 @@ from bn_inception.errors import UserError
 from bn_inception.record.environment import describe
 from bn_inception.report.claims import judge
 from bn_inception.report.comparison import compare
-from bn_inception.report.evaluations import read_saved
+from bn_inception.report.evaluations import read_evaluation
 from bn_inception.report.figures import by_crops, figure2
 from bn_inception.report.page import report_page, write_report
 from bn_inception.report.runs import read_run
@@ -72,7 +72,7 @@ def page(figure3_runs, tmp_path):
     with_144 = evaluated(runs[2], ("144", 0.3), accuracy_by_crops=curve)
     runs[2] = replace(runs[2], evaluations=with_144.evaluations)
     six = write_evaluation(tmp_path / "six.json", "144", 0.123, models=6)
-    return page_of(runs, judge(runs, differences=(0.0, 0.0)), [read_saved(six)])
+    return page_of(runs, judge(runs, differences=(0.0, 0.0)), [read_evaluation(six)])
 
 
 def test_the_page_begins_with_the_conclusion_and_has_everything(page):
@@ -221,7 +221,7 @@ def test_a_table_fits_and_names_stay_whole():
 
 
 def test_json_is_for_programs(figure3_runs, tmp_path):
-    six = read_saved(write_evaluation(tmp_path / "six.json", "144", 0.123, models=6))
+    six = read_evaluation(write_evaluation(tmp_path / "six.json", "144", 0.123, models=6))
     text = as_json(compare(figure3_runs), [six])
     values = json.loads(text)
     assert (values["baseline"], values["target"]) == ("Inception", pytest.approx(0.24))
