@@ -144,8 +144,6 @@ def _evaluate(config: EvaluateConfig) -> None:
     given = output_file(config.output, ".npz")
     of_run = None if config.run is None else saved_config(Path(config.run))
     trained = None if of_run is None else run_config(of_run)
-    if trained is not None and trained.train.steps == 0:
-        trained = None  # imported weights: there is no training behind them
     device = config.machine.prepare()
     file = checkpoint_file(config.run, config.checkpoint, config.which)
     loaded = load_network(file)
@@ -208,7 +206,7 @@ def _statistics(
     """The statistics of BN to evaluate with, and over how many mini-batches (BN Algorithm 2).
 
     Where it is left open, those of the population; the network's own where the checkpoint does not
-    carry others and there was no training to take them from, as for imported weights.
+    carry others and there is no run to take them from.
     """
     asked = config.statistics
     if not running_statistics(loaded.network):

@@ -26,7 +26,6 @@ COMMANDS = {
     "ensemble": "predictions",
     "difference": "predictions",
     "predict": "evaluate",
-    "import-weights": "weights",
     "export": "weights",
 }
 """Every command, as it is typed, and the module that has it."""

@@ -34,7 +34,7 @@ def fold(network: Inception) -> Inception:
     for row in folded.rows.values():
         if not isinstance(row, InceptionBlock) or not isinstance(row.projection, HiddenConvolution):
             continue
-        if row.pool.pool is Pool.average and not row.pool.count_padding:
+        if row.pool.pool is Pool.average:
             projected = nn.Sequential(row.projection.convolution, row.pool)
             row.projection.add_module("convolution", projected)
             row.add_module("pool", nn.Identity())

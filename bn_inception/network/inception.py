@@ -34,8 +34,6 @@ AUXILIARY_LOSS_WEIGHT = 0.3
 """Weight of the auxiliary head's loss in the total loss (GN section 5)."""
 AUXILIARY_ROW = "4d"
 """Row that the auxiliary head reads; this choice gives the paper's 13.6 million parameters."""
-CAFFE_MEAN = (128.0, 117.0, 104.0)
-"""Mean colour (RGB, 0 to 255) that the published Caffe network subtracts before it pads."""
 _WIDTHS = ("one_by_one", "reduce_3x3", "conv_3x3", "double_reduce", "double_3x3", "projection")
 
 
@@ -98,19 +96,17 @@ class SeparableConvolution(HiddenConvolution):
 class SamePool(nn.Module):
     """3x3 pooling that maps a side n to ceil(n / stride); on even sides as TensorFlow's SAME.
 
-    Averages do not count the padding, unless `count_padding` is set, which takes it as zeros.
+    Averages do not count the padding.
     """
 
-    def __init__(self, pool: Pool, stride: int, *, count_padding: bool = False) -> None:
+    def __init__(self, pool: Pool, stride: int) -> None:
         super().__init__()
-        self.pool, self.stride, self.count_padding = pool, stride, count_padding
+        self.pool, self.stride = pool, stride
 
     def forward(self, maps: Tensor) -> Tensor:
         """(N, C, H, W) to (N, C, ceil(H / stride), ceil(W / stride))."""
         if self.pool is Pool.average:
-            return F.avg_pool2d(
-                maps, 3, self.stride, padding=1, count_include_pad=self.count_padding
-            )
+            return F.avg_pool2d(maps, 3, self.stride, padding=1, count_include_pad=False)
         if self.stride == 1:
             return F.max_pool2d(maps, 3, 1, padding=1)
         # SAME pads an even side by one row or column at its end (ceil_mode), and an odd side,
@@ -138,7 +134,7 @@ class InceptionBlock(nn.Module):
         self.double_reduce = unit(in_channels, module.double_reduce, 1)
         self.double_3x3_1 = unit(module.double_reduce, module.double_3x3, 3)
         self.double_3x3_2 = unit(module.double_3x3, module.double_3x3, 3, module.stride)
-        self.pool = SamePool(module.pool, module.stride, count_padding=config.caffe_padding)
+        self.pool = SamePool(module.pool, module.stride)
         self.projection = unit(in_channels, module.projection, 1) if module.projection else None
 
     def forward(self, maps: Tensor) -> Tensor:
@@ -196,8 +192,6 @@ class Inception(nn.Module):
     The weights are torch's defaults until `initialize` sets those that training uses.
     """
 
-    border: Tensor | None
-
     def __init__(self, config: NetworkConfig, num_classes: int) -> None:
         super().__init__()
         if num_classes < 2:
@@ -206,9 +200,6 @@ class Inception(nn.Module):
             )
         self.config = config
         self.num_classes = num_classes
-        # With this colour subtracted, the zeros that conv1 pads with stand for this colour.
-        border = torch.tensor(CAFFE_MEAN)[:, None, None] / 127.5 - 1.0
-        self.register_buffer("border", border if config.caffe_padding else None, persistent=False)
         self.rows = nn.ModuleDict()
         strides, sides = geometry(config.image_size)
         channels, grid = self._add_stem(*strides), sides["pool2"]
@@ -250,7 +241,7 @@ class Inception(nn.Module):
                 f"images have the shape {tuple(images.shape)}: allowed is (N, 3, height, width); "
                 "give a batch of RGB images"
             )
-        maps = images if self.border is None else images - self.border
+        maps = images
         auxiliary: Tensor | None = None
         for name, row in self.rows.items():
             maps = row(maps)

@@ -79,8 +79,6 @@ class NetworkConfig:
     initialization: Initialization = Initialization.he
     initial_weight_gain: float = 1.0
     """Multiplies the initial convolution weights (BN section 4.2.3, the ensemble)."""
-    caffe_padding: bool = False
-    """For imported weights: pad images with Caffe's mean colour, and averages with zeros."""
 
     def __post_init__(self) -> None:
         gain, unknown = self.initial_weight_gain, set(self.per_activation) - {*figure5.MODULE_NAMES}

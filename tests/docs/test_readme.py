@@ -79,7 +79,7 @@ def test_the_chain_runs(
     "line",
     [
         line
-        for heading in ("Data, machines, weights", "ImageNet on your machine")
+        for heading in ("Data and machines", "ImageNet on your machine")
         for line in commands(heading).splitlines()
         if line.startswith(("bn-inception", "torchrun"))
     ],

@@ -1,12 +1,13 @@
 """Checkpoints become networks, or one clear line."""
 
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from evaluation.networks import pictures, refusal, small_network, state
+from evaluation.networks import Malicious, pictures, refusal, small_network, state
 from torch import Tensor
 
 from bn_inception.network import FirstConvolution, Nonlinearity, Normalization, checkpoint
@@ -45,11 +46,27 @@ def test_what_was_saved_is_the_network_loaded(tmp_path: Path, settings: dict[str
     assert loaded.preprocessing == {"decoder": "Pillow 1"} and len(loaded.sha256) == 64
 
 
-def test_a_checkpoint_without_class_names(tmp_path: Path) -> None:
-    needed = ("network", "network_config")
-    content = {key: value for key, value in state(small_network()).items() if key in needed}
-    loaded = checkpoint.load_network(written(tmp_path, content))
-    assert (loaded.classes, loaded.preprocessing, loaded.network.num_classes) == (None, None, 3)
+def test_a_file_that_is_no_checkpoint_is_refused_and_nothing_in_it_is_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save({"format": 1, "recipe": Malicious()}, "code.pt")
+    torch.save(torch.nn.Linear(2, 2), "module.pt")
+    torch.save([torch.zeros(1)], "list.pt")
+    Path("text.pt").write_text("hello")
+    with zipfile.ZipFile("zip.pt", "w") as archive:
+        archive.writestr("archive/data.pkl", "hello")
+    for name, said in (
+        ("code.pt", "which is no tensor: reading it could run any code"),
+        ("module.pt", "could run any code"),
+        ("list.pt", "not written by bn-inception"),
+        ("text.pt", "damaged (File is not a zip file)"),
+        ("zip.pt", "refused, it does not load as plain tensors"),
+        ("missing.pt", "there is no such file"),
+    ):
+        text = refusal(checkpoint.load_network, name)
+        assert text.startswith(f"checkpoint {name}: ") and said in text
+    assert not Path("harmed").exists()
 
 
 @pytest.mark.parametrize(

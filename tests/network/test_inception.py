@@ -32,7 +32,7 @@ SIZES = st.integers(MINIMUM_IMAGE_SIZE, 1024)
         ({"normalization": Normalization.none}, 11_178_336, 13_594_824),
         ({"pool_projection": 128}, 11_278_528, None),
         ({"pool_projection": 128, **FULL}, 11_285_224, None),
-        # pytorchcv's asserted count, and the layout of Cadene's published weights
+        # pytorchcv's asserted count, and Cadene's bninception.py
         ({"pool_projection": 128, "convolution_bias": True, **FULL}, 11_295_240, None),
         (FULL, 11_194_984, None),
     ],

@@ -102,7 +102,6 @@ SETTINGS = [
     {"first_convolution": FirstConvolution.full, "local_response_normalization": True},
     {"per_activation": ["5a", "5b"], "dropout": 0.1},
     {"normalization": Normalization.none},
-    {"caffe_padding": True, "convolution_bias": True},
 ]
 
 
