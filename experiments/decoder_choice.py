@@ -18,10 +18,9 @@ import simplejpeg
 from PIL import Image
 
 from bn_inception.data.order import image_generator
-from bn_inception.data.pixels import jpeg
-from bn_inception.data.pixels.backend import ArrayPicture, FastPicture, PillowPicture
+from bn_inception.data.pixels.backend import ArrayPicture, Backend, PillowPicture, open_picture
 from bn_inception.data.pixels.crops import FILTERS, cut_training, training_crop
-from bn_inception.data.pixels.decode import decode
+from bn_inception.data.pixels.decode import decode, is_plain_jpeg
 
 SIZE = 224
 Candidates = dict[str, Callable[..., Any]]
@@ -56,18 +55,12 @@ def pillow_decode(data: bytes) -> Any:
     return np.asarray(decode(data, "an image"))
 
 
-def whole_decoded(data: bytes, index: int) -> Any:
-    picture = FastPicture(data, "an image")
-    picture.load()
-    return cut_training(picture, SIZE, image_generator(0, 0, index))
-
-
 def main() -> None:
     folder = Path(sys.argv[1])
     wanted, repeats = (int(word) for word in (*sys.argv[2:4], *("100", "3")[len(sys.argv) - 2 :]))
     files = [path.read_bytes() for path in sorted(folder.rglob("*.[jJ]*[gG]"))]
     # Those that no candidate has to leave to Pillow: upright colour JPEGs.
-    plain = [data for data in files if jpeg.parse(data) is not None
+    plain = [data for data in files if is_plain_jpeg(data)
              and Image.open(io.BytesIO(data)).mode == "RGB"]  # fmt: skip
     plain = plain[:: max(1, len(plain) // wanted)][:wanted]
     print(f"{folder}: {len(plain)} images, {sum(map(len, plain)) // len(plain):,} bytes")
@@ -90,9 +83,8 @@ def main() -> None:
         "data.backend=pillow": lambda data, index: cut_training(
             PillowPicture(decode(data, "an image")), SIZE, image_generator(0, 0, index)
         ),
-        "fast, whole images decoded": whole_decoded,
         "data.backend=fast": lambda data, index: cut_training(
-            FastPicture(data, "an image"), SIZE, image_generator(0, 0, index)
+            open_picture(data, "an image", Backend.fast), SIZE, image_generator(0, 0, index)
         ),
     }
     numbered = [(data, index) for index, data in enumerate(plain)]

@@ -3,8 +3,8 @@
 import functools
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from enum import Enum
-from typing import Any
 
 import cykooz_resizer as resizer
 import numpy as np
@@ -12,16 +12,15 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image
 
-from bn_inception.data.pixels import jpeg
 from bn_inception.data.pixels.crops import Box, Picture
-from bn_inception.data.pixels.decode import MAX_PIXELS, decode, upright_rgb
+from bn_inception.data.pixels.decode import decode, is_plain_jpeg, upright_rgb
 
 
 class Backend(Enum):
     """Who decodes and resizes.
 
-    With `fast`, simplejpeg decodes the part of plain JPEGs that a crop needs (`pixels.jpeg`),
-    Pillow decodes everything else, and cykooz_resizer (Rust, SIMD) resizes.
+    With `fast`, simplejpeg decodes plain JPEGs, Pillow decodes everything else, and cykooz_resizer
+    (Rust, SIMD) resizes.
     """
 
     fast = "fast"
@@ -29,10 +28,13 @@ class Backend(Enum):
 
 
 def open_picture(data: bytes, name: str, backend: Backend) -> Picture:
-    """Open one encoded image; errors as of `decode`, which `fast` may raise at the first crop."""
+    """Decode one encoded image; errors as of `decode`."""
     if backend is Backend.pillow:
         return PillowPicture(decode(data, name))
-    return FastPicture(data, name)
+    with suppress(ValueError):  # damaged or unusual: Pillow reads it, or says why it cannot be read
+        if is_plain_jpeg(data):
+            return ArrayPicture(simplejpeg.decode_jpeg(data))
+    return ArrayPicture(np.asarray(decode(data, name)))
 
 
 def as_picture(image: Image.Image, name: str, backend: Backend) -> Picture:
@@ -48,7 +50,7 @@ class PillowPicture(Picture):
         self._image = image
         self.width, self.height = image.size
 
-    def load(self) -> NDArray[np.uint8]:
+    def pixels(self) -> NDArray[np.uint8]:
         """See `Picture`."""
         return np.asarray(self._image)
 
@@ -61,16 +63,11 @@ class ArrayPicture(Picture):
     """An image in memory, uint8 (height, width, 3), resized by cykooz_resizer."""
 
     def __init__(self, pixels: NDArray[np.uint8]) -> None:
-        self._pixels: NDArray[np.uint8] | None = pixels
+        self._pixels = pixels
         self.height, self.width = pixels.shape[:2]
 
-    def load(self) -> NDArray[np.uint8]:
+    def pixels(self) -> NDArray[np.uint8]:
         """See `Picture`."""
-        return self._above(self.height)
-
-    def _above(self, bottom: int) -> NDArray[np.uint8]:
-        """At least the rows above `bottom`; valid until another image is decoded."""
-        assert self._pixels is not None
         return self._pixels
 
     def resized(self, box: Box, size: int, resample: Image.Resampling) -> NDArray[np.uint8]:
@@ -79,7 +76,7 @@ class ArrayPicture(Picture):
         support, algorithm = _FILTERS[resample]
         x0, x1 = _reach(left, right, size, support, self.width)
         y0, y1 = _reach(top, bottom, size, support, self.height)
-        pixels = self._above(y1)[y0:y1, x0:x1]
+        pixels = self._pixels[y0:y1, x0:x1]
         width, height = x1 - x0, y1 - y0
         # Rounding may put sums slightly outside.
         left, top = max(left - x0, 0.0), max(top - y0, 0.0)
@@ -91,43 +88,6 @@ class ArrayPicture(Picture):
         options = resizer.ResizeOptions(resize_alg=algorithm, crop_box=crop)
         _resizer().resize(source, target, options)
         return np.frombuffer(target.get_buffer(), np.uint8).reshape(size, size, 3)
-
-
-class FastPicture(ArrayPicture):
-    """An image of the fast backend.
-
-    Each crop of a plain JPEG decodes the part it needs, unless the image was loaded. If the decoder
-    complains, Pillow reads the image or says why it cannot be read.
-    """
-
-    def __init__(self, data: bytes, name: str) -> None:
-        parsed = jpeg.parse(data)
-        if parsed is None or parsed.width * parsed.height > MAX_PIXELS:
-            super().__init__(np.asarray(decode(data, name)))
-            return
-        self._data, self._name, self._jpeg = data, name, parsed
-        self._pixels = None
-        self.width, self.height = parsed.width, parsed.height
-
-    def load(self) -> NDArray[np.uint8]:
-        """See `Picture`."""
-        if self._pixels is None:
-            self._pixels = self._decoded(self._data)
-        return self._pixels
-
-    def _above(self, bottom: int) -> NDArray[np.uint8]:
-        if self._pixels is not None:
-            return self._pixels
-        stream, intact = jpeg.above(self._data, self._jpeg, bottom)
-        memory = _memory(3 * self.width * self.height)
-        return self._decoded(stream, strict=intact, buffer=memory)
-
-    def _decoded(self, stream: bytes, **how: Any) -> NDArray[np.uint8]:
-        try:
-            decoded: NDArray[np.uint8] = simplejpeg.decode_jpeg(stream, **how)
-        except ValueError:
-            self._pixels = decoded = np.asarray(decode(self._data, self._name))
-        return decoded
 
 
 # Half the width of each filter, in pixels of the source when it enlarges; and how it is done.
@@ -144,20 +104,6 @@ def _reach(low: float, high: float, size: int, support: float, length: int) -> t
     """The pixels of an axis of `length` that a filter reads to resize [low, high] to `size`."""
     reach = support * max(1.0, (high - low) / size) + 1
     return max(0, math.floor(low - reach)), min(length, math.ceil(high + reach))
-
-
-_decoded = np.empty(0, np.uint8)
-_KEPT_BYTES = 1 << 25  # 11 million pixels; larger buffers are not kept
-
-
-def _memory(size: int) -> NDArray[np.uint8] | None:
-    # Kept, because new memory for every image costs a tenth of the decoding time.
-    global _decoded
-    if size > _KEPT_BYTES:
-        return None
-    if len(_decoded) < size:
-        _decoded = np.empty(size, np.uint8)
-    return _decoded
 
 
 @functools.cache

@@ -34,8 +34,8 @@ class Picture(Protocol):
     width: int  # in pixels
     height: int  # in pixels
 
-    def load(self) -> NDArray[np.uint8]:
-        """Decode the whole image now, for several crops; uint8 (height, width, 3)."""
+    def pixels(self) -> NDArray[np.uint8]:
+        """The whole image, uint8 (height, width, 3)."""
 
     def resized(self, box: Box, size: int, resample: Image.Resampling) -> NDArray[np.uint8]:
         """Resize a box to uint8 (size, size, 3); a filter may read pixels beyond the box."""
@@ -86,7 +86,6 @@ def cut_training(picture: Picture, size: int, generator: Generator) -> NDArray[n
 
     Bilinear and cubic are antialiased: they widen with the reduction and may read a few pixels
     beyond the box. The result is uint8 (3, S, S), a view of (S, S, 3) memory; perhaps not writable.
-    UnreadableImage: the part that the crop needs cannot be decoded.
     """
     box = training_crop(picture.width, picture.height, generator)
     resample = FILTERS[int(generator.random() * len(FILTERS))]
@@ -107,7 +106,5 @@ def cut_crops(picture: Picture, boxes: Boxes, size: int) -> tuple[NDArray[np.uin
     """Evaluation's crops: the distinct, uint8 (U, S, S, 3), and each box's place among them."""
     wanted = boxes(picture.width, picture.height, size)
     places = {box: place for place, box in enumerate(dict.fromkeys(wanted))}
-    if len(places) > 1:
-        picture.load()  # otherwise it would be decoded for each crop
     pixels = [picture.resized(box, size, Image.Resampling.BILINEAR) for box in places]
     return np.stack(pixels), [places[box] for box in wanted]

@@ -79,15 +79,24 @@ def upright_rgb(opened: Callable[[], Image.Image], name: str) -> Image.Image:
         raise UnreadableImage(name, reason) from error
 
 
-def is_upright(data: bytes) -> bool:
-    """Whether `decode` neither rotates nor mirrors an image; False if its headers are damaged."""
+def is_plain_jpeg(data: bytes) -> bool:
+    """Whether data are an upright JPEG of one picture, colour or grey, within `MAX_PIXELS`.
+
+    Only headers are read. False where they are damaged.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            exif = Image.open(io.BytesIO(data), formats=FORMATS).getexif()
-    except Exception:  # as in `decode`, anything
+            image = Image.open(io.BytesIO(data), formats=["JPEG"])
+            orientation = image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # as in `upright_rgb`, anything
         return False
-    return exif.get(ExifTags.Base.Orientation) not in range(2, 9)
+    return (
+        image.format == "JPEG"  # not MPO: several pictures
+        and image.mode in ("RGB", "L")
+        and image.width * image.height <= MAX_PIXELS
+        and orientation not in range(2, 9)
+    )
 
 
 def _upright(image: Image.Image) -> Image.Image:

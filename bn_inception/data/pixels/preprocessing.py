@@ -43,7 +43,6 @@ def describe(backend: Backend) -> dict[str, str]:
     `values` of the network's input made from them.
     """
     picture = open_picture(base64.b64decode(_PICTURE), "the fixed picture", backend)
-    decoded = picture.load()
     crops = [np.ascontiguousarray(cut_single(picture, size)) for size in _SIZES]
     values = [to_input(torch.from_numpy(crop)[None]).numpy() for crop in crops]
     pillow, turbo = f"Pillow {features.version('pil')}", features.version("libjpeg_turbo")
@@ -56,7 +55,7 @@ def describe(backend: Backend) -> dict[str, str]:
         "jpeg": f"simplejpeg's own, else {library}" if fast else library,
         "resize": f"{resize} bilinear, antialiased",
         "input": "RGB in [-1, 1]",
-        "decoded": _hash(decoded.tobytes()),
+        "decoded": _hash(picture.pixels().tobytes()),
         "crops": _hash(*(crop.tobytes() for crop in crops)),
         "values": _hash(*(value.tobytes() for value in values)),
     }
