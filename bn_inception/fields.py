@@ -15,9 +15,7 @@ from bn_inception.files import first_line, read_bytes
 
 T = TypeVar("T")
 
-FRACTION = "fraction"
-"""Metadata of a dataclass's field: a `Fraction`."""
-Fraction = Annotated[float, FRACTION]
+Fraction = Annotated[float, "in [0, 1]"]
 MAX_BYTES = 1 << 26
 """Of one file: a summary with a thousand replaced images has 100 KB."""
 _LARGEST = 1 << 63
@@ -47,9 +45,8 @@ def parse_object(text: str, where: str, remedy: str) -> "Fields":
         UserError: not JSON, not an object, or a number that is infinite or over 64 bits.
     """
     try:
-        value = json.loads(
-            text, parse_constant=_refuse_constant, parse_float=_finite, parse_int=_of_64_bits
-        )
+        # Python reads NaN and Infinity where JSON has no such numbers.
+        value = json.loads(text, parse_constant=_number, parse_float=_number, parse_int=_number)
     except (ValueError, RecursionError) as error:
         reason = error.msg if isinstance(error, json.JSONDecodeError) else error
         reason = "nested too deep" if isinstance(error, RecursionError) else reason
@@ -59,22 +56,12 @@ def parse_object(text: str, where: str, remedy: str) -> "Fields":
     return Fields(value, where)
 
 
-def _refuse_constant(name: str) -> None:
-    # Python reads NaN and Infinity where JSON has no such numbers.
-    raise ValueError(f"{name} is not JSON")
-
-
-def _finite(digits: str) -> float:
-    value = float(digits)
-    if math.isinf(value):
+def _number(digits: str) -> float:
+    value: float = int(digits) if digits.lstrip("-").isdigit() else float(digits)
+    whole = isinstance(value, int)
+    if not (-_LARGEST <= value < _LARGEST if whole else math.isfinite(value)):
         raise ValueError(f"{digits[:20]} is out of range")
     return value
-
-
-def _of_64_bits(digits: str) -> int:
-    if len(digits) > 20 or not -_LARGEST <= int(digits) < _LARGEST:
-        raise ValueError(f"{digits[:20]} is out of range")
-    return int(digits)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,19 +87,17 @@ class Fields:
             raise UserError(f"{where} is missing; expected {_expected(kind)}")
         return _typed(self.values.get(key), kind, where)
 
-    def as_(self, kind: type[T]) -> T:
-        """The object as the dataclass `kind`."""
+    def as_(self, kind: type[T], **known: Any) -> T:
+        """The object as the dataclass `kind`, some of whose fields are `known`."""
         hints = _hints(kind)  # type: ignore[arg-type]
-        return kind(**{name: self.get(name, hint) for name, hint in hints.items()})
+        read = {name: self.get(name, hints[name]) for name in hints if name not in known}
+        return kind(**read, **known)
 
 
 @cache
 def _hints(kind: type[Any]) -> dict[str, Any]:
-    hints = get_type_hints(kind)
-    return {
-        field.name: Fraction if field.metadata.get(FRACTION) else hints[field.name]
-        for field in dataclasses.fields(kind)
-    }
+    hints = get_type_hints(kind, include_extras=True)
+    return {field.name: hints[field.name] for field in dataclasses.fields(kind)}
 
 
 def _typed(value: Any, kind: Any, where: str) -> Any:

@@ -15,16 +15,16 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from bn_inception.errors import UserError
-from bn_inception.fields import FRACTION, parse_object
+from bn_inception.fields import Fraction, parse_object
 from bn_inception.files import first_line, read_bytes, refusing, write_bytes
 
 MAX_BYTES = 1 << 30
 """The paper's longest run logs 200 MB."""
 
 
-def _metric(tag: str, shown: str = "", *, fraction: bool = False) -> dict[str, Any]:
+def _metric(tag: str, shown: str = "") -> dict[str, str]:
     """A number's tag in TensorBoard, and its format on the terminal; empty for not there."""
-    return {"tag": tag, "shown": shown, FRACTION: fraction}
+    return {"tag": tag, "shown": shown}
 
 
 @dataclass(frozen=True)
@@ -88,8 +88,8 @@ class ValidationRecord(Record):
     kind: ClassVar[str] = "validation"
 
     loss: float | None = field(metadata=_metric("loss/validation"))
-    top1: float = field(metadata=_metric("accuracy/validation_top1", "top-1 {:.2%}", fraction=True))
-    top5: float = field(metadata=_metric("accuracy/validation_top5", fraction=True))
+    top1: Fraction = field(metadata=_metric("accuracy/validation_top1", "top-1 {:.2%}"))
+    top5: Fraction = field(metadata=_metric("accuracy/validation_top5"))
     count: int
     statistics: str | None = None
     population_batches: int | None = None

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bn_inception.errors import UserError
-from bn_inception.fields import FRACTION, read_object
+from bn_inception.fields import Fraction, read_object
 from bn_inception.files import write_json
 from bn_inception.paper.results import MINI_BATCH
 
@@ -25,7 +25,7 @@ class RunStatus(Enum):
 class Best:
     """The highest validation accuracy (fraction) and the first step that had it."""
 
-    top1: float = field(metadata={FRACTION: True})
+    top1: Fraction
     step: int
 
 
@@ -45,7 +45,7 @@ class Milestone:
     quantity of BN Figure 3.
     """
 
-    target: float = field(metadata={FRACTION: True})
+    target: Fraction
     step: int | None = None
     previous_step: int | None = None
 

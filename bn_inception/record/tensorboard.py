@@ -159,8 +159,7 @@ def _grid(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     columns = math.ceil(math.sqrt(count))
     rows = math.ceil(count / columns)
     down, across = height + _GRID_LINE, width + _GRID_LINE
-    grid = np.full((rows * down - _GRID_LINE, columns * across - _GRID_LINE, 3), 128, np.uint8)
-    for number, image in enumerate(pixels):
-        top, left = number // columns * down, number % columns * across
-        grid[top : top + height, left : left + width] = image
-    return grid
+    grid = np.full((rows * columns, down, across, 3), 128, np.uint8)
+    grid[:count, :height, :width] = pixels
+    lines = grid.reshape(rows, columns, down, across, 3).swapaxes(1, 2)
+    return lines.reshape(rows * down, columns * across, 3)[:-_GRID_LINE, :-_GRID_LINE]

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import get_type_hints
 
 from bn_inception.fields import Fields, Fraction, read_object
 
@@ -73,10 +72,5 @@ def read_evaluations(folder: Path) -> tuple[Evaluation, ...]:
 
 def _evaluation(path: Path, fields: Fields) -> Evaluation:
     images = fields.get("data", Fields | None)
-    kinds = get_type_hints(Evaluation, include_extras=True)
-    own = {name: kind for name, kind in kinds.items() if name not in ("path", "data")}
-    return Evaluation(
-        path=path,
-        data=None if images is None else images.get("fingerprint", str | None),
-        **{name: fields.get(name, kind) for name, kind in own.items()},
-    )
+    data = None if images is None else images.get("fingerprint", str | None)
+    return fields.as_(Evaluation, path=path, data=data)

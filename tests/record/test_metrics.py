@@ -92,7 +92,7 @@ def test_killed_anywhere_and_resumed_is_the_uninterrupted_file(
         ("{", "not valid JSON"),
         ('{"kind": "test", "step": 1}', "expected train or validation"),
         ('{"kind": "train", "step": 1, "equivalent_steps": "x"}', "'equivalent_steps' is 'x'"),
-        ('{"kind": "train", "step": 1, "equivalent_steps": NaN}', "NaN is not JSON"),
+        ('{"kind": "train", "step": 1, "equivalent_steps": NaN}', "NaN is out of range"),
         ('{"kind": "train", "step": 1, "equivalent_steps": 1}', "'learning_rate' is missing"),
         ('{"kind": "validation", "step": 1, "equivalent_steps": 1, "top1": 50}', "fraction"),
     ],
