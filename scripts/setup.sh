@@ -29,7 +29,7 @@ echo "setup: creating .venv with $("$python" --version)"
 echo "setup: installing bn-inception and its dependencies (torch is large: some minutes)"
 log=$(mktemp)
 if ! .venv/bin/python -m pip install --disable-pip-version-check --quiet \
-    -c constraints.txt -e '.[dev,export,remote]' >"$log" 2>&1; then
+    -c constraints.txt -e '.[dev,remote]' >"$log" 2>&1; then
     tail -n 15 "$log" >&2
     if grep -q 'No space left on device' "$log"; then
         fail "the disk is full; make room ($needed_gib GiB) and start again"

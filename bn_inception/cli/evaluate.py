@@ -152,13 +152,13 @@ def _evaluate(config: EvaluateConfig) -> None:
     sources = open_sources(config.data)
     source, size = sources.validation, loaded.network.config.image_size
     now = preprocessing.describe(config.data.backend)
-    differences = preprocessing.differences(loaded.preprocessing or now, now)
+    differences = preprocessing.differences(loaded.preprocessing, now)
     told = f"images are not read as in training, accuracy may differ: {'; '.join(differences)}"
     for warning in [*sources.warnings, *([told] if differences else [])]:
         say(f"warning: {warning}")
     _require_same_classes(file, loaded, source.classes)
     print(
-        f"{file}: {loaded.recipe or 'network'}, step {loaded.step}, {len(source.classes)} classes; "
+        f"{file}: {loaded.recipe}, step {loaded.step}, {len(source.classes)} classes; "
         f"{len(source):,} images, crops={config.crops} of {size}"
     )
     network = loaded.network.to(device)
@@ -315,7 +315,7 @@ def _require_same_classes(file: Path, loaded: LoadedNetwork, here: Sequence[str]
             f"checkpoint {file}: trained on {trained} classes, the data has {len(here)}; give the "
             "data set it was trained on"
         )
-    for label, (name, found) in enumerate(zip(loaded.classes or here, here, strict=True)):
+    for label, (name, found) in enumerate(zip(loaded.classes, here, strict=True)):
         if name != found:
             raise UserError(
                 f"checkpoint {file}: class {label} is {name} in training and {found} in the data; "

@@ -19,13 +19,6 @@ class Which(Enum):
     last = "last"
 
 
-class Format(Enum):
-    """What to write."""
-
-    safetensors = "safetensors"
-    onnx = "onnx"
-
-
 def checkpoint_file(run: str | None, checkpoint: str | None, which: Which) -> Path:
     """The file `checkpoint`, else the checkpoint of a run folder."""
     if checkpoint is not None:
@@ -48,28 +41,17 @@ def require_one(command: str, run: str | None, checkpoint: str | None) -> None:
 
 
 @command("export")
-def export(
-    run: str | None, checkpoint: str | None, which: Which, format: Format, output: str
-) -> None:
-    """Write a trained network as safetensors or ONNX."""
+def export(run: str | None, checkpoint: str | None, which: Which, output: str) -> None:
+    """Write a trained network as safetensors with its description."""
     require_one("export", run, checkpoint)
-    if format is Format.onnx:
-        exports.require_onnx()
     loaded = checkpoints.load_network(checkpoint_file(run, checkpoint, which))
-    if format is Format.safetensors:
-        name, content = exports.WEIGHTS, exports.safetensors_content(loaded.network)
-    else:
-        name = exports.ONNX
-        content, parity = exports.onnx_content(loaded.network)
-        print(parity)
     folder = Path(output)
     make_folder(folder, "output")
-    described = folder / exports.CONFIG
+    weights, described = folder / exports.WEIGHTS, folder / exports.CONFIG
     if described.exists():
-        # One config.json stands for all that lies beside it.
         before = read_object(described, "choose another folder")
         if before.get("checkpoint_sha256", str | None) != loaded.sha256:
             raise UserError(f"output: {folder} holds another network; choose another folder")
-    write_bytes(folder / name, content)
+    write_bytes(weights, exports.safetensors_content(loaded.network))
     write_json(described, exports.description(loaded))
-    print(folder / name, described, sep="\n")
+    print(weights, described, sep="\n")

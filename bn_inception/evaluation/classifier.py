@@ -29,7 +29,7 @@ class Classifier:
 
     Attributes:
         network: in evaluation mode, on the CPU: images (N, 3, S, S) to logits (N, classes).
-        classes: the name of each output; its number where the file names none.
+        classes: the name of each output.
         backend: what decodes image files and resizes, as in training.
     """
 
@@ -82,16 +82,15 @@ def load(path: str | Path) -> Classifier:
     """Load a trained network; nothing in the files is executed.
 
     `path` is a run folder (its `best.pt` is taken), a checkpoint, or a folder that `bn-inception
-    export format=safetensors` has written.
+    export` has written.
     """
     path = Path(path)
     if (path / export.CONFIG).is_file():
         found = export.load_exported(path)
     else:
         found = load_network(_best(path) if path.is_dir() else path)
-    numbers = map(str, range(found.network.num_classes))
     backend = preprocessing.backend_of(found.preprocessing)
-    return Classifier(found.network, found.classes or tuple(numbers), backend)
+    return Classifier(found.network, found.classes, backend)
 
 
 def _best(run: Path) -> Path:

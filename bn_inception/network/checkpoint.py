@@ -32,7 +32,7 @@ from torch import Tensor
 
 from bn_inception.errors import UserError
 from bn_inception.fields import Fields
-from bn_inception.files import first_line, replacing
+from bn_inception.files import file_sha256, first_line, replacing
 from bn_inception.network.inception import Inception
 from bn_inception.network.normalization import running_statistics
 from bn_inception.network.settings import NetworkConfig
@@ -246,11 +246,11 @@ class LoadedNetwork:
     """
 
     network: Inception
-    classes: tuple[str, ...] | None
+    classes: tuple[str, ...]
     recipe: str
     step: int
     sha256: str
-    preprocessing: dict[str, str] | None
+    preprocessing: dict[str, str]
     population_batches: int | None
     running_statistics: dict[str, Tensor]
 
@@ -265,13 +265,13 @@ def load_network(path: str | Path) -> LoadedNetwork:
 def described_network(said: Fields, parameters: object, file: TensorFile) -> LoadedNetwork:
     """Build the network that `said` describes, with `parameters`, its state_dict from `file`.
 
-    `said` has `network_config` (see `plain`) and, where known, the fields of `LoadedNetwork`.
+    `said` has `network_config` (see `plain`) and the fields of `LoadedNetwork`.
     """
     config, tensors = network_config(said), file.named(parameters)
     outputs = file.outputs(tensors, "classifier.weight")
     file.require(tensors, expected_tensors(config, outputs))
-    classes = said.get("classes", list[str] | None)
-    if classes is not None and len(classes) != outputs:
+    classes = said.get("classes", list[str])
+    if len(classes) != outputs:
         raise UserError(
             f"{said.where}: names {len(classes)} classes for {outputs} outputs; use another file"
         )
@@ -280,15 +280,13 @@ def described_network(said: Fields, parameters: object, file: TensorFile) -> Loa
     own = {name: tensors[name] for name in running_statistics(network)}
     running = file.named(said.values.get("running_statistics", own))
     file.require(running, own)
-    with file.path.open("rb") as content:
-        sha256 = hashlib.file_digest(content, "sha256").hexdigest()
     return LoadedNetwork(
         network=network.to(memory_format=torch.channels_last).eval(),
-        classes=None if classes is None else tuple(classes),
-        recipe=said.get("recipe", str | None) or "",
-        step=said.get("step", int | None) or 0,
-        sha256=sha256,
-        preprocessing=said.get("preprocessing", dict[str, str] | None) or None,
+        classes=tuple(classes),
+        recipe=said.get("recipe", str),
+        step=said.get("step", int),
+        sha256=file_sha256(file.path),
+        preprocessing=said.get("preprocessing", dict[str, str]),
         population_batches=said.get("population_batches", int | None),
         running_statistics=running,
     )

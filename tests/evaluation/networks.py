@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from bn_inception import UserError
+from bn_inception.data import Backend, preprocessing
 from bn_inception.network import Inception, NetworkConfig, checkpoint, initialize
 
 
@@ -58,6 +59,7 @@ def state(network: Inception, /, **changes: Any) -> dict[str, Any]:
         "network_config": checkpoint.plain(network.config),
         "classes": [f"c{label}" for label in range(network.num_classes)],
         "recipe": "bn_x5",
+        "preprocessing": preprocessing.describe(Backend.pillow),
         **changes,
     }
 

@@ -31,8 +31,8 @@ from bn_inception.evaluation.evaluate import evaluate_source
 CLASSES = ["red\x1b[2J", "green", "blue" * 30]
 
 
-def write(folder: Path, backend: Backend | None = None) -> Path:
-    read = None if backend is None else {"backend": backend.value}
+def write(folder: Path, backend: Backend = Backend.pillow) -> Path:
+    read = {"backend": backend.value}
     return write_run(folder, small_network(), classes=CLASSES, preprocessing=read)
 
 
@@ -98,8 +98,7 @@ def test_nothing_in_a_strangers_folder_is_executed_or_followed_out(
     monkeypatch.chdir(tmp_path)
     run = write_run(tmp_path / "run", small_network(), recipe=Malicious())
     Path("bare.pt").write_bytes(pickle.dumps(Malicious()))
-    linked = write_run(tmp_path / "linked", small_network(), classes=None)
-    assert bn_inception.load(linked).classes == ("0", "1", "2")
+    linked = write_run(tmp_path / "linked", small_network())
     (linked / "checkpoints" / "best.pt").rename("secret.pt")
     (linked / "checkpoints" / "best.pt").symlink_to(tmp_path / "secret.pt")
     for path, said in (

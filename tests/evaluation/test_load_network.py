@@ -76,6 +76,7 @@ def test_a_file_that_is_no_checkpoint_is_refused_and_nothing_in_it_is_run(
         ({}, {"network": [1, 2]}, "holds no network's parameters"),
         ({}, {"network_config": None}, "'network_config' is None; expected an object"),
         ({}, {"classes": ["a"]}, "names 1 classes for 3 outputs"),
+        ({}, {"classes": None}, "'classes' is None; expected a list"),
         ({}, {"network_config": {"depth": 3}}, "setting depth is unknown"),
         ({}, {"network_config": {"nonlinearity": "tanh"}}, "expected one of relu, sigmoid"),
         ({}, {"network_config": {"width": "wide"}}, "'width' is 'wide'"),
