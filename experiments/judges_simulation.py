@@ -17,9 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from bn_inception.record.summary import RunStatus, Summary
-from bn_inception.report.evaluations import Evaluation
 from bn_inception.report.measures import together
-from bn_inception.report.runs import Run
+from bn_inception.report.runs import Evaluation, Run
 from bn_inception.report.settings import Setting
 from bn_inception.report.statements import STATEMENTS
 

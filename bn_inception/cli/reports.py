@@ -7,10 +7,9 @@ from pathlib import Path
 
 from bn_inception.cli.command import command
 from bn_inception.cli.run_arguments import Given, read_run_arguments
-from bn_inception.errors import UserError
 from bn_inception.report import comparison, tables
 from bn_inception.report.claims import Judged, judge
-from bn_inception.report.progress import HEADER, progress
+from bn_inception.report.progress import progress
 from bn_inception.report.verdicts import claims_text, required_numbers, write_claims
 
 HOME_AND_CLEAR = "\x1b[H\x1b[2J"
@@ -21,12 +20,10 @@ LOOK_SECONDS = 10.0
 def runs(folder: str, watch: bool) -> None:
     """Print a line a run, how it stands; with `--watch` again and again until Ctrl-C."""
     while True:
-        found = progress(Path(folder))
-        if not found:
-            raise UserError(f"{folder}: no run in it; give the folder of your runs")
+        found = progress(Path(folder)).as_text()
         if watch and sys.stdout.isatty():
             print(HOME_AND_CLEAR, end="")
-        print(HEADER, *found, sep="\n", flush=True)
+        print(found, flush=True)
         if not watch:
             return
         time.sleep(LOOK_SECONDS)

@@ -13,9 +13,8 @@ from bn_inception.config.saved import saved_config
 from bn_inception.errors import UserError
 from bn_inception.files import configs_folder
 from bn_inception.record.environment import without_folders
-from bn_inception.record.naming import NOT_COMPUTED
-from bn_inception.report.evaluations import Evaluation, read_evaluation
-from bn_inception.report.runs import Run, read_runs
+from bn_inception.record.run_folder import NOT_COMPUTED
+from bn_inception.report.runs import Evaluation, Run, read_evaluation, read_runs
 
 _OPTIONS = (
     *NOT_COMPUTED,

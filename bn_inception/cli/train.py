@@ -13,8 +13,7 @@ from bn_inception.config.compose import Config, changed_words
 from bn_inception.config.resume import RECORDED, continuation, continued, identity
 from bn_inception.data.config import DataConfig, audit_command
 from bn_inception.errors import UserError
-from bn_inception.record.naming import suffix
-from bn_inception.record.run_folder import RunFolder
+from bn_inception.record.run_folder import RunFolder, suffix
 from bn_inception.record.summary import RunStatus, Summary
 from bn_inception.training.console import Console
 from bn_inception.training.distributed import World, joined, world_from_environment

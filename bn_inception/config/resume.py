@@ -10,8 +10,7 @@ from typing import Any
 from bn_inception.config.compose import Config, compose, flatten, keys_given
 from bn_inception.config.saved import saved_config, take_given
 from bn_inception.errors import UserError
-from bn_inception.record.naming import SAME_RUN
-from bn_inception.record.run_folder import RunFolder
+from bn_inception.record.run_folder import SAME_RUN, RunFolder
 from bn_inception.training.settings import Resume, RunConfig
 
 RECORDED = "train."

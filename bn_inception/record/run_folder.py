@@ -1,10 +1,11 @@
-"""The run folder, `outputs/<run.name>/`: its layout, its one writer, and what is refused."""
+"""The run folder, `outputs/<run.name>/`: its name, its layout, its one writer, what is refused."""
 
 import errno
+import hashlib
 import logging
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -13,9 +14,42 @@ from bn_inception.files import first_line, is_left_over, locked, refusing, sync_
 
 _logger = logging.getLogger(__name__)
 
+NOT_COMPUTED = (
+    "machine.",
+    "probe.",
+    "data.root",
+    "data.cache",
+    "data.workers",
+    "data.on_error",
+)
+"""Keys, or their beginnings, that say where and how a run is made, and nothing of what it is."""
+SAME_RUN = ("train.", "run.name", "run.root", "run.resume", *NOT_COMPUTED)
+"""Keys, or their beginnings, that change neither the network nor the order of its images: a run may
+continue with others."""
+_NAMED = ("run.seed", "recipe.name", "scale.name", "data.kind")
+_APART = ("machine=", "milestones=", "hydra.")
+LONGEST = 80
 _LOCK = ".lock"
 # 255 bytes are the limit of a file name on common file systems.
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,199}")
+
+
+def suffix(words: Iterable[str]) -> str:
+    """What follows a run's usual name, such as `-dropout0.4`: so that a changed run is another one.
+
+    The same whatever the order of the words, and whatever is changed when a run continues. Where it
+    would be longer than LONGEST, a hash stands for it. `words` are the `key=value` that were given.
+    """
+    said = {}
+    for word in words:
+        if not word.startswith((*SAME_RUN, *_NAMED, *_APART)):
+            key, _, value = word.partition("=")
+            said[key] = f"{key.rpartition('.')[2] if '.' in key else ''}{value}"
+    parts = [re.sub(r"[^A-Za-z0-9_.+]+", "-", said[key]).strip("-.") for key in sorted(said)]
+    text = "-".join(part for part in parts if part)
+    if len(text) > LONGEST:
+        text = hashlib.sha256(text.encode()).hexdigest()[:8]
+    return f"-{text}" if text else ""
 
 
 def refuse_links(folder: Path) -> None:

@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bn_inception.report.curves import Target, curves_of, percent, plateau_of
-from bn_inception.report.evaluations import Evaluation
 from bn_inception.report.measures import Decision, Part, together
-from bn_inception.report.runs import Run
+from bn_inception.report.runs import Evaluation, Run
 from bn_inception.report.settings import (
     PLAIN,
     Setting,
@@ -49,6 +48,11 @@ class Verdict:
     evidence: tuple[Evidence, ...] = ()
     commands: tuple[str, ...] = ()
 
+    @property
+    def is_tested(self) -> bool:
+        """Whether it says anything of the statement."""
+        return self.decision is not Decision.not_tested
+
 
 @dataclass(frozen=True)
 class Judged:
@@ -60,8 +64,7 @@ class Judged:
     @property
     def leading(self) -> Verdict:
         """That of the setting nearest to the paper that tests it."""
-        tested = [v for v in self.verdicts if v.decision is not Decision.not_tested]
-        return (tested or self.verdicts)[0]
+        return next((v for v in self.verdicts if v.is_tested), self.verdicts[0])
 
 
 def judge(
@@ -81,19 +84,17 @@ def judge(
     Returns:
         Every statement, by number. A setting that tests none is left out, unless none does.
     """
-    of_runs = [statement for statement in STATEMENTS if statement.needs]
+    computed = Setting((), differences=differences)
     rows = [
-        [_judge(setting, statement) for statement in of_runs]
+        [_judge(setting if statement.needs else computed, statement) for statement in STATEMENTS]
         for setting in find_settings(runs, ensembles)
     ]
-    telling = [row for row in rows if any(v.decision is not Decision.not_tested for v in row)]
+    telling = [row for row in rows if any(v.setting and v.is_tested for v in row)]
     nearest = max(rows, key=lambda row: sum(len(verdict.evidence) for verdict in row))
     columns = zip(*(telling or [nearest]), strict=True)
-    by_number = {s.number: column for s, column in zip(of_runs, columns, strict=True)}
-    computed = Setting((), differences=differences)
     return [
-        Judged(statement, by_number.get(statement.number) or (_judge(computed, statement),))
-        for statement in STATEMENTS
+        Judged(statement, tuple(dict.fromkeys(verdicts)))
+        for statement, verdicts in zip(STATEMENTS, columns, strict=True)
     ]
 
 

@@ -13,8 +13,7 @@ from bn_inception.record.summary import RunStatus
 from bn_inception.report import estimates
 from bn_inception.report.curves import SHARES, Target, curves_of, paired, target_by
 from bn_inception.report.estimates import Estimate
-from bn_inception.report.evaluations import Evaluation
-from bn_inception.report.runs import Run, distinct_seeds, grouped
+from bn_inception.report.runs import Evaluation, Run, distinct_seeds, grouped
 
 
 class Kind(StrEnum):
@@ -234,13 +233,12 @@ def _notes(runs: Sequence[Run], reference: Sequence[Run], target: Target) -> lis
         notes.append(f"The baseline is not a finished run ({status}): the target may be too low.")
     for what, values in (
         ("scales", {run.summary.scale for run in runs}),
-        ("numbers of classes", {run.summary.classes for run in runs} - {None}),
+        ("numbers of classes", {run.summary.classes for run in runs}),
+        ("data fingerprints", {run.data_fingerprint for run in runs}),
     ):
-        if len(values) > 1:
-            said = ", ".join(sorted(map(str, values)))
+        said = ", ".join(sorted(str(value)[:16] for value in values - {None}))
+        if "," in said:
             notes.append(f"Runs of different {what} ({said}) are not comparable.")
-    if len({run.data_fingerprint for run in runs} - {None}) > 1:
-        notes.append("Runs on different data are not comparable: the data fingerprints differ.")
     if any(run.summary.images_seen != run.summary.step * MINI_BATCH for run in runs):
         notes.append("Steps are image-equivalent (images seen / 32): a mini-batch is not 32.")
     if {run.summary.scale for run in runs} != {"paper"}:

@@ -21,8 +21,7 @@ from bn_inception.drawing import (
 from bn_inception.paper.results import CONTROLS, FIGURE_1_PERCENTILES, FIGURE_3
 from bn_inception.quoting import printable
 from bn_inception.report.comparison import Figure3, Kind, Row, evaluated_models
-from bn_inception.report.evaluations import Evaluation
-from bn_inception.report.runs import Run
+from bn_inception.report.runs import Evaluation, Run
 
 # The recipes in the paper's order, then the controls.
 _RECIPE_COLOUR = dict(zip((*FIGURE_3, *CONTROLS), COLOURS, strict=True))

@@ -23,8 +23,7 @@ from bn_inception.report.curves import (
     tenth,
 )
 from bn_inception.report.estimates import Estimate, in_words, points
-from bn_inception.report.evaluations import Evaluation
-from bn_inception.report.runs import Run
+from bn_inception.report.runs import Evaluation, Run
 from bn_inception.report.settings import PLAIN, Need, Setting
 
 

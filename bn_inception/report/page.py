@@ -12,9 +12,8 @@ from bn_inception.files import make_folder, write_bytes
 from bn_inception.record.environment import command_line
 from bn_inception.report.claims import Judged
 from bn_inception.report.comparison import Figure3, Kind
-from bn_inception.report.evaluations import Evaluation
 from bn_inception.report.figures import by_crops, figure2, inputs_of_a_layer
-from bn_inception.report.runs import Run
+from bn_inception.report.runs import Evaluation, Run
 from bn_inception.report.statements import RULES
 from bn_inception.report.tables import as_json, figure3, figure4
 from bn_inception.report.verdicts import claims_table, conclusion, shared_command

@@ -1,4 +1,4 @@
-"""How runs stand: one line each, for a terminal of 80 columns."""
+"""How runs stand: one line each."""
 
 import os
 import time
@@ -10,19 +10,19 @@ from bn_inception.fields import parse_object
 from bn_inception.paper.results import MINI_BATCH
 from bn_inception.quoting import printable, shortened
 from bn_inception.record.summary import RunStatus, read_summary
+from bn_inception.table import NOTHING, Table
 
 SILENT_AFTER = 15 * 60.0
 """Seconds; an evaluation of 50,000 images may take minutes."""
-_NAME = 22
+_NAME = 18
 """Characters of a name; what is left of 80 for it."""
 _TAIL = 1 << 14
 """Bytes at the end of a record that are looked at."""
-_LINE = f"{{:<{_NAME}}} {{:<12}} {{:>15}} {{:>6}} {{:>8}} {{}}"
-HEADER = _LINE.format("run", "state", "step/planned", "best", "images", "ends")
+_HEADER = ("run", "state", "step/planned", "best", "images", "ends")
 
 
-def progress(root: Path) -> list[str]:
-    """A line for every run below a folder, or for the one run that it is, by name.
+def progress(root: Path) -> Table:
+    """Every run below a folder, or the one run that it is, by name.
 
     It says a run's status, or for how many hours and minutes one that says that it runs has been
     silent: it was killed, or hangs. Images are those trained on a second, of the last interval
@@ -31,10 +31,13 @@ def progress(root: Path) -> list[str]:
     if not root.is_dir():
         raise UserError(f"{root}: no such folder; give the folder of your runs, such as outputs")
     folders = [root] if (root / "summary.json").is_file() else sorted(root.iterdir())
-    return [_line(folder) for folder in folders if (folder / "summary.json").is_file()]
+    rows = [_row(folder) for folder in folders if (folder / "summary.json").is_file()]
+    if not rows:
+        raise UserError(f"{root}: no run in it; give the folder of your runs")
+    return Table(_HEADER, rows, (2, 3, 4))
 
 
-def _line(folder: Path) -> str:
+def _row(folder: Path) -> tuple[str, ...]:
     summary = read_summary(folder / "summary.json")
     step, planned, speed = summary.step, summary.planned_steps, summary.images_per_second
     state, ends = summary.status.value, ""
@@ -50,14 +53,14 @@ def _line(folder: Path) -> str:
             left = (planned - step) * images / speed
             end = datetime.fromtimestamp(max(time.time(), written + left))
             ends = f"{end:%d %b %H:%M}"
-    return _LINE.format(
+    return (
         shortened(printable(folder.resolve().name), _NAME),
         state,
         f"{_short(step)}/{'?' if planned is None else _short(planned)}",
-        "-" if summary.best is None else f"{100 * summary.best.top1:.1f} %",
-        f"{speed:,.0f}/s" if speed else "-",
+        NOTHING if summary.best is None else f"{100 * summary.best.top1:.1f} %",
+        f"{speed:,.0f}/s" if speed else NOTHING,
         ends,
-    ).rstrip()
+    )
 
 
 def _short(steps: int) -> str:

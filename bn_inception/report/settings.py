@@ -7,10 +7,9 @@ from shlex import split
 
 from bn_inception.paper.results import ENSEMBLE_MODELS
 from bn_inception.quoting import shell_command
-from bn_inception.record.naming import suffix
+from bn_inception.record.run_folder import suffix
 from bn_inception.report.curves import Target, target_by
-from bn_inception.report.evaluations import Evaluation
-from bn_inception.report.runs import Run, distinct_seeds, grouped
+from bn_inception.report.runs import Evaluation, Run, distinct_seeds, grouped
 
 Words = tuple[str, ...]
 """Of a command, unquoted; the third of a training is its recipe."""

@@ -11,8 +11,7 @@ from bn_inception.paper.results import FIGURE_3, FIGURE_4, TARGET_TOP1, RecipeRe
 from bn_inception.report.comparison import Figure3, Kind, Row, evaluated_models
 from bn_inception.report.curves import percent, plateau_of
 from bn_inception.report.estimates import Estimate
-from bn_inception.report.evaluations import Evaluation
-from bn_inception.report.runs import Run
+from bn_inception.report.runs import Evaluation, Run
 from bn_inception.table import NOTHING, Table
 
 

@@ -10,7 +10,7 @@ from bn_inception import UserError
 from bn_inception.cli.train import read
 from bn_inception.config import compose
 from bn_inception.config.compose import search_path
-from bn_inception.record.naming import LONGEST, suffix
+from bn_inception.record.run_folder import LONGEST, suffix
 
 WIDE = "# @package _global_\ndefaults: [bn_x30]\nnetwork:\n  dropout: 0.1\n"
 OWN = {

@@ -8,8 +8,8 @@ from bn_inception.paper.results import CONTROLS, FIGURE_3
 from bn_inception.record.predictions import Predictions, write_predictions
 from bn_inception.record.summary import Divergence, RunStatus
 from bn_inception.report.claims import judge
-from bn_inception.report.evaluations import read_evaluation
 from bn_inception.report.measures import Decision
+from bn_inception.report.runs import read_evaluation
 from bn_inception.report.statements import STATEMENTS
 from bn_inception.report.verdicts import claims_text, required_numbers
 

@@ -119,7 +119,7 @@ def test_an_unfinished_run_may_still_reach_the_target(make_run):
     ("plain", "fast", "note"),
     [
         ({}, {"scale": "small"}, "different scales (cpu, small)"),
-        ({"fingerprint": "a"}, {"fingerprint": "b"}, "fingerprints differ"),
+        ({"fingerprint": "a"}, {"fingerprint": "b"}, "data fingerprints (a, b)"),
         ({}, {"classes": 20}, "numbers of classes (100, 20)"),
         ({"status": RunStatus.running}, {}, "not a finished run (running)"),
         ({"classes": 5}, {"classes": 5}, "show nothing: the target 9.0 % is at chance"),

@@ -7,8 +7,7 @@ from report.conftest import evaluated, write_evaluation
 
 from bn_inception.errors import UserError
 from bn_inception.report.curves import plateau_of
-from bn_inception.report.evaluations import read_evaluation
-from bn_inception.report.runs import read_run, read_runs
+from bn_inception.report.runs import read_evaluation, read_run, read_runs
 
 
 def test_a_run_is_its_folder(make_run):
