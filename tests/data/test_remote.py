@@ -3,16 +3,20 @@
 import os
 import re
 import shutil
+import socket
+import struct
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 from processes import run_ranks
-from samples import assert_same, made, training, validation
-from shard_server import ShardServer
+from samples import assert_same, content, made, training, validation
 from small_runs import Runs, write_images
 
 from bn_inception.cli.main import dispatch
@@ -37,15 +41,79 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "shards"
 
 
+class ShardServer(ThreadingHTTPServer):
+    """On loopback; `asked` are the names of the files asked for, `fault` tells what one gets."""
+
+    daemon_threads = True
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(("127.0.0.1", 0), Answer)
+        self.url, self.folder = f"http://127.0.0.1:{self.server_port}", folder
+        self.asked: list[str] = []
+        self.fault: Callable[[str], str] = lambda name: ""
+        self.ended = threading.Event()
+
+
+class Answer(BaseHTTPRequestHandler):
+    server: ShardServer
+
+    def log_message(self, *words: object) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        name = self.path.lstrip("/")
+        self.server.asked.append(name)
+        path, fault = self.server.folder / name, self.server.fault(name)
+        if fault.isdigit() or not path.is_file():
+            self.send_error(int(fault or 404))
+        elif fault == "wait":  # says nothing until the client hangs up
+            self.server.ended.wait(30)
+        elif fault in ("trickle", "endless"):
+            self.send_response(200)
+            self.end_headers()
+            piece, pause = (b"x", 0.05) if fault == "trickle" else (b"x" * 100_000, 0)
+            with suppress(OSError):
+                while not self.server.ended.wait(pause):
+                    self.wfile.write(piece)
+        else:
+            self.send(path.read_bytes(), fault)
+
+    def send(self, body: bytes, fault: str) -> None:
+        half = body[: len(body) // 2]
+        wrong = bytes([body[0] ^ 1]) + body[1:]
+        others = {
+            "cut": half,
+            "reset": half,
+            "wrong": wrong,
+            "short": body[:-1],
+            "long": body + b"x",
+        }
+        sent = others.get(fault, body)
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body if sent is half else sent)))
+        self.end_headers()
+        self.wfile.write(sent)
+        if fault == "reset":  # RST instead of FIN
+            linger = struct.pack("ii", 1, 0)
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+
+
 @pytest.fixture
 def server(shards: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ShardServer]:
     monkeypatch.setattr(remote, "PAUSES", (0.01, 0.02, 0.02))
-    with ShardServer(shards).running() as running:
-        yield running
+    server = ShardServer(shards)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    yield server
+    server.ended.set()
+    server.shutdown()
+    thread.join()
+    server.server_close()
 
 
-def break_all(server: ShardServer, split: str, fault: str) -> None:
-    server.always |= {f"{split}-{number:06d}.tar": fault for number in range(10)}
+def of_all(start: str, fault: str) -> Callable[[str], str]:
+    """The same fault for every request of a file whose name starts so."""
+    return lambda name: fault if name.startswith(start) else ""
 
 
 def opened(root: object, tmp_path: Path) -> Sources:
@@ -113,11 +181,12 @@ FAULTS = ("503", "429", "reset", "cut", "short", "long", "wrong")
 
 
 def test_a_bad_connection_is_tried_again(shards: Path, server: ShardServer, tmp_path: Path) -> None:
-    for number, name in enumerate(sorted(path.name for path in shards.glob("train-*.tar"))):
-        server.faults[name] = [FAULTS[number % len(FAULTS)]] * 2
-    server.faults["train.json"] = ["503"]
-    server.faults["train.index.npy"] = ["cut", "wrong"]
+    names = sorted(path.name for path in shards.glob("train-*.tar"))
+    faults = {name: [FAULTS[number % len(FAULTS)]] * 2 for number, name in enumerate(names)}
+    faults |= {"train.json": ["503"], "train.index.npy": ["cut", "wrong"]}
+    server.fault = lambda name: faults[name].pop() if faults.get(name) else ""
     assert_same(read(opened(server.url, tmp_path), 0, 15), read(opened(shards, tmp_path), 0, 15))
+    assert not any(faults.values())
 
 
 @pytest.mark.parametrize(
@@ -126,7 +195,7 @@ def test_a_bad_connection_is_tried_again(shards: Path, server: ShardServer, tmp_
         *((fault, 4, "cannot be read after 4 tries") for fault in FAULTS),
         ("503", 4, "503"),
         ("wrong", 4, "another SHA-256"),
-        ("404", 1, "does not exist"),
+        ("404", 1, r"cannot be read \(no such file"),
         ("403", 1, r"cannot be read \(403"),
     ],
 )
@@ -134,22 +203,22 @@ def test_what_does_not_come_is_named(
     server: ShardServer, tmp_path: Path, fault: str, tries: int, named: str
 ) -> None:
     source = opened(server.url, tmp_path).validation
-    break_all(server, "val", fault)
-    asked = len(server.asked)
+    server.fault = of_all("val-", fault)
+    asked, there = len(server.asked), content(tmp_path)
     with pytest.raises(UserError, match=named) as caught:
         source.read(0)
     assert len(server.asked) - asked == tries  # one, and one after each of three pauses
     said = str(caught.value)
     assert "\n" not in said and "run.resume=must" in said
     assert re.match(rf"data\.root: {server.url}/val-00000\d\.tar ", said)
-    assert not [n for n in os.listdir(tmp_path / "cache" / "shards") if n.endswith(".part")]
-    server.always.clear()
+    assert [name for name in content(tmp_path) if name not in there and "locks" not in name] == []
+    server.fault = of_all("", "")
     assert source.read(0)
 
 
 def test_a_broken_connection_is_no_unreadable_image(server: ShardServer, tmp_path: Path) -> None:
     far = opened(server.url, tmp_path)
-    break_all(server, "train", "503")
+    server.fault = of_all("train-", "503")
     with pytest.raises(UserError, match=r"train-.*after 4 tries"):
         next(read(far, workers=1, on_error=OnError.skip))
 
@@ -159,9 +228,14 @@ def test_a_damaged_file_in_the_cache_is_fetched_again(
 ) -> None:
     far, local = opened(server.url, tmp_path), opened(shards, tmp_path)
     assert_same(held_out(far), held_out(local))
-    for path in (tmp_path / "cache" / "shards").glob("val-*.tar"):
+    cache = tmp_path / "cache" / "shards"
+    for path in cache.glob("*.val-*.tar"):
         os.truncate(path, 100)
+        path.with_name(f".{path.name}.77.tmp").touch()  # of a process that was killed
+    asked = len(server.asked)
     assert_same(held_out(opened(server.url, tmp_path)), held_out(local))
+    assert len(server.asked) == asked + 5  # two descriptions and three shards
+    assert not list(cache.glob(".*.tmp"))
 
 
 def test_shards_made_anew_at_the_same_url_are_others(
@@ -179,7 +253,7 @@ def test_shards_made_anew_at_the_same_url_are_others(
 def test_what_is_missing_is_named(
     shards: Path, server: ShardServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(UserError, match=r"has no train\.json: no finished shards"):
+    with pytest.raises(UserError, match=r"elsewhere/train\.json cannot be read \(no such file"):
         opened(f"{server.url}/elsewhere", tmp_path)
     with pytest.raises(UserError, match=r"data\.root: nothing://x.*Protocol not known: nothing"):
         opened("nothing://x", tmp_path)
@@ -205,16 +279,17 @@ def test_a_run_over_the_network_is_the_local_one_bit_for_bit(
     assert runs.train("local") == 0
 
     # The network breaks after some shards, for good: the run ends, saved, and says why.
-    def breaks(name: str) -> None:
-        if sum(asked.startswith("train-") for asked in server.asked) >= 3:
-            break_all(server, "train", "503")
+    def breaks(name: str) -> str:
+        train = name.startswith("train-")
+        return (
+            "503" if train and sum(asked.startswith("train-") for asked in server.asked) > 3 else ""
+        )
 
-    server.before = breaks
+    server.fault = breaks
     with pytest.raises(UserError, match=rf"{server.url}/train-.*503.*run\.resume=must"):
         runs.train("far", far)
     assert 0 < runs.state("far")["step"] < 12
-    server.before = lambda name: None
-    server.always.clear()
+    server.fault = of_all("", "")
     assert runs.train("far", far, "run.resume=must", "data.workers=1") == 0
     runs.assert_equal("far", "local")
     assert dispatch(["evaluate", f"run={tmp_path / 'far'}", far]) == 0
@@ -229,7 +304,7 @@ def test_a_server_that_never_ends_is_not_waited_for(
     monkeypatch.setattr(remote, "PAUSES", (0.01,))
     monkeypatch.setattr(remote, "FIRST_SECONDS", 1.0)
     monkeypatch.setattr(remote, "LEAST_RATE", 1e12)
-    server.always[name] = fault
+    server.fault = of_all(name, fault)
     with pytest.raises(UserError, match=rf"{name} cannot be read after 2 tries \(.*Timeout"):
         if name == "train.json":
             opened(server.url, tmp_path)
@@ -242,17 +317,32 @@ def test_an_endless_description_is_not_read_to_its_end(
     server: ShardServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(remote, "MAX_DESCRIPTION_BYTES", 1_000_000)
-    server.always["train.json"] = "endless"
+    server.fault = of_all("train.json", "endless")
     with pytest.raises(UserError, match="more than 1,000,000 bytes came"):
         opened(server.url, tmp_path)
     assert not list((tmp_path / "cache").rglob("*.json"))
+
+
+def test_a_full_disk_is_named_at_once(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, tries = opened(in_memory(shards), tmp_path).validation, []
+
+    def full(*asked: object, **how: object) -> None:
+        tries.append(asked)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("fsspec.implementations.memory.MemoryFileSystem.get_file", full)
+    with pytest.raises(UserError, match=r"data\.cache: .*written \(No space left.*; free space"):
+        source.read(0)
+    assert len(tries) == 1
 
 
 def test_what_else_lies_in_the_cache_stays(
     shards: Path, server: ShardServer, tmp_path: Path
 ) -> None:
     shutil.copytree(shards, tmp_path / "cache" / "shards")  # the user's own, prepared there
-    (tmp_path / "cache" / "shards" / "film.part").write_text("half a film")
+    (tmp_path / "cache" / "shards" / ".film.77.tmp").write_text("half a film")
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     assert_same(held_out(opened(server.url, tmp_path)), held_out(opened(shards, tmp_path)))
     assert {path: path.read_bytes() for path in before} == before
