@@ -29,7 +29,7 @@ from bn_inception.data import (
 from bn_inception.errors import UserError, require_at_least
 from bn_inception.evaluation.classifier import load
 from bn_inception.evaluation.crops import crop_rule
-from bn_inception.evaluation.evaluate import SourceResult, evaluate_source, fold_checked
+from bn_inception.evaluation.evaluate import SourceResult, evaluate_source
 from bn_inception.files import make_folder, write_json
 from bn_inception.network import (
     Inception,
@@ -40,6 +40,7 @@ from bn_inception.network import (
     set_precision,
 )
 from bn_inception.network.checkpoint import LoadedNetwork, load_network
+from bn_inception.network.folding import fold_checked
 from bn_inception.quoting import printable, say
 from bn_inception.record.predictions import write_predictions
 from bn_inception.training.batches import population_inputs
@@ -190,7 +191,7 @@ def _evaluate(config: EvaluateConfig) -> None:
             "fingerprint": source.fingerprint,
         },
     }
-    evaluated, difference = _folded(network, source, device) if config.fold else (network, None)
+    evaluated, difference = _folded(network) if config.fold else (network, None)
     settings = {
         "folded": evaluated is not network,
         "folding_difference": difference,
@@ -228,19 +229,13 @@ def _statistics(
     return Statistics.population, batches
 
 
-def _folded(
-    network: Inception, source: ImageSource, device: torch.device
-) -> tuple[nn.Module, float | None]:
-    folded, difference = fold_checked(network, source, device)
-    if difference is not None:
-        line = (
-            f"BN folded into the convolutions: logits differ by at most {difference:.2g} of the "
-            "largest"
-        )
-        if folded is not network:
-            print(line)
-        else:
-            say(f"warning: {line}; evaluated unfolded")
+def _folded(network: Inception) -> tuple[Inception, float]:
+    folded, difference = fold_checked(network)
+    line = f"folded for inference: logits differ by at most {difference:.2g} of the largest"
+    if folded is not network:
+        print(line)
+    else:
+        say(f"warning: {line}; evaluated unfolded")
     return folded, difference
 
 

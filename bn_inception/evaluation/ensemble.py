@@ -13,20 +13,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from bn_inception.errors import UserError
 from bn_inception.evaluation.saved import Errors, require_same_images
-from bn_inception.record.predictions import NEVER, TOP, Predictions, read_predictions
+from bn_inception.record.predictions import TOP, Predictions, ranks, read_predictions
 
 BLOCK = 256
 """Images compared at a time: 20 MB of 1000 float64 classes for ten members."""
 MAX_MEMBERS = 10
 """Every subset is measured, and there are 2^members - 1 of them."""
-_LESS_THAN_ANY = 2.0**-30
-"""Every float16 in [0, 1] is a multiple of 2^-24, so that sums of some in float64 are exact: an
-image's rank does not depend on the order in which members are added. Of equal probabilities the
-lower class number comes first: this lead decides it, and nothing else."""
 
 Subset = tuple[int, ...]
 """Members by their numbers, ascending."""
@@ -118,7 +113,10 @@ def ensemble(paths: Sequence[str | Path], names: Sequence[str]) -> Ensemble:
         # probabilities are below 2^-14, which most are. Members x images x classes.
         rows = torch.stack([torch.from_numpy(m.probabilities[block]) for m in members]).double()
         mean[block] = rows.mean(0).half().numpy()
-        _count(rows.numpy(), labels[block], wrong)
+        for subset, counted in wrong.items():
+            # Multiples of 2^-24, which float64 adds exactly: the order of members decides nothing.
+            places = ranks(rows.numpy()[list(subset)].sum(0), labels[block])
+            counted += np.count_nonzero(places > 0), np.count_nonzero(places >= TOP)
     subsets = {
         subset: Errors(int(one), int(five), len(labels)) for subset, (one, five) in wrong.items()
     }
@@ -166,26 +164,3 @@ def _meta(members: Sequence[Predictions], names: Sequence[str]) -> dict[str, Any
     identities = sorted(_identities(member)[-1] for member in members)
     digest = hashlib.sha256("\n".join(identities).encode()).hexdigest()
     return {**shared, "checkpoint": {"sha256": digest}, "members": list(names)}
-
-
-def _count(
-    probabilities: NDArray[np.float64],
-    labels: NDArray[np.int64],
-    wrong: dict[Subset, NDArray[np.int64]],
-) -> None:
-    """Add to `wrong` the top-1 and top-5 errors of every subset on these images.
-
-    A class that no member puts before the label is before it in no subset: only the others are
-    summed, a few an image where the members are good, so that 63 subsets cost little more than one.
-    """
-    _, images, classes = probabilities.shape
-    lead = probabilities - probabilities[:, np.arange(images), labels][:, :, None]
-    lower = np.where(np.arange(classes)[None, :] < labels[:, None], _LESS_THAN_ANY, 0.0)
-    rows, columns = np.nonzero((lead + lower > 0).any(axis=0))
-    lead, lower = lead[:, rows, columns], lower[rows, columns]
-    unreadable = ~probabilities[0].any(axis=1)
-    for subset, counted in wrong.items():
-        before = lead[list(subset)].sum(0) + lower > 0
-        ranks = np.bincount(rows[before], minlength=images)
-        ranks[unreadable] = NEVER
-        counted += np.count_nonzero(ranks > 0), np.count_nonzero(ranks >= TOP)

@@ -30,16 +30,10 @@ from bn_inception.data import (
 from bn_inception.errors import UserError
 from bn_inception.evaluation.crops import SINGLE, CropRule
 from bn_inception.evaluation.saved import Errors
-from bn_inception.network import Inception, Normalization
-from bn_inception.network.folding import fold
 from bn_inception.record.predictions import NEVER, TOP, Predictions
 
 CONFUSED_PAIRS = 20
 """The most frequent errors, as many as an evaluation's summary names."""
-CHECKED_IMAGES = 4
-"""Held-out images on which the folded network is compared with the original."""
-FOLDING_TOLERANCE = 1e-3
-"""Of the largest logit. Rounding in float32 leaves about 1e-5 over this network's depth."""
 
 
 @dataclass(frozen=True)
@@ -269,33 +263,3 @@ def evaluate_source(
         )
     seconds = time.perf_counter() - start
     return SourceResult(counts, probabilities, confused, unreadable, seconds)
-
-
-def fold_checked(
-    network: Inception, source: ImageSource, device: torch.device
-) -> tuple[nn.Module, float | None]:
-    """Fold BN into the convolutions and compare logits on the first readable held-out images.
-
-    `network` lies on `device` in evaluation mode, and is left as it is. Returns the folded network,
-    or `network` where folding changed its outputs, and the largest difference of a logit, relative
-    to the largest logit or to 1. It is None where there is no BN or no image to compare.
-    """
-    folded = fold(network)
-    if network.config.normalization is Normalization.none:
-        return folded, None
-    batches = validation_batches(
-        source,
-        image_size=network.config.image_size,
-        batch=2 * CHECKED_IMAGES,
-        workers=0,
-        on_error=OnError.skip,
-    )
-    with closing(batches):
-        batch = next(batches)
-    crops = batch.images[batch.readable][:CHECKED_IMAGES].to(device)
-    if not len(crops):
-        return network, None
-    with torch.inference_mode():
-        expected, found = (_logits(each, crops, False, None).double() for each in (network, folded))
-    difference = float((found - expected).abs().max()) / max(1.0, float(expected.abs().max()))
-    return folded if difference <= FOLDING_TOLERANCE else network, difference

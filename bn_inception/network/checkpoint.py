@@ -114,23 +114,6 @@ class TensorFile:
         """Raise the UserError."""
         raise UserError(f"{self.where}: {reason}; {self._remedy}") from cause
 
-    def read(self) -> Any:
-        """Tensors and plain values, on the CPU: of safetensors, by its suffix, or of torch.save."""
-        if self.path.suffix == ".safetensors":
-            import safetensors
-            import safetensors.torch
-
-            try:
-                return safetensors.torch.load_file(self.path)
-            except (OSError, safetensors.SafetensorError) as error:
-                self.refuse(f"cannot be read as safetensors ({error})", error)
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # an old pickle protocol
-                return torch.load(self.path, map_location="cpu", weights_only=True)
-        except Exception as error:  # unpickling hostile bytes may raise anything
-            self.refuse(f"refused, {_refusal(error)}", error)
-
     def named(self, values: object) -> dict[str, Tensor]:
         """`values`, which must be tensors by name."""
         if not isinstance(values, Mapping) or not all(
@@ -138,13 +121,6 @@ class TensorFile:
         ):
             self.refuse("holds no network's parameters (names and tensors)")
         return dict(values)
-
-    def outputs(self, tensors: Mapping[str, Tensor], name: str) -> int:
-        """The number of classes, from the weight `name` of the last layer (classes, features)."""
-        head = tensors.get(name)
-        if head is None or head.dim() != 2:
-            self.refuse(f"of another network (no {name})")
-        return int(head.shape[0])
 
     def require(self, found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
         """Refuse tensors of other names, kinds or shapes than expected, or larger than the file.
@@ -189,7 +165,12 @@ def load(path: Path) -> dict[str, Any]:
     file = TensorFile(path, "use another checkpoint", "checkpoint ")
     if (reason := damage(path)) is not None:
         file.refuse(f"damaged ({reason})")
-    state = file.read()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # an old pickle protocol
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # unpickling hostile bytes may raise anything
+        file.refuse(f"refused, {_refusal(error)}", error)
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         file.refuse(f"not written by bn-inception (format {FORMAT})")
     return dict(state)
@@ -267,15 +248,10 @@ def described_network(said: Fields, parameters: object, file: TensorFile) -> Loa
 
     `said` has `network_config` (see `plain`) and the fields of `LoadedNetwork`.
     """
-    config, tensors = network_config(said), file.named(parameters)
-    outputs = file.outputs(tensors, "classifier.weight")
-    file.require(tensors, expected_tensors(config, outputs))
-    classes = said.get("classes", list[str])
-    if len(classes) != outputs:
-        raise UserError(
-            f"{said.where}: names {len(classes)} classes for {outputs} outputs; use another file"
-        )
-    network = Inception(config, outputs)
+    classes, tensors = said.get("classes", list[str]), file.named(parameters)
+    described = _on_meta(said, len(classes))
+    file.require(tensors, described.state_dict())
+    network = Inception(described.config, len(classes))
     network.load_state_dict(tensors)
     own = {name: tensors[name] for name in running_statistics(network)}
     running = file.named(said.values.get("running_statistics", own))
@@ -293,13 +269,13 @@ def described_network(said: Fields, parameters: object, file: TensorFile) -> Loa
 
 
 def plain(config: NetworkConfig) -> dict[str, Any]:
-    """Turn a network's settings into JSON-able values; `network_config` is the inverse."""
+    """Turn a network's settings into JSON-able values."""
     values = asdict(config)
     return {key: v.value if isinstance(v, Enum) else v for key, v in values.items()}
 
 
-def network_config(said: Fields) -> NetworkConfig:
-    """The network's settings under `network_config`."""
+def _on_meta(said: Fields, outputs: int) -> Inception:
+    """The network that `said` describes, on the meta device: nothing is allocated."""
     given = said.get("network_config", Fields)
     unknown = given.values.keys() - {field.name for field in fields(NetworkConfig)}
     if unknown:
@@ -308,15 +284,11 @@ def network_config(said: Fields) -> NetworkConfig:
             "version; update bn-inception, or use another checkpoint"
         )
     try:
-        return Fields(given.values, "network_config").as_(NetworkConfig)
+        config = Fields(given.values, "network_config").as_(NetworkConfig)
+        with torch.device("meta"):
+            return Inception(config, outputs)
     except (UserError, OverflowError) as error:
         raise UserError(f"{said.where}: {error}; use another checkpoint") from error
-
-
-def expected_tensors(config: NetworkConfig, outputs: int) -> dict[str, Tensor]:
-    """The names and shapes of a network's parameters and statistics; allocates none of them."""
-    with torch.device("meta"):
-        return Inception(config, outputs).state_dict()
 
 
 def weights_hash(weights: Mapping[str, Tensor]) -> str:

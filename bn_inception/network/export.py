@@ -9,6 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import safetensors
+import safetensors.torch
+
 from bn_inception.errors import UserError
 from bn_inception.fields import read_object
 from bn_inception.network.checkpoint import LoadedNetwork, TensorFile, described_network, plain
@@ -44,8 +47,6 @@ def description(loaded: LoadedNetwork) -> dict[str, Any]:
 
 def safetensors_content(network: Inception) -> bytes:
     """The content of `model.safetensors`: contiguous tensors by their `state_dict` names."""
-    import safetensors.torch
-
     tensors = {
         name: tensor.contiguous()
         for name, tensor in network.state_dict().items()
@@ -62,4 +63,8 @@ def load_exported(folder: Path) -> LoadedNetwork:
         raise UserError(
             f"{said.where}: not written by bn-inception export (format {FORMAT}); {_REMEDY}"
         )
-    return described_network(said, file.read(), file)
+    try:
+        tensors = safetensors.torch.load_file(file.path)
+    except (OSError, safetensors.SafetensorError) as error:
+        file.refuse(f"cannot be read as safetensors ({error})", error)
+    return described_network(said, tensors, file)

@@ -72,10 +72,10 @@ def test_a_file_that_is_no_checkpoint_is_refused_and_nothing_in_it_is_run(
 @pytest.mark.parametrize(
     ("settings", "changes", "said"),
     [
-        ({}, {"network": {}}, "no classifier.weight"),
+        ({}, {"network": {}}, "missing: auxiliary.classifier.bias, "),
         ({}, {"network": [1, 2]}, "holds no network's parameters"),
         ({}, {"network_config": None}, "'network_config' is None; expected an object"),
-        ({}, {"classes": ["a"]}, "names 1 classes for 3 outputs"),
+        ({}, {"classes": ["a"]}, "num_classes is 1: allowed are 2 or more"),
         ({}, {"classes": None}, "'classes' is None; expected a list"),
         ({}, {"network_config": {"depth": 3}}, "setting depth is unknown"),
         ({}, {"network_config": {"nonlinearity": "tanh"}}, "expected one of relu, sigmoid"),

@@ -57,7 +57,7 @@ def test_a_folder_that_does_not_fit_is_refused(tmp_path: Path) -> None:
         ("{", "not valid JSON"),
         ("[]", "not an object"),
         ("{}", "not written by bn-inception export"),
-        (config.replace('"c4"', '"c4", "c5"'), "names 6 classes for 5 outputs"),
+        (config.replace('"c4"', '"c4", "c5"'), "classifier.weight has the shape (5, "),
         (config.replace('"width": 0.0625', '"width": 0.25'), "has the shape"),
         (config.replace('"width"', '"breadth"'), "breadth"),
     ):
