@@ -80,6 +80,10 @@ class Setting:
         """Its runs that are evidence: over, and as long as planned; by seed."""
         return [run for run in self.all_of(need) if run.ended and not run.cut_short]
 
+    def unfinished(self, need: Need) -> list[Run]:
+        """Its runs that go on, or were interrupted."""
+        return [run for run in self.all_of(need) if not run.ended]
+
 
 def find_settings(runs: Sequence[Run], ensembles: Sequence[Evaluation] = ()) -> list[Setting]:
     """The settings, the one nearest to the paper first: its longest run, then the least changed."""
@@ -139,19 +143,17 @@ def another_seed(setting: Setting, needs: Sequence[Need]) -> list[Words]:
 
 def _train(setting: Setting, need: Need, seed: int | None = None) -> Words:
     """The command that makes, or finishes, a run."""
-    # Data and options are those of a run that is there.
-    model, dropped, own = setting.runs[0], ["run.name", "run.seed"], []
-    # A run that was cut short is no model of the length.
-    dropped += ["train.steps"] if any(run.cut_short for run in setting.runs) else []
     if seed is None:
+        for run in setting.unfinished(need):
+            return "bn-inception", "train", f"resume={run.path}"
         # The members of the ensemble have a seed each, so that their images differ in order too.
         number = need.recipe.removeprefix("ensemble_")
         seed = int(number) if number != need.recipe else 0
-        unfinished = [run for run in setting.all_of(need) if not run.ended]
-        for run in unfinished[:1]:
-            model, dropped, own = run, [], ["run.resume=must"]
-    own = own or [*filter(None, [need.change]), *([f"run.seed={seed}"] if seed else [])]
-    dropped += [word.partition("=")[0] for word in own]
+    dropped = ["run.name", "run.seed", need.change.partition("=")[0]]
+    # A run that was cut short is no model of the length.
+    dropped += ["train.steps"] if any(run.cut_short for run in setting.runs) else []
+    # Data and options are those of a run that is there.
+    model = setting.runs[0]
     kept = [w for w in (*model.overrides, *model.options) if w.partition("=")[0] not in dropped]
     return (
         "bn-inception",
@@ -161,7 +163,8 @@ def _train(setting: Setting, need: Need, seed: int | None = None) -> Words:
         *([f"data={model.summary.data}"] if model.summary.data else []),
         # These are quoted.
         *(part for word in kept for part in split(word)),
-        *own,
+        *filter(None, [need.change]),
+        *([f"run.seed={seed}"] if seed else []),
     )
 
 
@@ -176,16 +179,14 @@ def _why_none(setting: Setting, need: Need) -> str:
 
 def _folder(setting: Setting, need: Need, seed: int | None = None) -> str:
     """Where its first run is, or where its command puts it."""
-    runs = setting.of(need)
-    if runs and seed is None:
+    if seed is None and (runs := setting.of(need) or setting.unfinished(need)):
         return str(runs[0].path)
     words = _train(setting, need, seed)[2:]
     given = dict(word.partition("=")[::2] for word in words)
     first = setting.runs[0]
-    usual = f"{need.recipe}-{first.summary.scale}-{first.summary.data}"
     changed = suffix(w for w in words if not w.startswith(("recipe=", "scale=", "data=")))
-    name = given.get("run.name", f"{usual}-seed{given.get('run.seed', 0)}{changed}")
-    return str(first.path.parent / name)
+    usual = f"{need.recipe}-{first.summary.scale}-{first.summary.data}"
+    return str(first.path.parent / f"{usual}-seed{given.get('run.seed', 0)}{changed}")
 
 
 def _evaluate(folder: str, crops: str) -> Words:
@@ -208,6 +209,6 @@ def for_copying(commands: Iterable[Words]) -> tuple[str, ...]:
 
 def _sweeps(command: Words) -> bool:
     # `train -m` reads a comma outside a list as one between several values.
-    return command[1] == "train" and not any(
-        word.startswith("run.resume=") or ("," in word and "=[" not in word) for word in command
+    return command[2].startswith("recipe=") and not any(
+        "," in word and "=[" not in word for word in command
     )

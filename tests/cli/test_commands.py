@@ -20,7 +20,7 @@ from bn_inception.data import DataConfig
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
-def bad(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+def bad(arguments, capsys):
     """Run the command line on something wrong and return its one line."""
     with pytest.raises(SystemExit) as caught:
         main(arguments)
@@ -96,13 +96,7 @@ def bad(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         ("benchmark step output=/nowhere/all.json", ["output: /nowhere"]),
     ],
 )
-def test_a_mistake_is_one_line_and_leaves_nothing(
-    line: str,
-    named: list[str],
-    capsys: pytest.CaptureFixture[str],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_mistake_is_one_line_and_leaves_nothing(line, named, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     said = bad(shlex.split(line), capsys)
     for word in named:
@@ -110,9 +104,7 @@ def test_a_mistake_is_one_line_and_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_shell_completes_commands_and_keys(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_shell_completes_commands_and_keys(capsys, monkeypatch):
     assert dispatch(["-sc", "install=bash"]) == 0
     assert "complete -o nospace" in capsys.readouterr().out
     for typed, completed in (("", "verify-resume"), ("evaluate crop", "crops=")):
@@ -121,13 +113,13 @@ def test_the_shell_completes_commands_and_keys(
         assert completed in capsys.readouterr().out
 
 
-def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_debug_shows_the_traceback(monkeypatch):
     monkeypatch.setenv("BN_INCEPTION_DEBUG", "1")
     with pytest.raises(UserError):
         main(["train", "recipe=nothing"])
 
 
-def test_every_key_is_read_from_its_yaml_and_nothing_is_left_open() -> None:
+def test_every_key_is_read_from_its_yaml_and_nothing_is_left_open():
     composed = compose("train", [])
     del composed["optimizer"]["momentum"]
     with pytest.raises(UserError, match=r"optimizer\.momentum: not set"):
@@ -137,9 +129,7 @@ def test_every_key_is_read_from_its_yaml_and_nothing_is_left_open() -> None:
         run_config(composed)
 
 
-def test_cfg_job_prints_what_would_run(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_cfg_job_prints_what_would_run(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert dispatch(["train", "recipe=bn_x30", "scale=cpu", "--cfg", "job"]) == 0
     printed = tmp_path / "printed.yaml"
@@ -152,7 +142,7 @@ def test_cfg_job_prints_what_would_run(
 
 
 @pytest.mark.parametrize("command", ["audit", "benchmark input"])
-def test_help_lists_the_data_settings_that_are_read(command: str, tmp_path: Path) -> None:
+def test_help_lists_the_data_settings_that_are_read(command, tmp_path):
     usage = command_help(command)
     other: dict[str, object] = {
         "root": str(tmp_path / "nowhere"), "cache": "x", "first_classes": 3,
@@ -167,9 +157,7 @@ def test_help_lists_the_data_settings_that_are_read(command: str, tmp_path: Path
 
 
 @pytest.mark.parametrize("command", ["", *COMMANDS])
-def test_help_fits_a_terminal_and_says_what_every_command_and_key_is(
-    command: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_help_fits_a_terminal_and_says_what_every_command_and_key_is(command, capsys):
     assert dispatch([*command.split(), "--help"]) == 0
     printed = capsys.readouterr().out
     assert printed.startswith(f"usage: bn-inception {command or 'COMMAND'}")
@@ -180,17 +168,17 @@ def test_help_fits_a_terminal_and_says_what_every_command_and_key_is(
         assert all(f"\n  {name} " in printed for name in COMMANDS)
 
 
-def test_a_groups_base_says_what_its_keys_are_before_a_choice_does() -> None:
+def test_a_groups_base_says_what_its_keys_are_before_a_choice_does():
     (dropout,) = (key.comment for key in keys_of("train") if key.name == "network.dropout")
     assert dropout.startswith("before the classifier")
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_the_keys_of_the_help_are_those_of_the_schema(command: str) -> None:
+def test_the_keys_of_the_help_are_those_of_the_schema(command):
     assert {key.name for key in keys_of(command)} == set(schema_keys(find(command).schema))
 
 
-def run(command: list[str], cwd: Path) -> str:
+def run(command, cwd):
     """What a Python command prints."""
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     return subprocess.run(
@@ -199,7 +187,7 @@ def run(command: list[str], cwd: Path) -> str:
     ).stdout  # fmt: skip
 
 
-def test_what_needs_no_torch_does_not_wait_for_it(tmp_path: Path) -> None:
+def test_what_needs_no_torch_does_not_wait_for_it(tmp_path):
     runs = REPOSITORY / "results" / "tiny_imagenet_100" / "runs"
     code = (
         "import sys\n"
@@ -222,7 +210,7 @@ def test_what_needs_no_torch_does_not_wait_for_it(tmp_path: Path) -> None:
         ["-c", "from bn_inception.cli.main import main; main()", "train"],
     ],
 )
-def test_three_ways_to_train_are_one(way: list[str], tmp_path: Path, images: Path) -> None:
+def test_three_ways_to_train_are_one(way, tmp_path, images):
     given = [*TINY, "train.steps=2", f"data.root={images}", "run.name=run"]
     assert "run: finished" in run([*way, *given, "recipe=inception"], tmp_path)
     assert (tmp_path / "outputs" / "run" / "metrics.jsonl").read_text().count("\n") == 2

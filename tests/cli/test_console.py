@@ -21,18 +21,18 @@ from bn_inception.record.predictions import read_predictions
 COMMAND = [sys.executable, "-m", "bn_inception"]
 
 
-def train(root: Path, images: Path, *overrides: str) -> list[str]:
+def train(root, images, *overrides):
     given = [f"data.root={images}", f"run.root={root}", "run.name=run"]
     return [*COMMAND, "train", "recipe=bn_x5", *TINY, *given, *overrides]
 
 
-def shell(line: str) -> subprocess.CompletedProcess[str]:
+def shell(line):
     return subprocess.run(
         ["bash", "-c", line], text=True, capture_output=True, timeout=280, check=False
     )
 
 
-def on_a_terminal(command: list[str], folder: Path) -> str:
+def on_a_terminal(command, folder):
     """What a command prints on a terminal, started in `folder`."""
     pid, terminal = pty.fork()
     if pid == 0:
@@ -49,12 +49,12 @@ def on_a_terminal(command: list[str], folder: Path) -> str:
     return said.decode()
 
 
-def status(root: Path) -> str:
+def status(root):
     return str(json.loads((root / "run" / "summary.json").read_text())["status"])
 
 
 @pytest.mark.timeout(600)
-def test_head_ends_neither_a_run_nor_an_evaluation(tmp_path: Path, images: Path) -> None:
+def test_head_ends_neither_a_run_nor_an_evaluation(tmp_path, images):
     # Workers, so that what they inherit of the streams is tried as well.
     run = shlex.join(train(tmp_path, images, "data.workers=1"))
     said = shell(f"{run} 2>&1 | head -1; echo status ${{PIPESTATUS[0]}}")
@@ -68,7 +68,7 @@ def test_head_ends_neither_a_run_nor_an_evaluation(tmp_path: Path, images: Path)
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("streams", [">&- 2>&- <&-", ">/dev/full 2>/dev/full"])
-def test_closed_and_full_streams_end_no_run(tmp_path: Path, images: Path, streams: str) -> None:
+def test_closed_and_full_streams_end_no_run(tmp_path, images, streams):
     run = shlex.join(train(tmp_path, images))
     assert shell(f"{run} {streams}").returncode == 0
     assert status(tmp_path) == "finished"
@@ -78,7 +78,7 @@ def test_closed_and_full_streams_end_no_run(tmp_path: Path, images: Path, stream
     assert checkpoint.load(tmp_path / "run" / "checkpoints" / "last.pt")["step"] == 12
 
 
-def test_a_table_that_could_not_be_printed_is_no_success() -> None:
+def test_a_table_that_could_not_be_printed_is_no_success():
     said = shell(f"{shlex.join(COMMAND)} --help >/dev/full")
     assert said.returncode == 1
     assert "standard output could not be written (No space left on device)" in said.stderr
@@ -88,9 +88,7 @@ def test_a_table_that_could_not_be_printed_is_no_success() -> None:
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("nohup", [False, True])
-def test_a_closed_terminal_saves_and_ends_or_is_outlived(
-    tmp_path: Path, images: Path, nohup: bool
-) -> None:
+def test_a_closed_terminal_saves_and_ends_or_is_outlived(tmp_path, images, nohup):
     """The kernel sends SIGHUP to all of the terminal's processes, loader workers too."""
     steps = 60 if nohup else 4000
     rare = (f"train.{key}={steps}" for key in ("steps", "checkpoint_every", "evaluate_every"))
@@ -117,14 +115,14 @@ def test_a_closed_terminal_saves_and_ends_or_is_outlived(
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("terminal", [True, False])
-def test_what_is_said_fits_80_columns_and_stands_in_the_log(tmp_path: Path, terminal: bool) -> None:
+def test_what_is_said_fits_80_columns_and_stands_in_the_log(tmp_path, terminal):
     broken = write_images(tmp_path / "photos") / "train" / "n0001" / "3.JPEG"
     broken.write_bytes(b"not an image")
     name = "bn_x5-cpu-folder-seed0-dropout0.4"
     log = tmp_path / "outputs" / name / "train.log"
     given = ["data.on_error=skip", "milestones=[0.01]", f"run.name={name}"]
 
-    def said(*overrides: str) -> str:
+    def said(*overrides):
         command = train(Path("outputs"), Path("photos"), *given, *overrides)
         if terminal:
             return on_a_terminal(command, tmp_path)
@@ -168,18 +166,18 @@ def test_what_is_said_fits_80_columns_and_stands_in_the_log(tmp_path: Path, term
     assert "  steps    12 of 8 images, 8 of them done" in resumed[len(logged) :]
 
 
-def test_what_is_said_moves_no_cursor(capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_said_moves_no_cursor(capsys):
     say("a\x1b[2J\nb")
     assert capsys.readouterr().err == "a\\x1b[2J\\nb\n"
 
 
-def test_a_log_that_cannot_be_written_ends_no_run(tmp_path: Path, images: Path) -> None:
+def test_a_log_that_cannot_be_written_ends_no_run(tmp_path, images):
     (tmp_path / "run" / "train.log").mkdir(parents=True)
     assert shell(shlex.join(train(tmp_path, images))).returncode == 0
     assert status(tmp_path) == "finished"
 
 
-def test_the_log_says_why_a_run_ended(tmp_path: Path) -> None:
+def test_the_log_says_why_a_run_ended(tmp_path):
     images = write_images(tmp_path / "photos")
     (images / "train" / "n0001" / "3.JPEG").write_bytes(b"not an image")
     ended = shell(shlex.join(train(tmp_path, images)))

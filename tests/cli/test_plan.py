@@ -1,8 +1,6 @@
 """`bn-inception plan`: rows by hand where the rates are given, measured ones where they are not."""
 
 import json
-from pathlib import Path
-from typing import Any
 
 import pytest
 from small_runs import TINY
@@ -13,15 +11,13 @@ from bn_inception.paper.results import FIGURE_3
 GIVEN = "plan.step_images_per_second=1000"
 
 
-def planned(tmp_path: Path, *arguments: str) -> dict[str, dict[str, Any]]:
+def planned(tmp_path, *arguments):
     file = tmp_path / "plan.json"
     assert dispatch(["plan", *arguments, f"output={file}"]) == 0
     return {row["run"]: row for row in json.loads(file.read_text())["rows"]}
 
 
-def test_the_papers_longest_run_on_one_gpu_of_given_speed(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_papers_longest_run_on_one_gpu_of_given_speed(tmp_path, capsys):
     (row,) = planned(tmp_path, "recipe=inception", GIVEN).values()
     # 31e6 updates of 32 images at 1000 a second, and 155 evaluations of 50,000 images at 3000.
     assert row["updates"] == 31_000_000
@@ -32,9 +28,7 @@ def test_the_papers_longest_run_on_one_gpu_of_given_speed(
     assert "asks for 1,000 images/s" in " ".join(capsys.readouterr().out.split())
 
 
-def test_all_rows_the_ensemble_and_their_sum_in_80_columns(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_all_rows_the_ensemble_and_their_sum_in_80_columns(tmp_path, capsys):
     rows = planned(tmp_path, GIVEN)
     assert {*FIGURE_3, "inception_x5", "inception_sigmoid"} < rows.keys()
     total = rows.pop("all")
@@ -47,7 +41,7 @@ def test_all_rows_the_ensemble_and_their_sum_in_80_columns(
     assert max(map(len, printed)) <= 80
 
 
-def test_eight_gpus_share_the_work(tmp_path: Path) -> None:
+def test_eight_gpus_share_the_work(tmp_path):
     given = ("recipe=bn_x30", "batch=x8", "plan.processes=8", GIVEN)
     (row,) = planned(tmp_path, *given).values()
     (alone,) = planned(tmp_path, "recipe=bn_x30", GIVEN).values()
@@ -57,9 +51,7 @@ def test_eight_gpus_share_the_work(tmp_path: Path) -> None:
     assert row["hours"] == pytest.approx(alone["hours"] / 8, rel=0.01)
 
 
-def test_an_update_is_measured_where_no_rate_is_given(
-    tmp_path: Path, images: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_update_is_measured_where_no_rate_is_given(tmp_path, images, capsys):
     rows = planned(tmp_path, "plan.steps=2", "recipe=bn_x5", *TINY, f"data.root={images}")
     (row,) = rows.values()
     assert row["updates"] == 12

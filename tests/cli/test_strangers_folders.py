@@ -15,7 +15,7 @@ from bn_inception.data import DataConfig, opening
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made(tmp_path_factory):
     """A short run; tests copy it before they change it."""
     folder = tmp_path_factory.mktemp("made")
     images = write_images(folder / "our: images #1")
@@ -25,11 +25,11 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def sent(made: Path, tmp_path: Path) -> Path:
+def sent(made, tmp_path):
     return shutil.copytree(made, tmp_path / "sent" / "run")
 
 
-def edit(run: Path, before: str, after: str) -> None:
+def edit(run, before, after):
     path = run / "config.yaml"
     text = path.read_text()
     assert before in text
@@ -39,7 +39,7 @@ def edit(run: Path, before: str, after: str) -> None:
 READERS = ("compare", "claims", "evaluate")
 
 
-def refused(run: Path, said: str, *commands: str) -> None:
+def refused(run, said, *commands):
     for command in commands or READERS:
         with pytest.raises(UserError, match=said) as caught:
             dispatch([command, f"run={run}" if command == "evaluate" else str(run)])
@@ -47,9 +47,7 @@ def refused(run: Path, said: str, *commands: str) -> None:
 
 
 @pytest.mark.parametrize("written", ["${oc.env:TOKEN}", '"\\x24{oc.env:TOKEN}"', "a-${run.seed}"])
-def test_an_interpolation_is_refused_and_not_resolved(
-    sent: Path, written: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_interpolation_is_refused_and_not_resolved(sent, written, monkeypatch, capsys):
     monkeypatch.setenv("TOKEN", "secret")
     edit(sent, "on_error: fail", f"on_error: {written}")
     refused(sent, r"config\.yaml: holds an interpolation")
@@ -78,13 +76,13 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
         ("recipe: 5", r"recipe\.name is None, not a name"),
     ],
 )
-def test_a_configuration_that_is_none_is_one_line(sent: Path, text: str, said: str) -> None:
+def test_a_configuration_that_is_none_is_one_line(sent, text, said):
     (sent / "config.yaml").write_text(text)
     refused(sent, said)
 
 
 @pytest.mark.parametrize("which", ["config.yaml", "summary.json", "metrics.jsonl", "evaluation"])
-def test_links_that_lead_out_are_not_followed(sent: Path, tmp_path: Path, which: str) -> None:
+def test_links_that_lead_out_are_not_followed(sent, tmp_path, which):
     outside = tmp_path / "outside"
     if which == "evaluation":
         outside.mkdir()
@@ -96,9 +94,7 @@ def test_links_that_lead_out_are_not_followed(sent: Path, tmp_path: Path, which:
     assert not outside.is_dir() or not list(outside.iterdir())
 
 
-def test_a_linked_checkpoint_is_not_read_and_a_linked_folder_not_written(
-    sent: Path, tmp_path: Path
-) -> None:
+def test_a_linked_checkpoint_is_not_read_and_a_linked_folder_not_written(sent, tmp_path):
     outside = shutil.move(sent / "checkpoints", tmp_path / "checkpoints")
     (sent / "checkpoints").symlink_to(outside)
     before = sorted(path.name for path in Path(outside).iterdir())
@@ -112,9 +108,7 @@ def test_a_linked_checkpoint_is_not_read_and_a_linked_folder_not_written(
     assert sorted(path.name for path in Path(outside).iterdir()) == before
 
 
-def test_a_run_goes_on_from_its_folder_alone_wherever_that_is(
-    sent: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_run_goes_on_from_its_folder_alone_wherever_that_is(sent, tmp_path, capsys):
     moved = sent.rename(tmp_path / "renamed")
     with pytest.raises(UserError, match=r"network\.dropout=0\.1: a run goes on as it was begun"):
         dispatch(["train", f"resume={moved}", "network.dropout=0.1"])
@@ -132,24 +126,20 @@ def test_a_run_goes_on_from_its_folder_alone_wherever_that_is(
         dispatch(["train", f"resume={moved}"])
 
 
-def test_a_folder_may_be_reached_by_a_link_and_hold_links_within(
-    sent: Path, tmp_path: Path
-) -> None:
+def test_a_folder_may_be_reached_by_a_link_and_hold_links_within(sent, tmp_path):
     (tmp_path / "linked").symlink_to(sent)
     (sent / "newest.pt").symlink_to("checkpoints/last.pt")
     assert dispatch(["compare", str(tmp_path / "linked"), "baseline=bn_x5"]) == 0
 
 
 @pytest.mark.timeout(60)
-def test_a_pipe_is_not_waited_for(sent: Path) -> None:
+def test_a_pipe_is_not_waited_for(sent):
     (sent / "config.yaml").unlink()
     os.mkfifo(sent / "config.yaml")
     refused(sent, r"config\.yaml: neither a file nor a folder")
 
 
-def test_evaluate_opens_no_url_and_no_cache_because_a_run_names_it(
-    sent: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_evaluate_opens_no_url_and_no_cache_because_a_run_names_it(sent, tmp_path, monkeypatch):
     opened: list[DataConfig] = []
     monkeypatch.setattr(opening, "_open_shards", opened.append)  # gives None, no sources
     edit(sent, "kind: folder\n  root: ", "kind: shards\n  root: http://127.0.0.1:9/theirs #")
@@ -173,9 +163,7 @@ def test_evaluate_opens_no_url_and_no_cache_because_a_run_names_it(
         ("environment.json", '"gpus": []', f'"gpus": {9000 * "["}', "nested too deep"),
     ],
 )
-def test_records_that_are_none_are_one_line(
-    sent: Path, file: str, before: str, after: str, said: str
-) -> None:
+def test_records_that_are_none_are_one_line(sent, file, before, after, said):
     text = (sent / file).read_text()
     assert before in text
     (sent / file).write_text(text.replace(before, after, 1))
@@ -183,12 +171,12 @@ def test_records_that_are_none_are_one_line(
 
 
 @pytest.mark.parametrize("file", ["summary.json", "metrics.jsonl"])
-def test_records_without_end_are_not_read(sent: Path, file: str) -> None:
+def test_records_without_end_are_not_read(sent, file):
     os.truncate(sent / file, 1 << 40)
     refused(sent, f"{file}: .*more than", "compare")
 
 
-def test_the_page_shows_no_path_of_this_machine(sent: Path, tmp_path: Path) -> None:
+def test_the_page_shows_no_path_of_this_machine(sent, tmp_path):
     assert "our: images #1" in (sent / "config.yaml").read_text()
     output = f"output={tmp_path / 'report'}"
     assert dispatch(["compare", str(sent), "baseline=bn_x5", output]) == 0
@@ -199,9 +187,7 @@ def test_the_page_shows_no_path_of_this_machine(sent: Path, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("command", [["compare", "{}"], ["evaluate", "checkpoint={}",
                          "data=folder", "data.root=x", "output=x.npz"]])  # fmt: skip
-def test_no_control_character_of_a_name_reaches_the_terminal(
-    command: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_no_control_character_of_a_name_reaches_the_terminal(command, capsys):
     with pytest.raises(SystemExit):
         main([word.format("no\x1b[31mred\x9b\u202esuch\x07") for word in command])
     said = capsys.readouterr().err
@@ -209,7 +195,7 @@ def test_no_control_character_of_a_name_reaches_the_terminal(
     assert not set("\x1b\x9b\u202e\x07") & set(said)
 
 
-def test_equal_configurations_have_one_identity() -> None:
+def test_equal_configurations_have_one_identity():
     config = {"optimizer": {"momentum": 1}, "train": {"steps": 3}, "milestones": [1]}
     same = {"milestones": [1.0], "train": {"steps": 9}, "optimizer": {"momentum": 1.0}}
     assert identity(config) == identity(same)

@@ -7,26 +7,13 @@ import bn_inception
 from bn_inception import UserError
 
 
-@pytest.mark.parametrize(
-    ("readings", "parameters"),
-    [
-        ({}, 11_188_288),
-        ({"pool_projection": 128}, 11_278_528),
-        ({"pool_projection": 128, "first_convolution": "full"}, 11_285_224),
-        (
-            {"pool_projection": 128, "first_convolution": "full", "convolution_bias": True},
-            11_295_240,
-        ),
-    ],
-)
-def test_parameters_of_every_reading(
-    readings: dict[str, bool | int | str], parameters: int
-) -> None:
+def test_the_readings_reach_the_network():
+    readings = {"pool_projection": 128, "first_convolution": "full", "convolution_bias": True}
     network = bn_inception.build_network(auxiliary_head=False, **readings)
-    assert sum(p.numel() for p in network.parameters()) == parameters
+    assert sum(p.numel() for p in network.parameters()) == 11_295_240
 
 
-def test_main_and_auxiliary_logits_in_training_and_logits_in_evaluation() -> None:
+def test_main_and_auxiliary_logits_in_training_and_logits_in_evaluation():
     network = bn_inception.build_network("bn_x5", 7, width=0.125, image_size=32)
     images = torch.zeros(2, 3, 32, 32)
     main, auxiliary = network.train()(images)
@@ -34,8 +21,8 @@ def test_main_and_auxiliary_logits_in_training_and_logits_in_evaluation() -> Non
     assert network.eval()(images).shape == (2, 7)
 
 
-def test_the_seed_makes_the_weights() -> None:
-    def weights(seed: int) -> torch.Tensor:
+def test_the_seed_makes_the_weights():
+    def weights(seed):
         network = bn_inception.build_network("bn_x5", 7, width=0.125, image_size=32, seed=seed)
         return torch.cat([p.detach().flatten() for p in network.parameters()])
 
@@ -55,6 +42,6 @@ def test_the_seed_makes_the_weights() -> None:
         ({"num_classes": 1}, "classes"),
     ],
 )
-def test_what_cannot_be_built_is_named(arguments: dict[str, int | str], named: str) -> None:
+def test_what_cannot_be_built_is_named(arguments, named):
     with pytest.raises(UserError, match=named):
-        bn_inception.build_network(**arguments)  # type: ignore[arg-type]
+        bn_inception.build_network(**arguments)

@@ -21,7 +21,7 @@ OWN = {
 
 
 @pytest.fixture
-def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def own(tmp_path, monkeypatch):
     """A folder of files of one's own, in the working folder."""
     monkeypatch.chdir(tmp_path)
     for name, content in OWN.items():
@@ -31,12 +31,12 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "own set"
 
 
-def name(*overrides: str) -> str:
+def name(*overrides):
     return str(read(overrides)["run"]["name"])
 
 
 @pytest.mark.parametrize("way", ["folder", "files", "absolute files"])
-def test_ones_own_stand_beside_the_packages(own: Path, way: str) -> None:
+def test_ones_own_stand_beside_the_packages(own, way):
     if way == "folder":
         given = ["recipe=wide", "scale=large", "data=mine", search_path(["own set"])]
     else:
@@ -49,7 +49,7 @@ def test_ones_own_stand_beside_the_packages(own: Path, way: str) -> None:
     assert name(*given) == "bn_x30-large-folder-seed0-mine-wide"
 
 
-def test_a_folder_whose_files_would_not_be_read_is_refused(own: Path) -> None:
+def test_a_folder_whose_files_would_not_be_read_is_refused(own):
     (own / "recipe" / "bn_x5.yaml").write_text(WIDE)
     with pytest.raises(UserError, match=r"bn_x5\.yaml has the name of a file of the package"):
         search_path([str(own)])
@@ -67,9 +67,7 @@ def test_a_folder_whose_files_would_not_be_read_is_refused(own: Path) -> None:
         ("bn_x5.yaml", WIDE, "has the name of a file of the package"),
     ],
 )
-def test_a_file_that_is_no_recipe_or_would_not_be_read_is_refused(
-    file: str, content: str | None, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_that_is_no_recipe_is_refused(file, content, said, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     if content is not None:
         Path(file).write_text(content)
@@ -77,7 +75,7 @@ def test_a_file_that_is_no_recipe_or_would_not_be_read_is_refused(
         compose("train", [f"recipe={file}"])
 
 
-def test_a_name_carries_what_was_changed_and_nothing_else() -> None:
+def test_a_name_carries_what_was_changed_and_nothing_else():
     usual = "bn_x5-demo-synthetic-seed0"
     same = ("train.steps=9", "run.root=x", "machine=cpu", "machine.threads=1", "data.workers=0",
             "milestones=[0.5]", "data.cache=x", "run.resume=auto")  # fmt: skip
@@ -91,7 +89,7 @@ def test_a_name_carries_what_was_changed_and_nothing_else() -> None:
 
 
 @given(st.dictionaries(st.text("abc._", min_size=1), st.text(max_size=40), max_size=9))
-def test_a_suffix_is_part_of_a_files_name(changed: dict[str, str]) -> None:
+def test_a_suffix_is_part_of_a_files_name(changed):
     words = [f"{key}={value}" for key, value in changed.items()]
     text = suffix(words)
     assert text == suffix(words[::-1])

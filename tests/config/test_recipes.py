@@ -1,7 +1,5 @@
 """The recipes and scales, against the table of BN section 4.2 and Figure 3."""
 
-from typing import Any
-
 import pytest
 
 from bn_inception.config import compose, run_config
@@ -33,7 +31,7 @@ COMMON = {
 SCALES = {"paper": (224, 1.0), "small": (64, 1.0), "cpu": (32, 0.25), "demo": (32, 0.125)}
 
 
-def values(*overrides: str) -> dict[str, Any]:
+def values(*overrides):
     """Every key of a configuration that the schema has accepted."""
     composed = compose("train", overrides)
     run_config(composed)
@@ -43,26 +41,26 @@ def values(*overrides: str) -> dict[str, Any]:
 @pytest.mark.parametrize(
     "path", ["/home/jürgen/x", "~/photos (1)", "/a=b,c#d&e", "it's", 'a "b" c', "/plain", "a:b"]
 )
-def test_a_path_needs_no_quotes_of_its_own(path: str) -> None:
+def test_a_path_needs_no_quotes_of_its_own(path):
     assert compose("train", [f"data.root={path}"])["data"]["root"] == path
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_a_recipe_at_paper_scale_is_the_papers(recipe: str) -> None:
+def test_a_recipe_at_paper_scale_is_the_papers(recipe):
     at_paper = values(f"recipe={recipe}", "scale=paper")
     assert at_paper["recipe.name"] == recipe
     assert tuple(at_paper[key] for key in COLUMNS) == RECIPES[recipe]
     assert COMMON.items() <= at_paper.items()
 
 
-def test_a_run_is_long_enough_for_what_the_paper_reports_of_it() -> None:
+def test_a_run_is_long_enough_for_what_the_paper_reports_of_it():
     for name, row in FIGURE_3.items():
         assert RECIPES[name][-1] >= max(row.steps_to_72_2 or 0, row.maximum_at_step or 0)
 
 
 @pytest.mark.parametrize("scale", SCALES)
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_a_scale_divides_every_duration_by_one_factor(recipe: str, scale: str) -> None:
+def test_a_scale_divides_every_duration_by_one_factor(recipe, scale):
     paper, here = (values(f"recipe={recipe}", f"scale={name}") for name in ("paper", scale))
     for key in ("train.steps", "train.start_check", "optimizer.decay_every"):
         assert paper[key] / here[key] == pytest.approx(here["scale.compression"], rel=1e-9)
@@ -74,12 +72,12 @@ def test_a_scale_divides_every_duration_by_one_factor(recipe: str, scale: str) -
         assert here[key] == paper[key]
 
 
-def test_a_larger_batch_sees_the_same_images() -> None:
+def test_a_larger_batch_sees_the_same_images():
     larger = values("recipe=bn_x30", "scale=paper", "batch.images=256")
     assert (larger["train.steps"], larger["optimizer.decay_every"]) == (750_000, 53_382 / 8)
 
 
-def test_a_duration_given_by_hand_is_taken_as_it_is() -> None:
+def test_a_duration_given_by_hand_is_taken_as_it_is():
     given = values("scale=cpu", "train.steps=8 epochs", "train.evaluate_every=70")
     assert (given["train.steps"], given["train.evaluate_every"]) == ("8 epochs", 70)
 
@@ -88,14 +86,14 @@ MEMBERS = [f"ensemble/{number}" for number in range(1, ENSEMBLE_MODELS + 1)]
 ALLOWED = {"network.initial_weight_gain", "network.dropout", "network.per_activation"}
 
 
-def changes(member: str) -> dict[str, Any]:
+def changes(member):
     base, changed = (values(f"recipe={recipe}", "scale=paper") for recipe in ("bn_x30", member))
     named = ("recipe.name", "run.name")
     return {key: changed[key] for key in changed.keys() - named if changed[key] != base[key]}
 
 
 @pytest.mark.parametrize("member", MEMBERS)
-def test_a_member_is_bn_x30_with_some_of_the_changes(member: str) -> None:
+def test_a_member_is_bn_x30_with_some_of_the_changes(member):
     changed = changes(member)
     assert changed and changed.keys() <= ALLOWED
     assert changed.get("network.dropout", 0.05) in ENSEMBLE_DROPOUTS
@@ -108,7 +106,7 @@ def test_a_member_is_bn_x30_with_some_of_the_changes(member: str) -> None:
     assert f"bn-inception train recipe={member} scale=paper" in text
 
 
-def test_the_members_differ_and_each_change_is_used() -> None:
+def test_the_members_differ_and_each_change_is_used():
     made = [changes(member) for member in MEMBERS]
     assert all(made.count(changed) == 1 for changed in made)
     assert set().union(*made) == ALLOWED

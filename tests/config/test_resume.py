@@ -8,7 +8,7 @@ from bn_inception.errors import UserError
 
 
 @pytest.mark.parametrize("lacking", [True, False])
-def test_a_key_that_makes_another_run_is_named_with_both_values(lacking: bool) -> None:
+def test_a_key_that_makes_another_run_is_named_with_both_values(lacking):
     before = compose("train", [])
     before["batch"]["norm_group"] = 16
     if lacking:  # which makes it another one too

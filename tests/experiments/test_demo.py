@@ -15,7 +15,7 @@ PLAIN = [0.25] * 10 + [0.9] * 21
 FAST = [0.25, 0.95, 0.95, 0.95, 0.95, 0.95]
 
 
-def write(root: Path, recipe: str, curve: list[float], seed: int = 0) -> Path:
+def write(root, recipe, curve, seed=0):
     """A run at scale=demo, evaluated every 84 steps; its length is the curve's."""
     given = [f"recipe={recipe}", "scale=demo", f"run.seed={seed}"]
     about = {"scale": "demo", "seed": seed, "data": "synthetic", "classes": 4, "count": 400}
@@ -38,22 +38,20 @@ def write(root: Path, recipe: str, curve: list[float], seed: int = 0) -> Path:
         ([0.25] * 31, FAST, "These runs show nothing: the target 24.0 % is at chance"),
     ],
 )  # fmt: skip
-def test_the_sentence_says_what_was_seen(
-    tmp_path: Path, plain: list[float], fast: list[float], expected: str
-) -> None:
+def test_the_sentence_says_what_was_seen(tmp_path, plain, fast, expected):
     folders = [write(tmp_path, "bn_x5", fast), write(tmp_path, "inception", plain)]
     said = demo.sentence(demo.look(folders))
     assert said.startswith(expected)
     assert said.count(".\n") == 0 and said.endswith(("steps.", "%.", "run.", "longer.", ")."))
 
 
-def test_two_runs_of_one_recipe_are_refused(tmp_path: Path) -> None:
+def test_two_runs_of_one_recipe_are_refused(tmp_path):
     folders = [write(tmp_path, "bn_x5", FAST, seed) for seed in (0, 1)]
     with pytest.raises(UserError, match="one run of inception and one of bn_x5"):
         demo.look(folders)
 
 
-def test_seeds_that_chose_do_not_count(tmp_path: Path) -> None:
+def test_seeds_that_chose_do_not_count(tmp_path):
     found = [
         demo.look([write(tmp_path, "inception", PLAIN, seed),
                    write(tmp_path, "bn_x5", fast, seed)])
@@ -67,5 +65,5 @@ def test_seeds_that_chose_do_not_count(tmp_path: Path) -> None:
     assert table.rstrip().endswith("in 1.")
 
 
-def test_the_document_shows_the_table_that_was_made() -> None:
+def test_the_document_shows_the_table_that_was_made():
     assert (ROOT / "experiments/demo/seeds.md").read_text() in (ROOT / "docs/demo.md").read_text()

@@ -2,7 +2,6 @@
 
 import json
 import sys
-from pathlib import Path
 
 import pytest
 import rate_factor
@@ -13,7 +12,7 @@ from bn_inception.record.summary import RunStatus
 STEPS = 3000
 
 
-def write(folder: Path, factor: float, curve: list[float], status: str = "finished") -> Path:
+def write(folder, factor, curve, status="finished"):
     """A run folder with evenly spaced evaluations."""
     config = (
         f"recipe: {{name: inception}}\nscale: {{name: cpu, rate_factor: {factor}}}\n"
@@ -23,7 +22,7 @@ def write(folder: Path, factor: float, curve: list[float], status: str = "finish
     return write_run(folder, "inception", curve, every=STEPS // len(curve), **about)
 
 
-def points(root: Path, heights: dict[float, float]) -> list[rate_factor.Point]:
+def points(root, heights):
     """Runs of flat curves by their factors."""
     return [
         rate_factor.read_point(write(root / f"{factor:g}", factor, [height] * 10))
@@ -31,7 +30,7 @@ def points(root: Path, heights: dict[float, float]) -> list[rate_factor.Point]:
     ]
 
 
-def test_a_point_is_judged_by_its_plateau_and_the_gain_of_a_whole_run() -> None:
+def test_a_point_is_judged_by_its_plateau_and_the_gain_of_a_whole_run():
     # Of sixty evaluations it is six; the peak at the end does not count alone.
     curve = [(step, 0.9 if step == 3000 else 0.3) for step in range(50, 3001, 50)]
     assert rate_factor.judge(curve, 3000) == pytest.approx((0.4, 0.1))
@@ -40,9 +39,7 @@ def test_a_point_is_judged_by_its_plateau_and_the_gain_of_a_whole_run() -> None:
     assert rate_factor.judge(curve[:30], 3000)[1] is None
 
 
-def test_the_table_shows_every_point_and_the_factor_between_two_worse_ones(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_table_shows_every_point_and_the_factor_between_two_worse_ones(tmp_path, monkeypatch):
     points(tmp_path, {4: 0.30, 8: 0.50, 16: 0.45})
     folders = [str(tmp_path / name) for name in ("4", "8", "16")]
     output = tmp_path / "found.json"
@@ -61,7 +58,7 @@ def test_the_table_shows_every_point_and_the_factor_between_two_worse_ones(
         rate_factor.main()
 
 
-def test_a_best_at_the_end_of_the_grid_asks_for_more(tmp_path: Path) -> None:
+def test_a_best_at_the_end_of_the_grid_asks_for_more(tmp_path):
     found = points(tmp_path, {4: 0.3, 8: 0.4, 16: 0.5})
     assert rate_factor.still_to_run(found) == [32]
     assert rate_factor.still_to_run(found[:2]) == [16]
@@ -75,18 +72,18 @@ def test_a_best_at_the_end_of_the_grid_asks_for_more(tmp_path: Path) -> None:
             assert rate_factor.still_to_run(more) == [32]
 
 
-def test_where_nothing_learns_there_is_no_factor(tmp_path: Path) -> None:
+def test_where_nothing_learns_there_is_no_factor(tmp_path):
     found = points(tmp_path, dict.fromkeys((0.5, 1, 2, 4, 8), 0.1))
     while wanted := rate_factor.still_to_run(found):
         found += points(tmp_path, dict.fromkeys(wanted, 0.1))
     assert rate_factor.verdict(found).startswith("No factor")
 
 
-def test_the_sweep_goes_on_until_it_is_done_and_trains_nothing_twice(tmp_path: Path) -> None:
+def test_the_sweep_goes_on_until_it_is_done_and_trains_nothing_twice(tmp_path):
     heights = {4: 0.3, 8: 0.4, 16: 0.5, 32: 0.6, 64: 0.1}
     trained: list[float] = []
 
-    def train(factor: float) -> None:
+    def train(factor):
         trained.append(factor)
         write(tmp_path / rate_factor.run_name("cpu", factor), factor, [heights[factor]] * 10)
 

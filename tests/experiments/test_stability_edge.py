@@ -3,7 +3,6 @@
 import json
 import math
 import sys
-from pathlib import Path
 
 import pytest
 import stability_edge
@@ -12,7 +11,7 @@ from small_runs import TINY
 CHANCE = math.log(10)
 
 
-def test_the_end_of_a_training_has_a_name() -> None:
+def test_the_end_of_a_training_has_a_name():
     assert stability_edge.outcome([CHANCE] * 60, 10) == ("stuck", pytest.approx(CHANCE))
     falling = [CHANCE] * 250 + [0.97 * CHANCE] * 50
     assert stability_edge.outcome(falling, 10) == ("learns", pytest.approx(0.97 * CHANCE))
@@ -23,10 +22,10 @@ def test_the_end_of_a_training_has_a_name() -> None:
 
 @pytest.mark.parametrize("edge", range(0, 12))
 @pytest.mark.parametrize("guess", [None, 0, 3, 11, 50])
-def test_the_lowest_is_found_wherever_it_lies(edge: int, guess: int | None) -> None:
+def test_the_lowest_is_found_wherever_it_lies(edge, guess):
     asked: list[int] = []
 
-    def beyond(exponent: int) -> bool:
+    def beyond(exponent):
         assert exponent not in asked  # a training costs a minute
         asked.append(exponent)
         return exponent >= edge
@@ -36,10 +35,10 @@ def test_the_lowest_is_found_wherever_it_lies(edge: int, guess: int | None) -> N
     assert len(asked) <= 7
 
 
-def test_the_three_regions_of_a_network_and_a_second_seed_that_costs_little() -> None:
+def test_the_three_regions_of_a_network_and_a_second_seed_that_costs_little():
     asked: list[int] = []
 
-    def network(exponent: int) -> str:
+    def network(exponent):
         asked.append(exponent)
         if exponent >= 9:
             return "nonfinite"
@@ -54,14 +53,12 @@ def test_the_three_regions_of_a_network_and_a_second_seed_that_costs_little() ->
     assert len(asked) == 5  # 9, 8, the one that learns, 6, 5
 
 
-def test_a_network_that_never_learns_has_one_edge() -> None:
+def test_a_network_that_never_learns_has_one_edge():
     found = stability_edge.Edges(lambda e: "nonfinite" if e >= 4 else "stuck").find(None)
     assert (found.nonfinite, found.learns, found.stuck) == (4, None, None)
 
 
-def test_trainings_are_written_down_and_not_made_twice(
-    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_trainings_are_written_down_and_not_made_twice(images, tmp_path, monkeypatch):
     output = tmp_path / "edge.json"
     monkeypatch.setattr(stability_edge, "HIGHEST", 1)
     given = [str(output), *TINY, f"data.root={images}", "networks=bn_baseline", "seeds=0",
@@ -74,7 +71,7 @@ def test_trainings_are_written_down_and_not_made_twice(
     assert {0.0015, 0.003} >= set(rows) and all(row["steps"] == 3 for row in rows.values())
     assert "| rate | bn_baseline, seed 0 |" in output.with_suffix(".md").read_text()
 
-    def refuse(*_: object) -> None:
+    def refuse(*_):
         raise AssertionError("trained again")
 
     monkeypatch.setattr(stability_edge, "ShortTraining", refuse)

@@ -1,7 +1,6 @@
 """`experiments/studies.py` and `mnist_grid.py`: what their tables say of given runs."""
 
 import json
-from pathlib import Path
 
 import mnist_grid
 import pytest
@@ -14,10 +13,10 @@ RISING = [n / 100 for n in range(1, 21)]
 
 
 @pytest.fixture
-def runs(tmp_path: Path) -> list[Path]:
+def runs(tmp_path):
     """Plain Inception ends better at factor 4; BN-x5 gets to its end at both in fewer steps."""
 
-    def write(recipe: str, factor: float, curve: list[float]) -> Path:
+    def write(recipe, factor, curve):
         config = f"scale: {{name: cpu, rate_factor: {factor:g}}}\n"
         about = {"config": config, "planned_steps": 100 * len(curve)}
         return write_run(tmp_path / f"{recipe}-{factor:g}", recipe, curve, **about)
@@ -30,9 +29,7 @@ def runs(tmp_path: Path) -> list[Path]:
     ]  # fmt: skip
 
 
-def test_a_study_compares_at_each_value_and_with_the_best_plain_network(
-    runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_study_compares_at_each_value_and_with_the_best_plain_network(runs, tmp_path, capsys):
     studies.main("scale.rate_factor", str(tmp_path / "out" / "rate"), *map(str, runs))
     points = json.loads((tmp_path / "out" / "rate.json").read_text())["points"]
     assert [(point["value"], point["recipe"]) for point in points] == [
@@ -54,12 +51,12 @@ def test_a_study_compares_at_each_value_and_with_the_best_plain_network(
     }
 
 
-def test_runs_without_the_setting_are_named(runs: list[Path], tmp_path: Path) -> None:
+def test_runs_without_the_setting_are_named(runs, tmp_path):
     with pytest.raises(UserError, match=r"inception-2.* no network\.initialization"):
         studies.study("network.initialization", runs)
 
 
-def test_of_equal_points_the_grid_takes_the_smaller_rate() -> None:
+def test_of_equal_points_the_grid_takes_the_smaller_rate():
     rows = [
         {"network": network, "learning_rate": rate, "deviation": deviation,
          "plateau": 0.9 if network == "bn" and rate in (0.3, 1.0) else 0.5}

@@ -42,23 +42,6 @@ def test_the_target_is_the_mean_plateau_less_a_point():
     assert target_of(curves, 0.8) == pytest.approx(0.2)
 
 
-@pytest.mark.parametrize(
-    ("curve", "target", "crossing"),
-    [
-        # Between evaluations it is interpolated, from chance at step 0 on.
-        ([0.11, 0.21], 0.06, 50),
-        ([0.11, 0.21], 0.16, 150),
-        ([0.11, 0.21], 0.22, None),
-        # A first evaluation above 0.2 at step 200 is luck; for good it is only at 800.
-        ([0.1, 0.21, 0.12, 0.13, 0.14, 0.15, 0.16, 0.22, 0.23, 0.24], 0.2, 767),
-    ],
-)
-def test_the_crossing(curve, target, crossing):
-    at, reached = reach(curve, target)
-    assert reached == (crossing is not None)
-    assert at == pytest.approx(crossing or 100 * len(curve), abs=1)
-
-
 @given(st.lists(st.floats(0.0, 0.9), min_size=1, max_size=10), st.floats(0.02, 0.9))
 def test_it_is_the_crossing_of_the_isotonic_regression(curve, target):
     fitted = isotonic_regression([0.01, *curve]).x

@@ -3,7 +3,6 @@
 import json
 import re
 import subprocess
-import sys
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -24,7 +23,6 @@ from bn_inception.report.verdicts import (
     claims_json,
     claims_markdown,
     claims_text,
-    required_numbers,
     write_claims,
 )
 from bn_inception.table import Table
@@ -165,24 +163,6 @@ def test_sent_names_run_no_command_and_break_no_table(make_run):
     assert "<b>" not in re.sub(r"```.*?```", "", document, flags=re.S).replace("\\<b>", "")
 
 
-def test_equal_runs_give_equal_files(figure3_runs, tmp_path):
-    runs, comparison = figure3_runs, compare(figure3_runs)
-    first = write_report(comparison, runs, tmp_path / "first" / "new")
-    assert sorted(path.name for path in first) == sorted(p.name for p in first[0].parent.iterdir())
-    assert [path.name for path in first] == [
-        "report.html",
-        "comparison.md",
-        "comparison.json",
-        "figure2.png",
-        "figure2.svg",
-    ]
-    assert first[1].read_text() == figure3(comparison).as_markdown() + "\n"
-    assert first[2].read_text() == as_json(comparison)
-    second = write_report(compare(runs), runs, tmp_path / "second")
-    for one, other in zip(first, second, strict=True):
-        assert one.read_bytes() == other.read_bytes()
-
-
 def test_text_and_markdown_say_the_same(figure3_runs):
     table = figure3(compare(figure3_runs))
     rows = {row[0]: row for row in table.rows}
@@ -243,22 +223,6 @@ def test_a_folder_that_cannot_be_written(figure3_runs, tmp_path):
         write_report(compare(figure3_runs), figure3_runs, tmp_path / "file" / "report")
 
 
-def test_a_whole_comparison_needs_no_torch(figure3_runs, tmp_path):
-    program = (
-        "import sys\n"
-        "from pathlib import Path\n"
-        "from bn_inception.report.comparison import compare\n"
-        "from bn_inception.report.page import write_report\n"
-        "from bn_inception.report.runs import read_runs\n"
-        "runs = read_runs(sys.argv[2:])\n"
-        "write_report(compare(runs), runs, Path(sys.argv[1]))\n"
-        "sys.exit('torch' in sys.modules or 'matplotlib.pyplot' in sys.modules)\n"
-    )
-    folders = [str(run.path) for run in figure3_runs]
-    command = [sys.executable, "-c", program, str(tmp_path), *folders]
-    subprocess.run(command, check=True)
-
-
 @pytest.fixture
 def verdicts(figure3_runs):
     return judge(figure3_runs, differences=(0, 0))
@@ -293,10 +257,3 @@ def test_the_evidence_is_linked_from_where_the_file_lies(figure3_runs, tmp_path,
     verdicts = judge([read_run("outputs/control")])
     markdown, _ = write_claims(verdicts, Path("results/mine"))
     assert "[control](../../outputs/control)" in markdown.read_text()
-
-
-def test_required(verdicts):
-    assert required_numbers(verdicts, [5, 7]) == []
-    assert [j.statement.number for j in required_numbers(verdicts, [6, 1, 5])] == [1, 6]
-    with pytest.raises(UserError, match="require: there is no statement 10; choose from 1 to 9"):
-        required_numbers(verdicts, [10])
