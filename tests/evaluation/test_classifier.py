@@ -1,13 +1,12 @@
 """A network in one line of Python, and `bn-inception predict`: evaluation's pixels and results."""
 
 import os
-import pickle
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from evaluation.networks import Malicious, refusal, small_network, write_run
+from evaluation.networks import refusal, small_network, write_run
 from PIL import Image
 
 import bn_inception
@@ -77,41 +76,6 @@ def test_pixels_and_probabilities_are_those_of_evaluation(
     assert [len(found) for found in classifier.predict(paths[:2], top=1)] == [1, 1]
 
 
-def test_run_checkpoint_and_export_are_one_network(tmp_path: Path, source: FolderSource) -> None:
-    run = write(tmp_path / "run", Backend.fast)
-    assert dispatch(["export", f"run={run}", f"output={tmp_path / 'out'}"]) == 0
-    loaded = [
-        bn_inception.load(path)
-        for path in (run, str(run / "checkpoints" / "best.pt"), tmp_path / "out")
-    ]
-    with Image.open(source.name(1)) as image:
-        predicted = [dict(classifier.predict([image])[0]) for classifier in loaded]
-    for classifier, found in zip(loaded, predicted, strict=True):
-        assert classifier.classes == tuple(CLASSES) and not classifier.network.training
-        assert classifier.backend is Backend.fast
-        assert found == pytest.approx(predicted[0], abs=1e-5)
-
-
-def test_nothing_in_a_strangers_folder_is_executed_or_followed_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    run = write_run(tmp_path / "run", small_network(), recipe=Malicious())
-    Path("bare.pt").write_bytes(pickle.dumps(Malicious()))
-    linked = write_run(tmp_path / "linked", small_network())
-    (linked / "checkpoints" / "best.pt").rename("secret.pt")
-    (linked / "checkpoints" / "best.pt").symlink_to(tmp_path / "secret.pt")
-    for path, said in (
-        (run, "refused"),
-        ("bare.pt", "damaged"),
-        (linked, "leads out of the run folder"),
-        (tmp_path, "no checkpoints/best.pt, and no config.json"),
-        ("nowhere", "no such file"),
-    ):
-        assert said in refusal(bn_inception.load, path)
-    assert not Path("harmed").exists()
-
-
 def test_images_that_cannot_be_read_are_named(tmp_path: Path, source: FolderSource) -> None:
     classifier = bn_inception.load(write(tmp_path / "run"))
     cut = tmp_path / "cut.png"
@@ -155,16 +119,24 @@ def test_the_command_shows_a_block_an_image_and_goes_on_after_a_bad_one(
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("line", "said"),
     [
-        (["a.jpg"], "one of run=FOLDER and checkpoint=FILE"),
-        (["run=x"], "no images"),
-        (["run=x", "a.jpg", "top=0"], "top: 0"),
-        (["run=nowhere", "a.jpg"], "nowhere: there is no such file"),
+        ("predict a.jpg", "one of run=FOLDER and checkpoint=FILE"),
+        ("predict run=x", "no images"),
+        ("predict run=x a.jpg top=0", "top: 0"),
+        ("predict run=nowhere a.jpg", "nowhere: there is no such file"),
+        ("export output=out", "one of run=FOLDER and checkpoint=FILE"),
+        ("export run=. output=out", "has no checkpoints/best.pt"),
+        ("export run=x", "output: not set"),
+        ("export run=x output=y format=onnx", "there is no key format"),
+        ("export somewhere output=y", "key=value only"),
     ],
 )
-def test_what_is_missing_is_said(given: list[str], said: str) -> None:
-    assert said in refusal(dispatch, ["predict", *given])
+def test_what_is_missing_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str, said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert said in refusal(dispatch, line.split())
 
 
 def test_another_decoder_or_resize_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """Checkpoints become networks, or one clear line."""
 
+import pickle
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -7,9 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-from evaluation.networks import Malicious, pictures, refusal, small_network, state
+from evaluation.networks import Malicious, pictures, refusal, small_network, state, write_run
 from torch import Tensor
 
+import bn_inception
 from bn_inception.network import FirstConvolution, Nonlinearity, Normalization, checkpoint
 
 Tensors = dict[str, Tensor]
@@ -46,26 +48,31 @@ def test_what_was_saved_is_the_network_loaded(tmp_path: Path, settings: dict[str
     assert loaded.preprocessing == {"decoder": "Pillow 1"} and len(loaded.sha256) == 64
 
 
-def test_a_file_that_is_no_checkpoint_is_refused_and_nothing_in_it_is_run(
+def test_what_is_no_checkpoint_is_refused_and_nothing_is_executed_or_followed_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    torch.save({"format": 1, "recipe": Malicious()}, "code.pt")
+    write_run(Path("run"), small_network(), recipe=Malicious())
+    write_run(Path("linked"), small_network())
+    Path("linked/checkpoints/best.pt").rename("secret.pt")
+    Path("linked/checkpoints/best.pt").symlink_to(tmp_path / "secret.pt")
     torch.save(torch.nn.Linear(2, 2), "module.pt")
     torch.save([torch.zeros(1)], "list.pt")
-    Path("text.pt").write_text("hello")
+    Path("bare.pt").write_bytes(pickle.dumps(Malicious()))
     with zipfile.ZipFile("zip.pt", "w") as archive:
         archive.writestr("archive/data.pkl", "hello")
     for name, said in (
-        ("code.pt", "which is no tensor: reading it could run any code"),
+        ("run", "which is no tensor: reading it could run any code"),
+        ("linked", "leads out of the run folder"),
         ("module.pt", "could run any code"),
         ("list.pt", "not written by bn-inception"),
-        ("text.pt", "damaged (File is not a zip file)"),
+        ("bare.pt", "damaged (File is not a zip file)"),
         ("zip.pt", "refused, it does not load as plain tensors"),
         ("missing.pt", "there is no such file"),
+        (".", "no checkpoints/best.pt, and no config.json"),
     ):
-        text = refusal(checkpoint.load_network, name)
-        assert text.startswith(f"checkpoint {name}: ") and said in text
+        text = refusal(bn_inception.load, name)
+        assert name in text and said in text
     assert not Path("harmed").exists()
 
 

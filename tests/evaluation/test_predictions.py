@@ -12,9 +12,7 @@ from hypothesis import strategies as st
 
 from bn_inception import UserError
 from bn_inception.record.predictions import (
-    NEVER,
     Predictions,
-    ranks,
     read_meta,
     read_predictions,
     write_predictions,
@@ -60,22 +58,6 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
         assert file["probabilities"].dtype == np.float16
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.npz"]
     assert "cannot be written" in refusal(write_predictions, tmp_path / "no" / "a.npz", example())
-
-
-def test_ranks_count_unreadable_as_wrong() -> None:
-    # With two classes every class is among the first five; an unreadable image still is not.
-    assert example().ranks().tolist() == [0, 0, NEVER]
-    assert example(labels=np.array([1, 1, 0])).ranks().tolist() == [1, 1, NEVER]
-
-
-@given(data=st.data())
-def test_ranks_are_those_of_a_stable_sort(data: st.DataObject) -> None:
-    rows = data.draw(st.lists(st.lists(st.integers(0, 3), min_size=4, max_size=4), min_size=1))
-    probabilities = np.array(rows, np.float32) / 12 + 0.01
-    labels = np.array([row[0] for row in rows])
-    order = np.argsort(-probabilities, axis=1, kind="stable")
-    expected = np.argmax(order == labels[:, None], axis=1)
-    assert ranks(probabilities, labels).tolist() == expected.tolist()
 
 
 @pytest.mark.parametrize(
@@ -159,11 +141,7 @@ def test_a_strangers_file_is_one_line_and_nothing_in_it_is_run(
     large = np.zeros((4_000_000, 2), np.float16)
     raw(path, save=np.savez_compressed, probabilities=large)
     assert "'probabilities' is longer than the file" in refused(path)
-
-
-@pytest.mark.parametrize("name", ["ids", "labels", "probabilities"])
-def test_the_byte_order_of_another_machine_is_one_line(tmp_path: Path, name: str) -> None:
-    array = getattr(example(), name)
-    turned = {name: array.astype(array.dtype.newbyteorder())}
-    said = f"{name!r} is in the byte order of another machine"
-    assert said in refused(raw(tmp_path / "a.npz", **turned))
+    for name in ("ids", "labels", "probabilities"):
+        array = getattr(example(), name)
+        turned = {name: array.astype(array.dtype.newbyteorder())}
+        assert f"{name!r} is in the byte order of another machine" in refused(raw(path, **turned))

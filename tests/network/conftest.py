@@ -17,7 +17,7 @@ RECIPES: dict[str, dict[str, object]] = {
     "bn_x5": {},
     "bn_x5_sigmoid": SIGMOID,
     "inception_sigmoid": PLAIN | SIGMOID,
-    "per_activation": {"per_activation": ["3c", "5a", "5b"]},
+    "per_activation": {"per_activation": ["5a", "5b"]},
 }
 """Of the recipes, and of the ensemble's members with BN per activation."""
 

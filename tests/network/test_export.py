@@ -9,6 +9,7 @@ from evaluation.networks import pictures, refusal, small_network, write_run
 
 import bn_inception
 from bn_inception.cli.main import dispatch
+from bn_inception.data import Backend
 from bn_inception.network import Inception, Normalization
 
 SETTINGS: list[dict[str, object]] = [
@@ -20,21 +21,25 @@ SETTINGS: list[dict[str, object]] = [
 
 def exported(folder: Path, network: Inception) -> Path:
     """The folder that the command has written."""
-    run, out = write_run(folder / "run", network), folder / "out"
+    run, out = write_run(folder / "run", network, preprocessing={"backend": "fast"}), folder / "out"
     assert dispatch(["export", f"run={run}", f"output={out}"]) == 0
     return out
 
 
 @pytest.mark.parametrize("settings", SETTINGS)
-def test_safetensors_come_back_bit_for_bit(tmp_path: Path, settings: dict[str, object]) -> None:
+def test_run_checkpoint_and_export_are_one_network_bit_for_bit(
+    tmp_path: Path, settings: dict[str, object]
+) -> None:
     network = small_network(5, **settings)
     out = exported(tmp_path, network)
     assert {path.name for path in out.iterdir()} == {"config.json", "model.safetensors"}
-    loaded = bn_inception.load(out)
-    assert not loaded.network.training and loaded.network.auxiliary is None
-    assert loaded.classes == ("c0", "c1", "c2", "c3", "c4")
-    with torch.no_grad():
-        assert torch.equal(loaded.network(pictures()), network(pictures()))
+    for path in (tmp_path / "run", str(tmp_path / "run" / "checkpoints" / "best.pt"), out):
+        loaded = bn_inception.load(path)
+        assert not loaded.network.training and loaded.backend is Backend.fast
+        assert loaded.classes == ("c0", "c1", "c2", "c3", "c4")
+        with torch.no_grad():
+            assert torch.equal(loaded.network(pictures()), network(pictures()))
+    assert loaded.network.auxiliary is None
     described = json.loads((out / "config.json").read_text())
     assert described["classes"] == list(loaded.classes) and described["num_classes"] == 5
     assert described["input"]["shape"] == ["N", 3, 16, 16]
@@ -68,19 +73,3 @@ def test_a_folder_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     assert "cannot be read" in refusal(bn_inception.load, out)
     (out / "model.safetensors").unlink()
     assert "model.safetensors: there is no such file" in refusal(bn_inception.load, out)
-
-
-@pytest.mark.parametrize(
-    ("given", "words"),
-    [
-        (["output=out"], "one of run=FOLDER and checkpoint=FILE"),
-        (["run=.", "output=out"], "has no checkpoints/best.pt"),
-        (["run=x"], "output: not set"),
-        (["somewhere", "output=y"], "key=value only"),
-    ],
-)
-def test_what_to_export_must_be_clear(
-    given: list[str], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert words in refusal(dispatch, ["export", *given])

@@ -141,21 +141,6 @@ def test_every_parameter_gets_a_finite_gradient(small, recipe):
         assert parameter.grad.any(), name
 
 
-def test_the_memory_format_does_not_change_the_result(small):
-    images = torch.randn(4, 3, 32, 32)
-    network = small().to(memory_format=torch.channels_last)
-    logits = network(images.contiguous(memory_format=torch.channels_last))
-    torch.testing.assert_close(logits, small()(images), atol=1e-4, rtol=1e-4)
-
-
-def test_logits_in_both_modes(small):
-    images = torch.randn(3, 3, 32, 32)
-    network, headless = small(), small(auxiliary_head=False)
-    assert [logits.shape for logits in network(images)] == [(3, 5), (3, 5)]
-    assert network.eval()(images).shape == headless(images).shape == (3, 5)
-    assert "auxiliary" not in dict(headless.named_rows())
-
-
 @pytest.mark.parametrize(
     ("trained", "height", "width"),
     [(32, 40, 56), (32, 33, 47), (224, 225, 225), (224, 250, 250), (224, 320, 224)],
@@ -173,19 +158,6 @@ def test_named_rows_hold_every_parameter_once_in_forward_order(small):
     names = [name for name, _ in network.named_rows()]
     assert list(row_outputs(network, torch.randn(2, 3, 32, 32))[1]) == names
     assert names[names.index("4d") + 1] == "auxiliary" and names[-1] == "classifier"
-
-
-def test_parameter_names_are_stable(on_meta):
-    """Checkpoints are read by them."""
-    layers = {name.rpartition(".")[0] for name in on_meta().state_dict()}
-    units = ["rows.conv1", "rows.conv2_reduce", "rows.conv2", "auxiliary.convolution"]
-    for module in figure5.MODULES:
-        branches = ["reduce_3x3", "conv_3x3", "double_reduce", "double_3x3_1", "double_3x3_2"]
-        branches += ["one_by_one", "projection"] if module.stride == 1 else []
-        units += [f"rows.{module.name}.{branch}" for branch in branches]
-    expected = {f"{unit}.{part}" for unit in units for part in ("convolution", "normalization")}
-    head = {f"auxiliary.{part}" for part in ("hidden", "normalization", "classifier")}
-    assert layers == expected | head | {"rows.conv1.depthwise", "classifier"}
 
 
 def test_per_activation_normalization_in_the_named_modules_alone(on_meta):
@@ -242,10 +214,6 @@ def test_images_that_do_not_fit_are_refused(small, shape, message):
     assert message in refusal(small(), torch.randn(shape))
 
 
-def test_a_network_has_two_classes_or_more():
-    assert "num_classes is 1" in refusal(Inception, NetworkConfig(image_size=32, width=0.25), 1)
-
-
 @pytest.mark.parametrize(
     ("image_size", "strides", "expected"),
     [
@@ -286,8 +254,3 @@ def test_the_network_has_these_grids(image_size):
     sides = {name: tuple(maps.shape[2:]) for name, maps in rows.items() if maps.dim() == 4}
     del sides["conv2_reduce"]
     assert sides == {name: (side, side) for name, side in geometry(image_size)[1].items()}
-
-
-@given(st.integers(-5, MINIMUM_IMAGE_SIZE - 1))
-def test_images_that_are_too_small_are_refused(image_size):
-    assert f"image_size is {image_size}: allowed are 13" in refusal(geometry, image_size)

@@ -13,11 +13,12 @@ from bn_inception.network import (
     Nonlinearity,
     Normalization,
     PerActivationBatchNorm,
+    folding,
     population_statistics,
     running_statistics,
     set_statistics,
 )
-from bn_inception.network.folding import fold
+from bn_inception.network.folding import fold, fold_checked
 from bn_inception.network.normalization import MOMENTUM, BatchNorm
 
 
@@ -127,3 +128,14 @@ def test_what_is_folded_is_gone_what_cannot_be_stays_and_the_original_is_left_al
     after = network.state_dict()
     assert before.keys() == after.keys()
     assert all(torch.equal(before[key], after[key]) for key in before)
+
+
+def test_a_folded_network_that_gives_other_logits_is_not_taken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    network, other = small_network(), small_network(seed=1)
+    folded, difference = fold_checked(network)
+    assert folded is not network and difference < 1e-5
+    monkeypatch.setattr(folding, "fold", lambda network: other)
+    kept, difference = fold_checked(network)
+    assert kept is network and difference > 1e-3

@@ -18,35 +18,20 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))  # also when run as a script
 
 from evaluation.networks import row_outputs
+from network.conftest import RECIPES
 from small_runs import in_float64
 
-from bn_inception.network import (
-    Inception,
-    NetworkConfig,
-    Nonlinearity,
-    Normalization,
-    initialize,
-)
+from bn_inception.network import Inception, NetworkConfig, initialize
 
 STORED = Path(__file__).with_name("reference_activations.json")
+NETWORKS = ("inception", "bn_x5", "bn_x5_sigmoid", "per_activation")
 TOLERANCE = 1e-6
-
-NETWORKS = {
-    "inception": {
-        "normalization": Normalization.none,
-        "local_response_normalization": True,
-        "dropout": 0.4,
-    },
-    "bn_x5": {},
-    "bn_x5_sigmoid": {"nonlinearity": Nonlinearity.sigmoid},
-    "per_activation": {"per_activation": ["5a", "5b"]},
-}
 
 
 def activations(name: str) -> dict[str, list[float]]:
     """Per row, in evaluation mode after one training pass: root mean square, mean, and the last
     image's last three activations; the logits."""
-    network = Inception(NetworkConfig(width=0.125, image_size=32, **NETWORKS[name]), 5)
+    network = Inception(NetworkConfig(width=0.125, image_size=32, **RECIPES[name]), 5)
     initialize(network, torch.Generator().manual_seed(0))  # biases, gammas and betas
     in_float64(network)
     axis = torch.linspace(-1, 1, 32, dtype=torch.float64)
@@ -64,7 +49,7 @@ def activations(name: str) -> dict[str, list[float]]:
     return record
 
 
-@pytest.mark.parametrize("name", list(NETWORKS))
+@pytest.mark.parametrize("name", NETWORKS)
 def test_activations_are_the_stored_ones(name):
     stored = json.loads(STORED.read_text())[name]
     record = activations(name)
