@@ -8,7 +8,6 @@ import pytest
 from report.conftest import write_run
 
 from bn_inception.config import compose, write_yaml
-from bn_inception.errors import UserError
 
 ROOT = Path(demo.__file__).parents[1]
 PLAIN = [0.25] * 10 + [0.9] * 21
@@ -43,12 +42,6 @@ def test_the_sentence_says_what_was_seen(tmp_path, plain, fast, expected):
     said = demo.sentence(demo.look(folders))
     assert said.startswith(expected)
     assert said.count(".\n") == 0 and said.endswith(("steps.", "%.", "run.", "longer.", ")."))
-
-
-def test_two_runs_of_one_recipe_are_refused(tmp_path):
-    folders = [write(tmp_path, "bn_x5", FAST, seed) for seed in (0, 1)]
-    with pytest.raises(UserError, match="one run of inception and one of bn_x5"):
-        demo.look(folders)
 
 
 def test_seeds_that_chose_do_not_count(tmp_path):

@@ -30,15 +30,6 @@ def points(root, heights):
     ]
 
 
-def test_a_point_is_judged_by_its_plateau_and_the_gain_of_a_whole_run():
-    # Of sixty evaluations it is six; the peak at the end does not count alone.
-    curve = [(step, 0.9 if step == 3000 else 0.3) for step in range(50, 3001, 50)]
-    assert rate_factor.judge(curve, 3000) == pytest.approx((0.4, 0.1))
-    assert rate_factor.judge(curve[:2], 3000) == (None, None)
-    # A run that is still under way has no last third.
-    assert rate_factor.judge(curve[:30], 3000)[1] is None
-
-
 def test_the_table_shows_every_point_and_the_factor_between_two_worse_ones(tmp_path, monkeypatch):
     points(tmp_path, {4: 0.30, 8: 0.50, 16: 0.45})
     folders = [str(tmp_path / name) for name in ("4", "8", "16")]

@@ -53,11 +53,6 @@ def test_the_three_regions_of_a_network_and_a_second_seed_that_costs_little():
     assert len(asked) == 5  # 9, 8, the one that learns, 6, 5
 
 
-def test_a_network_that_never_learns_has_one_edge():
-    found = stability_edge.Edges(lambda e: "nonfinite" if e >= 4 else "stuck").find(None)
-    assert (found.nonfinite, found.learns, found.stuck) == (4, None, None)
-
-
 def test_trainings_are_written_down_and_not_made_twice(images, tmp_path, monkeypatch):
     output = tmp_path / "edge.json"
     monkeypatch.setattr(stability_edge, "HIGHEST", 1)

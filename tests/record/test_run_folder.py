@@ -3,23 +3,16 @@ import fcntl
 import json
 import os
 import signal
-import subprocess
-import sys
-from pathlib import Path
+import time
 
 import pytest
 from processes import run_ranks
+from small_runs import contents
 
 from bn_inception.errors import UserError
 from bn_inception.files import write_text
 from bn_inception.record.environment import write_environment
 from bn_inception.record.run_folder import RunFolder
-
-
-def contents(folder):
-    return {
-        path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()
-    }
 
 
 @pytest.mark.parametrize(
@@ -108,33 +101,24 @@ def test_a_second_writer_is_refused_until_the_first_closes(tmp_path):
 
 
 def test_a_killed_process_leaves_no_lock_though_its_forked_workers_live_on(tmp_path):
-    program = (
-        "import os, sys, time\n"
-        "from bn_inception.files import write_text\n"
-        "from bn_inception.record.run_folder import RunFolder\n"
-        "folder = RunFolder(sys.argv[1], 'a')\n"
-        "folder.create()\n"
-        "write_text(folder.config, 'x: 1')\n"
-        "worker = os.fork()\n"
-        "if worker == 0:\n"
-        "    print(os.getpid(), flush=True)\n"
-        "time.sleep(60)\n"
-    )
-    command = [sys.executable, "-c", program, str(tmp_path)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    worker = int(process.stdout.readline())
-    try:
-        with pytest.raises(UserError, match="another process is writing"):
-            RunFolder(tmp_path, "a").open_for_resume()
-        process.kill()
-        process.wait()
-        os.kill(worker, 0)  # the worker lives on
-        with RunFolder(tmp_path, "a") as folder:
-            folder.open_for_resume()
-    finally:
-        os.kill(worker, signal.SIGKILL)
-        process.stdout.close()
+    reader, writer = os.pipe()
+    process = os.fork()
+    if process == 0:
+        folder = RunFolder(tmp_path, "a")
+        folder.create()
+        write_text(folder.config, "x: 1")
+        if os.fork() == 0:
+            os.write(writer, b"%d" % os.getpid())
+        time.sleep(60)
+        os._exit(0)
+    worker = int(os.read(reader, 20))
+    with pytest.raises(UserError, match="another process is writing"):
+        RunFolder(tmp_path, "a").open_for_resume()
+    os.kill(process, signal.SIGKILL)
+    os.waitpid(process, 0)
+    with RunFolder(tmp_path, "a") as folder:
+        folder.open_for_resume()
+    os.kill(worker, signal.SIGKILL)  # which lived on until here
 
 
 def test_a_file_system_without_locks_is_a_warning(tmp_path, monkeypatch, caplog):
@@ -162,21 +146,18 @@ def test_a_resumed_run_keeps_the_environment_it_was_started_in(tmp_path):
 
 @pytest.mark.parametrize("began", [True, False])
 def test_what_a_kill_left_unwritten_is_no_run_and_goes(tmp_path, began):
-    program = (
-        "import os, signal, sys\n"
-        "from bn_inception.files import write_text\n"
-        "from bn_inception.record.run_folder import RunFolder\n"
-        "folder = RunFolder(sys.argv[1], 'a')\n"
-        "folder.create()\n"
-        f"{began} and write_text(folder.config, 'x: 1')\n"
-        "os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "write_text(folder.config, 'x: 2')\n"
-    )
-    ended = subprocess.run([sys.executable, "-c", program, str(tmp_path)])
-    assert ended.returncode == -signal.SIGKILL
-    assert any(name.suffix == ".tmp" for name in contents(tmp_path / "a"))
+    def killed(rank):
+        folder = RunFolder(tmp_path, "a")
+        folder.create()
+        if began:
+            write_text(folder.config, "x: 1")
+        os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)
+        write_text(folder.config, "x: 2")
+
+    assert run_ranks(1, killed) == ["ended without a word"]
+    assert any(name.endswith(".tmp") for name in contents(tmp_path))
     with RunFolder(tmp_path, "a") as folder:
         assert folder.has_run() == began
         (folder.open_for_resume if began else folder.create)()
-        assert [*contents(tmp_path / "a")] == [Path(".lock"), *([Path("config.yaml")] * began)]
-        assert not began or folder.config.read_text() == "x: 1"
+        left = {str(folder.config): b"x: 1"} if began else {}
+        assert contents(tmp_path) == left

@@ -6,7 +6,6 @@ import pytest
 from report.conftest import write_run
 
 from bn_inception.cli.main import dispatch
-from bn_inception.errors import UserError
 from bn_inception.record.summary import RunStatus
 from bn_inception.report.progress import progress
 
@@ -49,12 +48,3 @@ def test_watching_shows_the_runs_again(tmp_path, capsys, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         dispatch(["runs", str(tmp_path), "--watch"])
     assert capsys.readouterr().out.count("\nplain ") == 2
-
-
-@pytest.mark.parametrize(
-    ("folder", "message"), [("nowhere", "nowhere: no such folder"), (".", r"\.: no run in it")]
-)
-def test_bad_input(folder, message, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=message):
-        dispatch(["runs", folder])

@@ -27,23 +27,10 @@ def test_a_run_that_was_killed_in_mid_line_is_read(make_run):
     assert read_run(run.path).top1 == (0.1, 0.3)
 
 
-@pytest.mark.parametrize("missing", ["summary.json", "metrics.jsonl"])
-def test_what_is_missing_is_named(make_run, missing):
-    run = make_run("plain", "inception", [0.1])
-    (run.path / missing).unlink()
-    with pytest.raises(UserError, match=f"not a run folder.*{missing} missing"):
-        read_run(run.path)
-
-
-def test_bad_arguments(make_run, tmp_path):
+def test_a_run_that_is_given_twice_would_count_twice(make_run):
     folder = make_run("plain", "inception", [0.1]).path
-    for given, said in (
-        ([tmp_path / "nothing"], "no such folder"),
-        ([], "no run folder given"),
-        ([folder, f"{folder}/../plain"], "given twice"),
-    ):
-        with pytest.raises(UserError, match=said):
-            read_runs(given)
+    with pytest.raises(UserError, match="given twice"):
+        read_runs([folder, f"{folder}/../plain"])
 
 
 def test_evaluations_lie_beside_the_run(make_run):
