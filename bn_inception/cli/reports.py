@@ -71,6 +71,8 @@ def claims(runs: list[str], require: list[int], output: str | None) -> int:
 
 
 def _judged(given: Given) -> list[Judged]:
-    from bn_inception.network.invariance import scale_invariance  # late, because it imports torch
+    from bn_inception.network.normalization import (
+        scale_invariance,
+    )  # late, because it imports torch
 
     return judge(given.runs, ensembles=given.ensembles, differences=scale_invariance())

@@ -23,6 +23,9 @@ They average about the last 1 / 0.02 = 50 mini-batches of 32. Torch's 0.1 would 
 slim's 0.0003 would lag behind the weights for thousands of steps.
 """
 
+SCALES = (0.1, 3.0, 100.0)
+"""Factors by which `scale_invariance` multiplies weights."""
+
 LRN_ALPHA = 1e-4 * 127.5**2
 """Caffe's 1e-4, which is for grey levels of 0 to 255, converted to images in [-1, 1]."""
 
@@ -280,3 +283,44 @@ class LocalResponseNormalization(nn.Module):
         inverse_root = torch.rsqrt(1.0 + LRN_ALPHA / 5 * squares)
         # The power of -0.75, as -0.5 - 0.25.
         return (maps * inverse_root * inverse_root.sqrt()).to(maps.dtype)
+
+
+def scale_invariance() -> tuple[float, float]:
+    """Measure how far BN((aW)u) is from BN(Wu), and a dBN((aW)u)/d(aW) from dBN(Wu)/dW.
+
+    In float64, for each kind of normalization of this project in training mode, behind a
+    convolution or linear layer, and for each a of `SCALES`.
+
+    Returns:
+        The largest difference of outputs and the largest difference of gradients, each relative to
+        the largest magnitude of the expected values.
+    """
+    generator = torch.Generator().manual_seed(0)
+    # Inputs so large that epsilon, which breaks the identity, is negligible beside the variance.
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(shape, dtype=torch.float64, generator=generator)
+
+    outputs, gradients = [0.0], [0.0]
+    for layer, normalization, shape, grid in (
+        (nn.Conv2d(6, 8, 3, bias=False), BatchNorm(8), (16, 6, 7, 7), (5, 5)),
+        (nn.Conv2d(6, 8, 3, bias=False), PerActivationBatchNorm(8, 5, 5), (16, 6, 7, 7), (5, 5)),
+        (nn.Linear(6, 8, bias=False), BatchNorm(8), (16, 6), ()),
+    ):
+        weight, inputs = normal(*layer.weight.shape), 1e6 * normal(*shape)
+        upstream = normal(16, 8, *grid)
+        found = []
+        for factor in (1.0, *SCALES):
+            scaled = (factor * weight).requires_grad_()
+            maps = torch.func.functional_call(layer, {"weight": scaled}, (inputs,))
+            output = normalization.double()(maps)
+            (gradient,) = torch.autograd.grad(output, scaled, upstream)
+            found.append((output.detach(), factor * gradient))
+        for output, gradient in found[1:]:
+            outputs.append(_relative(output, found[0][0]))
+            gradients.append(_relative(gradient, found[0][1]))
+    return max(outputs), max(gradients)
+
+
+def _relative(actual: Tensor, expected: Tensor) -> float:
+    return float((actual - expected).abs().max() / expected.abs().max())

@@ -79,7 +79,7 @@ def judge(
         runs: at least one; of equal ones the most often evaluated counts.
         ensembles: saved evaluations of several networks.
         differences: largest relative differences of outputs and gradients, for statement 7, as
-            `bn_inception.network.invariance.scale_invariance` gives them; None if not computed.
+            `bn_inception.network.normalization.scale_invariance` gives them; None if not computed.
 
     Returns:
         Every statement, by number. A setting that tests none is left out, unless none does.

@@ -30,20 +30,6 @@ SETTINGS = MnistSettings(
 )
 
 
-@pytest.fixture(scope="module")
-def digits() -> tuple[Digits, Digits, Digits]:
-    """Ten classes that a row of ones tells apart, with noise."""
-    generator = torch.Generator().manual_seed(0)
-
-    def some(count: int) -> Digits:
-        labels = torch.randint(10, (count,), generator=generator)
-        images = (torch.rand(count, 28, 28, generator=generator) < 0.1).float()
-        images[torch.arange(count), 2 * labels + 3] = 1
-        return Digits(images.flatten(1), labels)
-
-    return some(600), some(100), some(200)
-
-
 def write_idx(path: Path, values: NDArray[np.uint8]) -> None:
     header = struct.pack(f">HBB{values.ndim}I", 0, 8, values.ndim, *values.shape)
     with gzip.open(path, "wb", compresslevel=1) as file:
@@ -63,6 +49,12 @@ def mnist_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def digits(mnist_files: Path) -> tuple[Digits, ...]:
+    """A few of each of the three sets."""
+    return tuple(Digits(*(part[:600] for part in given)) for given in read_digits(mnist_files))
+
+
 def test_the_network_is_section_4_1s() -> None:
     """Three hidden layers of 100 sigmoids; BN has gamma and beta where the other has a bias."""
     plain, bn = (sigmoid_network(n, 0.1, torch.Generator().manual_seed(3)) for n in NETWORKS)
@@ -76,9 +68,7 @@ def test_the_network_is_section_4_1s() -> None:
 
 
 @pytest.mark.parametrize("network", NETWORKS)
-def test_it_learns_and_a_seed_repeats_it(
-    network: str, digits: tuple[Digits, Digits, Digits]
-) -> None:
+def test_it_learns_and_a_seed_repeats_it(network: str, digits: tuple[Digits, ...]) -> None:
     curve = train(network, SETTINGS, digits)
     assert [evaluation.step for evaluation in curve.evaluations] == [0, 10, 20, 30, 40]
     assert train(network, SETTINGS, digits) == curve
@@ -86,10 +76,10 @@ def test_it_learns_and_a_seed_repeats_it(
         assert curve.evaluations[-1].test_accuracy > 0.3
 
 
-def test_percentiles_are_of_the_normalized_input(digits: tuple[Digits, Digits, Digits]) -> None:
+def test_percentiles_are_of_the_normalized_input(digits: tuple[Digits, ...]) -> None:
     """At the start gamma is 1 and beta 0: BN's output has about unit deviation, the plain not."""
     plain, bn = (train(n, SETTINGS, digits).evaluations[0].percentiles for n in NETWORKS)
-    assert bn[2] - bn[0] == pytest.approx(2.07, abs=0.5)  # of a Gaussian: 2 * 1.036
+    assert 1.8 < bn[2] - bn[0] < 2.8  # of a Gaussian 2.07, of equally likely values 2.42
     assert plain[2] - plain[0] < 0.2
     assert list(bn) == sorted(bn)
 

@@ -1,8 +1,5 @@
 """The paper's facts agree with one another, where the paper agrees with itself."""
 
-import pytest
-
-from bn_inception.errors import UserError
 from bn_inception.paper import figure5, results
 
 PRINTED = {row.name: row for row in figure5.ROWS}
@@ -34,12 +31,6 @@ def test_printed_sides_follow_from_the_strides_but_for_3c_and_4e() -> None:
     assert wrong == ["3c", "4e"]
     assert side == figure5.ROWS[-1].kernel == 7
     assert all(module.stride == PRINTED[module.name].stride for module in figure5.MODULES)
-
-
-@pytest.mark.parametrize("value", [0, 64, 97])
-def test_another_pool_projection_is_refused(value: int) -> None:
-    with pytest.raises(UserError, match=f"pool_projection is {value}.*96.*128"):
-        figure5.modules(value)
 
 
 def test_the_papers_statements_follow_from_figures_3_and_4() -> None:

@@ -9,7 +9,7 @@ from bn_inception.cli.main import dispatch
 from bn_inception.cli.run_arguments import read_run_arguments, settings_of
 from bn_inception.config import compose, run_config, write_yaml
 from bn_inception.errors import UserError
-from bn_inception.network.invariance import scale_invariance
+from bn_inception.network.normalization import scale_invariance
 from bn_inception.report.statements import STATEMENTS
 from bn_inception.training.schedule import Schedule
 
@@ -165,6 +165,6 @@ def test_the_check_of_statement_7_is_sharp(monkeypatch):
     tolerance = STATEMENTS[6].measures[0].limit
     output, gradient = scale_invariance()
     assert 0 <= output < tolerance and 0 <= gradient < tolerance
-    # With inputs of ordinary size epsilon breaks the identity, and the check sees it.
-    monkeypatch.setattr("bn_inception.network.invariance._INPUT_SCALE", 1.0)
+    # An epsilon as large as the variance breaks the identity, and the check sees it.
+    monkeypatch.setattr("bn_inception.network.normalization.EPSILON", 1e12)
     assert min(scale_invariance()) > tolerance
