@@ -5,20 +5,19 @@ then slow for all ways. Ratios are taken within a round.
 """
 
 import itertools
-import shutil
 import statistics
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from textwrap import fill
 from typing import Any
 
 import torch
 
 from bn_inception.files import write_json
 from bn_inception.record.environment import describe
+from bn_inception.table import NOTHING, Table
 
 Stream = Generator[object, None, None]
 """Endless; each `next` does one unit of work: an update, or a batch."""
@@ -111,12 +110,10 @@ class Measured:
 
     def show(self, output: Path | None) -> None:
         """Print table and sentences; write all as JSON, in one piece or not at all."""
-        wrapped = (fill(sentence, 80, subsequent_indent="  ") for sentence in self.sentences)
-        table = as_table(self.rows)
-        columns = shutil.get_terminal_size().columns  # 80 where there is no terminal
-        if table.index("\n") > columns:
-            table = as_paragraphs(self.rows, columns)
-        print(table, "", *wrapped, sep="\n")
+        header, first = zip(*self.rows[0].items(), strict=True)
+        cells = [[_cell(value) for value in row.values()] for row in self.rows]
+        numbers = [column for column, value in enumerate(first) if not isinstance(value, str)]
+        print(Table(header, cells, numbers, notes=self.sentences).as_text())
         if output is not None:
             write_json(output, {**self.about, "sentences": self.sentences, "rows": self.rows})
             print(output)
@@ -129,32 +126,9 @@ def about_here(fingerprint: str = "", device: torch.device = CPU) -> dict[str, A
     return {key: value for key, value in about.items() if fingerprint or key != "data_fingerprint"}
 
 
-def as_table(rows: Sequence[Row]) -> str:
-    """Rows of one kind as an aligned Markdown table; None is "-"."""
-    columns = []
-    for name, first in rows[0].items():
-        cells = [name, *(_cell(row[name]) for row in rows)]
-        width, right = max(map(len, cells)), not isinstance(first, str)
-        cells = [cell.rjust(width) if right else cell.ljust(width) for cell in cells]
-        cells.insert(1, "-" * (width - 1) + "-:"[right])
-        columns.append(cells)
-    return "\n".join(f"| {' | '.join(line)} |" for line in zip(*columns, strict=True))
-
-
-def as_paragraphs(rows: Sequence[Row], columns: int) -> str:
-    """The same for a narrow terminal: of each row its name, and below it the rest."""
-    lines = []
-    for row in rows:
-        name, *others = row.items()
-        lines.append(_cell(name[1]))
-        said = (f"{key} {_cell(value)}" for key, value in others if value not in (None, ""))
-        lines.append(fill("; ".join(said), columns, initial_indent="  ", subsequent_indent="  "))
-    return "\n".join(lines)
-
-
 def _cell(value: object) -> str:
     if value is None:
-        return "-"
+        return NOTHING
     if isinstance(value, float):
         return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.2f}"
     return f"{value:,}" if isinstance(value, int) else str(value)

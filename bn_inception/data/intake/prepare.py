@@ -9,8 +9,8 @@ import io
 import shutil
 import tarfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,7 @@ from bn_inception.data.opening import open_folder
 from bn_inception.data.parallel import Progress, cores, produced
 from bn_inception.data.source import ImageSource
 from bn_inception.errors import UserError, require_at_least
-from bn_inception.files import file_sha256, first_line, is_left_over, locked, replacing
+from bn_inception.files import file_sha256, first_line, is_left_over, locked, refusing, replacing
 
 LAYOUTS = (
     "expected train/ and val/ with class folders, or "
@@ -69,8 +69,8 @@ def prepare(
     files = _found(source)
     with _writing(target):
         target.mkdir(parents=True, exist_ok=True)
-        with locked(target / ".lock", wait=False):
-            try:
+        try:
+            with locked(target / ".lock", wait=False):
                 splits = [
                     _Split(split, images, target, min(config.shard_size, len(images)))
                     for split, images in _opened(source, files, say).items()
@@ -83,23 +83,16 @@ def prepare(
                         f"{free / 1e9:,.1f} GB are free; make room or choose another folder"
                     )
                 return [split.complete(workers, say, progress) for split in splits]
-            except KeyboardInterrupt:
-                say("stopped; the same call goes on from here: what is finished is kept")
-                raise
+        except BlockingIOError as error:
+            raise UserError(f"target: {target} is being written by another process") from error
+        except KeyboardInterrupt:
+            say("stopped; the same call goes on from here: what is finished is kept")
+            raise
 
 
-@contextmanager
-def _writing(target: Path) -> Iterator[None]:
-    """Turn an OSError of writing the target into a UserError of one line."""
-    try:
-        yield
-    except BlockingIOError as error:
-        raise UserError(f"target: {target} is being written by another process") from error
-    except OSError as error:
-        raise UserError(
-            f"target: {target} cannot be written ({first_line(error)}); make room and call again: "
-            "what is finished is kept"
-        ) from error
+def _writing(target: Path) -> AbstractContextManager[None]:
+    remedy = "make room and call again: what is finished is kept"
+    return refusing(f"target: {target} cannot be written", remedy)
 
 
 def _found(source: Path) -> dict[str, Path]:
