@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from processes import run_ranks
-from samples import MakeFolder, content, encoded, opened, photo
+from samples import MakeFolder, content, encoded, opened, photo, shards_of
 
 from bn_inception.data import DataConfig, DataKind, FolderSource, OnError, open_sources
 from bn_inception.data.intake import synthetic
@@ -78,6 +78,8 @@ def test_tiny_imagenet_as_published(image_folder: MakeFolder) -> None:
     assert names == ["val_1.JPEG", "val_0.JPEG", "val_2.JPEG", "val_3.JPEG"]
     assert sources.validation.labels.tolist() == [0, 1, 1, 2]
     assert len(opened(root, DataKind.tiny_imagenet, first_classes=2).validation) == 3
+    shards = opened(shards_of(root, root.parent / "shards"), DataKind.shards)
+    assert shards.fingerprint == sources.fingerprint  # `prepare` reads both layouts too
     (val / "images" / "val_4.JPEG").write_bytes(encoded(photo(3)))
     assert "the first is images/val_4.JPEG" in message(root, DataKind.tiny_imagenet)
     (val / "val_annotations.txt").write_text("val_0.JPEG n01\n")
