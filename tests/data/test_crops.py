@@ -1,4 +1,7 @@
-"""Crop geometry, and that cutting does what the boxes say."""
+"""Crop geometry, that cutting does what the boxes say, and how the two backends resize."""
+
+import itertools
+from zipfile import ZipFile
 
 import numpy as np
 import pytest
@@ -7,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from samples import photo
 
-from bn_inception.data.pixels.backend import PillowPicture
+from bn_inception.data.pixels.backend import Backend, PillowPicture, as_picture
 from bn_inception.data.pixels.crops import (
     FILTERS,
     Box,
@@ -16,6 +19,7 @@ from bn_inception.data.pixels.crops import (
     single_crop,
     training_crop,
 )
+from bn_inception.data.pixels.decode import decode
 
 sides = st.integers(1, 3000)
 
@@ -105,3 +109,65 @@ def test_cut_training_draws_mirror_and_every_filter() -> None:
     assert 160 < sum(int(cut[0, 0, 0]) > int(cut[0, 0, -1]) for cut in cuts) < 240
     assert all(70 < asked.count(resample) < 130 for resample in FILTERS)
     assert np.array_equal(cuts[5], cut_training(ramp, 32, np.random.default_rng(5)))
+
+
+BILINEAR, BOX, NEAREST, BICUBIC = FILTERS
+
+# Largest and mean difference from Pillow in grey levels that resizing equal pixels may make.
+#
+# Bilinear and cubic: Pillow resizes across and then down, fast_image_resize down and then across,
+# and each rounds to 8 bits between. A cubic overshoots at edges, and what is clipped there differs.
+# Nearest and box: where a sample or a window's border falls exactly between two pixels, floating
+# point decides which is taken, and a row or column may be its neighbour's
+# (`test_nearest_and_box_are_at_most_one_pixel_aside`).
+RESIZE = {
+    "photographs": {BILINEAR: (2, 0.3), BOX: (255, 0.6), NEAREST: (255, 2.0), BICUBIC: (32, 0.4)},
+    "smooth": {BILINEAR: (1, 0.2), BOX: (16, 0.1), NEAREST: (24, 0.5), BICUBIC: (3, 0.3)},
+    "hard": {BILINEAR: (2, 0.3), BOX: (128, 4.0), NEAREST: (255, 20.0), BICUBIC: (48, 6.0)},
+}
+
+
+def hard(seed: int, size: tuple[int, int]) -> Image.Image:
+    """Black, white and pure colours side by side: the worst for every filter."""
+    shape = (size[1], size[0], 3)
+    return Image.fromarray(np.random.default_rng(seed).choice([0, 255], shape).astype(np.uint8))
+
+
+def apart(image: Image.Image, box: Box, size: int, resample: Image.Resampling) -> np.ndarray:
+    """How far the fast backend's pixels are from Pillow's."""
+    fast, pillow = (
+        as_picture(image, "", backend).resized(box, size, resample).astype(int)
+        for backend in (Backend.fast, Backend.pillow)
+    )
+    return np.abs(fast - pillow)
+
+
+@pytest.mark.parametrize("resample", FILTERS, ids=lambda resample: resample.name)
+@pytest.mark.parametrize("kind", RESIZE)
+def test_the_fast_backend_resizes_near_to_pillow(
+    kind: str, resample: Image.Resampling, request: pytest.FixtureRequest
+) -> None:
+    if kind == "photographs":
+        with ZipFile(request.getfixturevalue("shared_data") / "imagenet-300.zip") as archive:
+            names = [name for name in archive.namelist() if name.endswith(".JPEG")][::23]
+            images = [decode(archive.read(name), name) for name in names]
+    else:
+        make = {"smooth": photo, "hard": hard}[kind]
+        images = [make(n, (40 + 31 * n, 50 + 17 * n)) for n in range(8)]
+    largest, mean = RESIZE[kind][resample]
+    for image, seed, size in itertools.product(images, range(3), (224, 64)):
+        box = training_crop(*image.size, np.random.default_rng(seed))
+        differences = apart(image, box, size, resample)
+        assert differences.max() <= largest and differences.mean() <= mean
+
+
+@given(st.integers(1, 250), st.integers(1, 250), st.integers(1, 300), st.integers(0, 1000))
+@settings(max_examples=60)
+def test_nearest_and_box_are_at_most_one_pixel_aside(
+    width: int, height: int, size: int, seed: int
+) -> None:
+    where = np.zeros((height, width, 3), np.uint8)
+    where[:, :, 0], where[:, :, 1] = np.arange(width), np.arange(height)[:, None]
+    box = training_crop(width, height, np.random.default_rng(seed))
+    for resample in (NEAREST, BOX):
+        assert apart(Image.fromarray(where), box, size, resample).max() <= 1

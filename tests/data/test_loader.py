@@ -23,7 +23,6 @@ from bn_inception.data import (
     FolderSource,
     OnError,
     Photometric,
-    TrainingBatch,
     loader,
     parallel,
 )
@@ -71,74 +70,60 @@ def test_validation_is_exact(source: FolderSource) -> None:
     assert torch.equal(torch.cat([batch.images for batch in batches]), whole.images)
 
 
-@pytest.fixture
-def whole(source: FolderSource) -> list[TrainingBatch]:
-    """The batches before `damaged`."""
-    return list(training(source))
+REASONS = {3: "empty", 4: "not an image", 7: "No such file", 10: "truncated"}
 
 
 @pytest.fixture
-def damaged(
-    source: FolderSource, whole: list[TrainingBatch]
-) -> tuple[FolderSource, dict[int, str]]:
-    """Eleven images; 3 is empty, 4 is text, 10 is truncated, 7 has vanished."""
+def damaged(source: FolderSource) -> FolderSource:
+    """Eleven images, some of them damaged for the `REASONS`."""
     for index, data in ((3, b""), (4, b"no image"), (10, source.read(10)[:-100])):
         Path(source.name(index)).write_bytes(data)
     Path(source.name(7)).unlink()
-    reasons = {3: "empty", 4: "not an image", 7: "No such file", 10: "truncated"}
-    return source, reasons
+    return source
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_bad_file_fails_by_name(
-    damaged: tuple[FolderSource, dict[int, str]], workers: int
-) -> None:
-    source, reasons = damaged
-    for batches in (training(source, workers=workers), validation(source, workers=workers)):
+def test_a_bad_file_fails_by_name(damaged: FolderSource, workers: int) -> None:
+    for batches in (training(damaged, workers=workers), validation(damaged, workers)):
         with pytest.raises(UserError, match=r"data\.on_error=skip") as caught:
             list(batches)
         said = str(caught.value)
         assert "\n" not in said
-        assert any(source.name(i) in said and reason in said for i, reason in reasons.items())
-    assert source.name(3) in said  # the first in order, also with workers
+        assert any(damaged.name(i) in said and reason in said for i, reason in REASONS.items())
+    assert damaged.name(3) in said  # the first in order, also with workers
     assert multiprocessing.active_children() == []
 
 
 @pytest.mark.parametrize("backend", Backend)
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_bad_file_is_replaced_and_reported(
-    whole: list[TrainingBatch],
-    damaged: tuple[FolderSource, dict[int, str]],
-    workers: int,
-    backend: Backend,
+    source: FolderSource, request: pytest.FixtureRequest, workers: int, backend: Backend
 ) -> None:
-    source, reasons = damaged
-    order = TrainingOrder(len(source), 4, 3, True, 5)
+    whole = list(training(source))
+    damaged = request.getfixturevalue("damaged")
+    order = TrainingOrder(len(damaged), 4, 3, True, 5)
     stands_in = {3: [3, 4, 5], 4: [4, 5], 7: [7, 8], 10: [10, 0]}
-    batches = training(source, workers=workers, on_error=OnError.skip, backend=backend)
+    batches = training(damaged, workers=workers, on_error=OnError.skip, backend=backend)
     for step, batch in zip(range(12), batches, strict=True):
         _, indices = order.batch(step)
         paths = [stands_in.get(int(index), [int(index)]) for index in indices]
-        assert batch.labels.tolist() == [int(source.labels[path[-1]]) for path in paths]
+        assert batch.labels.tolist() == [int(damaged.labels[path[-1]]) for path in paths]
         passed = [index for path in paths for index in path[:-1]]
-        expected = [source.identity(index) for index in passed]
+        expected = [damaged.identity(index) for index in passed]
         assert [identity for identity, _ in batch.replaced] == expected
         for index, (_, reason) in zip(passed, batch.replaced, strict=True):
-            assert reasons[index] in reason
+            assert REASONS[index] in reason
         assert torch.equal(batch.factors, whole[step].factors)  # the draws are the place's
 
 
-def test_validation_counts_what_it_cannot_read(
-    damaged: tuple[FolderSource, dict[int, str]],
-) -> None:
-    source, reasons = damaged
-    batches = list(validation(source, 2, OnError.skip))
+def test_validation_counts_what_it_cannot_read(damaged: FolderSource) -> None:
+    batches = list(validation(damaged, 2, OnError.skip))
     readable = torch.cat([batch.readable for batch in batches])
-    assert (~readable).nonzero().flatten().tolist() == sorted(reasons)
-    assert torch.cat([batch.labels for batch in batches]).tolist() == source.labels.tolist()
+    assert (~readable).nonzero().flatten().tolist() == list(REASONS)
+    assert torch.cat([batch.labels for batch in batches]).tolist() == damaged.labels.tolist()
     assert torch.cat([batch.images for batch in batches])[~readable].sum() == 0
     names = [name for batch in batches for name, _ in batch.unreadable]
-    assert names == [source.name(index) for index in sorted(reasons)]
+    assert names == [damaged.name(index) for index in REASONS]
 
 
 def test_skip_does_not_pass_over_a_lost_disk(
@@ -203,26 +188,22 @@ def test_torchs_global_generator_is_left_alone(source: FolderSource) -> None:
 
 
 @pytest.mark.parametrize(
-    ("cores", "quota", "processes", "expected"),
+    ("cores", "quota", "workers"),
     [
-        *((1, "", 1, 0), (2, "", 1, 1), (9, "", 1, 8), (128, "", 1, 16)),
-        *((2, "", 2, 0), (4, "", 2, 1), (7, "", 2, 2), (64, "", 8, 7), (2, "", 4, 0)),
+        *((1, "", [0]), (2, "", [1, 0, 0, 0]), (4, "", [3, 1]), (7, "", [6, 2])),
+        *((9, "", [8]), (128, "", [16]), (64, "", [16, 16, 16, 15, 11, 9, 8, 7])),
         # a container with fewer cores
-        *((8, "300000 100000", 1, 2), (8, "max 100000", 1, 7), (8, "50000 100000", 1, 0)),
+        *((8, "300000 100000", [2]), (8, "max 100000", [7]), (8, "50000 100000", [0])),
     ],
 )
 def test_default_workers(
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-    cores: int,
-    quota: str,
-    processes: int,
-    expected: int,
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cores: int, quota: str, workers: list[int]
 ) -> None:
+    """Of as many processes as there are numbers in `workers`, and of fewer."""
     (tmp_path / "cpu.max").write_text(quota)
     monkeypatch.setattr(parallel, "_CPU_QUOTA", str(tmp_path / "cpu.max"))
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
-    assert default_workers(processes) == expected
+    assert [default_workers(1 + others) for others in range(len(workers))] == workers
 
 
 def status(free: int) -> SimpleNamespace:
@@ -233,12 +214,11 @@ def test_the_papers_batch_in_dockers_64_megabytes(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(os, "statvfs", lambda _: status(64 * 2**20))
     batch = parallel.batch_bytes(32, 224)
     parallel.require_shared_memory(2, batch)  # 2 x 5 batches of 4.6 MiB
-    with pytest.raises(UserError) as caught:
+    said = (
+        "70 MiB .* 64 MiB are free in /dev/shm; data.workers=2 fits, data.workers=0 .*--shm-size="
+    )
+    with pytest.raises(UserError, match=said):
         parallel.require_shared_memory(3, batch)
-    message = str(caught.value)
-    assert "70 MiB" in message and "64 MiB are free in /dev/shm" in message
-    assert "data.workers=2 fits" in message and "data.workers=0" in message
-    assert "--shm-size=" in message
 
 
 @given(

@@ -70,9 +70,13 @@ def test_equals_the_reference(kind: Photometric) -> None:
 
 
 @pytest.mark.parametrize("kind", list(Photometric))
-def test_an_image_does_not_depend_on_its_batch_nor_on_memory_format(kind: Photometric) -> None:
-    images, factors = batch(kind, count=33, side=37)
+def test_an_image_does_not_depend_on_batch_memory_format_or_threads(kind: Photometric) -> None:
+    images, factors = batch(kind, count=33, side=96)
+    threads = torch.get_num_threads()
     together = to_input(images, factors)
+    torch.set_num_threads(2)
+    assert torch.equal(together, to_input(images, factors))
+    torch.set_num_threads(threads)
     last = to_input(images.contiguous(memory_format=torch.channels_last), factors)
     assert last.is_contiguous(memory_format=torch.channels_last)
     assert together.is_contiguous()
@@ -80,15 +84,6 @@ def test_an_image_does_not_depend_on_its_batch_nor_on_memory_format(kind: Photom
     for i in range(len(images)):
         alone = to_input(images[i : i + 1], factors[i : i + 1])
         assert torch.equal(alone[0], together[i])
-
-
-def test_threads_do_not_change_a_bit() -> None:
-    images, factors = batch(Photometric.full, count=16, side=96)
-    before, results = torch.get_num_threads(), []
-    for threads in (1, 2, before):
-        torch.set_num_threads(threads)
-        results.append(to_input(images, factors))
-    assert torch.equal(*results[:2])
 
 
 def test_no_distortion_is_plain_scaling() -> None:
