@@ -87,11 +87,6 @@ def test_144_crops_leave_predictions_and_a_curve(run: Path) -> None:
     assert made.ids[0] == "n0000/0.JPEG" and len(made) == 35 and made.readable.all()
     assert made.meta["classes"] == [f"n{label:04d}" for label in range(CLASSES)]
     assert made.meta["checkpoint"] == found["checkpoint"]
-    # Saved as float16, which makes ties and turns no order around.
-    own = np.take_along_axis(made.probabilities, made.labels[:, None], 1)
-    surely = (made.probabilities > own).any(1).sum()
-    possibly = ((made.probabilities >= own).sum(1) > 1).sum()
-    assert surely <= found["wrong"] <= possibly
     curve = found["accuracy_by_crops"]
     assert [row[0] for row in curve] == list(range(1, 145))
     assert curve[-1][1] == pytest.approx(1 - found["top1_error"])

@@ -6,7 +6,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from bn_inception import UserError
 from bn_inception.data.pixels.backend import PillowPicture
 from bn_inception.data.pixels.crops import cut_crops, cut_single, single_crop
 from bn_inception.evaluation.crops import RULES, SINGLE, CropRule, crop_rule, gn144, ten
@@ -16,18 +15,9 @@ SIZES = st.sampled_from([13, 16, 32, 64, 224])
 every_rule = pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.name)
 
 
-def photo(width: int, height: int) -> Image.Image:
-    """A smooth picture with some edges, RGB."""
-    generator = np.random.default_rng(width * 1000 + height)
-    small = generator.integers(0, 256, (max(2, height // 9), max(2, width // 9), 3), np.uint8)
-    return Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC)
-
-
 def test_the_table_of_rules() -> None:
     assert {rule.name: rule.crops for rule in RULES} == {"single": 1, "10": 10, "144": 144}
     assert crop_rule("144").boxes is gn144
-    with pytest.raises(UserError, match="crops: '12'; choose from single, 10, 144"):
-        crop_rule("12")
 
 
 @pytest.mark.parametrize(("width", "height"), [(500, 375), (375, 500), (300, 300)])
@@ -76,7 +66,8 @@ def test_boxes_are_squares_inside_the_image_and_a_portrait_is_a_landscape_turned
 def test_a_crop_is_its_box_resized_and_none_is_cut_twice(
     rule: str, width: int, height: int, distinct: int
 ) -> None:
-    image, boxes = photo(width, height), crop_rule(rule).boxes
+    noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
+    image, boxes = Image.fromarray(noise), crop_rule(rule).boxes
     pixels, places = cut_crops(PillowPicture(image), boxes, 32)
     assert len(pixels) == distinct
     for box, place in zip(boxes(width, height, 32), places, strict=True):

@@ -1,4 +1,4 @@
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -20,15 +20,6 @@ RECIPES: dict[str, dict[str, object]] = {
     "per_activation": {"per_activation": ["5a", "5b"]},
 }
 """Of the recipes, and of the ensemble's members with BN per activation."""
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Networks this small lose time to a second thread, much of it where cores are shared."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(params=sorted(RECIPES))

@@ -3,20 +3,14 @@
 Weights and forward pass are in float64, so that convolution algorithms and processors differ by
 its rounding alone: tolerance 1e-6, relative to each row's largest stored value.
 
-After an intended change of the network, write the file anew and say why in the change's message:
-
-    python tests/network/test_reference_activations.py
+After an intended change of the network delete the file: the test writes it anew and fails once.
 """
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-
-sys.path.insert(0, str(Path(__file__).parents[1]))  # also when run as a script
-
 from evaluation.networks import row_outputs
 from network.conftest import RECIPES
 from small_runs import in_float64
@@ -51,20 +45,12 @@ def activations(name: str) -> dict[str, list[float]]:
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_activations_are_the_stored_ones(name):
+    if not STORED.exists():
+        STORED.write_text(json.dumps({name: activations(name) for name in NETWORKS}, indent=1))
+        pytest.fail(f"{STORED.name} was written anew")
     stored = json.loads(STORED.read_text())[name]
     record = activations(name)
     assert list(record) == list(stored)
     for row, values in stored.items():
         scale = max(abs(value) for value in values)
         assert record[row] == pytest.approx(values, rel=0, abs=TOLERANCE * scale), row
-
-
-if __name__ == "__main__":
-    rounded = {
-        name: {
-            row: [float(f"{value:.9g}") for value in values]
-            for row, values in activations(name).items()
-        }
-        for name in NETWORKS
-    }
-    STORED.write_text(json.dumps(rounded, indent=1) + "\n")
