@@ -63,50 +63,37 @@ def test_a_missing_or_damaged_kit_is_named_with_the_remedy(
     assert f"put {KIT} beside it" in refused(downloads, tmp_path / "shards")
     assert "cannot be read" in said(development_kit[: len(development_kit) // 2])
     assert "has no data/ILSVRC2012_validation_ground" in said(gzip.compress(tar_of({"a": b""})))
-    hostile = gzip.compress(negative("data/meta.mat", tarfile.REGTYPE))
+    hostile = gzip.compress(claiming(-512, "data/meta.mat"))
     assert "'data/meta.mat' has -512 bytes" in said(hostile)
     monkeypatch.setattr(archives, "_MAX_KIT_BYTES", 9_999)
     assert "unpacks to more than 9,999 bytes" in said(gzip.compress(bytes(10_000)))
 
 
-def member(name: str, kind: bytes = tarfile.REGTYPE, data: bytes = b"", link: str = "") -> bytes:
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w") as tar:
-        info = tarfile.TarInfo(name)
-        info.type, info.linkname, info.size = kind, link, len(data)
-        tar.addfile(info, io.BytesIO(data))
-    return out.getvalue()
+def header(
+    name: str, kind: bytes = tarfile.REGTYPE, data: bytes = b"", size: int | None = None
+) -> bytes:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname, info.size = kind, "/etc", len(data) if size is None else size
+    return info.tobuf(tarfile.GNU_FORMAT) + data.ljust(-(-len(data) // 512) * 512, b"\0")
 
 
-def checked(header: bytes) -> bytes:
-    """A header with the sum that belongs to it."""
-    blank = header[:148] + b" " * 8 + header[156:]
-    return blank[:148] + b"%06o\0 " % sum(blank) + blank[156:]
+def member(name: str, kind: bytes = tarfile.REGTYPE, data: bytes = b"") -> bytes:
+    return header(name, kind, data) + bytes(10240)
 
 
-def negative(name: str, kind: bytes) -> bytes:
-    """An archive whose only member has -512 bytes: a reader that believes it never ends."""
-    header = tarfile.TarInfo(name)
-    header.type = kind
-    block = header.tobuf(tarfile.GNU_FORMAT)[:512]
-    size = b"\xff" * 10 + b"\xfe\x00"  # base 256, two's complement
-    return checked(block[:124] + size + block[136:]) + bytes(10240)
+def claiming(size: int, name: str, kind: bytes = tarfile.REGTYPE) -> bytes:
+    """An archive whose only member says so: a reader that believes -512 bytes never ends."""
+    return header(name, kind, size=size) + bytes(10240)
 
 
 def extended(text: bytes, times: int = 1) -> bytes:
     """An archive of one member with `times` extended headers before it."""
-    info = tarfile.TarInfo("extended")
-    info.type, info.size = tarfile.XHDTYPE, len(text)
-    header = info.tobuf(tarfile.USTAR_FORMAT) + text.ljust(512, b"\0")
-    return header * times + member("x.JPEG")
+    return header("extended", tarfile.XHDTYPE, text) * times + member("x.JPEG")
 
-
-HUGE_HEADER = tarfile.TarInfo("././@LongLink")
-HUGE_HEADER.type, HUGE_HEADER.size = tarfile.GNUTYPE_LONGNAME, 2 << 30
 
 HOSTILE = {
-    "negative": (negative("x.JPEG", tarfile.REGTYPE), "'x.JPEG' has -512 bytes"),
-    "negative header": (negative("x", tarfile.GNUTYPE_LONGNAME), "a header of -512 bytes"),
+    "negative": (claiming(-512, "x.JPEG"), "'x.JPEG' has -512 bytes"),
+    "negative header": (claiming(-512, "x", tarfile.GNUTYPE_LONGNAME), "a header of -512 bytes"),
     "negative, extended": (extended(b"13 size=-512\n"), "'x.JPEG' has -512 bytes"),
     "a number too large": (extended(b"99999999999999999999 path=x\n"), r"source: \S+"),
     "a chain of headers": (extended(b"15 path=y.JPEG\n", 2000), "recursion"),
@@ -118,13 +105,10 @@ HOSTILE = {
     "absolute": (member("/etc/cron.d/x.JPEG"), "'/etc/cron.d/x.JPEG' does not have the name"),
     "outside": (member("../x.JPEG"), r"'../x.JPEG' does not have the name"),
     "inside": (member("a/b.JPEG"), "'a/b.JPEG' does not have the name"),
-    "symbolic": (
-        member("x.JPEG", tarfile.SYMTYPE, link="/etc"),
-        "'x.JPEG' is not a plain file",
-    ),
-    "hard": (member("x.JPEG", tarfile.LNKTYPE, link="y.JPEG"), "'x.JPEG' is not a plain file"),
-    "device": (member("x.JPEG", tarfile.CHRTYPE), "'x.JPEG' is not a plain file"),
-    "fifo": (member("x.JPEG", tarfile.FIFOTYPE), "'x.JPEG' is not a plain file"),
+    **{
+        f"of type {kind!r}": (member("x.JPEG", kind), "'x.JPEG' is not a plain file")
+        for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE)
+    },
     "folder": (member("sub", tarfile.DIRTYPE), "'sub' is not a plain file"),
     "large": (member("x.JPEG", data=b"x" * 1001), "'x.JPEG' has 1,001 bytes, not 0 to 1,000"),
     "long": (member("x" * 300 + ".JPEG"), "has a name of more than 255 bytes"),
@@ -137,7 +121,7 @@ HOSTILE = {
         tar_of({"a.JPEG": b"1"})[:1024] + b"\xff" * 512 + tar_of({"b.JPEG": b"2"}),
         "is damaged .*no end at byte 1,024",
     ),
-    "huge header": (HUGE_HEADER.tobuf(tarfile.GNU_FORMAT) + bytes(10240), "a header of 2,"),
+    "huge header": (claiming(2 << 30, "x", tarfile.GNUTYPE_LONGNAME), "a header of 2,"),
     "nothing": (b"", "not an uncompressed tar file"),
 }
 
@@ -161,22 +145,21 @@ def test_hostile_archives_are_refused_by_name(
     assert not list((tmp_path / "shards").glob("*.tar"))
 
 
+def checked(header: bytes) -> bytes:
+    """A header with the sum that belongs to it."""
+    blank = header[:148] + b" " * 8 + header[156:]
+    return blank[:148] + b"%06o\0 " % sum(blank) + blank[156:]
+
+
 @settings(max_examples=150, deadline=None)
-@given(
-    changes=st.lists(
-        st.tuples(st.integers(0, 4 * 512 - 1), st.integers(0, 255)), min_size=1, max_size=6
-    ),
-    extended_format=st.booleans(),
-)
+@given(st.dictionaries(st.integers(0, 4 * 512 - 1), st.integers(0, 255), max_size=6), st.booleans())
 def test_a_changed_header_is_read_or_refused(
-    changes: list[tuple[int, int]], extended_format: bool
+    changes: dict[int, int], extended_format: bool
 ) -> None:
-    archive = io.BytesIO()
     kind = tarfile.PAX_FORMAT if extended_format else tarfile.GNU_FORMAT
-    with tarfile.open(fileobj=archive, mode="w", format=kind) as tar:
-        tar.addfile(tarfile.TarInfo(f"{'a' * 120}.JPEG"))
-    content = bytearray(archive.getvalue())
-    for place, value in changes:
+    header = tarfile.TarInfo(f"{'a' * 120}.JPEG").tobuf(kind)
+    content = bytearray(header.ljust(10240, b"\0"))
+    for place, value in changes.items():
         content[place] = value
     # Sums that are right, so that what the header says is taken seriously.
     blocks = [bytes(content[i : i + 512]) for i in range(0, len(content), 512)]

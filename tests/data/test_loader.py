@@ -6,7 +6,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -151,17 +150,6 @@ def test_workers_ignore_the_signals_of_the_group(source: FolderSource) -> None:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
             os.kill(worker.pid, number)
     assert len(list(batches)) == 59
-
-
-def test_a_death_is_told_at_the_next_fetch(source: FolderSource) -> None:
-    batches = training(source, steps=(0, 100_000), workers=2)
-    next(batches)
-    worker = multiprocessing.active_children()[0]
-    os.kill(worker.pid, signal.SIGKILL)
-    time.sleep(0.2)  # an update, and its saving
-    with pytest.raises(UserError, match="a process that reads images died"):
-        next(batches)
-    assert multiprocessing.active_children() == []
 
 
 def test_a_program_that_forgets_its_batches_ends(image_folder: MakeFolder) -> None:
