@@ -1,10 +1,8 @@
 """README.md: its commands run as they are printed, one after the other."""
 
-import os
 import re
 import shlex
 import subprocess
-import threading
 from pathlib import Path
 
 import pytest
@@ -27,16 +25,12 @@ SHELL = f"""
 set -eu
 bn-inception() {{
     if [ "$1" = train ]; then set -- "$@" {SHORT}; fi
-    printf '%s\\0' "$@" >request
-    read -r status <reply
+    printf '%q ' "$@"
+    echo
+    read -r status
     return "$status"
 }}
 """
-
-
-def _ended(shell: subprocess.Popen[bytes]) -> None:
-    if shell.wait() > 0:
-        Path("request").write_bytes(b"")
 
 
 @pytest.mark.timeout(600)
@@ -47,23 +41,13 @@ def test_the_chain_runs(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))  # where the images are drawn
     Image.linear_gradient("L").save("photo.jpg")
-    for name in ("request", "reply"):
-        os.mkfifo(name)
-    script = SHELL + commands("From the first run to a verdict") + "printf '' >request\n"
-    shell = subprocess.Popen(["bash", "-c", script], start_new_session=True)
-    failed = []
-    try:
-        # The end of the block is an empty request; so is that of a shell that fails.
-        threading.Thread(target=_ended, args=(shell,), daemon=True).start()
-        while request := Path("request").read_bytes():
-            words = request.decode().split("\0")[:-1]
-            status = dispatch(words)
-            if status:
-                failed.append(shlex.join(words))
-            Path("reply").write_text(f"{status}\n")
-    finally:
-        shell.kill()
-    assert failed == []
+    script = SHELL + commands("From the first run to a verdict")
+    pipe = subprocess.PIPE
+    with subprocess.Popen(["bash", "-c", script], stdin=pipe, stdout=pipe, text=True) as shell:
+        assert shell.stdin is not None and shell.stdout is not None
+        for line in shell.stdout:
+            print(dispatch(shlex.split(line)), file=shell.stdin, flush=True)
+    assert shell.returncode == 0  # it stops at the first command that fails
     for made in (
         "comparison/report.html",
         "six.npz",

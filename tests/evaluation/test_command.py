@@ -177,34 +177,30 @@ def refused(run: Path, *arguments: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("line", "said"),
     [
-        (["run={run}", "crops=12"], "choose from single, 10, 144"),
-        (["run={run}", "crop=10"], "there is no key crop"),
-        (
-            ["run={run}", "statistics=both", "output=a.npz"],
-            "one file and statistics=both makes two",
-        ),
-        (["run={run}", "output=a.txt"], "name of an .npz file"),
-        (["run={run}", "output=absent/a.npz"], "absent is no folder"),
-        (["run={run}", "batch_size=0"], "batch_size: 0 is not 1 or more"),
-        (["run={run}", "data.first_classes=3"], "trained on 7 classes, the data has 3"),
-        (["run={run}", "data.root=absent"], "absent does not exist"),
-        (["run={run}", "checkpoint=absent.pt"], "there is no such file"),
-        (["run={run}", "which=first"], "choose from"),
-        (["run={run}", "machine.precision=tf32", "machine.device=cpu"], "machine.precision: tf32"),
-        ([], "give run=FOLDER or checkpoint=FILE"),
-        (["run=absent"], "no such folder"),
-        (["checkpoint={run}/checkpoints/best.pt", "output=a.npz"], "data: not given"),
-        (["checkpoint={run}/checkpoints/best.pt", "data=synthetic"], "give output=FILE.npz"),
-        (["outputs/a"], "outputs/a: evaluate takes key=value only, such as run=outputs/a"),
+        ("run={run} crops=12", "choose from single, 10, 144"),
+        ("run={run} crop=10", "there is no key crop"),
+        ("run={run} statistics=both output=a.npz", "one file and statistics=both makes two"),
+        ("run={run} output=a.txt", "name of an .npz file"),
+        ("run={run} output=absent/a.npz", "absent is no folder"),
+        ("run={run} batch_size=0", "batch_size: 0 is not 1 or more"),
+        ("run={run} data.first_classes=3", "trained on 7 classes, the data has 3"),
+        ("run={run} data.root=absent", "absent does not exist"),
+        ("run={run} checkpoint=absent.pt", "there is no such file"),
+        ("run={run} which=first", "choose from"),
+        ("run={run} machine.precision=tf32 machine.device=cpu", "machine.precision: tf32"),
+        ("", "give run=FOLDER or checkpoint=FILE"),
+        ("run=absent", "no such folder"),
+        ("checkpoint={run}/checkpoints/best.pt output=a.npz", "data: not given"),
+        ("checkpoint={run}/checkpoints/best.pt data=synthetic", "give output=FILE.npz"),
+        ("outputs/a", "outputs/a: evaluate takes key=value only, such as run=outputs/a"),
     ],
 )
 def test_bad_input_is_one_line_and_writes_nothing(
-    trained: tuple[Path, Path], arguments: list[str], said: str
+    trained: tuple[Path, Path], line: str, said: str
 ) -> None:
-    given = [argument.format(run=trained[0]) for argument in arguments]
-    assert said in refusal(dispatch, ["evaluate", *given])
+    assert said in refusal(dispatch, ["evaluate", *line.format(run=trained[0]).split()])
     assert not (trained[0] / "evaluation").exists()
 
 
