@@ -10,7 +10,6 @@ scale. And the whole square is resized straight from the source, one interpolati
 the four scales' whole squares are one and the same crop, computed once and counted four times.
 """
 
-import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -32,18 +31,14 @@ class CropRule:
     Attributes:
         boxes: of an image of (width, height) pixels and S: boxes (left, top, right, bottom) in
             source pixels, each square and inside the image, repetitions included.
-        mirrored: whether every crop is also taken mirrored, right after the plain one.
+        crops: of an image, K: the boxes, and their mirrors where every crop is also taken mirrored,
+            right after the plain one.
     """
 
     name: str
     boxes: Boxes
+    crops: int
     mirrored: bool = True
-
-    @functools.cached_property
-    def crops(self) -> int:
-        """Crops of an image, K."""
-        size = EVALUATION_CROP
-        return len(self.boxes(size, size, size)) * (2 if self.mirrored else 1)
 
 
 def ten(width: int, height: int, size: int) -> list[Box]:
@@ -70,8 +65,8 @@ def gn144(width: int, height: int, size: int) -> list[Box]:
     return boxes
 
 
-SINGLE = CropRule("single", single_crops, mirrored=False)
-RULES = (SINGLE, CropRule("10", ten), CropRule("144", gn144))
+SINGLE = CropRule("single", single_crops, 1, mirrored=False)
+RULES = (SINGLE, CropRule("10", ten, 10), CropRule("144", gn144, 144))
 """Every crop rule: a new one is one more entry."""
 
 

@@ -9,6 +9,7 @@ import copy
 
 import torch
 from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from bn_inception.network.inception import HiddenConvolution, Inception, InceptionBlock
 from bn_inception.network.normalization import BatchNorm
@@ -45,9 +46,11 @@ def fold(network: Inception) -> Inception:
     """
     folded = copy.deepcopy(network).eval().requires_grad_(False)
     folded.auxiliary = None
+    dtype = folded.classifier.weight.dtype
     for module in folded.modules():
         if isinstance(module, HiddenConvolution) and type(module.normalization) is BatchNorm:
-            module.convolution = _folded(module.convolution, module.normalization)
+            double = module.convolution.double(), module.normalization.double()
+            module.convolution = fuse_conv_bn_eval(*double).to(dtype)
             module.normalization = nn.Identity()
     for row in folded.rows.values():
         if not isinstance(row, InceptionBlock) or not isinstance(row.projection, HiddenConvolution):
@@ -57,15 +60,3 @@ def fold(network: Inception) -> Inception:
             row.projection.add_module("convolution", projected)
             row.add_module("pool", nn.Identity())
     return folded
-
-
-def _folded(convolution: nn.Conv2d, normalization: BatchNorm) -> nn.Conv2d:
-    mean, variance = normalization.running_mean, normalization.running_var
-    gain = normalization.weight.double() / (variance.double() + normalization.eps).sqrt()
-    bias = torch.zeros_like(gain) if convolution.bias is None else convolution.bias.double()
-    new = copy.deepcopy(convolution)  # to keep strides, padding and memory format
-    with torch.no_grad():
-        new.weight.copy_(convolution.weight.double() * gain[:, None, None, None])
-        shifted = normalization.bias.double() + (bias - mean.double()) * gain
-        new.bias = nn.Parameter(shifted.to(new.weight.dtype), requires_grad=False)
-    return new
