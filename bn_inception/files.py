@@ -48,11 +48,14 @@ def first_line(error: BaseException) -> str:
 
 
 @contextmanager
-def refusing(what: str, remedy: str) -> Iterator[None]:
-    """Turn an OSError into a UserError of one line: `what` failed, the reason, the remedy."""
+def refusing(what: str, remedy: str, *others: type[Exception]) -> Iterator[None]:
+    """Turn an OSError, and `others`, into a UserError: `what` failed, the reason, the remedy."""
+    failures: tuple[type[Exception], ...] = (OSError, *others)
     try:
         yield
-    except OSError as error:
+    except UserError:
+        raise
+    except failures as error:
         raise UserError(f"{what} ({first_line(error)}); {remedy}") from error
 
 

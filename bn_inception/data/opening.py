@@ -14,7 +14,7 @@ from bn_inception.data.intake import synthetic
 from bn_inception.data.shards import ShardSource
 from bn_inception.data.source import SUFFIXES, FolderSource, ImageSource, class_order, is_image
 from bn_inception.errors import UserError
-from bn_inception.files import first_line, is_url
+from bn_inception.files import is_url, refusing
 from bn_inception.paper import results
 
 LAYOUT = "expected ROOT/train/<class>/<image> and ROOT/val/<class>/<image>"
@@ -191,8 +191,6 @@ def _images(split: Path, folder: str) -> list[str]:
 
 def _listed(folder: Path) -> Iterator["os.DirEntry[str]"]:
     """The entries of a folder, without hidden files."""
-    try:
-        with os.scandir(folder) as entries:
-            yield from (entry for entry in entries if not entry.name.startswith("."))
-    except OSError as error:
-        raise UserError(f"data.root: {folder} cannot be listed: {first_line(error)}") from error
+    what, remedy = f"data.root: {folder} cannot be listed", "check your rights there"
+    with refusing(what, remedy), os.scandir(folder) as entries:
+        yield from (entry for entry in entries if not entry.name.startswith("."))

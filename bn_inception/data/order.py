@@ -74,8 +74,6 @@ class TrainingOrder:
 
     def batch(self, step: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Epoch number and image index of every place in the batch of `step`, both (batch,)."""
-        if step < 0:
-            raise ValueError(f"step {step} is negative; steps count from 0")
         positions = step * self.batch_size + np.arange(self.batch_size, dtype=np.int64)
         epochs, offsets = np.divmod(positions, self.images)
         indices = np.empty_like(positions)

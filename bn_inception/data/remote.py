@@ -110,7 +110,11 @@ def _download(url: str, path: str, limit: int, pauses: Sequence[float], sha256: 
 
 def _filesystem(url: str) -> tuple[Any, str]:
     """The file system of a URL and the path in it; fsspec keeps one for each process and thread."""
-    try:
+    remedy = (
+        "give a URL that fsspec knows, such as https://, s3:// or gs://, and install its package: "
+        "bn-inception[remote] for http and https, s3fs, gcsfs or adlfs beside it for s3, gs or abfs"
+    )
+    with refusing(f"data.root: {url} cannot be opened", remedy, ImportError, ValueError):
         import fsspec.core
 
         options: dict[str, Any] = {}
@@ -122,10 +126,3 @@ def _filesystem(url: str) -> tuple[Any, str]:
             options["client_kwargs"] = {"timeout": aiohttp.ClientTimeout(total=None, **stalled)}
         found: tuple[Any, str] = fsspec.core.url_to_fs(url, **options)
         return found
-    except (ImportError, ValueError) as error:
-        raise UserError(
-            f"data.root: {url} cannot be opened ({first_line(error)}); give a URL that fsspec "
-            "knows, such as https://, s3:// or gs://, and install its package: "
-            "bn-inception[remote] for http and https, s3fs, gcsfs or adlfs beside it for s3, gs "
-            "or abfs"
-        ) from error

@@ -29,7 +29,7 @@ from bn_inception.data.order import stored_order
 from bn_inception.data.source import ImageSource, PlacedImages, content_fingerprint
 from bn_inception.errors import UserError
 from bn_inception.fields import MAX_BYTES, parse_object
-from bn_inception.files import first_line, is_url, read_bytes
+from bn_inception.files import first_line, is_url, read_bytes, refusing
 
 FORMAT = "bn-inception shards 2"
 PREPARE_AGAIN = "copy it again, or make the shards again with bn-inception prepare"
@@ -155,12 +155,8 @@ class ShardSource(PlacedImages):
         files = [os.path.join(self._root, file) for file in about.shard_files()]
         if self._cache is None:
             for path, size in zip(files, layout.bytes, strict=True):
-                try:
+                with refusing(f"data.root: {path} cannot be read", PREPARE_AGAIN):
                     found = os.stat(path).st_size
-                except OSError as error:
-                    raise UserError(
-                        f"data.root: {path}: {first_line(error)}; {PREPARE_AGAIN}"
-                    ) from error
                 if found != size:
                     raise UserError(
                         f"data.root: {path} has {found:,} bytes, not {size:,}; {PREPARE_AGAIN}"
@@ -195,7 +191,8 @@ class ShardSource(PlacedImages):
         """Lengths, labels and names; mapped, not read, so that a hostile size costs nothing."""
         about = self.description
         path = self._local(index_file(about.split), None, about.index_sha256)
-        try:
+        faults = (ValueError, IndexError, EOFError)
+        with refusing(f"data.root: {path} cannot be read", PREPARE_AGAIN, *faults):
             index = np.lib.format.open_memmap(path, mode="r")
             length, label, name = (index[column] for column in ("length", "label", "name"))
             if not (
@@ -207,10 +204,6 @@ class ShardSource(PlacedImages):
                 and (label[1:] >= label[:-1]).all()
             ):
                 raise ValueError("it does not fit the shards")
-        except (OSError, ValueError, IndexError, EOFError) as error:
-            raise UserError(
-                f"data.root: {path} cannot be read ({first_line(error)}); {PREPARE_AGAIN}"
-            ) from error
         return np.array(length), np.array(label), np.array(name)
 
     def located(self, file: int) -> str:

@@ -146,7 +146,7 @@ HOLLOW = b"\x93NUMPY\x01\x00v\x00{'descr': '<i8', 'fortran_order': False, 'shape
         (described(classes=["a", "\ud800"]), "surrogates not allowed"),
         (described(shard_sha256=["../x"] * 3), "is not a SHA-256"),
         (described(fingerprint="0" * 64), "another fingerprint"),
-        (removed("train-000001.tar"), r"000001\.tar: No such file"),
+        (removed("train-000001.tar"), r"000001\.tar cannot be read \(No such file"),
         (edited("train-000002.tar", lambda data: data[:100]), r"000002\.tar has 100 bytes"),
         (removed("train.index.npy"), r"index\.npy cannot be read"),
         (edited("train.index.npy", lambda data: data[:60]), r"index\.npy cannot be read"),

@@ -18,7 +18,7 @@ import numpy as np
 
 from bn_inception.data.source import PlacedImages, class_order, is_image
 from bn_inception.errors import UserError
-from bn_inception.files import first_line, read_bytes
+from bn_inception.files import first_line, read_bytes, refusing
 
 TRAIN_TAR = "ILSVRC2012_img_train.tar"
 VAL_TAR = "ILSVRC2012_img_val.tar"
@@ -110,12 +110,10 @@ class _Headers(io.FileIO):
     """An archive of which only headers are read."""
 
     def __init__(self, path: Path) -> None:
-        try:
+        with refusing(f"source: {path} cannot be read", "give the archive as downloaded"):
             if path.exists() and not path.is_file():  # opening a pipe would wait forever
-                raise UserError(f"source: {path} is not a regular file")
+                raise OSError("not a regular file")
             super().__init__(path)
-        except OSError as error:
-            raise UserError(f"source: {path}: {first_line(error)}") from error
         self.bytes = os.fstat(self.fileno()).st_size
 
     def read(self, size: int | None = -1) -> bytes:
@@ -191,7 +189,8 @@ def read_val_classes(source: Path) -> tuple[list[str], str]:
         path = source / name
         if not path.exists():
             continue
-        try:
+        faults = (*_UNREADABLE, EOFError, zlib.error)
+        with refusing(f"source: {path} cannot be read", "download it again", *faults):
             content = read_bytes(path, _MAX_LABELS_BYTES)
             classes = (
                 content.decode("utf-8", "replace").split() if name == LIST else _of_kit(content)
@@ -199,10 +198,6 @@ def read_val_classes(source: Path) -> tuple[list[str], str]:
             if not classes or not all(map(is_class, classes)):
                 raise ValueError("not a list of classes")
             return classes, name
-        except (*_UNREADABLE, EOFError, zlib.error) as error:
-            raise UserError(
-                f"source: {path} cannot be read ({first_line(error)}); download it again"
-            ) from error
     raise UserError(
         f"source: {source} has {VAL_TAR} but nothing that tells its classes; put {DEVKIT}.tar.gz "
         f"beside it, or {LIST} with the class of each image on a line"

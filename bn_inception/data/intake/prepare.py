@@ -24,7 +24,7 @@ from bn_inception.data.opening import open_folder
 from bn_inception.data.parallel import Progress, cores, produced
 from bn_inception.data.source import ImageSource
 from bn_inception.errors import UserError, require_at_least
-from bn_inception.files import file_sha256, first_line, is_left_over, locked, refusing, replacing
+from bn_inception.files import file_sha256, is_left_over, locked, refusing, replacing
 
 LAYOUTS = (
     "expected train/ and val/ with class folders, or "
@@ -251,10 +251,8 @@ class _Split:
 
     def _content(self, index: int) -> bytes:
         name = self.source.name(index)
-        try:
+        with refusing(f"source: {name} cannot be read", "repair or remove it"):
             data = self.source.read(index)
-        except OSError as error:
-            raise UserError(f"source: {name} cannot be read: {first_line(error)}") from error
         if len(data) != self.source.sizes[index]:
             raise UserError(f"source: {name} changed while it was read; call again")
         return data

@@ -18,7 +18,7 @@ from numpy.random import Generator, Philox, SeedSequence
 from PIL import Image
 
 from bn_inception.errors import UserError
-from bn_inception.files import first_line, locked
+from bn_inception.files import locked, refusing
 
 VERSION = 2  # increases with any change of the drawing: the images of a version never change
 CLASSES = ("blank", "columns", "diagonals", "rows")
@@ -44,7 +44,8 @@ def prepare(cache: Path) -> Path:
     0.2 s). If several processes start together, one draws and the others wait.
     """
     folder = cache / f"synthetic-v{VERSION}-pillow-{PIL.__version__}"
-    try:
+    failed = f"data.cache: {cache} cannot hold the synthetic data set"
+    with refusing(failed, "set data.cache=FOLDER to a local folder with 20 MB free"):
         if not folder.exists():
             cache.mkdir(parents=True, exist_ok=True)
             with locked(cache / "synthetic.lock"), TemporaryDirectory(dir=cache) as temporary:
@@ -53,11 +54,6 @@ def prepare(cache: Path) -> Path:
                     _write(Path(temporary, folder.name)).rename(folder)
         manifest = folder / _MANIFEST
         intact = manifest.is_file() and manifest.read_text().strip() == _digest(folder)
-    except OSError as error:
-        raise UserError(
-            f"data.cache: {cache} cannot hold the synthetic data set: {first_line(error)}; "
-            "set data.cache=FOLDER to a local folder with 20 MB free"
-        ) from error
     if not intact:
         raise UserError(
             f"data.cache: {folder} was changed or damaged; remove it, and it is drawn again"
