@@ -79,11 +79,7 @@ def percentile_lines(
 ) -> None:
     """BN Figure 1(b, c): lines of the 15th, 50th and 85th percentile, named at their ends.
 
-    Args:
-        axes: to draw into.
-        steps: of the looks, (N,).
-        values: (N, 3); NaN is a gap.
-        colour: of all three.
+    `steps` are N, `values` (N, 3); NaN is a gap.
     """
     for percentile, line in zip(FIGURE_1_PERCENTILES, values.T, strict=True):
         axes.plot(steps, line, color=colour, linewidth=1.2)

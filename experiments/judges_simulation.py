@@ -185,7 +185,7 @@ def verdicts(number, truth, seeds, images, studies):
     counts = Counter()
     for _ in range(studies):
         setting = study(number, truth, seeds, images, draws)
-        parts = STATEMENTS[number - 1].parts(setting)
+        parts = [measure.decide(setting) for measure in STATEMENTS[number - 1].measures]
         counts[together([part.decision for part in parts]).value] += 1
     return counts
 

@@ -26,13 +26,7 @@ _OPTIONS.add_argument(
 
 @dataclass(frozen=True)
 class Call(Generic[Schema]):
-    """A command as it was called.
-
-    Attributes:
-        config: checked.
-        composed: the same before the check, as a saved configuration has it.
-        overrides: the `key=value` that were given.
-    """
+    """A command as it was called: its configuration checked, and `composed` as it is saved."""
 
     config: Schema
     composed: Config

@@ -1,5 +1,1 @@
-"""The run folder: metrics, milestones, summary, environment, and their TensorBoard mirror.
-
-`metrics.jsonl` and `summary.json` are the record; TensorBoard shows the same numbers. Nothing here
-imports torch.
-"""
+"""The run folder: `metrics.jsonl` and `summary.json` are the record, TensorBoard mirrors them."""

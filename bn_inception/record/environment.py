@@ -24,15 +24,10 @@ _INNER_PATH = re.compile(r"(^|[=,\[{:'\"\s])(?:file://)?(?:~[^/\s]*/|/)[^,\]}'\"
 
 
 def describe(data_fingerprint: str, *, gpus: Sequence[str] = ()) -> dict[str, Any]:
-    """Describe the code, the software, the machine and the data of this process.
+    """Describe the code, the software, the machine and the data of this process, JSON-able.
 
-    Args:
-        data_fingerprint: of the data set trained on.
-        gpus: names of the devices in use, such as "NVIDIA H100".
-
-    Returns:
-        A JSON-able dict without a user name, host name or absolute path; None stands for what is
-        not known or not installed.
+    There is no user name, host name or absolute path in it. None stands for what is not known or
+    not installed. `gpus` are names of the devices in use, such as "NVIDIA H100".
     """
     versions: dict[str, str | None] = {"python": platform.python_version()}
     for name in _PACKAGES:

@@ -58,25 +58,22 @@ def refuse_links(folder: Path) -> None:
     A folder that somebody sent may hold a link to any file of this machine. The folder itself may
     be reached by a link.
     """
-    root, waiting = os.path.realpath(folder), [str(folder)]
-    while waiting:
-        try:
-            entries = sorted(os.scandir(waiting.pop()), key=lambda entry: entry.name)
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        except OSError as error:
+
+    def unless_missing(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError | NotADirectoryError):
             raise UserError(f"{folder}: cannot be read ({first_line(error)})") from error
-        for entry in entries:
-            if entry.is_symlink():
-                if os.path.commonpath([root, os.path.realpath(entry.path)]) != root:
+
+    root = os.path.realpath(folder)
+    for place, folders, files in os.walk(folder, onerror=unless_missing):
+        for path in (Path(place, name) for name in sorted(folders + files)):
+            if path.is_symlink():
+                if os.path.commonpath([root, os.path.realpath(path)]) != root:
                     raise UserError(
-                        f"{entry.path}: a link that leads out of the run folder; put what it "
-                        "leads to in its place, or leave it out"
+                        f"{path}: a link that leads out of the run folder; put what it leads to in "
+                        "its place, or leave it out"
                     )
-            elif entry.is_dir():
-                waiting.append(entry.path)
-            elif not entry.is_file():
-                raise UserError(f"{entry.path}: neither a file nor a folder; remove it")
+            elif not path.is_dir() and not path.is_file():
+                raise UserError(f"{path}: neither a file nor a folder; remove it")
 
 
 class RunFolder:

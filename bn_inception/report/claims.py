@@ -1,8 +1,4 @@
-"""The statements, judged by runs; rules: docs/statements.md.
-
-Only whole runs are evidence. Runs are compared where they differ in recipe and seed alone, and each
-such setting is judged by itself.
-"""
+"""The statements, judged by runs, each setting by itself; rules: docs/statements.md."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,13 +29,10 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What becomes of a statement in one setting.
+    """What becomes of a statement in one setting, in words; empty for a computation.
 
-    Attributes:
-        setting: in words; empty for a computation.
-        reason: the numbers that decide, or what is missing.
-        evidence: what was looked at.
-        commands: where undecided or not tested, what would help, one after the other; else empty.
+    `reason` has the numbers that decide, or what is missing; `commands` what would help, one after
+    the other, where it is undecided or not tested.
     """
 
     setting: str
@@ -73,16 +66,10 @@ def judge(
     ensembles: Sequence[Evaluation] = (),
     differences: tuple[float, float] | None = None,
 ) -> list[Judged]:
-    """Judge every statement in every setting.
+    """Judge every statement, by number, in every setting that tests one, or else in the nearest.
 
-    Args:
-        runs: at least one; of equal ones the most often evaluated counts.
-        ensembles: saved evaluations of several networks.
-        differences: largest relative differences of outputs and gradients, for statement 7, as
-            `bn_inception.network.normalization.scale_invariance` gives them; None if not computed.
-
-    Returns:
-        Every statement, by number. A setting that tests none is left out, unless none does.
+    Of equal runs the most often evaluated counts. `differences` are the largest relative ones of
+    outputs and gradients, for statement 7 (`bn_inception.network.normalization.scale_invariance`).
     """
     computed = Setting((), differences=differences)
     rows = [
@@ -119,7 +106,7 @@ def _decided(setting: Setting, statement: Statement) -> tuple[list[Part], list[W
         reasons = [setting.target.fault]
     if reasons:
         return [Part(Decision.not_tested, "; ".join(reasons))], commands
-    parts = statement.parts(setting)
+    parts = [measure.decide(setting) for measure in statement.measures]
     is_open = together([p.decision for p in parts]) in (Decision.undecided, Decision.not_tested)
     return parts, another_seed(setting, statement.needs) if is_open else []
 

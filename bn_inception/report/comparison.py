@@ -31,21 +31,17 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class Row:
-    """The runs that differ in their seed alone; none of a recipe that was not run.
+    """The runs that differ in their seed alone, by seed; none of a recipe that was not run.
 
     Attributes:
-        title: its own: the recipe's, with what was set otherwise in these runs and not in all.
-        runs: by seed.
+        title: the recipe's, with what was set otherwise in these runs and not in all.
         plateau: top-1, a fraction; None without an evaluation.
         steps: image-equivalent steps to the target, the geometric mean over seeds; None unless
             every run reached it.
         ratio: steps relative to the baseline's; None without a seed in common.
-        shares: the same ratio to 80, 90 and 95 % of the baseline's plateau; None where one of the
-            runs did not reach it.
+        shares: the same to 80, 90 and 95 % of the baseline's plateau; None where a run never did.
         difference: of the plateau to the baseline's; None like `ratio`, and for the baseline.
-        outcome: what became of them, in words.
-        paper: its row of the paper's Figure 3; None where there is none.
-        paper_ratio: of the paper's steps; None where it gives none to this target.
+        paper, paper_ratio: its row of the paper's Figure 3, and that of the steps there, if any.
     """
 
     title: str
@@ -65,13 +61,12 @@ class Row:
 
 @dataclass(frozen=True)
 class Figure3:
-    """Steps to the baseline's plateau less a point, for every recipe.
+    """Steps to the baseline's plateau less a point, for every recipe in the paper's order.
 
     Attributes:
         baseline: title of the row that sets the target.
         target: top-1 accuracy, a fraction; None if the baseline has no evaluation.
         shared: what all rows share, in words.
-        rows: in the paper's order of recipes, then others.
         notes: what a reader must know to judge the numbers, a sentence each.
     """
 
@@ -89,10 +84,8 @@ class Figure3:
 def compare(runs: Sequence[Run], baseline: str = "inception") -> Figure3:
     """Compare runs as the paper's Figure 3 does, by the rules of docs/statements.md.
 
-    Args:
-        runs: at least one; of equal seeds the most often evaluated counts.
-        baseline: a run's name or a recipe, else a UserError: with all its seeds it sets the
-            target. Of several settings of that recipe the one with most runs does.
+    Of equal seeds the most often evaluated counts. The `baseline`, a run's name or a recipe (else a
+    UserError), sets the target with all its seeds, in the setting with most runs.
     """
     # Runs that go on stand for themselves only where no run of theirs is over.
     groups = [

@@ -92,14 +92,11 @@ class Run:
     left empty by `read_run`, which knows no configurations.
 
     Attributes:
-        steps: evaluated steps, ascending, in image-equivalent steps (images seen / 32), which are
-            the run's own steps where its mini-batch is 32.
+        steps: evaluated steps, ascending, in image-equivalent steps (images seen / 32).
         top1: validation accuracy at `steps`, fractions.
         data_fingerprint: of the data set trained on; None where the folder does not say.
         validation_count: held-out images of the last evaluation; 0 before it.
         training: (step, top-1 fraction) of each training interval that says it, steps as above.
-        probes: looks into layers.
-        evaluations: what `bn-inception evaluate` has left in the folder.
         overrides: `key=value`, sorted, that make it another experiment.
         config: every key of its configuration with its value, without paths.
         options: further `key=value` it was started with, such as `data.root`.

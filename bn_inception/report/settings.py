@@ -39,11 +39,7 @@ _MEMBERS = [Need(f"ensemble_{n}", crops=("144",)) for n in range(1, ENSEMBLE_MOD
 class Setting:
     """Runs that differ in their recipe and seed alone, and what was given beside them.
 
-    Attributes:
-        runs: of the setting; of equal ones the most often evaluated; none for what is computed.
-        others: runs on the same scale and data with other overrides.
-        ensembles: evaluations of several networks.
-        differences: see `judge`.
+    `others` are runs on the same scale and data with other overrides. What is computed has no runs.
     """
 
     runs: tuple[Run, ...]

@@ -9,21 +9,16 @@ from functools import partial
 
 from bn_inception.paper.results import FIGURE_3, FIGURE_4
 from bn_inception.report import measures
-from bn_inception.report.measures import Measure, Part
-from bn_inception.report.settings import PLAIN, Need, Setting
+from bn_inception.report.measures import Measure
+from bn_inception.report.settings import PLAIN, Need
 
 
 @dataclass(frozen=True)
 class Statement:
-    """One statement: in words, and what of it is measured.
+    """One statement: in words, and its measures, all of which must hold.
 
-    Attributes:
-        number: by which it is asked for, from 1.
-        title: the claim in a few words.
-        measured: what is compared with the limit; `RULES` says how.
-        limit: within which it holds, with its tolerance, as its measures have it.
-        measures: all must hold.
-        ensemble: whether an evaluation of six networks must be given.
+    `limit` has the numbers of the measures and their tolerance in words. With `ensemble` an
+    evaluation of six networks must be given.
     """
 
     number: int
@@ -40,10 +35,6 @@ class Statement:
     def needs(self) -> tuple[Need, ...]:
         """The runs that its measures need, each once."""
         return tuple(dict.fromkeys(need for measure in self.measures for need in measure.needs))
-
-    def parts(self, setting: Setting) -> list[Part]:
-        """What it comes to where nothing is missing."""
-        return [measure.decide(setting) for measure in self.measures]
 
 
 BN_X5, BN_X30 = Need("bn_x5"), Need("bn_x30")
