@@ -68,7 +68,7 @@ def look(folders: Sequence[Path]) -> Seen:
     Raises:
         UserError: not one run of each recipe, or one without an evaluation.
     """
-    runs = {run.summary.recipe: run for run in read_run_arguments([*map(str, folders)]).runs}
+    runs = {run.summary.recipe: run for run in read_run_arguments([*map(str, folders)])[0]}
     if set(runs) != set(RECIPES) or len(folders) != len(RECIPES):
         raise UserError(f"one run of {' and one of '.join(RECIPES)} are compared; give these two")
     plain, other = (runs[recipe] for recipe in RECIPES)

@@ -6,10 +6,11 @@ from enum import Enum
 from pathlib import Path
 
 from bn_inception.cli.command import command
-from bn_inception.cli.run_arguments import Given, read_run_arguments
+from bn_inception.cli.run_arguments import read_run_arguments
 from bn_inception.report import comparison, tables
 from bn_inception.report.claims import Judged, judge
 from bn_inception.report.progress import progress
+from bn_inception.report.runs import Evaluation, Run
 from bn_inception.report.verdicts import claims_text, required_numbers, write_claims
 
 HOME_AND_CLEAR = "\x1b[H\x1b[2J"
@@ -39,28 +40,22 @@ class Axis(Enum):
 @command("compare", plain="runs")
 def compare(runs: list[str], baseline: str, axis: Axis, output: str | None) -> None:
     """Print the paper's Figures 3 and 4 for run folders, and write them with Figure 2."""
-    given = read_run_arguments(runs)
-    compared = comparison.compare(given.runs, baseline=baseline)
-    shown = tables.figure3(compared), tables.figure4(compared, given.ensembles)
+    found, ensembles = read_run_arguments(runs)
+    compared = comparison.compare(found, baseline=baseline)
+    shown = tables.figure3(compared), tables.figure4(compared, ensembles)
     print("\n\n".join(table.as_text() for table in shown if table is not None))
     if output is not None:
         from bn_inception.report.page import write_report  # late, because it imports matplotlib
 
-        written = write_report(
-            compared,
-            given.runs,
-            Path(output),
-            ensembles=given.ensembles,
-            found=_judged(given),
-            axis=axis.value,
-        )
-        print(*written, sep="\n")
+        judged = _judged(found, ensembles)
+        folder = Path(output)
+        print(*write_report(compared, found, folder, ensembles, judged, axis.value), sep="\n")
 
 
 @command("claims", plain="runs")
 def claims(runs: list[str], require: list[int], output: str | None) -> int:
     """Judge the paper's statements; the status is 1 where a required one does not hold."""
-    found = _judged(read_run_arguments(runs))
+    found = _judged(*read_run_arguments(runs))
     failing = required_numbers(found, require)
     print(claims_text(found))
     if output is not None:
@@ -70,9 +65,8 @@ def claims(runs: list[str], require: list[int], output: str | None) -> int:
     return 1 if failing else 0
 
 
-def _judged(given: Given) -> list[Judged]:
-    from bn_inception.network.normalization import (
-        scale_invariance,
-    )  # late, because it imports torch
+def _judged(runs: list[Run], ensembles: list[Evaluation]) -> list[Judged]:
+    # Late, because it imports torch.
+    from bn_inception.network.normalization import scale_invariance
 
-    return judge(given.runs, ensembles=given.ensembles, differences=scale_invariance())
+    return judge(runs, ensembles=ensembles, differences=scale_invariance())

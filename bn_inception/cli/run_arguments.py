@@ -2,7 +2,7 @@
 
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -32,15 +32,7 @@ _DERIVED = ("recipe.name", "run.resume")
 """Keys that say nothing that is not said elsewhere."""
 
 
-@dataclass(frozen=True)
-class Given:
-    """What a command's arguments name: run folders, and evaluations (`.json` files)."""
-
-    runs: list[Run]
-    ensembles: list[Evaluation]
-
-
-def read_run_arguments(paths: Sequence[str]) -> Given:
+def read_run_arguments(paths: Sequence[str]) -> tuple[list[Run], list[Evaluation]]:
     """Read run folders, and evaluations of ensembles, as `outputs/*` gives them.
 
     Predictions, and folders that `compare` or `claims` have written, are passed over.
@@ -48,7 +40,7 @@ def read_run_arguments(paths: Sequence[str]) -> Given:
     folders = [path for path in paths if not path.endswith((".json", ".npz"))]
     runs = read_runs([path for path in folders if not _is_report(Path(path))])
     ensembles = [read_evaluation(path) for path in paths if path.endswith(".json")]
-    return Given([_as_configured(run) for run in runs], ensembles)
+    return [as_configured(run, saved_config(run.path)) for run in runs], ensembles
 
 
 def _is_report(folder: Path) -> bool:
@@ -56,24 +48,21 @@ def _is_report(folder: Path) -> bool:
     return written and not (folder / "summary.json").is_file()
 
 
-def _as_configured(run: Run) -> Run:
-    config = saved_config(run.path)
+def as_configured(run: Run, config: Config | None) -> Run:
+    """A run, and how its configuration differs from recipe, scale and data as they are committed.
+
+    A key that the configuration lacks is off in it; where it is on now, what was run is unknown.
+    """
     if config is None:
         return replace(run, unknown=("there is no config.yaml",))
     try:
-        known = settings_of(config)
+        known = _compared(run, config)
     except (LookupError, TypeError) as error:
         raise UserError(
             f"{run.path / 'config.yaml'}: not a configuration of a run ({error})"
         ) from error
-    return replace(
-        run,
-        overrides=known.overrides,
-        options=known.options,
-        unknown=(*known.unknown, *_changes(run.environment)),
-        recipe_steps=known.steps,
-        config={key: _shown(value) for key, value in flatten(config)},
-    )
+    shown = {key: _shown(value) for key, value in flatten(config)}
+    return replace(known, config=shown, unknown=(*known.unknown, *_changes(run.environment)))
 
 
 def _shown(value: Any) -> Any:
@@ -95,28 +84,7 @@ def _changes(environment: Mapping[str, Any]) -> Iterator[str]:
                 yield f"changed at step {change.get('step', 'unknown')}: {key} {said}"
 
 
-@dataclass(frozen=True)
-class Settings:
-    """How a run's configuration differs from its recipe, scale and data as they are committed.
-
-    Attributes:
-        overrides: `key=value` that make it another experiment, sorted.
-        options: those that do not, sorted.
-        unknown: why the two cannot be compared, a clause each.
-        steps: the length of the recipe at this scale; None where unknown.
-    """
-
-    overrides: tuple[str, ...]
-    options: tuple[str, ...]
-    unknown: tuple[str, ...] = ()
-    steps: int | None = None
-
-
-def settings_of(config: Config) -> Settings:
-    """Compare a run's configuration with its recipe, scale and data as they are committed.
-
-    A key that the configuration lacks is off in it; where it is on now, what was run is unknown.
-    """
+def _compared(run: Run, config: Config) -> Run:
     choices = [
         f"recipe={_recipe_file(config['recipe']['name'])}",
         f"scale={config['scale']['name']}",
@@ -128,7 +96,7 @@ def settings_of(config: Config) -> Settings:
     except UserError as error:
         # A recipe, scale or data set of somebody's own: nothing to compare with.
         mine = {key: value for key, value in values.items() if key.startswith(_OPTIONS)}
-        return Settings((), _words(mine), (f"{error}",))
+        return replace(run, options=_words(mine), unknown=(f"{error}",))
     changed = _differing(values, committed).items()
     primary = _words({key: value for key, value in changed if key.startswith(_PRIMARY)})
     expected = _committed(*choices, *primary)
@@ -139,10 +107,13 @@ def settings_of(config: Config) -> Settings:
         for key, value in sorted(expected.items())
         if value and key not in values and not key.startswith((*_OPTIONS, *_DERIVED))
     ]
-    unknown = (f"config.yaml lacks {', '.join(lacking)}",) if lacking else ()
-    steps = max(1, round(expected["train.steps"]))  # as `training.schedule.Schedule`
-    overrides = tuple(sorted({*primary, *_words(differing)}))
-    return Settings(overrides, _words(options), unknown, steps)
+    return replace(
+        run,
+        overrides=tuple(sorted({*primary, *_words(differing)})),
+        options=_words(options),
+        unknown=(f"config.yaml lacks {', '.join(lacking)}",) if lacking else (),
+        recipe_steps=max(1, round(expected["train.steps"])),  # as `training.schedule.Schedule`
+    )
 
 
 def _differing(values: dict[str, Any], others: dict[str, Any]) -> dict[str, Any]:

@@ -26,7 +26,6 @@ def write_report(
     comparison: Figure3,
     runs: Sequence[Run],
     folder: Path,
-    *,
     ensembles: Sequence[Evaluation] = (),
     found: Sequence[Judged] = (),
     axis: str = "linear",

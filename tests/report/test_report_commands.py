@@ -1,17 +1,25 @@
 """The commands `claims` and `compare`, and how they read configurations."""
 
 import json
+from pathlib import Path
 
 import pytest
 from report.conftest import write_evaluation
 
 from bn_inception.cli.main import dispatch
-from bn_inception.cli.run_arguments import read_run_arguments, settings_of
+from bn_inception.cli.run_arguments import as_configured, read_run_arguments
 from bn_inception.config import compose, run_config, write_yaml
 from bn_inception.errors import UserError
 from bn_inception.network.normalization import scale_invariance
+from bn_inception.record.summary import Summary
+from bn_inception.report.runs import Run
 from bn_inception.report.statements import STATEMENTS
 from bn_inception.training.schedule import Schedule
+
+
+def settings_of(config):
+    """A run with this configuration."""
+    return as_configured(Run("", Path(), Summary("", "", 0), (), ()), config)
 
 
 def configured(*overrides: str) -> str:
@@ -24,7 +32,7 @@ def test_a_run_as_committed_has_no_overrides():
         config = compose("train", [f"recipe={recipe}", "scale=cpu", "data=synthetic"])
         known = settings_of(config)
         assert (known.overrides, known.options, known.unknown) == ((), (), ())
-        assert known.steps == config["train"]["steps"]
+        assert known.recipe_steps == config["train"]["steps"]
 
 
 @pytest.mark.parametrize("compression", [12000, 12001, 11999.5])
@@ -32,7 +40,7 @@ def test_a_recipe_is_as_long_as_its_run(compression):
     """31e6 / 12000 is 2,583.3 steps: a run of 2,583 is whole."""
     config = compose("train", ["recipe=inception", f"scale.compression={compression}"])
     known = settings_of(config)
-    assert known.steps == Schedule.of(run_config(config), images=4000).steps
+    assert known.recipe_steps == Schedule.of(run_config(config), images=4000).steps
 
 
 @pytest.mark.parametrize(
@@ -93,7 +101,7 @@ def test_a_run_whose_settings_were_changed_on_the_way_is_labelled(make_run):
         "broken",
     ]
     (folder / "environment.json").write_text(json.dumps({"changes": changes}))
-    (run,) = read_run_arguments([str(folder)]).runs
+    (run,), _ = read_run_arguments([str(folder)])
     assert run.unknown == ("changed at step 60: train.steps 1000 -> 120",)
 
 
