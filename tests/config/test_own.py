@@ -1,4 +1,4 @@
-"""Recipes and scales of one's own, and the names of runs that were changed."""
+"""Recipes and scales of one's own, the names of runs that were changed, and which may continue."""
 
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from bn_inception import UserError
 from bn_inception.cli.train import read
 from bn_inception.config import compose
 from bn_inception.config.compose import search_path
+from bn_inception.config.resume import check_unchanged
 from bn_inception.record.run_folder import LONGEST, suffix
 
 WIDE = "# @package _global_\ndefaults: [bn_x30]\nnetwork:\n  dropout: 0.1\n"
@@ -95,3 +96,14 @@ def test_a_suffix_is_part_of_a_files_name(changed):
     assert text == suffix(words[::-1])
     assert len(text) <= LONGEST + 1
     assert set(text) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.+-")
+
+
+@pytest.mark.parametrize("lacking", [True, False])
+def test_a_key_that_makes_another_run_is_named_with_both_values(lacking):
+    before = compose("train", [])
+    before["batch"]["norm_group"] = 16
+    if lacking:  # which makes it another one too
+        del before["batch"]["norm_group"]
+    was = "None" if lacking else "16"
+    with pytest.raises(UserError, match=rf"batch\.norm_group was {was}, is 32"):
+        check_unchanged(before, compose("train", []), "old")

@@ -17,7 +17,6 @@ from bn_inception.report.curves import (
     plateau,
     steps_to,
     still_climbs,
-    target_of,
 )
 from bn_inception.report.estimates import moderated, steps_ratio
 
@@ -34,12 +33,6 @@ def test_the_plateau_is_the_last_tenth_and_three_evaluations_at_least():
     assert plateau(curve) == np.mean([36, 37, 38, 39])
     assert plateau(curve[:12]) == np.mean([9, 10, 11])
     assert plateau(curve[:2]) == 0.5
-
-
-def test_the_target_is_the_mean_plateau_less_a_point():
-    curves = np.array([[0.1, 0.2, 0.2, 0.2], [0.1, 0.3, 0.3, 0.3]])
-    assert target_of(curves) == pytest.approx(0.24)
-    assert target_of(curves, 0.8) == pytest.approx(0.2)
 
 
 @given(st.lists(st.floats(0.0, 0.9), min_size=1, max_size=10), st.floats(0.02, 0.9))
@@ -158,12 +151,6 @@ def test_another_seed_of_the_plain_network_moves_the_target_only():
     plain = curves(1.0, 3)
     found = steps_ratio(curves(0.3, 2), plain.of((0, 1)), plain)
     assert found.source == "2 seeds" and found.value == pytest.approx(0.3, rel=0.05)
-
-
-def test_plateaus_are_compared_by_seed():
-    found = estimates.plateau_difference(curves(1.0, 3, top=0.23), curves(1.0, 3))
-    assert found.value == pytest.approx(0.03, abs=1e-3)
-    assert found.low > 0.013
 
 
 def test_pairs():
