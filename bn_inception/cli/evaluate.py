@@ -1,4 +1,4 @@
-"""`bn-inception evaluate` and `predict`: what a trained network says of images."""
+"""`bn-inception evaluate`, `predict` and `export`: what a trained network is used for."""
 
 import os
 from collections.abc import Sequence
@@ -15,7 +15,6 @@ from bn_inception.cli.command import Call, command, output_file
 from bn_inception.cli.help import WIDTH
 from bn_inception.cli.main import BAD_INPUT
 from bn_inception.cli.terminal import ProgressBar
-from bn_inception.cli.weights import Which, checkpoint_file, require_one
 from bn_inception.config import compose, run_config
 from bn_inception.config.compose import Config, keys_given
 from bn_inception.config.saved import saved_config, take_given
@@ -27,7 +26,7 @@ from bn_inception.data import (
     preprocessing,
 )
 from bn_inception.errors import UserError, require_at_least
-from bn_inception.evaluation.classifier import load
+from bn_inception.evaluation.classifier import load, run_checkpoint
 from bn_inception.evaluation.crops import crop_rule
 from bn_inception.evaluation.evaluate import SourceResult, evaluate_source
 from bn_inception.files import make_folder, write_json
@@ -40,6 +39,7 @@ from bn_inception.network import (
     set_precision,
 )
 from bn_inception.network.checkpoint import LoadedNetwork, load_network
+from bn_inception.network.export import save_exported
 from bn_inception.network.folding import fold_checked
 from bn_inception.quoting import printable, say
 from bn_inception.record.predictions import write_predictions
@@ -49,6 +49,13 @@ from bn_inception.training.settings import ProcessorConfig, RunConfig
 
 SHOWN = 5
 """Of unreadable images, and of pairs of classes that are confused most."""
+
+
+class Which(Enum):
+    """Which checkpoint of a run: of its best evaluation, or of its last step."""
+
+    best = "best"
+    last = "last"
 
 
 class Statistics(Enum):
@@ -146,7 +153,7 @@ def _evaluate(config: EvaluateConfig) -> None:
     of_run = None if config.run is None else saved_config(Path(config.run))
     trained = None if of_run is None else run_config(of_run)
     device = config.machine.prepare()
-    file = checkpoint_file(config.run, config.checkpoint, config.which)
+    file = _checkpoint_file(config.run, config.checkpoint, config.which)
     loaded = load_network(file)
     statistics, batches = _statistics(config, trained, loaded, file)
     output = given or _default_output(config, statistics)
@@ -321,7 +328,7 @@ def _require_same_classes(file: Path, loaded: LoadedNetwork, here: Sequence[str]
 @command("predict", plain="images")
 def predict(run: str | None, checkpoint: str | None, images: list[str], top: int) -> int:
     """Print the likeliest classes, a block an image; the status is 2 if one cannot be read."""
-    require_one("predict", run, checkpoint)
+    _require_one("predict", run, checkpoint)
     if not images:
         raise UserError("predict: no images; give files, such as cat.jpg")
     require_at_least("top", top, 1)
@@ -336,3 +343,27 @@ def predict(run: str | None, checkpoint: str | None, images: list[str], top: int
         rows = [f"{probability:8.2%}  {printable(name)}" for name, probability in likeliest]
         print(printable(image), *(row[:WIDTH] for row in rows), "", sep="\n", flush=True)
     return status
+
+
+@command("export")
+def export(run: str | None, checkpoint: str | None, which: Which, output: str) -> None:
+    """Write a trained network as safetensors with its description."""
+    _require_one("export", run, checkpoint)
+    loaded = load_network(_checkpoint_file(run, checkpoint, which))
+    folder = Path(output)
+    make_folder(folder, "output")
+    print(*save_exported(loaded, folder), sep="\n")
+
+
+def _checkpoint_file(run: str | None, checkpoint: str | None, which: Which) -> Path:
+    """The file `checkpoint`, else the checkpoint of a run folder."""
+    if checkpoint is not None:
+        return Path(checkpoint)
+    assert run is not None
+    return run_checkpoint(Path(run), f"{which.value}.pt")
+
+
+def _require_one(command: str, run: str | None, checkpoint: str | None) -> None:
+    """Refuse a command that is given both a run and a checkpoint, or neither."""
+    if (run is None) == (checkpoint is None):
+        raise UserError(f"{command}: give one of run=FOLDER and checkpoint=FILE")

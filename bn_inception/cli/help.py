@@ -26,7 +26,7 @@ COMMANDS = {
     "ensemble": "predictions",
     "difference": "predictions",
     "predict": "evaluate",
-    "export": "weights",
+    "export": "evaluate",
 }
 """Every command, as it is typed, and the module that has it."""
 WIDTH = 80

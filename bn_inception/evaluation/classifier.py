@@ -15,8 +15,9 @@ from bn_inception.data.pixels.crops import Picture, cut_single
 from bn_inception.errors import UserError
 from bn_inception.evaluation.evaluate import require_finite
 from bn_inception.files import first_line, read_bytes
-from bn_inception.network import Inception, export
-from bn_inception.network.checkpoint import BEST, load_network
+from bn_inception.network import Inception
+from bn_inception.network.checkpoint import BEST, LAST, load_network
+from bn_inception.network.export import CONFIG, load_exported
 from bn_inception.record.run_folder import refuse_links
 
 MAX_BYTES = 1 << 28
@@ -85,20 +86,21 @@ def load(path: str | Path) -> Classifier:
     export` has written.
     """
     path = Path(path)
-    if (path / export.CONFIG).is_file():
-        found = export.load_exported(path)
+    if (path / CONFIG).is_file():
+        found = load_exported(path)
     else:
-        found = load_network(_best(path) if path.is_dir() else path)
+        found = load_network(run_checkpoint(path) if path.is_dir() else path)
     backend = preprocessing.backend_of(found.preprocessing)
     return Classifier(found.network, found.classes, backend)
 
 
-def _best(run: Path) -> Path:
+def run_checkpoint(run: Path, name: str = BEST) -> Path:
+    """A checkpoint of a run folder; UserError where it has none of this name."""
     refuse_links(run)
-    file = run / "checkpoints" / BEST
-    if not file.is_file():
-        raise UserError(
-            f"{run}: has no checkpoints/{BEST}, and no {export.CONFIG}; give a run folder, a "
-            "folder that bn-inception export has written, or a checkpoint (FILE.pt)"
-        )
-    return file
+    folder = run / "checkpoints"
+    if not (folder / name).is_file():
+        remedy = "give a run folder, one that bn-inception export has written, or a FILE.pt"
+        if (folder / LAST).is_file():
+            remedy = f"take checkpoints/{LAST} (which=last)"
+        raise UserError(f"{run}: has no checkpoints/{name}; {remedy}")
+    return folder / name

@@ -7,25 +7,35 @@ reads the folder back.
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import safetensors
 import safetensors.torch
 
 from bn_inception.errors import UserError
 from bn_inception.fields import read_object
+from bn_inception.files import write_bytes, write_json
 from bn_inception.network.checkpoint import LoadedNetwork, TensorFile, described_network, plain
-from bn_inception.network.inception import Inception
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 FORMAT = 1
 _REMEDY = "give a folder that bn-inception export has written"
 
 
-def description(loaded: LoadedNetwork) -> dict[str, Any]:
-    """The content of `config.json`: how to build the network, and what input it takes."""
+def save_exported(loaded: LoadedNetwork, folder: Path) -> list[Path]:
+    """Write both files into `folder`; UserError if it holds another network."""
+    weights, described = folder / WEIGHTS, folder / CONFIG
+    if described.exists():
+        before = read_object(described, "choose another folder")
+        if before.get("checkpoint_sha256", str | None) != loaded.sha256:
+            raise UserError(f"output: {folder} holds another network; choose another folder")
+    tensors = {
+        name: tensor.contiguous()
+        for name, tensor in loaded.network.state_dict().items()
+        if not name.startswith("auxiliary.")
+    }
+    write_bytes(weights, safetensors.torch.save(tensors, metadata={"format": "pt"}))
     config = replace(loaded.network.config, auxiliary_head=False)
-    return {
+    description = {
         "format": FORMAT,
         "architecture": "BN-Inception (Ioffe and Szegedy 2015, Figure 5)",
         "network_config": plain(config),
@@ -43,17 +53,8 @@ def description(loaded: LoadedNetwork) -> dict[str, Any]:
         "step": loaded.step,
         "checkpoint_sha256": loaded.sha256,
     }
-
-
-def safetensors_content(network: Inception) -> bytes:
-    """The content of `model.safetensors`: contiguous tensors by their `state_dict` names."""
-    tensors = {
-        name: tensor.contiguous()
-        for name, tensor in network.state_dict().items()
-        if not name.startswith("auxiliary.")
-    }
-    content: bytes = safetensors.torch.save(tensors, metadata={"format": "pt"})
-    return content
+    write_json(described, description)
+    return [weights, described]
 
 
 def load_exported(folder: Path) -> LoadedNetwork:

@@ -211,7 +211,7 @@ def test_a_checkpoint_that_is_no_network_writes_nothing(run: Path) -> None:
     file.write_bytes(file.read_bytes()[:-100])
     assert "damaged" in refused(run)
     file.unlink()
-    assert "choose which=last" in refused(run)
+    assert "take checkpoints/last.pt (which=last)" in refused(run)
 
 
 def test_images_of_other_classes_are_refused(run: Path, images: Path) -> None:

@@ -78,7 +78,7 @@ def test_what_is_no_checkpoint_is_refused_and_nothing_is_executed_or_followed_ou
         ("bare.pt", "damaged (File is not a zip file)"),
         ("zip.pt", "refused, it does not load as plain tensors"),
         ("missing.pt", "there is no such file"),
-        (".", "no checkpoints/best.pt, and no config.json"),
+        (".", "no checkpoints/best.pt; give a run folder"),
     ):
         text = refusal(bn_inception.load, name)
         assert name in text and said in text
