@@ -8,10 +8,8 @@ from pathlib import Path
 from bn_inception.cli.command import command
 from bn_inception.cli.run_arguments import read_run_arguments
 from bn_inception.report import comparison, tables
-from bn_inception.report.claims import Judged, judge
-from bn_inception.report.progress import progress
-from bn_inception.report.runs import Evaluation, Run
-from bn_inception.report.verdicts import claims_text, required_numbers, write_claims
+from bn_inception.report.claims import Judged, claims_text, judge, required_numbers, write_claims
+from bn_inception.report.runs import Evaluation, Run, progress
 
 HOME_AND_CLEAR = "\x1b[H\x1b[2J"
 LOOK_SECONDS = 10.0

@@ -10,13 +10,12 @@ from jinja2 import Environment, PackageLoader
 from bn_inception.drawing import Drawing
 from bn_inception.files import make_folder, write_bytes
 from bn_inception.record.environment import command_line
-from bn_inception.report.claims import Judged
+from bn_inception.report.claims import Judged, claims_table, conclusion, shared_command
 from bn_inception.report.comparison import Figure3, Kind
 from bn_inception.report.figures import by_crops, figure2, inputs_of_a_layer
 from bn_inception.report.runs import Evaluation, Run
 from bn_inception.report.statements import RULES
 from bn_inception.report.tables import as_json, figure3, figure4
-from bn_inception.report.verdicts import claims_table, conclusion, shared_command
 
 _ENVIRONMENT = ("git", "versions", "cpu", "gpus", "platform", "data_fingerprint")
 """The parts of `environment.json` that tell a reader something."""

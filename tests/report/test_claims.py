@@ -7,11 +7,10 @@ from report.conftest import evaluated, write_evaluation
 from bn_inception.paper.results import CONTROLS, FIGURE_3
 from bn_inception.record.predictions import Predictions, write_predictions
 from bn_inception.record.summary import Divergence, RunStatus
-from bn_inception.report.claims import judge
+from bn_inception.report.claims import claims_text, judge, required_numbers
 from bn_inception.report.measures import Decision
 from bn_inception.report.runs import read_evaluation
 from bn_inception.report.statements import STATEMENTS
-from bn_inception.report.verdicts import claims_text, required_numbers
 
 HOLDS, DOES_NOT = Decision.holds, Decision.does_not_hold
 UNDECIDED, NOT_TESTED = Decision.undecided, Decision.not_tested

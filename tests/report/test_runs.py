@@ -11,8 +11,7 @@ from bn_inception.cli.main import dispatch
 from bn_inception.errors import UserError
 from bn_inception.record.summary import RunStatus
 from bn_inception.report.curves import plateau_of
-from bn_inception.report.progress import progress
-from bn_inception.report.runs import read_evaluation, read_run, read_runs
+from bn_inception.report.runs import progress, read_evaluation, read_run, read_runs
 
 
 def test_a_run_is_its_folder(make_run):

@@ -12,19 +12,19 @@ from report.conftest import evaluated, write_evaluation
 
 from bn_inception.errors import UserError
 from bn_inception.record.environment import describe
-from bn_inception.report.claims import judge
+from bn_inception.report.claims import (
+    claims_json,
+    claims_markdown,
+    claims_text,
+    judge,
+    write_claims,
+)
 from bn_inception.report.comparison import compare
 from bn_inception.report.figures import by_crops, figure2
 from bn_inception.report.page import report_page, write_report
 from bn_inception.report.runs import read_evaluation, read_run
 from bn_inception.report.statements import STATEMENTS
 from bn_inception.report.tables import as_json, figure3
-from bn_inception.report.verdicts import (
-    claims_json,
-    claims_markdown,
-    claims_text,
-    write_claims,
-)
 from bn_inception.table import Table
 
 ODD = "<script>alert('&')</script>{{ 7 * 7 }}$x$-->"
