@@ -99,9 +99,8 @@ def benchmark_step(config: RunConfig, settings: StepBenchmark) -> Measured:
 def _measured(session: Session, steps: int, rounds: int) -> list[Way]:
     """All ways at the session's batch size, the plain loop first, with their seconds."""
     device, ended, loader = session.learner.device, StopRequest(), session.batches.training
-    with closing(loader(0, PREPARED, agree=True)) as read:
-        batches = list(read)
-    ways = _ways(session, batches)
+    batches = list(loader(0, PREPARED, agree=True))
+    ways, prepared = _ways(session, batches), itertools.cycle(batches)
     # The loop asks for its batches: it is measured from outside, in what it waits for.
     loop, from_loader = (Way(name, repeated(int, int)) for name in (LOOP, LOADED))  # never started
 
@@ -111,11 +110,10 @@ def _measured(session: Session, steps: int, rounds: int) -> list[Way]:
             for way in each_other_way_round(ways, turn):
                 _turn(way, steps if turn >= 0 else 0, device)
             _prepare(session.learner.execution.machine, device)
-            if turn < 0:
-                yield from itertools.islice(itertools.cycle(batches), WARM_UP)
-                continue
-            with timed(loop, steps, device):
-                yield from itertools.islice(itertools.cycle(batches), steps)
+            updates = steps if turn >= 0 else WARM_UP
+            with timed(loop, updates, device):
+                yield from itertools.islice(prepared, updates)
+        loop.seconds.pop(0)  # the warm-up
         if session.config.data.kind is not DataKind.synthetic:
             with closing(loader(start, stop, agree=agree)) as read:
                 workers = session.config.data.workers
@@ -126,7 +124,7 @@ def _measured(session: Session, steps: int, rounds: int) -> list[Way]:
                     with timed(from_loader, steps, device):
                         yield from itertools.islice(read, steps)
         ended.received(signal.SIGTERM)
-        yield batches[0]
+        yield next(prepared)
 
     session.batches.training = fed  # type: ignore[method-assign]
     # Not to the terminal: the loop's own lines are not what was asked for.
@@ -137,8 +135,7 @@ def _measured(session: Session, steps: int, rounds: int) -> list[Way]:
 
 def _note_share(ways: list[Way], mini_batches: int, every: int) -> None:
     """Say at the population statistics what those of one evaluation cost beside its updates."""
-    of = {way.name: way for way in ways}
-    population, loop = of[POPULATION], of[LOOP]
+    population, loop = (way for way in ways if way.name in (POPULATION, LOOP))
     if population.median and loop.median:
         share = mini_batches * population.median / (every * loop.median)
         population.note = (
