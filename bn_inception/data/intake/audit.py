@@ -21,6 +21,8 @@ from bn_inception.data.source import ImageSource
 from bn_inception.errors import UserError
 from bn_inception.files import file_sha256, first_line, is_url
 
+NAMED = 10  # of a kind, on the terminal
+
 _Look = tuple[int, bytes, str, str]
 """Of an image: bytes, SHA-256, kind ("JPEG RGB"), and why it cannot be read; or 0 and empty."""
 
@@ -143,8 +145,8 @@ def _plain(value: Any) -> Any:
     return [_plain(item) for item in value] if isinstance(value, list) else value
 
 
-def as_text(result: dict[str, Any], limit: int = 10) -> str:
-    """A table for people, with up to `limit` names of every kind."""
+def as_text(result: dict[str, Any]) -> str:
+    """A table for people, with up to `NAMED` names of every kind."""
     splits = result["splits"]
     rows = dict.fromkeys(key for about in splits.values() for key in about)
     lines = [
@@ -164,7 +166,7 @@ def as_text(result: dict[str, Any], limit: int = 10) -> str:
     }
     for title, found in lists.items():
         if found:
-            lines += ["", f"{title}: {len(found):,}", *(f"  {line}" for line in found[:limit])]
-            lines += [f"  and {len(found) - limit:,} more"] if len(found) > limit else []
+            lines += ["", f"{title}: {len(found):,}", *(f"  {line}" for line in found[:NAMED])]
+            lines += [f"  and {len(found) - NAMED:,} more"] if len(found) > NAMED else []
     problems = [f"problem: {problem}" for problem in result["problems"]]
     return "\n".join([*lines, "", *(problems or ["no problems: every image can be read"])])
