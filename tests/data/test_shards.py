@@ -19,7 +19,7 @@ from samples import MakeFolder, assert_same, made, opened, shards_of, silent, tr
 from bn_inception.data import DataConfig, DataKind
 from bn_inception.data.intake.audit import audit
 from bn_inception.data.order import stored_order
-from bn_inception.data.shards import Description, Layout, member_key
+from bn_inception.data.shards import Description, Layout
 from bn_inception.data.source import content_fingerprint
 from bn_inception.errors import UserError
 
@@ -74,26 +74,26 @@ def test_shards_are_plain_tar_files_in_the_convention(both: tuple[Path, Path]) -
     assert subprocess.run(check, cwd=both[1], check=False).returncode == 0
 
 
-def test_keys_hold_one_part_whatever_the_name() -> None:
-    assert member_key(41, b"n01/n01_5.JPEG") == "00000041-n01_5"
-    assert member_key(1, b"a/x.tar.gz.jpg") == "00000001-x_tar_gz"
-    assert member_key(2, b"a/caf\xe9 1.png") == "00000002-caf__1"
-    assert len(member_key(3, b"a/" + b"x" * 250 + b".png")) == 69
-
-
-def test_odd_names_survive(tmp_path: Path) -> None:
+def test_odd_names_survive_and_their_keys_are_plain(tmp_path: Path) -> None:
     root = tmp_path / "images"
-    names = [b"caf\xe9.jpg", b"a.b.jpg", b"a_b.jpg", b"x" * 200 + b".jpg", "\u00e9.png".encode()]
+    keys = {
+        b"a.b.jpg": "00000000-a_b",
+        b"a_b.jpg": "00000001-a_b",
+        b"caf\xe9 1.jpg": "00000002-caf__1",
+        b"x" * 200 + b".tar.jpg": f"00000003-{'x' * 60}",
+        "\u00e9.png".encode(): "00000004-__",
+    }
     for split in ("train", "val"):
         folder = os.fsencode(root / split / "a")
         os.makedirs(folder)
-        for number, name in enumerate(names):
+        for number, name in enumerate(keys):
             with open(folder + b"/" + name, "wb") as file:
                 file.write(b"%d" % number)
     folder, shards = opened(root).train, opened(shards_of(root, tmp_path / "s"), DataKind.shards)
-    for index in range(len(names)):
+    for index, key in enumerate(keys.values()):
         assert shards.train.identity(index) == folder.identity(index)
         assert shards.train.read(index) == folder.read(index)
+        assert shards.train.name(index).endswith(f".tar/{key}.jpg")
 
 
 Spoil = Callable[[Path], object]
