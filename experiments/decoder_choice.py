@@ -18,7 +18,7 @@ import simplejpeg
 from PIL import Image
 
 from bn_inception.data.order import image_generator
-from bn_inception.data.pixels.backend import ArrayPicture, Backend, PillowPicture, open_picture
+from bn_inception.data.pixels.backend import Backend, Picture, PillowPicture, open_picture
 from bn_inception.data.pixels.crops import FILTERS, cut_training, training_crop
 from bn_inception.data.pixels.decode import decode, is_plain_jpeg
 
@@ -74,9 +74,7 @@ def main() -> None:
             boxed.append((image, np.array(image), box, resample))
         resizers: Candidates = {
             "Pillow": lambda image, _, box, how: np.asarray(image.resize((SIZE, SIZE), how, box)),
-            "cykooz-resizer": lambda _, pixels, box, how: ArrayPicture(pixels).resized(
-                box, SIZE, how
-            ),
+            "cykooz-resizer": lambda _, pixels, box, how: Picture(pixels).resized(box, SIZE, how),
         }
         compare(f"resize {resample.name.lower()}", resizers, boxed, repeats)
     paths: Candidates = {

@@ -18,21 +18,13 @@ def prepare(call: Call[shards.PrepareConfig]) -> None:
     """Make, complete or check shards."""
     with closing(ProgressBar()) as bar:
         prepared = shards.prepare(call.config, say, bar)
-    for done in prepared:
-        print(_as_line(done))
+    for split, images, shards_made, size, written, seconds in prepared:
+        what = "all there, checksums right"
+        if written:
+            rate = written / max(seconds, 1e-9)
+            what = f"{written:,} images written in {seconds:.1f} s: {rate:,.0f} images/s"
+        print(f"{split}: {images:,} images in {shards_made:,} shards, {size / 1e6:,.1f} MB; {what}")
     print(f"read them with data=shards data.root={call.config.target}")
-
-
-def _as_line(done: shards.Prepared) -> str:
-    """What was made of a split, and how fast."""
-    line = (
-        f"{done.split}: {done.images:,} images in {done.shards:,} shards, "
-        f"{done.bytes / 1e6:,.1f} MB; "
-    )
-    if not done.written:
-        return line + "all there, checksums right"
-    rate = done.written / max(done.seconds, 1e-9)
-    return line + f"{done.written:,} images written in {done.seconds:.1f} s: {rate:,.0f} images/s"
 
 
 @command("audit")

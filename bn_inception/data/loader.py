@@ -17,8 +17,8 @@ from torch import Tensor
 from bn_inception.data.config import OnError
 from bn_inception.data.order import TrainingOrder, image_generator
 from bn_inception.data.parallel import batch_bytes, produced
-from bn_inception.data.pixels.backend import Backend, open_picture
-from bn_inception.data.pixels.crops import Boxes, Picture, cut_crops, cut_training, single_crops
+from bn_inception.data.pixels.backend import Backend, Picture, open_picture
+from bn_inception.data.pixels.crops import Boxes, cut_crops, cut_training, single_crops
 from bn_inception.data.pixels.decode import UnreadableImage
 from bn_inception.data.pixels.photometric import AugmentationConfig, Photometric, draw_factors
 from bn_inception.data.source import ImageSource

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from bn_inception.data import Backend, UnreadableImage, preprocessing, to_input
 from bn_inception.data.pixels.backend import as_picture, open_picture
-from bn_inception.data.pixels.crops import Picture, cut_single
+from bn_inception.data.pixels.crops import cut_single
 from bn_inception.errors import UserError
 from bn_inception.evaluation.evaluate import require_finite
 from bn_inception.files import first_line, read_bytes
@@ -43,7 +43,6 @@ class Classifier:
 
         Returns float32 (3, S, S), RGB in [-1, 1]; UnreadableImage where it cannot be decoded.
         """
-        picture: Picture
         if isinstance(image, Image.Image):
             name = str(getattr(image, "filename", "")) or "the image"
             picture = as_picture(image, name, self.backend)

@@ -13,13 +13,8 @@ the four scales' whole squares are one and the same crop, computed once and coun
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from bn_inception.data.pixels.crops import (
-    EVALUATION_CROP,
-    EVALUATION_SIDE,
-    Box,
-    Boxes,
-    single_crops,
-)
+from bn_inception.data.pixels.backend import Box
+from bn_inception.data.pixels.crops import EVALUATION_CROP, EVALUATION_SIDE, Boxes, single_crops
 from bn_inception.errors import UserError
 from bn_inception.paper.results import MULTICROP_SCALES
 

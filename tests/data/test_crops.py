@@ -10,10 +10,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from samples import photo
 
-from bn_inception.data.pixels.backend import Backend, PillowPicture, as_picture
+from bn_inception.data.pixels.backend import Backend, Box, PillowPicture, as_picture
 from bn_inception.data.pixels.crops import (
     FILTERS,
-    Box,
     cut_single,
     cut_training,
     single_crop,

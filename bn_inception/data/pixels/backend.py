@@ -12,8 +12,9 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image
 
-from bn_inception.data.pixels.crops import Box, Picture
 from bn_inception.data.pixels.decode import decode, is_plain_jpeg, upright_rgb
+
+Box = tuple[float, float, float, float]
 
 
 class Backend(Enum):
@@ -27,51 +28,20 @@ class Backend(Enum):
     pillow = "pillow"  # does both; the reference
 
 
-def open_picture(data: bytes, name: str, backend: Backend) -> Picture:
-    """Decode one encoded image; errors as of `decode`."""
-    if backend is Backend.pillow:
-        return PillowPicture(decode(data, name))
-    with suppress(ValueError):  # damaged or unusual: Pillow reads it, or says why it cannot be read
-        if is_plain_jpeg(data):
-            return ArrayPicture(simplejpeg.decode_jpeg(data))
-    return ArrayPicture(np.asarray(decode(data, name)))
-
-
-def as_picture(image: Image.Image, name: str, backend: Backend) -> Picture:
-    """An image that Pillow has opened; the backend resizes it. Errors as of `decode.decode`."""
-    rgb = upright_rgb(lambda: image, name)
-    return PillowPicture(rgb) if backend is Backend.pillow else ArrayPicture(np.asarray(rgb))
-
-
-class PillowPicture(Picture):
-    """An image that Pillow decoded and resizes."""
-
-    def __init__(self, image: Image.Image) -> None:
-        self._image = image
-        self.width, self.height = image.size
-
-    def pixels(self) -> NDArray[np.uint8]:
-        """See `Picture`."""
-        return np.asarray(self._image)
-
-    def resized(self, box: Box, size: int, resample: Image.Resampling) -> NDArray[np.uint8]:
-        """See `Picture`."""
-        return np.asarray(self._image.resize((size, size), resample, box=box))
-
-
-class ArrayPicture(Picture):
-    """An image in memory, uint8 (height, width, 3), resized by cykooz_resizer."""
+class Picture:
+    """A decoded image, of so many pixels, that can be cropped; cykooz_resizer resizes it."""
 
     def __init__(self, pixels: NDArray[np.uint8]) -> None:
         self._pixels = pixels
         self.height, self.width = pixels.shape[:2]
 
     def pixels(self) -> NDArray[np.uint8]:
-        """See `Picture`."""
+        """The whole image, uint8 (height, width, 3)."""
         return self._pixels
 
     def resized(self, box: Box, size: int, resample: Image.Resampling) -> NDArray[np.uint8]:
-        """See `Picture`; only the box and the neighbourhood that the filter reads are resized."""
+        """Resize a box to uint8 (size, size, 3); a filter may read pixels beyond the box."""
+        # Only the box and the neighbourhood that the filter reads are copied.
         left, top, right, bottom = box
         support, algorithm = _FILTERS[resample]
         x0, x1 = _reach(left, right, size, support, self.width)
@@ -88,6 +58,36 @@ class ArrayPicture(Picture):
         options = resizer.ResizeOptions(resize_alg=algorithm, crop_box=crop)
         _resizer().resize(source, target, options)
         return np.frombuffer(target.get_buffer(), np.uint8).reshape(size, size, 3)
+
+
+class PillowPicture(Picture):
+    """An image that Pillow resizes."""
+
+    def __init__(self, image: Image.Image) -> None:
+        self._image = image
+        self.width, self.height = image.size
+
+    def pixels(self) -> NDArray[np.uint8]:
+        """See `Picture`."""
+        return np.asarray(self._image)
+
+    def resized(self, box: Box, size: int, resample: Image.Resampling) -> NDArray[np.uint8]:
+        """See `Picture`."""
+        return np.asarray(self._image.resize((size, size), resample, box=box))
+
+
+def open_picture(data: bytes, name: str, backend: Backend) -> Picture:
+    """Decode one encoded image; errors as of `decode`."""
+    if backend is Backend.fast and is_plain_jpeg(data):
+        with suppress(ValueError):  # damaged or unusual: Pillow reads it, or says why it cannot
+            return Picture(simplejpeg.decode_jpeg(data))
+    return as_picture(decode(data, name), name, backend)
+
+
+def as_picture(image: Image.Image, name: str, backend: Backend) -> Picture:
+    """An image that Pillow has opened; the backend resizes it. Errors as of `decode.decode`."""
+    rgb = upright_rgb(lambda: image, name)
+    return PillowPicture(rgb) if backend is Backend.pillow else Picture(np.asarray(rgb))
 
 
 # Half the width of each filter, in pixels of the source when it enlarges; and how it is done.

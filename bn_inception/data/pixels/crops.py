@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.random import Generator
 from numpy.typing import NDArray
 from PIL import Image
+
+from bn_inception.data.pixels.backend import Box, Picture
 
 # GN section 6: "various sized patches of the image whose size is distributed evenly between 8%
 # and 100% of the image area and whose aspect ratio is chosen randomly between 3/4 and 4/3".
@@ -23,22 +24,8 @@ FILTERS = tuple(Image.Resampling[name] for name in ("BILINEAR", "BOX", "NEAREST"
 # Evaluation: shorter side 256 for a crop of 224, and the same ratio for other sizes.
 EVALUATION_SIDE, EVALUATION_CROP = 256, 224
 
-Box = tuple[float, float, float, float]
 Boxes = Callable[[int, int, int], Sequence[Box]]
 """Gives the boxes of crops, from an image's width and height and a crop's S, in pixels."""
-
-
-class Picture(Protocol):
-    """An image that can be cropped; `pixels.backend` makes them."""
-
-    width: int  # in pixels
-    height: int  # in pixels
-
-    def pixels(self) -> NDArray[np.uint8]:
-        """The whole image, uint8 (height, width, 3)."""
-
-    def resized(self, box: Box, size: int, resample: Image.Resampling) -> NDArray[np.uint8]:
-        """Resize a box to uint8 (size, size, 3); a filter may read pixels beyond the box."""
 
 
 def training_crop(width: int, height: int, generator: Generator) -> tuple[int, int, int, int]:
