@@ -105,12 +105,6 @@ def test_a_run_whose_settings_were_changed_on_the_way_is_labelled(make_run):
     assert run.unknown == ("changed at step 60: train.steps 1000 -> 120",)
 
 
-def test_a_configuration_that_is_none(make_run):
-    folder = make_run("plain", "inception", [0.1], config="recipe: 1\n").path
-    with pytest.raises(UserError, match=r"config\.yaml: recipe\.name is None, not a name"):
-        read_run_arguments([str(folder)])
-
-
 @pytest.fixture
 def outputs(make_run, tmp_path):
     """A folder as a person has it: runs, predictions and an ensemble."""
