@@ -44,12 +44,22 @@ class ShardServer(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, cache: Path) -> None:
         super().__init__(("127.0.0.1", 0), Answer)
-        self.url, self.folder = f"http://127.0.0.1:{self.server_port}", folder
+        self.url, self.folder, self.cache = f"http://127.0.0.1:{self.server_port}", folder, cache
         self.asked: list[str] = []
         self.fault: Callable[[str], str] = lambda name: ""
         self.ended = threading.Event()
+
+    def far(self, url: str = "") -> Sources:
+        return open_sources(DataConfig(DataKind.shards, url or self.url, str(self.cache.parent)))
+
+    def local(self) -> Sources:
+        return self.far(str(self.folder))
+
+    def fail(self, start: str, fault: str) -> None:
+        """With every request of a file whose name starts so."""
+        self.fault = lambda name: fault if name.startswith(start) else ""
 
 
 class Answer(BaseHTTPRequestHandler):
@@ -77,29 +87,22 @@ class Answer(BaseHTTPRequestHandler):
             self.send(path.read_bytes(), fault)
 
     def send(self, body: bytes, fault: str) -> None:
-        half = body[: len(body) // 2]
-        wrong = bytes([body[0] ^ 1]) + body[1:]
-        others = {
-            "cut": half,
-            "reset": half,
-            "wrong": wrong,
-            "short": body[:-1],
-            "long": body + b"x",
-        }
-        sent = others.get(fault, body)
+        half, changed = body[: len(body) // 2], bytes([body[0] ^ 1]) + body[1:]
+        others = {"wrong": changed, "short": body[:-1], "long": body + b"x"}
+        whole = others.get(fault, body)
         self.send_response(200)
-        self.send_header("Content-Length", str(len(body if sent is half else sent)))
+        self.send_header("Content-Length", str(len(whole)))
         self.end_headers()
-        self.wfile.write(sent)
+        self.wfile.write(half if fault in ("cut", "reset") else whole)
         if fault == "reset":  # RST instead of FIN
             linger = struct.pack("ii", 1, 0)
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
 
 
 @pytest.fixture
-def server(shards: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ShardServer]:
+def server(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ShardServer]:
     monkeypatch.setattr(remote, "PAUSES", (0.01, 0.02, 0.02))
-    server = ShardServer(shards)
+    server = ShardServer(shards, tmp_path / "cache" / "shards")
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     yield server
@@ -107,15 +110,6 @@ def server(shards: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ShardServe
     server.shutdown()
     thread.join()
     server.server_close()
-
-
-def of_all(start: str, fault: str) -> Callable[[str], str]:
-    """The same fault for every request of a file whose name starts so."""
-    return lambda name: fault if name.startswith(start) else ""
-
-
-def opened(root: object, tmp_path: Path) -> Sources:
-    return open_sources(DataConfig(DataKind.shards, str(root), str(tmp_path / "cache")))
 
 
 def read(sources: Sources, start: int = 0, stop: int = 12, **more: Any) -> Iterator[Any]:
@@ -135,11 +129,11 @@ def in_memory(shards: Path) -> str:
 
 @pytest.mark.parametrize(("protocol", "workers"), [("memory", 0), ("memory", 2), ("http", 2)])
 def test_the_batches_are_those_of_the_folder(
-    shards: Path, server: ShardServer, tmp_path: Path, protocol: str, workers: int
+    server: ShardServer, protocol: str, workers: int
 ) -> None:
-    local = opened(shards, tmp_path)
-    far = opened(in_memory(shards) if protocol == "memory" else server.url, tmp_path)
-    assert far.train.fingerprint == local.train.fingerprint
+    url = in_memory(server.folder) if protocol == "memory" else server.url
+    local, far = server.local(), server.far(url)
+    assert far.fingerprint == local.fingerprint
     assert far.train.identity(3) == local.train.identity(3)
     assert "://" in far.train.name(3)
     # Over the end of an epoch, and with workers that start at once.
@@ -147,16 +141,13 @@ def test_the_batches_are_those_of_the_folder(
     assert_same(held_out(far, workers), held_out(local))
     # Once all is here, an opening reads the descriptions and nothing else.
     assert [far.train.read(i) for i in range(60)] == [local.train.read(i) for i in range(60)]
-    again = opened(server.url, tmp_path) if protocol == "http" else far
     before = len(server.asked)
-    assert_same(read(again), read(local))
+    assert_same(read(server.far(url)), read(local))
     assert not any(name.endswith((".tar", ".npy")) for name in server.asked[before:])
 
 
-def test_ranks_of_one_machine_share_the_cache(
-    shards: Path, server: ShardServer, tmp_path: Path
-) -> None:
-    far, local = opened(server.url, tmp_path), opened(shards, tmp_path)
+def test_ranks_of_one_machine_share_the_cache(server: ShardServer) -> None:
+    far, local = server.far(), server.local()
 
     def act(rank: int) -> None:
         places = slice(2 * rank, 2 * rank + 2)
@@ -170,12 +161,12 @@ def test_ranks_of_one_machine_share_the_cache(
 FAULTS = ("503", "429", "reset", "cut", "short", "long", "wrong")
 
 
-def test_a_bad_connection_is_tried_again(shards: Path, server: ShardServer, tmp_path: Path) -> None:
-    names = sorted(path.name for path in shards.glob("train-*.tar"))
+def test_a_bad_connection_is_tried_again(server: ShardServer) -> None:
+    names = sorted(path.name for path in server.folder.glob("train-*.tar"))
     faults = {name: [FAULTS[number % len(FAULTS)]] * 2 for number, name in enumerate(names)}
     faults |= {"train.json": ["503"], "train.index.npy": ["cut", "wrong"]}
     server.fault = lambda name: faults[name].pop() if faults.get(name) else ""
-    assert_same(read(opened(server.url, tmp_path), 0, 15), read(opened(shards, tmp_path), 0, 15))
+    assert_same(read(server.far(), 0, 15), read(server.local(), 0, 15))
     assert not any(faults.values())
 
 
@@ -190,90 +181,81 @@ def test_a_bad_connection_is_tried_again(shards: Path, server: ShardServer, tmp_
     ],
 )
 def test_what_does_not_come_is_named(
-    server: ShardServer, tmp_path: Path, fault: str, tries: int, named: str
+    server: ShardServer, fault: str, tries: int, named: str
 ) -> None:
-    source = opened(server.url, tmp_path).validation
-    server.fault = of_all("val-", fault)
-    asked, there = len(server.asked), content(tmp_path)
+    source = server.far().validation
+    server.fail("val-", fault)
+    asked, there = len(server.asked), content(server.cache)
     with pytest.raises(UserError, match=named) as caught:
         source.read(0)
     assert len(server.asked) - asked == tries  # one, and one after each of three pauses
     said = str(caught.value)
     assert "\n" not in said and "run.resume=must" in said
     assert re.match(rf"data\.root: {server.url}/val-00000\d\.tar ", said)
-    assert [name for name in content(tmp_path) if name not in there and "locks" not in name] == []
-    server.fault = of_all("", "")
+    assert {name for name in content(server.cache) if "locks" not in name} <= there.keys()
+    server.fail("", "")
     assert source.read(0)
 
 
-def test_a_broken_connection_is_no_unreadable_image(server: ShardServer, tmp_path: Path) -> None:
-    far = opened(server.url, tmp_path)
-    server.fault = of_all("train-", "503")
+def test_a_broken_connection_is_no_unreadable_image(server: ShardServer) -> None:
+    far = server.far()
+    server.fail("train-", "503")
     with pytest.raises(UserError, match=r"train-.*after 4 tries"):
         next(read(far, workers=1, on_error=OnError.skip))
 
 
-def test_a_damaged_file_in_the_cache_is_fetched_again(
-    shards: Path, server: ShardServer, tmp_path: Path
-) -> None:
-    far, local = opened(server.url, tmp_path), opened(shards, tmp_path)
-    assert_same(held_out(far), held_out(local))
-    cache = tmp_path / "cache" / "shards"
-    for path in cache.glob("*.val-*.tar"):
+def test_a_damaged_file_in_the_cache_is_fetched_again(server: ShardServer) -> None:
+    assert_same(held_out(server.far()), held_out(server.local()))
+    for path in server.cache.glob("*.val-*.tar"):
         os.truncate(path, 100)
         path.with_name(f".{path.name}.77.tmp").touch()  # of a process that was killed
     asked = len(server.asked)
-    assert_same(held_out(opened(server.url, tmp_path)), held_out(local))
+    assert_same(held_out(server.far()), held_out(server.local()))
     assert len(server.asked) == asked + 5  # two descriptions and three shards
-    assert not list(cache.glob(".*.tmp"))
+    assert not list(server.cache.glob(".*.tmp"))
 
 
-def test_shards_made_anew_at_the_same_url_are_others(
-    shards: Path, server: ShardServer, tmp_path: Path
-) -> None:
-    old = opened(server.url, tmp_path).validation.read(0)
+def test_shards_made_anew_at_the_same_url_are_others(server: ShardServer, tmp_path: Path) -> None:
+    old = server.far().validation.read(0)
     images = write_images(tmp_path / "images", train=3, val=7)
     made(images, tmp_path / "shards", shard_size=SHARD)
     server.folder = tmp_path / "shards"
-    far, local = opened(server.url, tmp_path), opened(tmp_path / "shards", tmp_path)
-    assert_same(held_out(far), held_out(local))
+    far = server.far()
+    assert_same(held_out(far), held_out(server.local()))
     assert far.validation.read(0) != old
 
 
-def test_what_is_missing_is_named(
-    shards: Path, server: ShardServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_missing_is_named(server: ShardServer, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match=r"elsewhere/train\.json cannot be read \(no such file"):
-        opened(f"{server.url}/elsewhere", tmp_path)
+        server.far(f"{server.url}/elsewhere")
     with pytest.raises(UserError, match=r"data\.root: nothing://x.*Protocol not known: nothing"):
-        opened("nothing://x", tmp_path)
+        server.far("nothing://x")
     with pytest.raises(UserError, match="only data=shards reads a URL"):
         open_sources(DataConfig(DataKind.folder, server.url))
     monkeypatch.setitem(sys.modules, "aiohttp", None)
     with pytest.raises(UserError, match=r"127.*install .*bn-inception\[remote\].*s3fs.*$"):
-        opened(server.url, tmp_path)
+        server.far()
 
 
 def test_a_run_over_the_network_is_the_local_one_bit_for_bit(
-    shards: Path, server: ShardServer, tmp_path: Path
+    server: ShardServer, tmp_path: Path
 ) -> None:
     given = ["recipe=bn_baseline", "data=shards", f"order.shard_size={SHARD}"]
-    runs = Runs(tmp_path, shards, *given, f"data.cache={tmp_path}/cache")
+    runs = Runs(tmp_path, server.folder, *given, f"data.cache={server.cache.parent}")
     far = f"data.root={server.url}"
     assert runs.train("local") == 0
 
     # The network breaks after some shards, for good: the run ends, saved, and says why.
     def breaks(name: str) -> str:
-        train = name.startswith("train-")
-        return (
-            "503" if train and sum(asked.startswith("train-") for asked in server.asked) > 3 else ""
-        )
+        if sum(asked.startswith("train-") for asked in server.asked) == 3:
+            server.fail("train-", "503")
+        return ""
 
     server.fault = breaks
     with pytest.raises(UserError, match=rf"{server.url}/train-.*503.*run\.resume=must"):
         runs.train("far", far)
     assert 0 < runs.state("far")["step"] < 12
-    server.fault = of_all("", "")
+    server.fail("", "")
     assert runs.train("far", far, "run.resume=must", "data.workers=1") == 0
     runs.assert_equal("far", "local")
     assert dispatch(["evaluate", f"run={tmp_path / 'far'}", far]) == 0
@@ -282,31 +264,29 @@ def test_a_run_over_the_network_is_the_local_one_bit_for_bit(
 @pytest.mark.parametrize("fault", ["wait", "trickle"])
 @pytest.mark.parametrize("name", ["train.json", "val-00000"])
 def test_a_server_that_never_ends_is_not_waited_for(
-    server: ShardServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str, name: str
+    server: ShardServer, monkeypatch: pytest.MonkeyPatch, fault: str, name: str
 ) -> None:
-    source = opened(server.url, tmp_path).validation
+    source = server.far().validation
     for key, value in (("PAUSES", (0.01,)), ("FIRST_SECONDS", 1.0), ("LEAST_RATE", 1e12)):
         monkeypatch.setattr(remote, key, value)
-    server.fault = of_all(name, fault)
+    server.fail(name, fault)
     said = rf"{name}\S* cannot be read after 2 tries \(.*Timeout"
     with pytest.raises(UserError, match=said):
-        opened(server.url, tmp_path) if name == "train.json" else source.read(0)
+        server.far() if name == "train.json" else source.read(0)
 
 
 def test_an_endless_description_is_not_read_to_its_end(
-    server: ShardServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: ShardServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(remote, "MAX_DESCRIPTION_BYTES", 1_000_000)
-    server.fault = of_all("train.json", "endless")
+    server.fail("train.json", "endless")
     with pytest.raises(UserError, match="more than 1,000,000 bytes came"):
-        opened(server.url, tmp_path)
-    assert not list((tmp_path / "cache").rglob("*.json"))
+        server.far()
+    assert not content(server.cache)
 
 
-def test_a_full_disk_is_named_at_once(
-    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    source, tries = opened(in_memory(shards), tmp_path).validation, []
+def test_a_full_disk_is_named_at_once(server: ShardServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, tries = server.far(in_memory(server.folder)).validation, []
 
     def full(*asked: object, **how: object) -> None:
         tries.append(asked)
@@ -318,14 +298,12 @@ def test_a_full_disk_is_named_at_once(
     assert len(tries) == 1
 
 
-def test_what_else_lies_in_the_cache_stays(
-    shards: Path, server: ShardServer, tmp_path: Path
-) -> None:
-    shutil.copytree(shards, tmp_path / "cache" / "shards")  # the user's own, prepared there
-    (tmp_path / "cache" / "shards" / ".film.77.tmp").write_text("half a film")
-    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    assert_same(held_out(opened(server.url, tmp_path)), held_out(opened(shards, tmp_path)))
-    assert {path: path.read_bytes() for path in before} == before
+def test_what_else_lies_in_the_cache_stays(server: ShardServer) -> None:
+    shutil.copytree(server.folder, server.cache)  # the user's own, prepared there
+    (server.cache / ".film.77.tmp").write_text("half a film")
+    before = content(server.cache)
+    assert_same(held_out(server.far()), held_out(server.local()))
+    assert before.items() <= content(server.cache).items()
 
 
 @pytest.mark.parametrize(
@@ -336,9 +314,8 @@ def test_what_else_lies_in_the_cache_stays(
     ],
 )  # fmt: skip
 def test_credentials_in_a_url_are_refused_and_not_repeated(root: str) -> None:
-    with pytest.raises(
-        UserError, match=r"data\.root: a URL with .*environment variables"
-    ) as caught:
+    said = r"data\.root: a URL with .*environment variables"
+    with pytest.raises(UserError, match=said) as caught:
         DataConfig(DataKind.shards, root)
     assert "hun" not in str(caught.value)
     DataConfig(DataKind.shards, "https://host:8080/a@b/c")
