@@ -1,5 +1,6 @@
 """`benchmark input`: the same images for every way, ratios to torchvision's recipe, who waits."""
 
+import itertools
 import json
 import multiprocessing
 import statistics
@@ -10,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from small_runs import write_images
 
 from bn_inception.benchmark import timing
 from bn_inception.benchmark.input import FULL, Chosen, ways_of
@@ -72,12 +74,10 @@ def test_every_way_reads_every_chosen_image(images: Path, monkeypatch: pytest.Mo
 
 
 def test_an_image_that_cannot_be_read_is_named(tmp_path: Path) -> None:
-    for split in ("train", "val"):
-        for label in ("n0", "n1"):
-            (tmp_path / split / label).mkdir(parents=True)
-            (tmp_path / split / label / "1.JPEG").write_bytes(b"no image")
-    with pytest.raises(UserError, match=r"1\.JPEG cannot be read"):
-        some(tmp_path)
+    root = write_images(tmp_path, train=1)
+    (root / "train" / "n0001" / "0.JPEG").write_bytes(b"no image")
+    with pytest.raises(UserError, match=r"n0001/0\.JPEG cannot be read"):
+        some(root)
 
 
 @given(st.lists(st.tuples(st.floats(0.01, 1e3), st.floats(1, 100)), min_size=1, max_size=5))
@@ -90,25 +90,23 @@ def test_a_ratio_is_the_median_of_ratios_within_rounds(rounds: list[tuple[float,
     assert Way("", lambda: iter(())).speedup(reference) is None
 
 
-@given(st.integers(0, 5), st.integers(1, 9), st.floats(0.01, 10), st.floats(0, 100))
+@pytest.mark.parametrize("untimed", [0, 3])
 def test_neither_the_start_nor_the_warm_up_is_timed(
-    untimed: int, units: int, seconds: float, start: float
+    untimed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock, ended = [0.0], []
 
     def stream() -> Stream:
-        clock[0] += start
+        clock[0] += 100
         try:
-            for number in range(1000):
-                clock[0] += seconds if number >= untimed else 7 * seconds
+            for number in itertools.count():
+                clock[0] += 2 if number >= untimed else 14
                 yield number
         finally:
             ended.append(True)
 
     way = Way("", stream)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(timing.time, "perf_counter", lambda: clock[0])
-        take_turn(way, CPU, untimed=untimed, units=units)
-    # With no unit before it, what the stream does first would be in the first one.
-    expected = seconds if untimed else seconds + start / units
-    assert way.seconds == [pytest.approx(expected)] and ended == [True]
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: clock[0])
+    take_turn(way, CPU, untimed=untimed, units=5)
+    # With no unit before it, what the stream does first is in the first one.
+    assert way.seconds == [2 if untimed else 2 + 100 / 5] and ended == [True]

@@ -170,15 +170,6 @@ def test_what_is_not_whole_is_named(both: tuple[Path, Path], spoil: Spoil, named
     assert str(caught.value).startswith("data.root: ")
 
 
-def test_labels_that_all_vouch_for_give_another_fingerprint(both: tuple[Path, Path]) -> None:
-    one = opened(both[1], DataKind.shards).train
-    put("label", 0)(both[1])
-    changed = content_fingerprint(one.classes, one.names, one.sizes, np.zeros_like(one.labels))
-    described(fingerprint=changed)(both[1])
-    after = opened(both[1], DataKind.shards).train.fingerprint
-    assert after == changed != one.fingerprint  # which a run's record has
-
-
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner),
@@ -217,16 +208,6 @@ def test_any_value_in_a_description_works_or_is_named(
     finally:
         path.write_text(whole)
         made(*both)
-
-
-def test_splits_of_two_data_sets_do_not_mix(both: tuple[Path, Path], tmp_path: Path) -> None:
-    source = tmp_path / "only" / "train"
-    source.mkdir(parents=True)
-    (both[0] / "train" / "n01").rename(source / "n01")
-    for path in shards_of(tmp_path / "only", tmp_path / "other").glob("train*"):
-        path.replace(both[1] / path.name)
-    with pytest.raises(UserError, match="must be of the same classes"):
-        opened(both[1], DataKind.shards)
 
 
 READ_ALL_OVER = """
