@@ -11,7 +11,7 @@ from types import NoneType
 from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 from bn_inception.errors import UserError
-from bn_inception.files import first_line, read_bytes
+from bn_inception.files import read_bytes, refusing
 
 T = TypeVar("T")
 
@@ -31,10 +31,8 @@ _EXPECTED = {
 
 def read_object(path: Path, remedy: str) -> "Fields":
     """The JSON object in a file; where there is none, a UserError that ends in `remedy`."""
-    try:
+    with refusing(f"{path}: cannot be read", remedy, ValueError):
         text = read_bytes(path, MAX_BYTES).decode("utf-8")
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read ({first_line(error)}); {remedy}") from error
     return parse_object(text, str(path), remedy)
 
 

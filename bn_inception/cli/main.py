@@ -105,7 +105,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _status(arguments: Sequence[str]) -> int:
-    """The exit status of a command; its errors become lines."""
     try:
         return dispatch(arguments)
     except UserError as error:

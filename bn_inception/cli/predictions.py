@@ -11,6 +11,7 @@ from bn_inception.evaluation.ensemble import ensemble as mean_of
 from bn_inception.evaluation.saved import PairedDifference, paired_differences, prediction_file
 from bn_inception.files import write_json
 from bn_inception.record.predictions import read_predictions, write_predictions
+from bn_inception.table import Table
 
 
 @command("ensemble", plain="members")
@@ -41,20 +42,20 @@ def _names(paths: Sequence[str]) -> list[str]:
 def _ensemble_text(result: Ensemble) -> str:
     """The whole ensemble's errors with 95 % intervals, and a table by number of models."""
     crops = result.predictions.meta.get("crops")
-    lines = [
-        f"{len(result.names)} models, {result.errors.count:,} images, crops={crops}",
-        *result.errors.lines(),
-        "",
-        "models  subsets   top-1 best    mean   worst   top-5 of them  best subset",
-    ]
-    for size in result.as_dict()["subsets"]:
-        top1, top5 = (
-            " ".join(f"{size[which][key]:7.2%}" for which in ("best", "mean", "worst"))
-            for key in ("top1_error", "top5_error")
+    kinds = ("best", "mean", "worst")
+    errors = (f"top-{k} of the {kind}" for k in (1, 5) for kind in kinds)
+    header = ("models", "subsets", *errors, "best subset")
+    rows = [
+        (
+            str(size["models"]),
+            str(size["subsets"]),
+            *(f"{size[kind][f'top{k}_error']:.2%}" for k in (1, 5) for kind in kinds),
+            " ".join(size["best"]["members"]),
         )
-        members = " ".join(size["best"]["members"])
-        lines.append(f"{size['models']:6}  {size['subsets']:7}      {top1}  {top5}  {members}")
-    return "\n".join(lines)
+        for size in result.as_dict()["subsets"]
+    ]
+    said = f"{len(result.names)} models, {result.errors.count:,} images, crops={crops}"
+    return "\n".join([said, *result.errors.lines(), "", Table(header, rows, range(8)).as_text()])
 
 
 @command("difference", plain="predictions")

@@ -122,7 +122,6 @@ def _differing(values: dict[str, Any], others: dict[str, Any]) -> dict[str, Any]
 
 
 def _words(values: Mapping[str, Any]) -> tuple[str, ...]:
-    """`key=value`, sorted."""
     return tuple(
         f"{key}={_written(value)}" for key, value in sorted(values.items()) if key not in _DERIVED
     )

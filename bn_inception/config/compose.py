@@ -20,7 +20,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from bn_inception.errors import UserError, close_matches
-from bn_inception.files import choices_of, configs_folder, first_line
+from bn_inception.files import choices_of, configs_folder, first_line, refusing
 from bn_inception.paper.results import MINI_BATCH
 
 if TYPE_CHECKING:
@@ -116,10 +116,9 @@ def _register(group: str, name: str) -> None:
             f"{group}={name}: has the name of a file of the package, which is read instead; call "
             "it otherwise"
         )
-    try:
+    # yaml's errors, OmegaConf's, OSError, ValueError, ...
+    with refusing(f"{group}={name}: cannot be read", "give a YAML file", Exception):
         node = OmegaConf.load(name)
-    except Exception as error:  # yaml's, OmegaConf's, OSError, ValueError, ...
-        raise UserError(f"{group}={name}: cannot be read ({first_line(error)})") from error
     if isinstance(node, DictConfig):
         node.setdefault("defaults", [])
     if not isinstance(node, DictConfig) or not isinstance(node.defaults, ListConfig):

@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from bn_inception.config.compose import Config, as_dict, flatten, refuse_numbers
 from bn_inception.errors import UserError
-from bn_inception.files import first_line, is_url, read_bytes
+from bn_inception.files import is_url, read_bytes, refusing
 from bn_inception.record.run_folder import refuse_links
 
 MAX_BYTES = 1 << 18
@@ -67,15 +67,12 @@ def read_yaml(path: Path) -> Config:
     What training saves is resolved. An interpolation could read this machine's environment, and
     aliases make gigabytes of a few lines: neither is read.
     """
-    try:
+    # Damaged YAML raises yaml's errors, OmegaConf's, ValueError, RecursionError, ...
+    with refusing(f"{path}: cannot be read as YAML", "restore it from a copy", Exception):
         text = read_bytes(path, MAX_BYTES).decode("utf-8")
-        reason = _forbidden(text)
-        loaded = None if reason else OmegaConf.load(io.StringIO(text))
-    except Exception as error:
-        # Damaged YAML raises yaml's errors, OmegaConf's, ValueError, RecursionError, ...
-        raise UserError(f"{path}: cannot be read as YAML ({first_line(error)})") from error
-    if reason:
-        raise UserError(f"{path}: {reason}, which no saved configuration has; restore it")
+        if reason := _forbidden(text):
+            raise UserError(f"{path}: {reason}, which no saved configuration has; restore it")
+        loaded = OmegaConf.load(io.StringIO(text))
     if not isinstance(loaded, DictConfig):
         raise UserError(f"{path}: holds no configuration")
     config = as_dict(loaded)

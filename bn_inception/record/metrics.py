@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 
 from bn_inception.errors import UserError
 from bn_inception.fields import Fraction, parse_object
-from bn_inception.files import first_line, read_bytes, refusing, write_bytes
+from bn_inception.files import read_bytes, refusing, write_bytes
 
 MAX_BYTES = 1 << 30
 """The paper's longest run logs 200 MB."""
@@ -203,12 +203,8 @@ def read_metrics(path: Path) -> list[Record]:
     The last line is left out where a killed process has cut it short; any other broken line is a
     UserError with its number.
     """
-    try:
+    with refusing(f"{path}: cannot be read", "give a run folder written by training", ValueError):
         lines = read_bytes(path, MAX_BYTES).splitlines(keepends=True)
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{path}: cannot be read ({first_line(error)}); give a run folder written by training"
-        ) from error
     records: list[Record] = []
     for number, line in enumerate(lines, start=1):
         try:

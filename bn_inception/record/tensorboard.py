@@ -140,7 +140,6 @@ def _hparams(hyperparameters: Mapping[str, bool | float | str], summary: Summary
 
 
 def _custom_scalars() -> Values:
-    """The charts of the custom-scalars page."""
     layout = layout_pb2.Layout()
     category = layout.category.add(title="All runs")
     for title, tag in _CHARTS.items():

@@ -44,7 +44,6 @@ def _run(run: Run) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """JSON-able."""
     if is_dataclass(value):
         return _plain(vars(value))
     if isinstance(value, dict):

@@ -229,6 +229,7 @@ def test_a_resumed_run_has_one_picture(folder, images, recorded, step, shown):
     (event,) = load(folder.tensorboard).Tensors("training_batch")
     picture = np.asarray(Image.open(io.BytesIO(make_ndarray(event.tensor_proto)[2])))
     assert set(np.unique(picture)) <= {shown, 128}
+    assert np.all(picture[4:6] == 128) and np.all(picture[:, 4:6] == 128)
     # Of a large mini-batch 64 images are shown.
     assert picture.shape[0] == (4 if images == 1 else 8 * 6 - 2)
     # What came after the checkpoint is gone.

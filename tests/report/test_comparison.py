@@ -73,6 +73,7 @@ def test_seeds_are_one_row(make_run):
         make_run("fast-0", "bn_x5", [0.3, 0.3, 0.3], seed=0),
         make_run("fast-1", "bn_x5", [0.2, 0.2, 0.2], seed=1),
         make_run("again-0", "bn_x5", [0.3], seed=0),
+        make_run("longer-0", "bn_x5", [0.1] * 9, seed=0, status=RunStatus.running),
         make_run("going-on", "bn_x5", [0.1], seed=2, status=RunStatus.running),
     ]
     comparison = compare(runs)
