@@ -1,5 +1,6 @@
 """`bn-inception evaluate`, `predict` and `export`: what a trained network is used for."""
 
+import itertools
 import os
 from collections.abc import Sequence
 from contextlib import closing
@@ -311,17 +312,12 @@ def _default_output(config: EvaluateConfig, statistics: Statistics | None) -> Pa
 
 
 def _require_same_classes(file: Path, loaded: LoadedNetwork, here: Sequence[str]) -> None:
-    trained = loaded.network.num_classes
-    if trained != len(here):
-        raise UserError(
-            f"checkpoint {file}: trained on {trained} classes, the data has {len(here)}; give the "
-            "data set it was trained on"
-        )
-    for label, (name, found) in enumerate(zip(loaded.classes, here, strict=True)):
+    classes = itertools.zip_longest(loaded.classes, here, fillvalue="none")
+    for label, (name, found) in enumerate(classes):
         if name != found:
             raise UserError(
-                f"checkpoint {file}: class {label} is {name} in training and {found} in the data; "
-                "give the data set it was trained on"
+                f"checkpoint {file}: class {label} of {len(loaded.classes)} is {name} in training, "
+                f"and {found} of {len(here)} in the data; give the data set it was trained on"
             )
 
 

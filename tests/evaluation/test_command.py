@@ -185,7 +185,10 @@ def refused(run: Path, *arguments: str) -> str:
         ("run={run} output=a.txt", "name of an .npz file"),
         ("run={run} output=absent/a.npz", "absent is no folder"),
         ("run={run} batch_size=0", "batch_size: 0 is not 1 or more"),
-        ("run={run} data.first_classes=3", "trained on 7 classes, the data has 3"),
+        (
+            "run={run} data.first_classes=3",
+            "class 3 of 7 is n0003 in training, and none of 3",
+        ),
         ("run={run} data.root=absent", "absent does not exist"),
         ("run={run} checkpoint=absent.pt", "there is no such file"),
         ("run={run} which=first", "choose from"),
@@ -223,7 +226,7 @@ def test_images_of_other_classes_are_refused(run: Path, images: Path) -> None:
         (images / split / "n0006").rename(images / split / "n0009")
         shutil.copytree(images / split / "n0001", images / split / "n0002")
     text = refused(run, f"data.root={images}")
-    assert "class 6 is n0006 in training and n0009 in the data" in text
+    assert "class 6 of 7 is n0006 in training, and n0009 of 7 in the data" in text
 
 
 def test_statistics_need_batch_normalization(trained: tuple[Path, Path], tmp_path: Path) -> None:
