@@ -101,10 +101,11 @@ class Fixed(nn.Module):
 @pytest.mark.parametrize("ties", [False, True])
 def test_the_fifth_class_counts_and_the_sixth_does_not(ties: bool) -> None:
     """Image i's label is behind i classes; with `ties`, equal to them and of a higher number."""
-    labels = torch.arange(8)
-    logits = torch.zeros(8, 8) if ties else (labels < labels[:, None]) * 2.0 + torch.eye(8)
+    labels, classes = torch.arange(7), torch.arange(8)
+    behind, own = classes < labels[:, None], classes == labels[:, None]
+    logits = torch.zeros(7, 8) if ties else 2.0 * behind + 1.0 * own
     batch = ValidationBatch(
-        images=torch.zeros(8, 3, SIZE, SIZE, dtype=torch.uint8),
+        images=torch.zeros(7, 3, SIZE, SIZE, dtype=torch.uint8),
         labels=labels,
         readable=labels >= 0,
         unreadable=[],
@@ -112,7 +113,7 @@ def test_the_fifth_class_counts_and_the_sixth_does_not(ties: bool) -> None:
     )
     result = evaluate(Fixed(logits), [batch], CPU)
     assert result is not None
-    assert (result.errors.wrong, result.errors.wrong_top5, result.count) == (7, 3, 8)
+    assert (result.errors.wrong, result.errors.wrong_top5, result.count) == (6, 2, 7)
 
 
 @every_rule
