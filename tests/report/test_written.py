@@ -156,11 +156,12 @@ def test_sent_names_run_no_command_and_break_no_table(make_run):
         script = f"set -- {command}; printf '%s\\0' \"$@\""
         words = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
         assert f"scale={odd}" in words.stdout.split("\0")
-    document = claims_markdown(verdicts)
-    table = [line for line in document.splitlines() if line.startswith("|")]
-    columns = len(re.findall(r"(?<!\\)\|", table[0]))
-    assert all(len(re.findall(r"(?<!\\)\|", line)) == columns for line in table)
-    assert "<b>" not in re.sub(r"```.*?```", "", document, flags=re.S).replace("\\<b>", "")
+    compared = figure3(compare([run, replace(run, overrides=(odd,))]))
+    for document in (claims_markdown(verdicts), compared.as_markdown()):
+        table = [line for line in document.splitlines() if line.startswith("|")]
+        columns = len(re.findall(r"(?<!\\)\|", table[0]))
+        assert all(len(re.findall(r"(?<!\\)\|", line)) == columns for line in table)
+        assert "<b>" not in re.sub(r"```.*?```", "", document, flags=re.S).replace("\\<b>", "")
 
 
 def test_text_and_markdown_say_the_same(figure3_runs):
