@@ -20,17 +20,6 @@ from bn_inception.data import DataConfig
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
-def bad(arguments, capsys):
-    """Run the command line on something wrong and return its one line."""
-    with pytest.raises(SystemExit) as caught:
-        main(arguments)
-    assert caught.value.code == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.startswith("bn-inception: ") and err.count("\n") == 1
-    return err
-
-
 @pytest.mark.parametrize(
     ("line", "named"),
     [
@@ -40,7 +29,6 @@ def bad(arguments, capsys):
         ("train seed=1", ["close: run.seed"]),
         ("train milestones=0.72", ["write a list, milestones=[0.72]"]),
         ("train batch.imges=32", ["batch.imges", "batch.images"]),
-        ("train steps=100", ["steps", "train.steps"]),
         ("train recipe=bn_x50", ["recipe=bn_x50", "bn_x5", "bn_x30", "inception_sigmoid"]),
         ("train recipe=BN-Baseline", ["write recipe=bn_baseline"]),
         ("train recipe=ensemble", ["recipe=ensemble", "ensemble/1", "ensemble/6", "bn_x30"]),
@@ -51,7 +39,6 @@ def bad(arguments, capsys):
         ("train optimizer.momentum=1e999", ["optimizer.momentum", "out of range"]),
         (f"train optimizer.momentum={400 * '9'}", ["optimizer.momentum", "64 bits"]),
         ("train scale=cpuu", ["scale=cpuu", "cpu, demo, paper, small"]),
-        ("train data=imagnet", ["data=imagnet", "imagenet"]),
         ("train optimizer.learning_rate=fast", ["optimizer.learning_rate", "'fast'"]),
         ("train optimizer.learning_rate=-1", ["optimizer.learning_rate", "-1"]),
         ("train network.nonlinearity=tanh", ["network.nonlinearity", "'tanh'", "relu, sigmoid"]),
@@ -59,7 +46,6 @@ def bad(arguments, capsys):
         ("train 'train.steps=8 weeks'", ["train.steps", "8 weeks", "8 epochs"]),
         ("train train.steps=0", ["train.steps", "0"]),
         ("train batch.images=1", ["batch.images", "1"]),
-        ("train batch.images=0", ["batch.images", "0"]),
         ("train scale.compression=0", ["scale.compression", "0"]),
         ("train run.resume=perhaps", ["run.resume", "perhaps", "never, must, auto"]),
         ("train run.seed=-1", ["run.seed", "-1"]),
@@ -98,14 +84,15 @@ def bad(arguments, capsys):
         ("benchmark input data.root=. output=/nowhere/all.json", ["output: /nowhere"]),
         ("benchmark step benchmark.batches=[1]", ["benchmark.batches: 1"]),
         ("benchmark step benchmark.rounds=0", ["benchmark.rounds: 0"]),
-        ("benchmark step output=/nowhere/all.json", ["output: /nowhere"]),
     ],
 )
 def test_a_mistake_is_one_line_and_leaves_nothing(line, named, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    said = bad(shlex.split(line), capsys)
-    for word in named:
-        assert word in said
+    with pytest.raises(SystemExit) as caught:
+        main(shlex.split(line))
+    out, said = capsys.readouterr()
+    assert (caught.value.code, out, said.count("\n")) == (2, "", 1)
+    assert said.startswith("bn-inception: ") and all(word in said for word in named)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -149,7 +136,7 @@ def test_cfg_job_prints_what_would_run(capsys, tmp_path, monkeypatch):
 @pytest.mark.parametrize("command", ["audit", "benchmark input"])
 def test_help_lists_the_data_settings_that_are_read(command, tmp_path):
     usage = command_help(command)
-    other: dict[str, object] = {
+    other = {
         "root": str(tmp_path / "nowhere"), "cache": "x", "first_classes": 3,
         "workers": 1, "on_error": "skip", "backend": "pillow",
     }  # fmt: skip

@@ -11,7 +11,7 @@ from bn_inception import UserError
 from bn_inception.cli.main import dispatch, main
 from bn_inception.config import read_yaml
 from bn_inception.config.resume import identity
-from bn_inception.data import DataConfig, opening
+from bn_inception.data import opening
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +140,7 @@ def test_a_pipe_is_not_waited_for(sent):
 
 
 def test_evaluate_opens_no_url_and_no_cache_because_a_run_names_it(sent, tmp_path, monkeypatch):
-    opened: list[DataConfig] = []
+    opened = []
     monkeypatch.setattr(opening, "_open_shards", opened.append)  # gives None, no sources
     edit(sent, "kind: folder\n  root: ", "kind: shards\n  root: http://127.0.0.1:9/theirs #")
     edit(sent, "cache: ", f"cache: {tmp_path / 'theirs'} #")

@@ -72,7 +72,7 @@ def test_where_nothing_learns_there_is_no_factor(tmp_path):
 
 def test_the_sweep_goes_on_until_it_is_done_and_trains_nothing_twice(tmp_path):
     heights = {4: 0.3, 8: 0.4, 16: 0.5, 32: 0.6, 64: 0.1}
-    trained: list[float] = []
+    trained = []
 
     def train(factor):
         trained.append(factor)

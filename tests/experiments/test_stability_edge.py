@@ -23,7 +23,7 @@ def test_the_end_of_a_training_has_a_name():
 @pytest.mark.parametrize("edge", range(0, 12))
 @pytest.mark.parametrize("guess", [None, 0, 3, 11, 50])
 def test_the_lowest_is_found_wherever_it_lies(edge, guess):
-    asked: list[int] = []
+    asked = []
 
     def beyond(exponent):
         assert exponent not in asked  # a training costs a minute
@@ -36,7 +36,7 @@ def test_the_lowest_is_found_wherever_it_lies(edge, guess):
 
 
 def test_the_three_regions_of_a_network_and_a_second_seed_that_costs_little():
-    asked: list[int] = []
+    asked = []
 
     def network(exponent):
         asked.append(exponent)
