@@ -104,19 +104,6 @@ def test_batch_normalization_before_every_nonlinearity_and_nowhere_else(on_meta,
     assert counts == {"nonlinearities": units, "normalizations": units if batch else 0}
 
 
-def test_nothing_stands_between_the_halves_of_the_separable_convolution(on_meta):
-    (first, _, between), (second, inputs, _) = call_order(on_meta(10))[:2]
-    assert (first.groups, first.out_channels, first.bias) == (3, 24, None)
-    assert (second.kernel_size, second.out_channels) == ((1, 1), 64)
-    assert inputs is between
-
-
-def test_local_response_normalization_after_pool1_and_before_pool2(on_meta):
-    expected = ["conv1", "pool1", "lrn1", "conv2_reduce", "conv2", "lrn2", "pool2", "3a"]
-    assert list(on_meta(local_response_normalization=True).rows)[:8] == expected
-    assert list(on_meta().rows)[:6] == [name for name in expected if "lrn" not in name]
-
-
 def test_local_response_normalization_is_torchs_on_grey_levels(small):
     layer = small(local_response_normalization=True).double().rows["lrn1"]
     generator = torch.Generator().manual_seed(0)
