@@ -76,7 +76,7 @@ def refuse_links(folder: Path) -> None:
                 raise UserError(f"{path}: neither a file nor a folder; remove it")
 
 
-class RunFolder:
+class RunFolder(ExitStack):
     """One run's files, and the exclusive right to write them.
 
     ```
@@ -97,6 +97,7 @@ class RunFolder:
     """
 
     def __init__(self, root: str | Path, name: str) -> None:
+        super().__init__()
         if not _NAME.fullmatch(name):
             raise UserError(
                 f"run.name: {name!r} is not a folder name; use up to 200 letters, digits and "
@@ -111,7 +112,6 @@ class RunFolder:
         self.log = self.path / "train.log"
         self.tensorboard = self.path / "tensorboard"
         self.checkpoints = self.path / "checkpoints"
-        self._lock = ExitStack()
 
     def has_run(self) -> bool:
         """Whether the folder holds any file of a run.
@@ -157,16 +157,6 @@ class RunFolder:
             self._take_lock()
             self._prepare()
 
-    def close(self) -> None:
-        """Let another process write the folder."""
-        self._lock.close()
-
-    def __enter__(self) -> "RunFolder":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
     @contextmanager
     def _opening(self, what: str, remedy: str) -> Iterator[None]:
         try:
@@ -185,7 +175,7 @@ class RunFolder:
 
     def _take_lock(self) -> None:
         try:
-            self._lock.enter_context(locked(self.path / _LOCK, wait=False))
+            self.enter_context(locked(self.path / _LOCK, wait=False))
         except BlockingIOError:
             raise UserError(
                 f"{self.path}: another process is writing this run; "
