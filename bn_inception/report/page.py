@@ -7,7 +7,6 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader
 
-from bn_inception.drawing import Drawing
 from bn_inception.files import make_folder, write_bytes
 from bn_inception.record.environment import command_line
 from bn_inception.report.claims import Judged, claims_table, conclusion, shared_command
@@ -32,15 +31,26 @@ def write_report(
     """Write the page, the tables as Markdown and JSON, and the figures as PNG and SVG.
 
     `axis` is that of Figure 2's steps, `linear` or `log`. Without verdicts the page has no section
-    on them. The paths written are returned.
+    on them. Absolute paths are shortened to their last part. The paths written are returned.
     """
     make_folder(folder, "output")
     beside = inputs_of_a_layer(comparison), by_crops(comparison, ensembles)
     drawings = [*figure2(comparison, axis), *filter(None, beside)]
-    tables = [figure3(comparison), *filter(None, [figure4(comparison, ensembles)])]
-    markdown = "\n\n".join(table.as_markdown() for table in tables) + "\n"
+    steps, errors = figure3(comparison), figure4(comparison, ensembles)
+    markdown = "\n\n".join(table.as_markdown() for table in (steps, errors) if table) + "\n"
+    page = _page(
+        runs,
+        comparison=comparison,
+        conclusion=conclusion(comparison, found),
+        recipes=figure3(comparison, (Kind.recipe,)),
+        beside=figure3(comparison, (Kind.control, Kind.change, Kind.member)),
+        drawings=drawings,
+        errors=errors,
+        claims=claims_table(found) if found else None,
+        found=found,
+    )
     files = {
-        "report.html": report_page(comparison, runs, drawings, ensembles, found).encode(),
+        "report.html": page.encode(),
         "comparison.md": markdown.encode(),
         "comparison.json": as_json(comparison, ensembles).encode(),
     }
@@ -51,17 +61,8 @@ def write_report(
     return [folder / name for name in files]
 
 
-def report_page(
-    comparison: Figure3,
-    runs: Sequence[Run],
-    drawings: Sequence[Drawing] = (),
-    ensembles: Sequence[Evaluation] = (),
-    found: Sequence[Judged] = (),
-) -> str:
-    """HTML that opens without a network; whatever text the runs hold is escaped.
-
-    Absolute paths are shortened to their last part.
-    """
+def _page(runs: Sequence[Run], **shown: Any) -> str:
+    # It opens without a network; whatever text the runs hold is escaped.
     templates = Environment(
         loader=PackageLoader("bn_inception.report", "."), autoescape=True, trim_blocks=True
     )
@@ -70,16 +71,9 @@ def report_page(
     first, *rest = described
     shared = [item for item in first.items() if rest and all(item in d.items() for d in rest)]
     return templates.get_template("page.html.jinja").render(
+        shown,
         count=f"{len(runs)} run{'s' if len(runs) > 1 else ''}",
-        comparison=comparison,
-        conclusion=conclusion(comparison, found),
-        recipes=figure3(comparison, (Kind.recipe,)),
-        beside=figure3(comparison, (Kind.control, Kind.change, Kind.member)),
-        drawings=drawings,
-        errors=figure4(comparison, ensembles),
-        claims=claims_table(found) if found else None,
         rules=RULES,
-        found=found,
         shared=shared,
         runs=[
             (run.name, [item for item in facts.items() if item not in shared])

@@ -20,8 +20,7 @@ from bn_inception.report.claims import (
     write_claims,
 )
 from bn_inception.report.comparison import compare
-from bn_inception.report.figures import by_crops, figure2
-from bn_inception.report.page import report_page, write_report
+from bn_inception.report.page import write_report
 from bn_inception.report.runs import read_evaluation, read_run
 from bn_inception.report.statements import STATEMENTS
 from bn_inception.report.tables import as_json, figure3
@@ -56,10 +55,9 @@ class Page(HTMLParser):
         return " ".join(" ".join(self.texts).split())
 
 
-def page_of(runs, verdicts=(), ensembles=()):
-    comparison = compare(runs)
-    drawings = filter(None, [*figure2(comparison), by_crops(comparison, ensembles)])
-    return report_page(comparison, runs, list(drawings), ensembles, verdicts)
+def page_of(folder, runs, verdicts=(), ensembles=()):
+    page, *_ = write_report(compare(runs), runs, folder, ensembles, verdicts)
+    return page.read_text("utf-8")
 
 
 @pytest.fixture
@@ -69,7 +67,8 @@ def page(figure3_runs, tmp_path):
     with_144 = evaluated(runs[2], ("144", 0.3), accuracy_by_crops=curve)
     runs[2] = replace(runs[2], evaluations=with_144.evaluations)
     six = write_evaluation(tmp_path / "six.json", "144", 0.123, models=6)
-    return page_of(runs, judge(runs, differences=(0.0, 0.0)), [read_evaluation(six)])
+    verdicts = judge(runs, differences=(0.0, 0.0))
+    return page_of(tmp_path / "report", runs, verdicts, [read_evaluation(six)])
 
 
 def test_the_page_begins_with_the_conclusion_and_has_everything(page):
@@ -104,8 +103,8 @@ def test_the_page_begins_with_the_conclusion_and_has_everything(page):
     assert parsed.text.count("images/s") == 1
 
 
-def test_a_recipe_that_was_not_run_has_its_row(make_run):
-    text = Page(page_of([make_run("plain", "inception", [0.1, 0.2])])).text
+def test_a_recipe_that_was_not_run_has_its_row(make_run, tmp_path):
+    text = Page(page_of(tmp_path, [make_run("plain", "inception", [0.1, 0.2])])).text
     assert "BN-x30 - - 74.8 % - - 2.7e6 - - - not run" in text
     # Without judging there is no empty section.
     assert "The paper's statements" not in text
@@ -125,7 +124,7 @@ def test_nothing_is_fetched_and_nothing_runs(page):
     assert "default-src 'none'" in page
 
 
-def test_hostile_names_are_inert(make_run):
+def test_hostile_names_are_inert(make_run, tmp_path):
     run = evaluated(make_run("plain", "inception", [0.1, 0.2]), ("144", 0.3))
     summary = replace(run.summary, scale=ODD, data=ODD)
     odd = replace(
@@ -137,7 +136,7 @@ def test_hostile_names_are_inert(make_run):
         environment={"platform": ODD, "command": [ODD]},
         overrides=(f"a={ODD}",),
     )
-    page = page_of([odd, run], judge([odd, run]))
+    page = page_of(tmp_path, [odd, run], judge([odd, run]))
     assert "<script" not in page and "-->{{" not in page
     parsed = Page(page)
     assert "script" not in parsed.tags and ODD in parsed.text
