@@ -167,9 +167,6 @@ def read_run(path: str | Path) -> Run:
     if not path.is_dir():
         raise UserError(f"{path}: no such folder; {_REMEDY}")
     refuse_links(path)
-    missing = [name for name in ("summary.json", "metrics.jsonl") if not (path / name).is_file()]
-    if missing:
-        raise UserError(f"{path}: not a run folder ({' and '.join(missing)} missing); {_REMEDY}")
     summary = read_summary(path / "summary.json")
     records = read_metrics(path / "metrics.jsonl")
     validations = [record for record in records if isinstance(record, ValidationRecord)]
