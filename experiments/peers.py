@@ -30,9 +30,9 @@ from bn_inception.benchmark.input import (
 from bn_inception.benchmark.reference import DEVIATION, MEAN, train_transform
 from bn_inception.benchmark.timing import (
     CPU,
+    Measured,
     Stream,
     Way,
-    as_table,
     each_other_way_round,
     take_turn,
 )
@@ -144,7 +144,7 @@ def main() -> None:
         for number in range(rounds):
             for way in each_other_way_round(ways, number):
                 take_turn(way, CPU, untimed=way.warm_up, units=units)
-    print(as_table(rows_of(ways, workers)))
+    Measured(rows_of(ways, workers), {}).show(None)
 
 
 if __name__ == "__main__":
