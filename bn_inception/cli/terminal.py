@@ -44,11 +44,6 @@ class LosableStream:
         """As of any text stream."""
         self._attempt(self._stream.flush)
 
-    def writelines(self, lines: Iterator[str]) -> None:
-        """As of any text stream."""
-        for line in lines:
-            self.write(line)
-
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 

@@ -88,11 +88,11 @@ def continuation(config: RunConfig, composed: Config) -> Changes | None:
 def continued(folder: str, overrides: Sequence[str]) -> Config:
     """The configuration of the run in a folder, wherever it lies now, with what may be changed."""
     path = Path(os.path.abspath(os.path.expanduser(folder)))
-    if not path.is_dir():
-        raise UserError(f"resume: {folder}: no such folder; give one such as outputs/<run.name>")
     saved = saved_config(path)
     if saved is None:
-        raise UserError(f"resume: {folder}: has no config.yaml; give the folder of a run")
+        raise UserError(
+            f"resume: {folder}: has no config.yaml; give a run folder such as outputs/<run.name>"
+        )
     may = tuple(key for key in SAME_RUN if not key.startswith("run."))
     keys = keys_given(overrides)
     for key, word in zip(keys, overrides, strict=True):

@@ -126,11 +126,9 @@ class RunFolder(ExitStack):
 
     def create(self) -> None:
         """Make the folder for a new run and lock it; one that holds a run is left unchanged."""
-        if self.path.is_file():
-            raise UserError(f"{self.path}: a file, not a run folder; choose another run.name")
         # Somebody else's folder gets no lock file; where there is one, it says if a run goes on.
         taken = self.has_run()
-        with self._opening("cannot be created", "choose another run.root"):
+        with self._opening("cannot be created", "choose another run.root or run.name"):
             made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
             self.path.mkdir(parents=True, exist_ok=True)
             for folder in made:

@@ -18,7 +18,6 @@ from bn_inception.record.run_folder import refuse_links
 from bn_inception.record.summary import RunStatus, Summary, read_summary
 from bn_inception.table import NOTHING, Table
 
-_REMEDY = "give run folders such as outputs/<run.name>"
 _OF_EVALUATIONS = "give what bn-inception evaluate or ensemble has written"
 
 
@@ -164,8 +163,6 @@ def read_run(path: str | Path) -> Run:
     What is no run folder, or is broken, is a UserError that names what is missing.
     """
     path = Path(path)
-    if not path.is_dir():
-        raise UserError(f"{path}: no such folder; {_REMEDY}")
     refuse_links(path)
     summary = read_summary(path / "summary.json")
     records = read_metrics(path / "metrics.jsonl")

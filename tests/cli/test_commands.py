@@ -65,7 +65,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
         ("claims -m", ["claims has no runs to make; train has"]),
         ("compare", ["no run folder given"]),
         ("compare .", ["summary.json: cannot be read (No such file", "give a run folder"]),
-        ("claims nothing", ["nothing: no such folder"]),
+        ("claims nothing", ["nothing/summary.json: cannot be read (No such file"]),
         ("claims require=2", ["require: 2 does not fit; write a list, require=[2]"]),
         ("claims requires=[1]", ["there is no key requires; close: require"]),
         ("runs nowhere", ["nowhere: no such folder"]),

@@ -112,7 +112,7 @@ def test_a_run_goes_on_from_its_folder_alone_wherever_that_is(sent, tmp_path, ca
     moved = sent.rename(tmp_path / "renamed")
     with pytest.raises(UserError, match=r"network\.dropout=0\.1: a run goes on as it was begun"):
         dispatch(["train", f"resume={moved}", "network.dropout=0.1"])
-    with pytest.raises(UserError, match="nowhere: no such folder"):
+    with pytest.raises(UserError, match=r"nowhere: has no config\.yaml"):
         dispatch(["train", "resume=nowhere"])
     longer = ["train.steps=6", "machine.timeout=77"]
     assert dispatch(["train", f"resume={moved}/", *longer]) == 0
