@@ -1,6 +1,7 @@
 """Runs and saved evaluations, as their folders and files tell them."""
 
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -218,8 +219,6 @@ def grouped(runs: Iterable[Run], key: Callable[[Run], object]) -> list[list[Run]
 
 SILENT_AFTER = 15 * 60.0
 """Seconds; an evaluation of 50,000 images may take minutes."""
-_NAME = 18
-"""Characters of a name; what is left of 80 for it."""
 _TAIL = 1 << 14
 """Bytes at the end of a record that are looked at."""
 _HEADER = ("run", "state", "step/planned", "best", "images", "ends")
@@ -238,7 +237,10 @@ def progress(root: Path) -> Table:
     rows = [_row(folder) for folder in folders if (folder / "summary.json").is_file()]
     if not rows:
         raise UserError(f"{root}: no run in it; give the folder of your runs")
-    return Table(_HEADER, rows, (2, 3, 4))
+    _, *others = zip(_HEADER, *rows, strict=True)
+    # A name has what the other columns leave of the terminal.
+    left = shutil.get_terminal_size().columns - sum(2 + max(map(len, cells)) for cells in others)
+    return Table(_HEADER, [(shortened(name, left), *cells) for name, *cells in rows], (2, 3, 4))
 
 
 def _row(folder: Path) -> tuple[str, ...]:
@@ -258,7 +260,7 @@ def _row(folder: Path) -> tuple[str, ...]:
             end = datetime.fromtimestamp(max(time.time(), written + left))
             ends = f"{end:%d %b %H:%M}"
     return (
-        shortened(printable(folder.resolve().name), _NAME),
+        printable(folder.resolve().name),
         state,
         f"{_short(step)}/{'?' if planned is None else _short(planned)}",
         NOTHING if summary.best is None else f"{100 * summary.best.top1:.1f} %",

@@ -79,7 +79,7 @@ def test_runs_stand_as_their_folders_say(tmp_path, capsys, monkeypatch):
     assert progress(tmp_path).rows == [
         ("going", "running", "300/1,000", "-", "32/s", end),
         ("stopped", "interrupted", "0/?", "-", "-", ""),
-        (f"{'x' * 9}…{'x' * 2}-seed1", "finished", "100/31.00M", "-", "-", ""),
+        (f"{'x' * 12}…{'x' * 6}-seed1", "finished", "100/31.00M", "-", "-", ""),
     ]
     monkeypatch.setattr("time.time", lambda: 7500.0)
     assert progress(going).rows == [("going", "silent 2:05", "300/1,000", "-", "32/s", "")]
