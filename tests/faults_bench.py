@@ -78,6 +78,7 @@ class Fault:
     act: Act | None = None  # gets the `Run`, and what the function got
     ranks: int = 1  # processes of the run
     rank: int = 0  # the one that is struck
+    hangs: bool = False  # whether that one never ends: it is killed then, as torchrun would
     starts: int = 1  # how often the command is started at once
     given: tuple[str, ...] = ()  # overrides of the disturbed run only
     before: Callable[[], object] | None = None  # in each process, and in those that continue
@@ -157,6 +158,7 @@ class Run:
     folder: Path
     log: Path  # where its output goes; what the bench notes of it lies beside
     processes: list[ForkProcess] = field(default_factory=list)
+    hanging: int | None = None  # the rank that is killed once the others have ended
     overdue: bool = False  # whether some had to be killed because they did not end
 
     def beside(self, what: str) -> Path:
@@ -179,18 +181,15 @@ class Run:
         main(self.arguments)
 
     def wait(self, seconds: float) -> None:
-        """Until all have ended, or `seconds` have passed.
-
-        One that its fault has stopped (SIGSTOP) is killed once the others have ended.
-        """
+        """Until all have ended, or `seconds` have passed."""
         until = time.monotonic() + seconds
         while left := self._left():
             late = time.monotonic() > until
             self.overdue |= late
-            if late or (len(left) == 1 < len(self.processes) and _stopped(left[0])):
-                for pid in left:
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(pid, signal.SIGKILL)
+            hanging = None if self.hanging is None else self.processes[self.hanging].pid
+            for pid in left if late or left == [hanging] else ():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
             time.sleep(0.01)
 
     def _left(self) -> list[int]:
@@ -223,10 +222,6 @@ class Run:
             f"does not say {says!r}": not re.search(says, said),
         }
         return [f"{problem}: {said.strip()[-2000:]}" for problem, is_so in found.items() if is_so]
-
-
-def _stopped(pid: int) -> bool:
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
 
 
 def _child(run: Run, fault: Fault, rank: int, port: int) -> None:
@@ -278,6 +273,7 @@ class Bench:
             process = ForkProcess(target=_child, args=(run, fault, rank, port))
             process.start()
             run.processes.append(process)
+        run.hanging = fault.rank if fault.hangs and fault.at else None
         run.wait(self.seconds)
         return run
 

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -50,6 +49,7 @@ def verify_resume(call: Call[RunConfig]) -> int:
     lengths = ("steps", "evaluate_every", "checkpoint_every", "log_every")
     short = [f"train.{key}={call.composed['train'][key]}" for key in lengths]
     given = [*short, *call.overrides]
+    apart = 0.0
     with tempfile.TemporaryDirectory(prefix="verify-resume-") as folder:
         whole, killed, divided = (Path(folder) / name for name in ("whole", "killed", "divided"))
         print(f"1 of {runs}: undisturbed", flush=True)
@@ -59,17 +59,18 @@ def verify_resume(call: Call[RunConfig]) -> int:
         if not undivided:
             shutil.copytree(killed, divided)
         _finish(_start(killed, *given, "data.workers=2", "run.resume=must"))
-        records = _records(whole)
-        step = first_difference(records, _records(killed))
+        if not undivided:
+            print("3 of 3: killed, then resumed by two processes", flush=True)
+            _finish(_start(divided, *given, "data.workers=0", "run.resume=must", processes=2))
+            losses = [
+                [r for r in _records(root) if r["kind"] == "train"] for root in (whole, divided)
+            ]
+            apart = first_difference(*losses)[1]
+        step, _ = first_difference(_records(whole), _records(killed))
         one, other = (
             weights_hash(load(root / RUN / "checkpoints" / LAST)["network"])
             for root in (whole, killed)
         )
-        apart = 0.0
-        if not undivided:
-            print("3 of 3: killed, then resumed by two processes", flush=True)
-            _finish(_start(divided, *given, "data.workers=0", "run.resume=must", processes=2))
-            apart = difference_after_resuming(records, _records(divided))
     equal = step is None and one == other
     if equal:
         print(f"equal: weights {one[:16]}, and every line of the record")
@@ -100,31 +101,21 @@ def _cannot_divide(config: RunConfig) -> str | None:
     return None
 
 
-Records = Sequence[Mapping[str, Any]]
+Records = list[dict[str, Any]]
 
 
-def difference_after_resuming(first: Records, second: Records) -> float:
-    """The relative difference of the first of two runs' losses that differ; 0 if none does.
+def first_difference(first: Records, second: Records) -> tuple[int | None, float]:
+    """The step of the first record that differs between two runs, and by how much of it the loss.
 
-    Infinite if the runs made other steps.
+    None and 0 where none does; infinity where one of the runs has no such record.
     """
-    one, other = (
-        {record["step"]: record["loss"] for record in records if record["kind"] == "train"}
-        for records in (first, second)
-    )
-    if one.keys() != other.keys():
-        return math.inf
-    return next((abs(one[at] - other[at]) / abs(one[at]) for at in one if one[at] != other[at]), 0)
-
-
-def first_difference(first: Records, second: Records) -> int | None:
-    """The step of the first record that differs between two runs; None if none does."""
     nothing: dict[str, Any] = {}
     for one, other in zip_longest(first, second, fillvalue=nothing):
-        # No two runs share their speed.
-        if {**one, "images_per_second": None} != {**other, "images_per_second": None}:
-            return min(int(record["step"]) for record in (one, other) if record)
-    return None
+        if one != other:
+            step = min(int(record["step"]) for record in (one, other) if record)
+            alike = one.get("step") == other.get("step") and "loss" in one
+            return step, abs(one["loss"] - other["loss"]) / abs(one["loss"]) if alike else math.inf
+    return None, 0.0
 
 
 def _start(root: Path, *overrides: str, processes: int = 1) -> subprocess.Popen[str]:
@@ -164,10 +155,12 @@ def _kill_after(process: subprocess.Popen[str], root: Path) -> None:
     process.wait()
 
 
-def _records(root: Path) -> list[dict[str, Any]]:
-    """Read a run's `metrics.jsonl`, without a last line that is still being written."""
+def _records(root: Path) -> Records:
+    """A run's records so far, without their speed, which no two runs share."""
     try:
         lines = (root / RUN / "metrics.jsonl").read_text("utf-8").splitlines(keepends=True)
     except FileNotFoundError:
         return []
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    # The last line may still be being written.
+    whole = [json.loads(line) for line in lines if line.endswith("\n")]
+    return [{**record, "images_per_second": None} for record in whole]

@@ -3,8 +3,8 @@
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import replace
-from itertools import pairwise
-from typing import TypeVar
+from itertools import chain, pairwise
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -22,7 +22,6 @@ from bn_inception.data import (
     validation_batches,
 )
 from bn_inception.data.loader import shared_ranges
-from bn_inception.errors import UserError
 from bn_inception.training.distributed import ALONE, World
 from bn_inception.training.local_batch import LocalBatch
 from bn_inception.training.settings import RunConfig
@@ -189,7 +188,9 @@ def on_device(batches: Iterator[TrainingBatch], device: torch.device) -> Iterato
             copied.record(stream)
         return there, copied
 
-    for batch, copied in one_ahead(map(sent, batches)):
+    # One batch ahead: bad input strikes a step early, and that step is made when the run goes on.
+    coming: Iterator[Any] = chain(map(sent, batches), [None])
+    for (batch, copied), _ in pairwise(coming):
         current = torch.cuda.current_stream(device)
         # The event, not the whole stream: the next batch's copy is queued there already.
         current.wait_event(copied)
@@ -198,25 +199,3 @@ def on_device(batches: Iterator[TrainingBatch], device: torch.device) -> Iterato
             # as nothing on the host holds the tensor; the step may still be reading it then.
             tensor.record_stream(current)
         yield batch
-
-
-def one_ahead(items: Iterator[T]) -> Iterator[T]:
-    """Yield what `items` yields, each item once the next one has been asked for.
-
-    A UserError in place of an item comes where that item would have come: the step that was due is
-    still made, so that a run stops at bad input at the same step on every device. Every other
-    exception strikes at once.
-    """
-
-    def with_its_end() -> Iterator[T | UserError | None]:
-        try:
-            yield from items
-        except UserError as error:
-            yield error
-        yield None
-
-    for item, _ in pairwise(with_its_end()):
-        if isinstance(item, UserError):
-            raise item
-        assert item is not None
-        yield item

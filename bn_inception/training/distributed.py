@@ -1,11 +1,14 @@
 """The processes of one run, as torchrun starts them; a run of one process needs none of this."""
 
+import ctypes
 import os
+import signal
+import sys
 import time
 import uuid
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -17,20 +20,22 @@ from torch.distributed.rendezvous import rendezvous
 
 from bn_inception.errors import AgreedError, UserError
 from bn_inception.files import first_line
-from bn_inception.training.watch import Watch
 
 T = TypeVar("T")
 
 _VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 _ATTEMPT = "bn_inception/attempt"
+_ROLL_CALL = timedelta(seconds=10)
+"""How long those that have lost another process wait for each other, to name it."""
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 @dataclass(eq=False)
 class World:
     """The processes that train one network together; by itself, a world of one.
 
-    Its methods but `begun` are meetings: all processes must call them, in the same order. In a
-    world of one each is what it would be without it, at no cost.
+    Its methods are meetings: all processes must call them, in the same order. In a world of one
+    each is what it would be without it, at no cost.
 
     Attributes:
         rank: this process, from 0; the first one writes.
@@ -43,17 +48,11 @@ class World:
     size: int = 1
     local_rank: int = 0
     local_size: int = 1
-    _meetings: int = 0
-    _groups: list[dist.ProcessGroup] = field(default_factory=list)
 
     @property
     def first(self) -> bool:
         """Whether this process is the one that writes."""
         return self.rank == 0
-
-    def begun(self) -> int:
-        """The exchanges that this process has begun, gradients included; where one hangs, fewer."""
-        return self._meetings + sum(map(_exchanges, [dist.group.WORLD, *self._groups]))
 
     def total(self, values: Tensor) -> Tensor:
         """Sum `values` over the processes, in place."""
@@ -65,7 +64,6 @@ class World:
         """Each the highest of all processes; waits for all of them, but for no GPU."""
         if self.size == 1:
             return values
-        self._meetings += 1
         shared = torch.tensor(values)  # on the CPU, hence over gloo
         dist.all_reduce(shared, op=dist.ReduceOp.MAX)
         return tuple(shared.tolist())
@@ -74,7 +72,6 @@ class World:
         """Every process's `value`, by rank; anything that can be pickled."""
         if self.size == 1:
             return [value]
-        self._meetings += 1
         values: list[Any] = [None] * self.size
         dist.all_gather_object(values, value)
         return values
@@ -97,7 +94,6 @@ class World:
         if self.size == 1:
             return action()
         outcome: list[Any] = [*_tried(action)] if self.first else [None, None]
-        self._meetings += 1
         dist.broadcast_object_list(outcome, src=0)
         if outcome[1] is not None:
             raise AgreedError(outcome[1])
@@ -116,16 +112,7 @@ class World:
         ]
         group = groups[self.rank // size]
         assert isinstance(group, dist.ProcessGroup)
-        self._groups.append(group)
         return group
-
-
-def _exchanges(group: Any) -> int:
-    """Those that this process has begun in a group, where its backend counts them."""
-    try:
-        return int(group._get_sequence_number_for_group())
-    except RuntimeError:
-        return 0
 
 
 def _tried(action: Callable[[], Any]) -> tuple[Any, str | None]:
@@ -158,57 +145,70 @@ def world_from_environment() -> World:
 def joined(world: World, device: torch.device, timeout: float) -> Generator[None, None, None]:
     """Connect the processes of `world` while entered; they wait for each other `timeout` seconds.
 
-    CPU tensors travel over gloo, CUDA tensors over NCCL. A process that leaves by an exception
-    tells the others, which end within seconds, wherever they are.
+    CPU tensors travel over gloo, CUDA tensors over NCCL. Where another process has died, hangs or
+    cannot be reached, the exchange fails, and a UserError names those that torch can tell.
     """
     if world.size == 1:
         yield
         return
     here = f"process {world.rank} of {world.size}"
-    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    _end_with_torchrun()
     try:
         store, _, _ = next(rendezvous("env://", timeout=timedelta(seconds=timeout)))
-        store = _fresh(store, world, timeout)
         dist.init_process_group(
-            backend,
-            store=store,
+            "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
+            store=_fresh(store, world, timeout),
             rank=world.rank,
             world_size=world.size,
             timeout=timedelta(seconds=timeout),
             device_id=device if device.type == "cuda" else None,
         )
+        roll_call = dist.new_group(backend="gloo", timeout=_ROLL_CALL)
     except (RuntimeError, ValueError, OSError) as error:
         raise UserError(
             f"{here}: cannot reach the others ({first_line(error)}); check the rendezvous address "
             "and port of torchrun"
         ) from error
-    watch = Watch(world.rank, world.size, world.begun, store.clone(), timeout)
-    with watch.running():
-        try:
-            yield
-        except AgreedError:
+    try:
+        yield
+    except RuntimeError as error:
+        # gloo's errors are plain RuntimeErrors.
+        if not isinstance(error, dist.DistError) and "gloo" not in str(error):
             raise
-        except Exception as error:
-            # gloo's errors are plain RuntimeErrors.
-            if isinstance(error, RuntimeError) and (
-                isinstance(error, dist.DistError) or "gloo" in str(error)
-            ):
-                raise UserError(
-                    watch.cause()
-                    or f"{here}: lost the others ({first_line(error)}); one of them died, or the "
-                    "network did; continue with run.resume=must"
-                ) from error
-            watch.tell(f"{here}: {first_line(error)}")
-            raise
+        raise UserError(
+            f"{here}: lost the others ({_lost(roll_call) or first_line(error)}); one of them died "
+            "or hangs, or the network failed; continue with run.resume=must"
+        ) from error
     dist.destroy_process_group()
+
+
+def _lost(roll_call: Any) -> str:
+    """Which processes do not come when all are called, in torch's words."""
+    try:
+        dist.monitored_barrier(roll_call, timeout=_ROLL_CALL, wait_all_ranks=True)
+    except RuntimeError as error:
+        return first_line(error).partition("  Original exception")[0]
+    return ""
+
+
+def _end_with_torchrun() -> None:
+    """Have the kernel send SIGTERM once torchrun has gone: prctl(2).
+
+    A torchrun that is killed cannot end its processes, which would train on and keep the run
+    locked. On SIGTERM they save and end. One that has gone before this has taken with it the store
+    at which the processes meet.
+    """
+    if sys.platform == "linux" and "TORCHELASTIC_RUN_ID" in os.environ:
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _fresh(store: Any, world: World, timeout: float) -> Any:
     """The part of `store` that belongs to this attempt alone.
 
-    torchrun keeps one store over its restarts, and its count of restarts is not the same on all
-    machines (pytorch #135712). So the first process names the attempt, and takes note of the others
-    by names of their own: one that meets the name of an earlier attempt is not on its list.
+    torchrun keeps one store over its restarts: those that come again would look for each other at
+    the addresses of the attempt before. Its count of restarts is not the same on all machines
+    (pytorch #108158). So the first process names the attempt, and takes note of the others by names
+    of their own: one that meets the name of an earlier attempt is not on its list.
     """
     own, until = uuid.uuid4().hex, time.monotonic() + timeout
     if world.first:

@@ -1,7 +1,9 @@
 """The check that a user runs on a machine of their own."""
 
 import json
+import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 from small_runs import TINY
@@ -9,7 +11,7 @@ from small_runs import TINY
 from bn_inception import UserError
 from bn_inception.cli import verify_resume
 from bn_inception.cli.main import dispatch
-from bn_inception.cli.verify_resume import difference_after_resuming, first_difference
+from bn_inception.cli.verify_resume import first_difference
 
 
 @pytest.mark.timeout(600)
@@ -79,19 +81,19 @@ def test_the_status_is_1_where_the_resumed_run_differs(
     assert said in capsys.readouterr().out
 
 
-def test_the_first_step_that_differs_is_found() -> None:
-    first = [{"step": n, "loss": float(n), "images_per_second": 1.0} for n in range(1, 6)]
-    same = [{**record, "images_per_second": 2.0} for record in first]
-    assert first_difference(first, same) is None
-    assert first_difference(first, [*same[:2], {**same[2], "loss": 9.0}, *same[3:]]) == 3
-    assert first_difference(first, same[:3]) == 4
+FIRST = [{"kind": "train", "step": n, "loss": float(n)} for n in range(1, 6)]
 
 
-def test_the_first_loss_of_another_number_of_processes_is_compared() -> None:
-    first = [{"kind": "train", "step": n, "loss": float(n)} for n in range(1, 9)]
-    held_out = {"kind": "validation", "step": 2, "loss": 5.0}
-    assert difference_after_resuming(first, [*first, held_out]) == 0
-    third, grown = {**first[2], "loss": 3.003}, {**first[7], "loss": 16.0}
-    resumed = [*first[:2], third, *first[3:7], grown]
-    assert difference_after_resuming(first, resumed) == pytest.approx(1e-3)
-    assert difference_after_resuming(first, first[:2]) == float("inf")
+@pytest.mark.parametrize(
+    ("second", "found"),
+    [
+        (FIRST, (None, 0.0)),
+        ([*FIRST[:2], {**FIRST[2], "loss": 3.003}, {**FIRST[3], "loss": 16.0}], (3, 1e-3)),
+        ([*FIRST[:2], {**FIRST[2], "step": 4}], (3, math.inf)),
+        (FIRST[:3], (4, math.inf)),
+    ],
+)
+def test_the_first_difference_is_found_and_measured(
+    second: list[dict[str, Any]], found: tuple[int | None, float]
+) -> None:
+    assert first_difference(FIRST, second) == (found[0], pytest.approx(found[1]))

@@ -3,17 +3,14 @@
 import gc
 import itertools
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import Tensor
 
 from bn_inception.data import TrainingBatch
-from bn_inception.errors import UserError
-from bn_inception.training.batches import on_device, one_ahead
+from bn_inception.training.batches import on_device
 
 
 def batches(count: int, size: int = 8) -> list[TrainingBatch]:
@@ -41,37 +38,6 @@ def test_on_the_cpu_nothing_is_copied_or_read_ahead() -> None:
     first = next(on_device(read, torch.device("cpu")))
     assert first.images is given_batches[0].images
     assert next(read) is given_batches[1]  # nobody has taken it yet
-
-
-@given(st.integers(0, 12), st.integers(0, 12), st.booleans())
-def test_one_ahead_keeps_the_order_asks_for_one_more_and_fails_where_it_stood(
-    count: int, taken: int, bad: bool
-) -> None:
-    asked: list[int] = []
-
-    def items() -> Iterator[int]:
-        for number in range(count):
-            asked.append(number)
-            yield number
-        if bad:
-            raise UserError("image 7 cannot be read")
-
-    ahead, taken = one_ahead(items()), min(taken, count)
-    for number in range(taken):
-        assert next(ahead) == number
-        assert len(asked) == min(number + 2, count)
-    assert list(itertools.islice(ahead, count - taken)) == list(range(taken, count))
-    with pytest.raises(UserError, match="image 7") if bad else nullcontext():
-        assert list(ahead) == []
-
-
-def test_any_other_error_strikes_at_once() -> None:
-    def items() -> Iterator[int]:
-        yield 0
-        raise RuntimeError("a worker died")
-
-    with pytest.raises(RuntimeError):
-        next(one_ahead(items()))
 
 
 def test_on_cuda_copies_start_early_and_the_step_waits_for_its_own(

@@ -47,13 +47,19 @@ CHOSEN = (
     ("call that fails", "EIO"),
     ("read-only folder", "before call 8"),
     ("lost console", "its reader has gone, 2"),
+    ("deleted file", "config.yaml"),
     ("deleted file", "metrics.jsonl"),
+    ("deleted file", "checkpoints/last.pt and"),
+    ("deleted file", "checkpoints/best.pt"),
     ("foreign file", "another run's checkpoints/last.pt"),
+    ("foreign file", "best.pt in the place of last.pt"),
     ("damaged file", "flipped bytes in last.pt"),
     ("two starts", "the second in step 5, run.resume=auto"),
     ("killed loader worker", "before the update"),
     ("rank of two", "kill -9 of rank 0"),
+    ("rank of two", "rank 1 hangs"),
     ("torchrun", "kill -9 of rank 1"),
+    ("torchrun", "SIGKILL to torchrun"),
 )
 """Kinds, and how the detail begins of the one that is tried here."""
 

@@ -45,21 +45,6 @@ def test_the_processes_parts_are_the_batch_of_one(
         assert np.array_equal(np.concatenate(pieces), whole)
 
 
-@given(orders, st.sampled_from([1, 2, 4, 8]), st.integers(2, 4), st.integers(0, 10**6))
-def test_the_processes_share_an_epoch_without_overlap(
-    arguments: dict[str, int], size: int, each: int, epoch: int
-) -> None:
-    order = TrainingOrder(batch=size * each, **arguments)
-    images, batch = order.images, order.batch_size
-    steps = range(epoch * images // batch, -(-(epoch + 1) * images // batch))
-    read = [
-        indices[epochs == epoch] for step in steps for epochs, indices in by_rank(order, size, step)
-    ]
-    together = np.concatenate(read)
-    assert len(together) == images  # none twice, over all processes
-    assert np.array_equal(np.sort(together), np.arange(images))
-
-
 @given(images=st.integers(1, 500), batch=st.integers(1, 70), size=st.integers(1, 9))
 def test_every_held_out_image_is_judged_exactly_once(images: int, batch: int, size: int) -> None:
     if images < size:
