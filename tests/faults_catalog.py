@@ -161,16 +161,24 @@ FROM_STEP_3 = 1 + CHECKPOINT_EVERY
 
 
 def no_hard_links() -> Iterator[Fault]:
-    """A file system without hard links; its second checkpoint must be whole too."""
+    """A file system without hard links; its second checkpoint must be whole and synced too."""
     for number in (errno.EPERM, errno.EOPNOTSUPP):
+        power = disk.Disk(luck=0, seed=0)
         yield killed_in_step_8(
             "no hard links",
-            f"{errno.errorcode[number]}, and the newest checkpoint is lost",
-            before=partial(setattr, os, "link", partial(disk.fail, number)),
+            f"{errno.errorcode[number]}, the power fails and the newest checkpoint is lost",
+            act=power.cut,
+            before=partial(_refuse_links, number, power),
             between=each(_delete, LAST),
             resumed_says=r"last\.pt: missing; continuing from previous\.pt at step 3",
             loses=FROM_STEP_3,
+            unsynced_lost=True,
         )
+
+
+def _refuse_links(number: int, power: disk.Disk) -> None:
+    os.link = partial(disk.fail, number)
+    power.start()
 
 
 def files(bench: Bench, draw: random.Random) -> Iterator[Fault]:

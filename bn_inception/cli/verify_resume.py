@@ -49,7 +49,6 @@ def verify_resume(call: Call[RunConfig]) -> int:
     lengths = ("steps", "evaluate_every", "checkpoint_every", "log_every")
     short = [f"train.{key}={call.composed['train'][key]}" for key in lengths]
     given = [*short, *call.overrides]
-    apart = 0.0
     with tempfile.TemporaryDirectory(prefix="verify-resume-") as folder:
         whole, killed, divided = (Path(folder) / name for name in ("whole", "killed", "divided"))
         print(f"1 of {runs}: undisturbed", flush=True)
@@ -62,28 +61,35 @@ def verify_resume(call: Call[RunConfig]) -> int:
         if not undivided:
             print("3 of 3: killed, then resumed by two processes", flush=True)
             _finish(_start(divided, *given, "data.workers=0", "run.resume=must", processes=2))
-            losses = [
-                [r for r in _records(root) if r["kind"] == "train"] for root in (whole, divided)
-            ]
-            apart = first_difference(*losses)[1]
-        step, _ = first_difference(_records(whole), _records(killed))
-        one, other = (
-            weights_hash(load(root / RUN / "checkpoints" / LAST)["network"])
-            for root in (whole, killed)
-        )
-    equal = step is None and one == other
-    if equal:
-        print(f"equal: weights {one[:16]}, and every line of the record")
-    else:
-        where = "in the final weights only" if step is None else f"first at step {step}"
-        print(f"different, {where}: weights {one[:16]} undisturbed, {other[:16]} resumed")
-    if not undivided:
-        judged = "equal within float tolerance" if apart <= TOLERANCE else "different"
-        print(
-            f"by two processes: {judged}, the first loss after resuming differs by {apart:.1e} of "
-            f"its value (allowed {TOLERANCE:.0e}: sums are ordered otherwise)"
-        )
-    return 0 if equal and apart <= TOLERANCE else 1
+        equal = same(_records(whole), _records(killed), _weights(whole), _weights(killed))
+        close = undivided is not None or alike(_records(whole), _records(divided))
+        return 0 if equal and close else 1
+
+
+Records = list[dict[str, Any]]
+
+
+def same(whole: Records, killed: Records, weights: str, resumed: str) -> bool:
+    """Say whether a killed and resumed run has the undisturbed one's records and weights."""
+    step, _ = first_difference(whole, killed)
+    if step is None and weights == resumed:
+        print(f"equal: weights {weights[:16]}, and every line of the record")
+        return True
+    where = "in the final weights only" if step is None else f"first at step {step}"
+    print(f"different, {where}: weights {weights[:16]} undisturbed, {resumed[:16]} resumed")
+    return False
+
+
+def alike(whole: Records, divided: Records) -> bool:
+    """Say whether two processes took up a run with a loss within `TOLERANCE`."""
+    losses = ([each for each in run if each["kind"] == "train"] for run in (whole, divided))
+    _, apart = first_difference(*losses)
+    judged = "equal within float tolerance" if apart <= TOLERANCE else "different"
+    print(
+        f"by two processes: {judged}, the first loss after resuming differs by {apart:.1e} of "
+        f"its value (allowed {TOLERANCE:.0e}: sums are ordered otherwise)"
+    )
+    return apart <= TOLERANCE
 
 
 def _cannot_divide(config: RunConfig) -> str | None:
@@ -99,9 +105,6 @@ def _cannot_divide(config: RunConfig) -> str | None:
     if part.group not in (None, config.batch.mini_batch):
         return "batch.synchronized=false makes other groups of Batch Normalization"
     return None
-
-
-Records = list[dict[str, Any]]
 
 
 def first_difference(first: Records, second: Records) -> tuple[int | None, float]:
@@ -164,3 +167,7 @@ def _records(root: Path) -> Records:
     # The last line may still be being written.
     whole = [json.loads(line) for line in lines if line.endswith("\n")]
     return [{**record, "images_per_second": None} for record in whole]
+
+
+def _weights(root: Path) -> str:
+    return weights_hash(load(root / RUN / "checkpoints" / LAST)["network"])

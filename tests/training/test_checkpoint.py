@@ -1,6 +1,5 @@
 """Checkpoints: whole or refused, never half, never code."""
 
-import errno
 import os
 import pickle
 import re
@@ -97,29 +96,6 @@ def test_another_programs_checkpoint_is_refused(tmp_path: Path) -> None:
     torch.save({"state_dict": {}}, tmp_path / "last.pt")
     with pytest.raises(UserError, match="not written by bn-inception"):
         checkpoint.load(tmp_path / "last.pt")
-
-
-@pytest.mark.parametrize("number", [errno.EPERM, errno.EOPNOTSUPP, errno.EACCES, errno.EMLINK])
-def test_without_hard_links_the_one_before_is_copied(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, number: int
-) -> None:
-    synced = []
-    sync = os.fsync
-
-    def no_links(*_: object, **__: object) -> None:
-        raise OSError(number, os.strerror(number))
-
-    def noting(descriptor: int) -> None:
-        synced.append(os.path.basename(os.readlink(f"/proc/self/fd/{descriptor}")))
-        sync(descriptor)
-
-    monkeypatch.setattr(os, "link", no_links)
-    monkeypatch.setattr(os, "fsync", noting)
-    checkpoint.save(state(3), folder)
-    assert latest(folder) == (3, [])
-    assert checkpoint.load(folder / "previous.pt")["step"] == 2
-    assert sorted(path.name for path in folder.iterdir()) == ["last.pt", "previous.pt"]
-    assert ".previous.pt.tmp" in synced
 
 
 def test_compressed_entries_are_refused_unread(tmp_path: Path) -> None:

@@ -23,25 +23,20 @@ orders = st.fixed_dictionaries(
 )
 
 
-def by_rank(order: TrainingOrder, size: int, step: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Epochs and indices of what each of `size` processes reads in a step."""
-    local = local_batch(BatchConfig(order.batch_size), size, normalized=False)
-    epochs, indices = order.batch(step)
-    return [(epochs[local.places(rank)], indices[local.places(rank)]) for rank in range(size)]
-
-
 @given(orders, st.integers(1, 9), st.integers(2, 12), st.integers(0, 10**9))
 def test_the_processes_parts_are_the_batch_of_one(
     arguments: dict[str, int], size: int, each: int, step: int
 ) -> None:
-    alone = TrainingOrder(batch=size * each, **arguments).batch(step)
+    local = local_batch(BatchConfig(size * each), size, normalized=False)
     # Every process has an order of its own.
+    orders = [TrainingOrder(batch=size * each, **arguments) for _ in range(size)]
     read = [
-        by_rank(TrainingOrder(batch=size * each, **arguments), size, step)[rank]
-        for rank in range(size)
+        [part[local.places(rank)] for part in order.batch(step)]
+        for rank, order in enumerate(orders)
     ]
-    assert all(len(indices) == each for _, indices in read)
+    alone = TrainingOrder(batch=size * each, **arguments).batch(step)
     for whole, pieces in zip(alone, zip(*read, strict=True), strict=True):
+        assert all(len(piece) == each for piece in pieces)
         assert np.array_equal(np.concatenate(pieces), whole)
 
 
