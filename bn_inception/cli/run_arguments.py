@@ -74,11 +74,10 @@ def _shown(value: Any) -> Any:
 
 def _changes(environment: Mapping[str, Any]) -> Iterator[str]:
     """What was changed while a run was under way, where that matters, a clause each."""
-    changes = environment.get("changes")
-    for change in changes if isinstance(changes, list) else []:
+    for change in environment.get("changes", []):
         changed = change.get("changed") if isinstance(change, dict) else None
         for key, values in sorted(changed.items()) if isinstance(changed, dict) else []:
-            if not str(key).startswith(_OPTIONS):
+            if not key.startswith(_OPTIONS):
                 before_after = values if isinstance(values, list) else [values]
                 said = " -> ".join(map(_written, before_after))
                 yield f"changed at step {change.get('step', 'unknown')}: {key} {said}"

@@ -21,6 +21,7 @@ from bn_inception.drawing import (
 from bn_inception.paper.results import CONTROLS, FIGURE_1_PERCENTILES, FIGURE_3
 from bn_inception.quoting import printable
 from bn_inception.report.comparison import Figure3, Kind, Row, evaluated_models
+from bn_inception.report.curves import curves_of
 from bn_inception.report.runs import Evaluation, Run
 
 # The recipes in the paper's order, then the controls.
@@ -99,10 +100,9 @@ def _curve(axes: Axes, row: Row, colour: str, dashes: str) -> tuple[float, float
         end = run.steps[-1], 100 * run.top1[-1]
         axes.plot(run.steps, 100 * np.array(run.top1), color=colour, linewidth=1.0)
         axes.plot(*end, "x", color=colour, markersize=9)
-    steps = sorted(set.intersection(*(set(run.steps) for run in whole))) if whole else []
-    if steps:
-        curves = [dict(zip(run.steps, run.top1, strict=True)) for run in whole]
-        top1 = 100 * np.array([[curve[step] for step in steps] for curve in curves])
+    curves = curves_of(whole)
+    if curves is not None:
+        steps, top1 = curves.steps, 100 * curves.top1
         axes.plot(steps, top1.mean(0), color=colour, linestyle=dashes, linewidth=1.6)
         if len(whole) > 1:
             axes.fill_between(steps, top1.min(0), top1.max(0), color=colour, alpha=0.15, lw=0)

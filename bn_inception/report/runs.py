@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from bn_inception.errors import UserError
 from bn_inception.fields import Fields, Fraction, parse_object, read_object
@@ -19,6 +19,7 @@ from bn_inception.record.run_folder import refuse_links
 from bn_inception.record.summary import RunStatus, Summary, read_summary
 from bn_inception.table import NOTHING, Table
 
+T = TypeVar("T")
 _OF_EVALUATIONS = "give what bn-inception evaluate or ensemble has written"
 
 
@@ -209,11 +210,11 @@ def distinct_seeds(runs: Sequence[Run]) -> list[Run]:
     ]
 
 
-def grouped(runs: Iterable[Run], key: Callable[[Run], object]) -> list[list[Run]]:
-    """Runs of equal `key` together, in the order in which the keys are first met."""
-    groups: dict[object, list[Run]] = {}
-    for run in runs:
-        groups.setdefault(key(run), []).append(run)
+def grouped(items: Iterable[T], key: Callable[[T], object]) -> list[list[T]]:
+    """Items of equal `key` together, in the order in which the keys are first met."""
+    groups: dict[object, list[T]] = {}
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
     return list(groups.values())
 
 

@@ -191,20 +191,16 @@ def _evaluate(folder: str, crops: str) -> Words:
 
 def for_copying(commands: Iterable[Words]) -> tuple[str, ...]:
     """Each once, quoted; trainings that differ in their recipe alone are one `train -m`."""
-    groups: dict[Words, list[Words]] = {}
-    for command in dict.fromkeys(commands):
-        key = (*command[:2], *command[3:]) if _sweeps(command) else command
-        groups.setdefault(key, []).append(command)
     made = []
-    for first, *others in groups.values():
+    for first, *others in grouped(dict.fromkeys(commands), _apart_from_recipe):
         recipes = [word.removeprefix("recipe=") for _, _, word, *_ in others]
         many = ("-m", ",".join([first[2], *recipes])) if others else first[2:3]
         made.append(shell_command([*first[:2], *many, *first[3:]]))
     return tuple(made)
 
 
-def _sweeps(command: Words) -> bool:
+def _apart_from_recipe(command: Words) -> Words:
     # `train -m` reads a comma outside a list as one between several values.
-    return command[2].startswith("recipe=") and not any(
-        "," in word and "=[" not in word for word in command
-    )
+    commas = any("," in word and "=[" not in word for word in command)
+    sweeps = command[2].startswith("recipe=") and not commas
+    return (*command[:2], *command[3:]) if sweeps else command
