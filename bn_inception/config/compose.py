@@ -1,10 +1,8 @@
 """Hydra's composition, checked against dataclasses; one clear line where something is wrong."""
 
-import dataclasses
 import json
 import math
 import re
-import typing
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -234,7 +232,7 @@ def checked(config: Config, schema: type[Schema]) -> Schema:
             raise UserError(f"{missing}: not set; give {missing}=VALUE")
         built = OmegaConf.to_object(merged)
     except OmegaConfBaseException as error:
-        raise UserError(_misfit(error, config, schema)) from error
+        raise UserError(_misfit(error, config)) from error
     assert isinstance(built, schema)
     return built
 
@@ -249,24 +247,13 @@ def refuse_numbers(config: Config, where: str = "") -> None:
                 raise UserError(f"{where}{key}: an integer over 64 bits; give a smaller number")
 
 
-def schema_keys(schema: type[Any], prefix: str = "") -> list[str]:
-    """Every leaf key of a dataclass of dataclasses, dotted."""
-    keys: list[str] = []
-    for name, hint in typing.get_type_hints(schema).items():
-        if dataclasses.is_dataclass(hint):
-            keys += schema_keys(typing.cast(type[Any], hint), f"{prefix}{name}.")
-        else:
-            keys.append(f"{prefix}{name}")
-    return keys
-
-
-def _misfit(error: OmegaConfBaseException, config: Config, schema: type[Any]) -> str:
+def _misfit(error: OmegaConfBaseException, config: Config) -> str:
     """One line for a key or value that the schema refuses."""
-    key = error.full_key or error.key or "configuration"
+    key, values = error.full_key or error.key or "configuration", dict(flatten(config))
     if isinstance(error, ConfigKeyError):
-        return f"{key}: there is no such key{close_matches(key, schema_keys(schema))}"
+        return f"{key}: there is no such key{close_matches(key, sorted(values.keys() - {key}))}"
     key = re.sub(r"\[\d+\]$", "", key)
-    value = dict(flatten(config)).get(key)
+    value = values.get(key)
     reason = (error.msg or str(error)).strip().splitlines()[0]
     if allowed := re.search(r"(?:must be|expected) one of \[([^\]]*)\]", reason):
         reason = f"choose from {allowed[1]}"

@@ -4,8 +4,9 @@ import os
 import shlex
 import subprocess
 import sys
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 from small_runs import TINY
@@ -14,7 +15,6 @@ from bn_inception import UserError
 from bn_inception.cli.help import COMMANDS, command_help, keys_of
 from bn_inception.cli.main import dispatch, find, main
 from bn_inception.config import compose, read_yaml, run_config
-from bn_inception.config.compose import schema_keys
 from bn_inception.data import DataConfig
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -163,6 +163,13 @@ def test_help_fits_a_terminal_and_says_what_every_command_and_key_is(command, ca
 def test_a_groups_base_says_what_its_keys_are_before_a_choice_does():
     (dropout,) = (key.comment for key in keys_of("train") if key.name == "network.dropout")
     assert dropout.startswith("before the classifier")
+
+
+def schema_keys(schema, prefix=""):
+    """Every leaf key of a dataclass of dataclasses, dotted."""
+    for name, hint in get_type_hints(schema).items():
+        inner = is_dataclass(hint)
+        yield from schema_keys(hint, f"{prefix}{name}.") if inner else [f"{prefix}{name}"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
