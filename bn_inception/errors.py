@@ -1,6 +1,7 @@
 """The exceptions that a user may see."""
 
 import difflib
+import math
 from collections.abc import Sequence
 
 
@@ -28,3 +29,9 @@ def require_at_least(key: str, value: float | None, least: float, why: str = "")
     """Refuse a setting that is below `least`, or no number; None is not given."""
     if value is not None and not value >= least:
         raise UserError(f"{key}: {value} is not {least} or more{why}")
+
+
+def require_positive(key: str, value: float, remedy: str = "") -> None:
+    """Refuse a setting that is not a finite number above 0."""
+    if not (math.isfinite(value) and value > 0):
+        raise UserError(f"{key}: {value} is not positive{remedy and '; '}{remedy}")

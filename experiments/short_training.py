@@ -13,7 +13,7 @@ import torch
 from bn_inception.config import compose, run_config
 from bn_inception.data import TrainingBatch, TrainingOrder, open_sources, to_input, training_batches
 from bn_inception.network import Inception, initialize
-from bn_inception.training.optimizer import build_optimizer
+from bn_inception.training.learner import build_optimizer
 from bn_inception.training.schedule import Schedule
 from bn_inception.training.step import train_step
 

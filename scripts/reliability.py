@@ -26,7 +26,8 @@ import faults_disk
 from faults_bench import Bench, Outcome, attempt
 
 from bn_inception.network import Inception, NetworkConfig, checkpoint
-from bn_inception.training.optimizer import OptimizerConfig, build_optimizer
+from bn_inception.training.learner import build_optimizer
+from bn_inception.training.settings import OptimizerConfig
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "reliability.md"
 TRIED, COST = "## What was tried", "## What a checkpoint costs"

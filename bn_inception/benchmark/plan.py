@@ -12,11 +12,11 @@ from torch import Tensor
 from bn_inception.benchmark.step import our_step
 from bn_inception.benchmark.timing import Measured, Row, about_here, take_turn
 from bn_inception.data import Sources
+from bn_inception.errors import require_positive
 from bn_inception.network import Inception, NetworkConfig, Normalization
 from bn_inception.paper import results
 from bn_inception.training.local_batch import LocalBatch, local_batch
 from bn_inception.training.machine import choose_device, resolve
-from bn_inception.training.optimizer import require_positive
 from bn_inception.training.schedule import Schedule
 from bn_inception.training.settings import RunConfig
 

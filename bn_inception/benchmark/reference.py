@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bn_inception.network import AUXILIARY_LOSS_WEIGHT, Logits
-from bn_inception.training.optimizer import OptimizerConfig
+from bn_inception.training.settings import OptimizerConfig
 
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 FULL_JITTER = (0.5, 0.5, 0.5, 0.2)

@@ -32,13 +32,12 @@ from bn_inception.files import first_line
 from bn_inception.network import Inception, Precision, initialize, set_precision
 from bn_inception.quoting import say
 from bn_inception.training.console import Console
+from bn_inception.training.learner import build_optimizer
 from bn_inception.training.loop import train
 from bn_inception.training.machine import Execution, Machine, choose_device
-from bn_inception.training.optimizer import build_optimizer
 from bn_inception.training.schedule import Schedule
-from bn_inception.training.session import Session, open_session
+from bn_inception.training.session import Session, StopRequest, open_session
 from bn_inception.training.settings import Resume, RunConfig
-from bn_inception.training.signals import StopRequest
 from bn_inception.training.step import train_step
 
 NEVER = 10**12  # a step that is not reached

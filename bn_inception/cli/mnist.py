@@ -6,11 +6,10 @@ from pathlib import Path
 import torch
 
 from bn_inception.cli.command import command
-from bn_inception.errors import UserError, require_at_least
+from bn_inception.errors import UserError, require_at_least, require_positive
 from bn_inception.files import make_folder, write_json
 from bn_inception.mnist import NETWORKS, Evaluation, MnistSettings, figure1, read_digits, train
 from bn_inception.record.environment import describe
-from bn_inception.training.optimizer import require_positive
 
 
 @dataclass

@@ -19,9 +19,8 @@ from bn_inception.training.console import Console
 from bn_inception.training.distributed import World, joined, world_from_environment
 from bn_inception.training.loop import train as train_session
 from bn_inception.training.machine import choose_device
-from bn_inception.training.session import open_session
+from bn_inception.training.session import StopRequest, open_session
 from bn_inception.training.settings import RunConfig
-from bn_inception.training.signals import StopRequest
 
 
 def read(overrides: list[str]) -> Config:

@@ -11,9 +11,8 @@ from bn_inception.network import Inception, Processes, initialize, set_precision
 from bn_inception.training.distributed import World
 from bn_inception.training.local_batch import LocalBatch
 from bn_inception.training.machine import Execution, choose_device, resolve, set_deterministic
-from bn_inception.training.optimizer import build_optimizer
 from bn_inception.training.probe import Probe
-from bn_inception.training.settings import RunConfig
+from bn_inception.training.settings import OptimizerConfig, RunConfig
 
 _INITIALIZATION, _STEP = 1, 2
 """Tags that keep the seeds of different uses apart."""
@@ -54,7 +53,6 @@ class Learner:
             compiled=machine.compile,
             silent=not world.first,
         )
-        self._dropout = _default_generator(self.device)
 
     def distribute(self) -> None:
         """Join the other processes: shared BN statistics, averaged gradients.
@@ -90,7 +88,7 @@ class Learner:
 
     def seed_dropout(self, step: int) -> None:
         """Seed from (seed, step, rank): a resumed run draws what it would have drawn."""
-        self._dropout.manual_seed(derived_seed(self._seed, _STEP, step, self._world.rank))
+        torch.manual_seed(derived_seed(self._seed, _STEP, step, self._world.rank))
 
 
 def derived_seed(seed: int, tag: int, step: int = 0, rank: int = 0) -> int:
@@ -100,15 +98,43 @@ def derived_seed(seed: int, tag: int, step: int = 0, rank: int = 0) -> int:
     return int(state[0] >> 1)
 
 
-def _default_generator(device: torch.device) -> torch.Generator:
-    """What dropout draws from on `device`.
+def build_optimizer(network: nn.Module, config: OptimizerConfig) -> torch.optim.SGD:
+    """SGD in two groups: weight decay on weights of convolutions and linear layers, none on others.
 
-    Seeding it alone costs a microsecond a step; torch.manual_seed, which seeds those of all kinds
-    of devices, or notes down the caller where there is none, took ninety.
+    The type of the module that owns a parameter decides, never its name. One kernel updates all
+    parameters, and honours `found_inf` (see step.py).
     """
-    if device.type != "cuda":
-        return torch.default_generator
-    torch.cuda.init()  # type: ignore[no-untyped-call]
-    index = torch.cuda.current_device() if device.index is None else device.index
-    generator: torch.Generator = torch.cuda.default_generators[index]
-    return generator
+    decayed = [
+        module.weight for module in network.modules() if isinstance(module, nn.Conv2d | nn.Linear)
+    ]
+    chosen = {id(parameter) for parameter in decayed}
+    others = [parameter for parameter in network.parameters() if id(parameter) not in chosen]
+    optimizer = torch.optim.SGD(
+        [
+            {"params": decayed, "weight_decay": config.weight_decay},
+            {"params": others, "weight_decay": 0.0},
+        ],
+        lr=config.learning_rate,
+        momentum=config.momentum,
+        fused=True,
+    )
+    start_momenta(optimizer)
+    return optimizer
+
+
+def start_momenta(optimizer: torch.optim.SGD) -> None:
+    """Give every parameter a momentum that lies in memory as it does: its own, or zero.
+
+    Torch would make it in the first update; but where the fused kernel skips that one, because the
+    loss is not finite, the memory stays as it was found, and the second update adds it. And that
+    kernel walks through memory: a momentum saved in another memory format would be added to other
+    weights.
+    """
+    for group in optimizer.param_groups:
+        if group["momentum"]:
+            for parameter in group["params"]:
+                state = optimizer.state[parameter]
+                own = torch.zeros_like(parameter)
+                if state.get("momentum_buffer") is not None:
+                    own.copy_(state["momentum_buffer"])
+                state["momentum_buffer"] = own

@@ -17,16 +17,15 @@ from bn_inception.record.metrics import ValidationRecord
 from bn_inception.record.summary import RunStatus, Summary
 from bn_inception.training.batches import on_device
 from bn_inception.training.console import Console
-from bn_inception.training.divergence import (
+from bn_inception.training.schedule import Due
+from bn_inception.training.session import Session, Stopped, StopRequest
+from bn_inception.training.step import (
     LOSS,
     Diverged,
     first_nonfinite_layer,
     require_finite,
+    train_step,
 )
-from bn_inception.training.schedule import Due
-from bn_inception.training.session import Session
-from bn_inception.training.signals import Stopped, StopRequest
-from bn_inception.training.step import train_step
 
 STARTED_BELOW = 0.98
 """A dead start leaves the loss at ln(classes). Where a network learns, its mean over a log interval

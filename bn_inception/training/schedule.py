@@ -7,8 +7,7 @@ from enum import Flag, auto
 from fractions import Fraction
 
 from bn_inception.errors import UserError
-from bn_inception.training.optimizer import Duration, OptimizerConfig
-from bn_inception.training.settings import RunConfig
+from bn_inception.training.settings import Duration, OptimizerConfig, RunConfig
 
 _NUMBER = r"[0-9]+(?:\.[0-9]*)?(?:[eE][+-]?[0-9]+)?"
 _TEXT = re.compile(

@@ -1,7 +1,9 @@
 """A training run: how it begins or goes on, what is refused, and all that the loop works on."""
 
+import signal
 import time
 from collections.abc import Callable, Mapping
+from types import FrameType
 from typing import Any
 
 import torch
@@ -17,16 +19,48 @@ from bn_inception.record.run_folder import RunFolder
 from bn_inception.record.summary import Summary
 from bn_inception.training.batches import Batches
 from bn_inception.training.distributed import ALONE, World
-from bn_inception.training.learner import Learner
+from bn_inception.training.learner import Learner, start_momenta
 from bn_inception.training.local_batch import local_batch, statement
-from bn_inception.training.optimizer import start_momenta
 from bn_inception.training.schedule import Due, Schedule
 from bn_inception.training.settings import RunConfig
-from bn_inception.training.signals import StopRequest
 from bn_inception.training.step import TrainingMeter
 
 TO_RESUME = ("optimizer", "loss_has_fallen", "interval", "recorder")
 """What `last.pt` holds and `best.pt` does not."""
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
+
+
+class Stopped(Exception):
+    """Raised between two updates, or in an evaluation, where a StopRequest was seen."""
+
+
+class StopRequest:
+    """While entered, the first of these signals sets `signal`; a second Ctrl-C stops at once."""
+
+    def __init__(self) -> None:
+        self.signal: signal.Signals | None = None
+        self._previous: dict[signal.Signals, object] = {}
+
+    def __enter__(self) -> "StopRequest":
+        for number in SIGNALS:
+            if number == signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
+                continue  # under nohup the run outlives its terminal
+            self._previous[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]
+
+    def received(self, number: int) -> None:
+        """Take note of a signal that another process of the run received; 0 is none."""
+        if number and self.signal is None:
+            self.signal = signal.Signals(number)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.signal is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.signal = signal.Signals(number)
 
 
 class Session:
@@ -98,9 +132,9 @@ class Session:
         minutes = self.config.train.checkpoint_minutes
         late = minutes is not None and time.monotonic() - self._saved_at >= 60 * minutes
         # Clocks differ: the first process's decides.
-        signal, late_at_first = self.world.highest(stop.signal or 0, late and self.world.first)
-        stop.received(signal)
-        return (Due.STOP if signal else Due.NOTHING) | (Due.SAVE if late_at_first else Due.NOTHING)
+        number, late_at_first = self.world.highest(stop.signal or 0, late and self.world.first)
+        stop.received(number)
+        return (Due.STOP if number else Due.NOTHING) | (Due.SAVE if late_at_first else Due.NOTHING)
 
     def share_replaced(self) -> None:
         """Put every process's replaced images into the record."""

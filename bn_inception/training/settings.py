@@ -1,14 +1,17 @@
 """The whole typed configuration of a training run, as `bn_inception.config` composes it."""
 
+import math
 from dataclasses import dataclass, field
 from enum import Enum
 
 from bn_inception.data import AugmentationConfig, DataConfig, OrderConfig
-from bn_inception.errors import require_at_least
+from bn_inception.errors import UserError, require_at_least, require_positive
 from bn_inception.network import NetworkConfig, Precision
 from bn_inception.record.summary import milestones
-from bn_inception.training.optimizer import Duration, OptimizerConfig, require_positive
 from bn_inception.training.probe import ProbeConfig
+
+Duration = int | float | str
+"""A number of steps, or a text such as "8 epochs": see `schedule.steps`."""
 
 
 class Resume(Enum):
@@ -77,6 +80,39 @@ class RunSettings:
 
     def __post_init__(self) -> None:
         require_at_least("run.seed", self.seed, 0)
+
+
+@dataclass
+class OptimizerConfig:
+    """SGD with momentum and a staircase decay (GN section 6; BN sections 4.2 and 4.2.1).
+
+    Attributes:
+        learning_rate: initial rate.
+        momentum: 0.9 in GN and in every public port; neither Nesterov nor gradient clipping.
+        weight_decay: L2 on the weights of convolutions and linear layers only.
+        decay_factor: what the rate is multiplied by, 0.96 in GN.
+        decay_every: how often (a duration).
+        warmup: a duration over which the rate rises linearly from nothing; None starts at the full
+            rate, as the paper. For large batches (Goyal et al. 2017, arXiv 1706.02677).
+    """
+
+    learning_rate: float
+    momentum: float
+    weight_decay: float
+    decay_factor: float
+    decay_every: Duration
+    warmup: Duration | None = None
+
+    def __post_init__(self) -> None:
+        rates = "the paper's rates are 0.0015, 0.0075 and 0.045"
+        require_positive("optimizer.learning_rate", self.learning_rate, rates)
+        for key, allowed, limits in (
+            ("momentum", 0 <= self.momentum < 1, "in [0, 1)"),
+            ("weight_decay", 0 <= self.weight_decay < math.inf, "0 or more"),
+            ("decay_factor", 0 < self.decay_factor <= 1, "in (0, 1]; 1 keeps the rate constant"),
+        ):
+            if not allowed:
+                raise UserError(f"optimizer.{key}: {getattr(self, key)} is not {limits}")
 
 
 @dataclass

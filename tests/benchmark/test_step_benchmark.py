@@ -16,7 +16,7 @@ from bn_inception.cli.main import dispatch
 from bn_inception.network import Precision
 from bn_inception.training import machine
 from bn_inception.training.machine import Machine
-from bn_inception.training.optimizer import OptimizerConfig
+from bn_inception.training.settings import OptimizerConfig
 
 SMALL = ["scale=demo", "scale.image_size=16", "scale.width=0.0625", "machine.device=cpu",
          "machine.threads=1", "benchmark.batches=[4]", "benchmark.rounds=2",

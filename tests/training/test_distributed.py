@@ -41,10 +41,9 @@ from bn_inception.network import (
 )
 from bn_inception.training.batches import population_inputs
 from bn_inception.training.distributed import ALONE, World, _fresh, joined, world_from_environment
-from bn_inception.training.learner import derived_seed
+from bn_inception.training.learner import build_optimizer, derived_seed
 from bn_inception.training.machine import choose_device
-from bn_inception.training.optimizer import OptimizerConfig, build_optimizer
-from bn_inception.training.settings import Device
+from bn_inception.training.settings import Device, OptimizerConfig
 from bn_inception.training.step import train_step
 
 pytestmark = pytest.mark.timeout(600)

@@ -21,10 +21,10 @@ from bn_inception.data import to_input
 from bn_inception.network import Precision, set_precision, set_statistics
 from bn_inception.network import precision as formats
 from bn_inception.training import machine
+from bn_inception.training.learner import build_optimizer
 from bn_inception.training.local_batch import LocalBatch
 from bn_inception.training.machine import Execution, Machine, resolve, set_deterministic
-from bn_inception.training.optimizer import OptimizerConfig, build_optimizer
-from bn_inception.training.settings import Device, MachineConfig
+from bn_inception.training.settings import Device, MachineConfig, OptimizerConfig
 from bn_inception.training.step import StepResult, TrainingMeter, train_step
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)

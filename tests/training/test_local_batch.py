@@ -10,8 +10,7 @@ from bn_inception.config import compose, run_config
 from bn_inception.data.loader import shared_ranges
 from bn_inception.data.order import TrainingOrder
 from bn_inception.training.local_batch import local_batch, statement
-from bn_inception.training.optimizer import OptimizerConfig
-from bn_inception.training.settings import BatchConfig
+from bn_inception.training.settings import BatchConfig, OptimizerConfig
 
 orders = st.fixed_dictionaries(
     {

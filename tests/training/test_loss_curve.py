@@ -25,7 +25,7 @@ from small_runs import TINY, in_float64, write_images
 from bn_inception.cli.main import dispatch
 from bn_inception.config import compose, run_config
 from bn_inception.network import Inception, initialize
-from bn_inception.training.optimizer import build_optimizer
+from bn_inception.training.learner import build_optimizer
 from bn_inception.training.step import train_step
 
 STORED = Path(__file__).with_name("loss_curves.json")

@@ -15,7 +15,7 @@ from training.conftest import At, batch, network_of
 from bn_inception import UserError
 from bn_inception.config import compose, run_config
 from bn_inception.paper.results import FIGURE_1_PERCENTILES
-from bn_inception.training.optimizer import build_optimizer
+from bn_inception.training.learner import build_optimizer
 from bn_inception.training.probe import CHANNEL, SATURATED, Probe, ProbeConfig
 from bn_inception.training.step import losses, train_step
 

@@ -12,8 +12,9 @@ from torch import nn
 import bn_inception
 from bn_inception import UserError
 from bn_inception.config import compose, run_config
-from bn_inception.training.optimizer import Duration, build_optimizer
+from bn_inception.training.learner import build_optimizer
 from bn_inception.training.schedule import Due, Schedule, steps
+from bn_inception.training.settings import Duration
 
 IMAGENET = 1_281_167
 CONFIG = run_config(compose("train", ["recipe=inception", "scale=paper"]))

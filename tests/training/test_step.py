@@ -10,9 +10,16 @@ from torch import nn
 from training.conftest import batch, network_of
 
 from bn_inception.record.summary import Divergence
-from bn_inception.training.divergence import Diverged, first_nonfinite_layer, require_finite
-from bn_inception.training.optimizer import OptimizerConfig, build_optimizer
-from bn_inception.training.step import StepResult, TrainingMeter, train_step
+from bn_inception.training.learner import build_optimizer
+from bn_inception.training.settings import OptimizerConfig
+from bn_inception.training.step import (
+    Diverged,
+    StepResult,
+    TrainingMeter,
+    first_nonfinite_layer,
+    require_finite,
+    train_step,
+)
 
 CONFIG = OptimizerConfig(0.1, 0.0, 0.0, 1.0, 1)
 
