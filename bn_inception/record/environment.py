@@ -29,6 +29,9 @@ def describe(data_fingerprint: str, *, gpus: Sequence[str] = ()) -> dict[str, An
     There is no user name, host name or absolute path in it. None stands for what is not known or
     not installed. `gpus` are names of the devices in use, such as "NVIDIA H100".
     """
+    # Containers and schedulers often allow fewer cores than the machine has.
+    allowed = hasattr(os, "sched_getaffinity")
+    cores = len(os.sched_getaffinity(0)) if allowed else os.cpu_count()
     versions: dict[str, str | None] = {"python": platform.python_version()}
     for name in _PACKAGES:
         try:
@@ -40,7 +43,7 @@ def describe(data_fingerprint: str, *, gpus: Sequence[str] = ()) -> dict[str, An
         "git": git_state(Path(__file__).resolve().parents[2]),
         "versions": versions,
         "platform": f"{platform.system()} {platform.release()} {platform.machine()}",
-        "cpu": {"model": _cpu_model(), "cores": _usable_cores()},
+        "cpu": {"model": _cpu_model(), "cores": cores},
         "gpus": list(gpus),
         "data_fingerprint": data_fingerprint,
     }
@@ -137,9 +140,3 @@ def _cpu_model() -> str | None:
         if match := re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE):
             return match[1].strip()
     return platform.processor() or None
-
-
-def _usable_cores() -> int | None:
-    # Containers and schedulers often allow fewer cores than the machine has.
-    allowed = hasattr(os, "sched_getaffinity")
-    return len(os.sched_getaffinity(0)) if allowed else os.cpu_count()

@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 from bn_inception.errors import UserError
@@ -297,21 +296,19 @@ def _linked(entry: Evidence, folder: Path) -> str:
 def claims_json(found: Sequence[Judged]) -> str:
     """A JSON object: `verdicts`, by statement and setting, paths shortened as in the Markdown."""
     texts = ("number", "title", "claim", "place", "paper", "measured", "limit")
-    verdicts = [
-        {name: getattr(judged.statement, name) for name in texts} | _as_dict(verdict)
-        for judged in found
-        for verdict in judged.verdicts
-    ]
+    verdicts = []
+    for judged in found:
+        statement = {name: getattr(judged.statement, name) for name in texts}
+        for verdict in judged.verdicts:
+            evidence = [
+                vars(entry)
+                | {"path": Path(entry.path).name if entry.path[0] == "/" else entry.path}
+                for entry in verdict.evidence
+            ]
+            commands = list(map(shared_command, verdict.commands))
+            more = {"evidence": evidence, "commands": commands}
+            verdicts.append({**statement, **vars(verdict), **more})
     return json.dumps({"verdicts": verdicts}, indent=2, allow_nan=False) + "\n"
-
-
-def _as_dict(verdict: Verdict) -> dict[str, Any]:
-    evidence = [
-        {**vars(entry), "path": Path(entry.path).name if entry.path[0] == "/" else entry.path}
-        for entry in verdict.evidence
-    ]
-    commands = list(map(shared_command, verdict.commands))
-    return {**vars(verdict), "evidence": evidence, "commands": commands}
 
 
 def shared_command(command: str) -> str:
