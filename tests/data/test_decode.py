@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from samples import encoded, photo
 
-from bn_inception.data.pixels import backend
+from bn_inception.data.pixels import backend, decode
 from bn_inception.data.pixels.backend import Backend, open_picture
 from bn_inception.data.pixels.decode import UnreadableImage
 
@@ -213,6 +213,12 @@ def test_a_changed_byte_in_a_header_is_judged_alike(data: st.DataObject) -> None
 def test_what_has_no_sure_meaning_is_refused(data: bytes, reason: str) -> None:
     with pytest.raises(UnreadableImage, match=reason):
         pixels(data)
+
+
+def test_a_jpeg_of_too_many_pixels_is_not_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decode, "MAX_PIXELS", 1000)
+    with pytest.raises(UnreadableImage, match="1,920 pixels, more than 1,000"):
+        pixels(encoded(photo(1)))
 
 
 def test_running_out_of_memory_is_not_a_bad_image(monkeypatch: pytest.MonkeyPatch) -> None:
