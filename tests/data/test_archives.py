@@ -107,7 +107,7 @@ HOSTILE = {
     "inside": (member("a/b.JPEG"), "'a/b.JPEG' does not have the name"),
     **{
         f"of type {kind!r}": (member("x.JPEG", kind), "'x.JPEG' is not a plain file")
-        for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE)
+        for kind in (b"1", b"2", b"3", b"4", b"6", tarfile.GNUTYPE_SPARSE)  # links, devices, pipe
     },
     "folder": (member("sub", tarfile.DIRTYPE), "'sub' is not a plain file"),
     "large": (member("x.JPEG", data=b"x" * 1001), "'x.JPEG' has 1,001 bytes, not 0 to 1,000"),
