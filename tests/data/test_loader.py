@@ -201,6 +201,7 @@ def status(free: int) -> SimpleNamespace:
 def test_the_papers_batch_in_dockers_64_megabytes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "statvfs", lambda _: status(64 * 2**20))
     batch = parallel.batch_bytes(32, 224)
+    assert batch >= 32 * (3 * 224 * 224 + 5 * 4 + 8)
     parallel.require_shared_memory(2, batch)  # 2 x 5 batches of 4.6 MiB
     said = (
         "70 MiB .* 64 MiB are free in /dev/shm; data.workers=2 fits, data.workers=0 .*--shm-size="
@@ -212,33 +213,33 @@ def test_the_papers_batch_in_dockers_64_megabytes(monkeypatch: pytest.MonkeyPatc
 @given(
     workers=st.integers(0, 64),
     images=st.integers(1, 512),
-    size=st.integers(8, 352),
     processes=st.integers(1, 8),
     share=st.floats(0, 2),
 )
 def test_what_is_recommended_is_not_refused(
-    workers: int, images: int, size: int, processes: int, share: float
+    workers: int, images: int, processes: int, share: float
 ) -> None:
-    batch = parallel.batch_bytes(images, size)
-    assert batch >= images * (3 * size * size + 5 * 4 + 8)
+    batch = parallel.batch_bytes(images, 224)
+
+    def refusal(workers: int, free: int) -> str:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(os, "statvfs", lambda _: status(free))
+            try:
+                parallel.require_shared_memory(workers, batch, processes)
+            except UserError as error:
+                return str(error)
+        return ""
+
     free = int(share * processes * workers * 5 * batch)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "statvfs", lambda _: status(free))
-        try:
-            parallel.require_shared_memory(workers, batch, processes)
-        except UserError as error:
-            fits = re.search(r"data\.workers=([1-9]\d*) fits", str(error))
-            fitting = int(fits[1]) if fits else 0
-            assert fitting < workers
-            parallel.require_shared_memory(fitting, batch, processes)
-            with pytest.raises(UserError):
-                parallel.require_shared_memory(fitting + 1, batch, processes)
-            docker = re.search(r"--shm-size=(\d+)m", str(error))
-            assert docker
-            patch.setattr(os, "statvfs", lambda _: status(int(docker[1]) * 2**20))
-            parallel.require_shared_memory(workers, batch, processes)
-        else:
-            assert processes * workers * 4 * batch <= free
+    said = refusal(workers, free)
+    if not said:
+        assert processes * workers * 4 * batch <= free
+        return
+    fits = re.search(r"data\.workers=([1-9]\d*) fits", said)
+    fitting = int(fits[1]) if fits else 0
+    assert fitting < workers and not refusal(fitting, free) and refusal(fitting + 1, free)
+    docker = re.search(r"--shm-size=(\d+)m", said)
+    assert docker and not refusal(workers, int(docker[1]) * 2**20)
 
 
 @pytest.mark.parametrize("made", [training, validation])
