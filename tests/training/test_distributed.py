@@ -4,9 +4,9 @@ Processes are forked, except where torchrun itself is on trial. All talk over gl
 """
 
 import functools
+import itertools
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 import torch
 from processes import free_port, run_ranks
-from small_runs import TINY, Runs, write_images
+from small_runs import TINY, Runs, contents, write_images
 from torch.nn.parallel import DistributedDataParallel
 from training.conftest import At, batch, network_of
 
@@ -41,7 +41,8 @@ from bn_inception.network import (
 )
 from bn_inception.training.batches import population_inputs
 from bn_inception.training.distributed import ALONE, World, _fresh, joined, world_from_environment
-from bn_inception.training.learner import build_optimizer, derived_seed
+from bn_inception.training.learner import Learner, build_optimizer
+from bn_inception.training.local_batch import LocalBatch
 from bn_inception.training.machine import choose_device
 from bn_inception.training.settings import Device, OptimizerConfig
 from bn_inception.training.step import train_step
@@ -199,20 +200,14 @@ def test_an_image_of_the_population_that_one_rank_cannot_read_stops_all(
     assert list(runs.summary("skipping")["replaced_images"]) == [source.identity(place)]
 
 
-def test_a_signal_to_any_rank_stops_all_at_one_step_and_nothing_is_lost(
-    twin: Runs, at_call: At, monkeypatch: pytest.MonkeyPatch
+def test_what_is_no_continuation_is_refused_by_every_rank_for_one_reason(
+    whole: Runs,
 ) -> None:
-    at_call(5, lambda: os.kill(os.getpid(), signal.SIGTERM), rank=1)
-    assert twin.train_on(2, "stopped") == [128 + signal.SIGTERM] * 2
-    monkeypatch.undo()
-    assert (twin.summary("stopped")["status"], twin.state("stopped")["step"]) == ("interrupted", 5)
-    assert twin.train_on(2, "stopped", "run.resume=auto") == [0, 0]
-    twin.assert_equal("stopped", "whole")
-    # Refused now, by every rank and for the same reason; and the run is as it was.
-    refused = twin.train_on(2, "stopped")
+    before = contents(whole.root)
+    refused = whole.train_on(2, "whole")
     assert len(set(refused)) == 1
     assert "AgreedError" in refused[0] and "run.resume=must" in refused[0]
-    twin.assert_equal("stopped", "whole")
+    assert contents(whole.root) == before
 
 
 def fail() -> None:
@@ -327,9 +322,13 @@ def test_torchrun_ends_all_and_names_the_image_that_one_could_not_read(
 
 
 def test_dropout_is_a_function_of_seed_step_and_rank() -> None:
-    seeds = {derived_seed(0, 2, step, rank) for step in range(4) for rank in range(4)}
-    assert len(seeds) == 16
-    assert derived_seed(3, 2, 5, 0) == derived_seed(3, 2, 5)
+    drawn = set()
+    for seed, step, rank in itertools.product((0, 1), (0, 5), (0, 1)):
+        config = run_config(compose("train", ["recipe=inception", *TINY, f"run.seed={seed}"]))
+        learner = Learner(config, 3, LocalBatch(4, None, 1, 1), World(rank, 2))
+        learner.seed_dropout(step)
+        drawn.add(float(torch.rand(1)))
+    assert len(drawn) == 8
 
 
 def test_the_environment_is_read_whole_or_not_at_all(monkeypatch: pytest.MonkeyPatch) -> None:

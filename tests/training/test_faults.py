@@ -42,6 +42,7 @@ CHOSEN = (
     ("kill -9", "in a save"),
     ("power cut", "before call 8"),
     ("signal", "SIGHUP in a save"),
+    ("signal", "SIGTERM to rank 1 of two"),
     ("no hard links", "EPERM"),
     ("full disk", "65536 bytes left"),
     ("call that fails", "EIO"),
