@@ -9,11 +9,17 @@ python=${PYTHON:-.venv/bin/python}
 output=${1:-results}
 
 photographs=results/tiny_imagenet_100
-"$python" -m bn_inception compare "$photographs"/runs/* output="$output/tiny_imagenet_100"
-"$python" -m bn_inception claims "$photographs"/runs/* output="$output/tiny_imagenet_100"
+"$python" -m bn_inception compare "$photographs"/{,dropout/}runs/* \
+    output="$output/tiny_imagenet_100"
+"$python" -m bn_inception claims "$photographs"/{,dropout/}runs/* \
+    output="$output/tiny_imagenet_100"
 
 # Seed 0 at every rate: the plain network's runs are those that chose the scale's factor.
 "$python" experiments/studies.py scale.rate_factor "$output/tiny_imagenet_100/rate/rate" \
     experiments/rate_factor/runs/*rate{4,8,32}-* "$photographs"/runs/*-seed0 "$photographs"/rate/runs/*
+
+# Seed 0 at every length; that of the main table is a compression of 1000.
+"$python" experiments/studies.py scale.compression "$output/tiny_imagenet_100/length/length" \
+    "$photographs"/runs/{inception,bn_baseline,bn_x5}-cpu-seed0 "$photographs"/length/runs/*
 
 "$python" experiments/figure1.py results/mnist/figure1.json "$output/mnist"
