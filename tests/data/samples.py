@@ -19,9 +19,7 @@ from bn_inception.data import (
     OnError,
     Photometric,
     Sources,
-    TrainingBatch,
     TrainingOrder,
-    ValidationBatch,
     open_sources,
     training_batches,
     validation_batches,
@@ -48,14 +46,18 @@ def encoded(image: Image.Image, kind: str = "JPEG", **options: object) -> bytes:
     return out.getvalue()
 
 
+def tar_member(
+    name: str, kind: bytes = tarfile.REGTYPE, data: bytes = b"", size: int | None = None
+) -> bytes:
+    """What stands in a tar file; `size` is what its header claims, if that is another."""
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname, info.size = kind, "/etc", len(data) if size is None else size
+    return info.tobuf(tarfile.GNU_FORMAT) + data.ljust(-(-len(data) // 512) * 512, b"\0")
+
+
 def tar_of(files: dict[str, bytes] | list[tuple[str, bytes]]) -> bytes:
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w", format=tarfile.GNU_FORMAT) as tar:
-        for name, data in files.items() if isinstance(files, dict) else files:
-            member = tarfile.TarInfo(name)
-            member.size = len(data)
-            tar.addfile(member, io.BytesIO(data))
-    return out.getvalue()
+    members = files.items() if isinstance(files, dict) else files
+    return b"".join(tar_member(name, data=data) for name, data in members) + bytes(10240)
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -100,7 +102,7 @@ def training(
     shard: int = 5,
     photometric: Photometric = Photometric.full,
     **more: Any,
-) -> Generator[TrainingBatch, None, None]:
+) -> Generator[Any, None, None]:
     """Batches of four."""
     return training_batches(
         source,
@@ -115,7 +117,7 @@ def training(
 
 def validation(
     source: ImageSource, workers: int = 0, on_error: OnError = OnError.fail, **more: Any
-) -> Generator[ValidationBatch, None, None]:
+) -> Generator[Any, None, None]:
     given = {"image_size": 16, "batch": 4, "workers": workers, "on_error": on_error, **more}
     return validation_batches(source, **given)
 

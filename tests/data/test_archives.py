@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from samples import WNIDS, content, made, refused, tar_of
+from samples import WNIDS, content, made, refused, tar_member, tar_of
 from scipy.io import savemat
 
 from bn_inception.data.intake import archives
@@ -69,26 +69,18 @@ def test_a_missing_or_damaged_kit_is_named_with_the_remedy(
     assert "unpacks to more than 9,999 bytes" in said(gzip.compress(bytes(10_000)))
 
 
-def header(
-    name: str, kind: bytes = tarfile.REGTYPE, data: bytes = b"", size: int | None = None
-) -> bytes:
-    info = tarfile.TarInfo(name)
-    info.type, info.linkname, info.size = kind, "/etc", len(data) if size is None else size
-    return info.tobuf(tarfile.GNU_FORMAT) + data.ljust(-(-len(data) // 512) * 512, b"\0")
-
-
 def member(name: str, kind: bytes = tarfile.REGTYPE, data: bytes = b"") -> bytes:
-    return header(name, kind, data) + bytes(10240)
+    return tar_member(name, kind, data) + bytes(10240)
 
 
 def claiming(size: int, name: str, kind: bytes = tarfile.REGTYPE) -> bytes:
     """An archive whose only member says so: a reader that believes -512 bytes never ends."""
-    return header(name, kind, size=size) + bytes(10240)
+    return tar_member(name, kind, size=size) + bytes(10240)
 
 
 def extended(text: bytes, times: int = 1) -> bytes:
     """An archive of one member with `times` extended headers before it."""
-    return header("extended", tarfile.XHDTYPE, text) * times + member("x.JPEG")
+    return tar_member("extended", tarfile.XHDTYPE, text) * times + member("x.JPEG")
 
 
 HOSTILE = {
