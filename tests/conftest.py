@@ -19,7 +19,7 @@ SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
 @pytest.fixture(scope="session")
-def shared_data() -> Path:
+def shared_data():
     """The folder of real photographs, where there is one."""
     if not SHARED_DATA.is_dir():
         pytest.skip(f"needs real photographs in {SHARED_DATA.name}/, which is absent")
@@ -27,13 +27,13 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(scope="session")
-def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def images(tmp_path_factory):
     """The small set, read only."""
     return write_images(tmp_path_factory.mktemp("images"))
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+def pytest_pyfunc_call(pyfuncitem):
     """Run a test marked `own_process` in a fork of this process.
 
     torch.compile and DistributedDataParallel start threads for gradients, after which torch refuses
@@ -44,7 +44,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     names = pyfuncitem._fixtureinfo.argnames
     given = {name: pyfuncitem.funcargs[name] for name in names}
 
-    def act(rank: int) -> None:
+    def act(rank):
         pyfuncitem.obj(**given)
 
     (said,) = run_ranks(1, act)

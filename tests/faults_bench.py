@@ -17,18 +17,17 @@ import json
 import os
 import pickle
 import pkgutil
-import random
 import re
 import shlex
 import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from multiprocessing.context import ForkProcess
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import NamedTuple
 
 from processes import free_port, rank_environment
 from small_runs import Runs, contents, differences, write_images
@@ -64,7 +63,7 @@ class Moment(NamedTuple):
     call: int
     after: bool = False
 
-    def __str__(self) -> str:
+    def __str__(self):
         return f"{'after' if self.after else 'before'} call {self.call} of {self.function}"
 
 
@@ -97,7 +96,7 @@ class Fault:
     unsynced_lost: bool = False  # whether it may take records that no checkpoint counts on
     without: tuple[str, ...] = ()  # files that the run says are lost and may lack at its end
 
-    def allowed(self, trained: int) -> int:
+    def allowed(self, trained):
         """Steps that may be done twice, where `trained` were done before the fault."""
         if self.loses is not None:
             return self.loses
@@ -115,7 +114,7 @@ class Outcome(NamedTuple):
     skipped: str = ""  # why it could not be tried here
 
 
-def do(at: Moment, act: Act) -> None:
+def do(at, act):
     """Do `act` at a moment of this process, with the arguments that the function gets."""
     place, _, name = at.function.rpartition(".")
     owner = pkgutil.resolve_name(place)
@@ -123,7 +122,7 @@ def do(at: Moment, act: Act) -> None:
     calls = itertools.count(1)
 
     @functools.wraps(original)
-    def wrapped(*arguments: Any, **named: Any) -> Any:
+    def wrapped(*arguments, **named):
         now = at.call in (0, next(calls))
         if now and not at.after:
             act(*arguments)
@@ -135,17 +134,17 @@ def do(at: Moment, act: Act) -> None:
     setattr(owner, name, wrapped)
 
 
-def count(function: str, file: Path) -> None:
+def count(function, file):
     """Have this process write a byte after every call, past everything that a run itself writes."""
 
-    def write(*_: Any) -> None:
+    def write(*_):
         with file.open("ab") as counted:
             counted.write(b".")
 
     do(Moment(function, 0, after=True), write)
 
 
-def kill(*_: Any) -> None:
+def kill(*_):
     """As the kernel does when memory runs out."""
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -161,13 +160,13 @@ class Run:
     hanging: int | None = None  # the rank that is killed once the others have ended
     overdue: bool = False  # whether some had to be killed because they did not end
 
-    def beside(self, what: str) -> Path:
+    def beside(self, what):
         return self.log.with_suffix(f".{what}")
 
-    def train(self, fault: Fault, rank: int) -> None:
+    def train(self, fault, rank):
         """What each process does, with its fault."""
 
-        def strike(*arguments: Any) -> None:
+        def strike(*arguments):
             self.beside("struck").touch()
             assert fault.act is not None
             fault.act(self, *arguments)
@@ -180,7 +179,7 @@ class Run:
             do(fault.at, strike)
         main(self.arguments)
 
-    def wait(self, seconds: float) -> None:
+    def wait(self, seconds):
         """Until all have ended, or `seconds` have passed."""
         until = time.monotonic() + seconds
         while left := self._left():
@@ -192,7 +191,7 @@ class Run:
                     os.kill(pid, signal.SIGKILL)
             time.sleep(0.01)
 
-    def _left(self) -> list[int]:
+    def _left(self):
         """Those that go on; the ones that a shell's command leaves behind, by their arguments."""
         left = [process.pid for process in self.processes if process.is_alive()]
         for arguments in [] if left else Path("/proc").glob("[0-9]*/cmdline"):
@@ -201,18 +200,18 @@ class Run:
                     left.append(int(arguments.parent.name))
         return left
 
-    def trained(self) -> int:
+    def trained(self):
         """Updates made."""
         steps = self.beside("steps")
         return steps.stat().st_size if steps.exists() else 0
 
-    def statuses(self) -> tuple[int, ...]:
+    def statuses(self):
         return tuple(process.exitcode for process in self.processes)
 
-    def said(self) -> str:
+    def said(self):
         return self.log.read_text(errors="replace")
 
-    def problems(self, statuses: tuple[int, ...], says: str, *, traces: bool = False) -> list[str]:
+    def problems(self, statuses, says, *, traces=False):
         """What is wrong with how it ended; `traces` is whether a traceback may be seen."""
         said = self.said()
         found = {
@@ -224,7 +223,7 @@ class Run:
         return [f"{problem}: {said.strip()[-2000:]}" for problem, is_so in found.items() if is_so]
 
 
-def _child(run: Run, fault: Fault, rank: int, port: int) -> None:
+def _child(run, fault, rank, port):
     output = os.open(run.log, os.O_WRONLY | os.O_APPEND)
     for descriptor in (1, 2):
         os.dup2(output, descriptor)
@@ -239,7 +238,7 @@ def _child(run: Run, fault: Fault, rank: int, port: int) -> None:
     run.train(fault, rank)
 
 
-def _to_shell(run: Run, fault: Fault) -> NoReturn:
+def _to_shell(run, fault):
     run.beside("fault").write_bytes(pickle.dumps((run, fault)))
     script = shlex.join([__file__, str(run.beside("fault"))])
     command = fault.shell.format(python=sys.executable, train=script)
@@ -256,13 +255,13 @@ class Bench:
         seconds: after which a run that has not ended has failed; generous, for busy machines.
     """
 
-    def __init__(self, root: Path, seconds: float = 180.0) -> None:
+    def __init__(self, root, seconds=180.0):
         self.root = root.resolve()
         self.seconds = seconds
         self.images = write_images(self.root / "images")
         self.number = 0
 
-    def run(self, folder: Path, *overrides: str, fault: Fault) -> Run:
+    def run(self, folder, *overrides, fault):
         """Fork the processes of a run, and wait for their end."""
         given = Runs(folder.parent, self.images, *GIVEN).arguments(folder.name, *overrides)
         self.number += 1
@@ -277,7 +276,7 @@ class Bench:
         run.wait(self.seconds)
         return run
 
-    def undisturbed(self, name: str, *overrides: str, fault: Fault) -> Path:
+    def undisturbed(self, name, *overrides, fault):
         """The folder of a run that nothing happens to; made once."""
         folder = self.root / name
         if not folder.exists():
@@ -286,11 +285,11 @@ class Bench:
         return folder
 
     @functools.cached_property
-    def measured(self) -> tuple[dict[str, int], float]:
+    def measured(self):
         """A run's calls of each of `PLACES`, and its seconds of the processor."""
         files = {function: self.root / f"{function}.calls" for function in PLACES}
 
-        def before() -> None:
+        def before():
             for function, file in files.items():
                 count(function, file)
 
@@ -300,16 +299,14 @@ class Bench:
         return {function: file.stat().st_size for function, file in files.items()}, seconds
 
 
-def moments(
-    bench: Bench, draw: random.Random, functions: list[str], number: int
-) -> Iterator[Moment]:
+def moments(bench, draw, functions, number):
     """Before or after drawn calls of each of `functions` in turn."""
     calls, _ = bench.measured
     for function in itertools.islice(itertools.cycle(functions), number):
         yield Moment(function, draw.randint(1, calls[function]), draw.random() < 0.5)
 
 
-def attempt(bench: Bench, fault: Fault) -> Outcome:
+def attempt(bench, fault):
     """Disturb a run as `fault` says, continue it, and compare."""
     place = bench.root / "disk"
     if not place.is_mount():
@@ -360,7 +357,7 @@ def attempt(bench: Bench, fault: Fault) -> Outcome:
     return Outcome(fault, tuple(problems), lost, ended.statuses(), seen.group() if seen else "")
 
 
-def _resumed_at(folder: Path) -> int:
+def _resumed_at(folder):
     """The step that the run says it was continued from last; 0 where it began anew."""
     environment = folder / "environment.json"
     resumed = environment.exists() and json.loads(environment.read_bytes()).get("resumed")

@@ -11,11 +11,8 @@ import struct
 import threading
 import time
 import zipfile
-from collections.abc import Callable, Iterator
 from functools import partial
 from multiprocessing.context import ForkProcess
-from pathlib import Path
-from typing import Any
 
 import faults_disk as disk
 from faults_bench import (
@@ -25,11 +22,8 @@ from faults_bench import (
     KILLED,
     PLACES,
     STEP,
-    Act,
-    Bench,
     Fault,
     Moment,
-    Run,
     kill,
     moments,
 )
@@ -40,7 +34,7 @@ from bn_inception.cli.main import main
 INTERRUPTED = r"interrupted at step {} \(continue with run.resume=must\)"
 
 
-def faults(bench: Bench, seed: int) -> list[Fault]:
+def faults(bench, seed):
     """All of them, some hundred; moments and bytes are drawn by `seed`."""
     return [
         *kills(bench, random.Random(seed)),
@@ -58,7 +52,7 @@ def faults(bench: Bench, seed: int) -> list[Fault]:
     ]
 
 
-def kills(bench: Bench, draw: random.Random) -> Iterator[Fault]:
+def kills(bench, draw):
     """`kill -9` at drawn moments: of the processor's time, and around calls."""
     _, seconds = bench.measured
     for number in range(6):
@@ -75,33 +69,31 @@ def kills(bench: Bench, draw: random.Random) -> Iterator[Fault]:
         yield Fault("kill -9", f"in {PLACES[at.function]}, {at}", at, kill, statuses=(KILLED,))
 
 
-def _end_after(seconds: float, *_: Any) -> None:
+def _end_after(seconds, *_):
     """SIGPROF ends a process as SIGKILL does, and a busy machine does not shift it."""
     signal.setitimer(signal.ITIMER_PROF, seconds)
 
 
-def send(number: signal.Signals, *_: Any) -> None:
+def send(number, *_):
     """A signal to this very process."""
     os.kill(os.getpid(), number)
 
 
-def _send_to_all(number: signal.Signals, *_: Any) -> None:
+def _send_to_all(number, *_):
     for process in multiprocessing.active_children():
         os.kill(process.pid or 0, number)
     send(number)
 
 
-def _send_twice(number: signal.Signals, *_: Any) -> None:
+def _send_twice(number, *_):
     send(number)
     send(number)
 
 
-def signals() -> Iterator[Fault]:
+def signals():
     """SIGTERM, Ctrl-C, SIGHUP and SIGUSR1, to one process or to several."""
 
-    def interrupted(
-        number: signal.Signals, where: str, at: Moment, step: int, act: Act = send, **more: Any
-    ) -> Fault:
+    def interrupted(number, where, at, step, act=send, **more):
         detail, says = f"{number.name} {where}", INTERRUPTED.format(step)
         expected = {"statuses": (128 + number,), "says": says, "loses": 0}
         return Fault("signal", detail, at, partial(act, number), **expected, **more)
@@ -129,7 +121,7 @@ def signals() -> Iterator[Fault]:
     yield Fault("second Ctrl-C", "in a step", in_step, act, statuses=(130,))
 
 
-def consoles() -> Iterator[Fault]:
+def consoles():
     """The console is lost, in mid-run or from its beginning on."""
     lost = partial(Fault, "lost console", loses=0)
     for which, act in (("its reader has gone", _no_reader), ("its disk is full", _full)):
@@ -140,14 +132,14 @@ def consoles() -> Iterator[Fault]:
     yield lost("closed", shell="{python} {train} >&- 2>&-")
 
 
-def _no_reader(*_: Any) -> None:
+def _no_reader(*_):
     reader, writer = os.pipe()
     os.close(reader)
     for descriptor in (1, 2):
         os.dup2(writer, descriptor)
 
 
-def _full(*_: Any) -> None:
+def _full(*_):
     for descriptor in (1, 2):
         os.dup2(os.open("/dev/full", os.O_WRONLY), descriptor)
 
@@ -160,7 +152,7 @@ killed_in_step_8 = partial(Fault, at=Moment(STEP, 8), act=kill, statuses=(KILLED
 FROM_STEP_3 = 1 + CHECKPOINT_EVERY
 
 
-def no_hard_links() -> Iterator[Fault]:
+def no_hard_links():
     """A file system without hard links; its second checkpoint must be whole and synced too."""
     for number in (errno.EPERM, errno.EOPNOTSUPP):
         power = disk.Disk(luck=0, seed=0)
@@ -176,12 +168,12 @@ def no_hard_links() -> Iterator[Fault]:
         )
 
 
-def _refuse_links(number: int, power: disk.Disk) -> None:
+def _refuse_links(number, power):
     os.link = partial(disk.fail, number)
     power.start()
 
 
-def files(bench: Bench, draw: random.Random) -> Iterator[Fault]:
+def files(bench, draw):
     """Files of the run folder that somebody deleted, exchanged, added or damaged."""
     shorten, flip = partial(_shorten, draw), partial(_flip_in_zip, draw)
     deleted = partial(killed_in_step_8, "deleted file")
@@ -234,28 +226,28 @@ def files(bench: Bench, draw: random.Random) -> Iterator[Fault]:
     yield damaged(f"{LOG}, half a line at its end", between=each(_half_a_line, LOG))
 
 
-def each(harm: Callable[[Path], object], *names: str) -> Callable[[Path], object]:
+def each(harm, *names):
     """`harm` to these files of a folder."""
     return lambda folder: [harm(folder / name) for name in names]
 
 
-def _delete(path: Path) -> None:
+def _delete(path):
     shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def _put_another_runs(bench: Bench, name: str, folder: Path) -> None:
+def _put_another_runs(bench, name, folder):
     given = ("run.seed=1", "train.steps=8")
     other = bench.undisturbed("another", *given, fault=Fault("", ""))
     shutil.copy(other / name, folder / name)
 
 
-def _strew(folder: Path) -> None:
+def _strew(folder):
     for name in ("last.pt.part", ".last.pt.tmp", ".previous.pt.tmp", ".best.pt.1.tmp"):
         (folder / "checkpoints" / name).write_bytes(b"half a checkp")
     (folder / "metrics.jsonl.part").write_bytes(b'{"kind": "tr')
 
 
-def _flip_in_zip(draw: random.Random, path: Path) -> None:
+def _flip_in_zip(draw, path):
     content = bytearray(path.read_bytes())
     # Inside an entry: the padding between them carries nothing.
     with zipfile.ZipFile(path) as archive:
@@ -266,23 +258,23 @@ def _flip_in_zip(draw: random.Random, path: Path) -> None:
     path.write_bytes(content)
 
 
-def _shorten(draw: random.Random, path: Path) -> None:
+def _shorten(draw, path):
     os.truncate(path, draw.randrange(path.stat().st_size // 2))
 
 
-def _change_digit(path: Path) -> None:
+def _change_digit(path):
     """In the first line or setting where it goes unnoticed by the form alone."""
     digit = re.compile('(?<="loss": ).' if path.suffix == ".jsonl" else "(?<=seed: ).")
     changed = digit.sub(lambda found: "5" if found[0] == "7" else "7", path.read_text(), count=1)
     path.write_text(changed)
 
 
-def _half_a_line(path: Path) -> None:
+def _half_a_line(path):
     with path.open("ab") as log:
         log.write(b'{"kind": "train", "st')
 
 
-def images(bench: Bench) -> Iterator[Fault]:
+def images(bench):
     """A gradient that is no number, and images that cannot be read."""
     for ranks, which in ((1, 0), (2, 1)):
         yield Fault(
@@ -309,13 +301,13 @@ def images(bench: Bench) -> Iterator[Fault]:
         )
 
 
-def _make_unreadable(image: Path, *_: Any) -> None:
+def _make_unreadable(image, *_):
     """Its bytes are zero, its size and place are the same."""
     whole = image.rename(image.with_suffix(".whole"))
     image.write_bytes(bytes(whole.stat().st_size))
 
 
-def two_starts() -> Iterator[Fault]:
+def two_starts():
     """The same command once more, while the run goes on and at the same moment."""
     goes_on = {"says": "finished", "loses": 0}
     for resume in ("auto", "must", "never"):
@@ -324,7 +316,7 @@ def two_starts() -> Iterator[Fault]:
     yield Fault("two starts", "at once", starts=2, statuses=(0, 2), **goes_on)
 
 
-def _start_again(resume: str, run: Run, *_: Any) -> None:
+def _start_again(resume, run, *_):
     """From within the run, in a process of its own; a failed assertion ends both."""
     before = contents(run.folder)
     second = ForkProcess(target=main, args=([*run.arguments, f"run.resume={resume}"],))
@@ -334,7 +326,7 @@ def _start_again(resume: str, run: Run, *_: Any) -> None:
     assert contents(run.folder) == before, "the second start changed the folder"
 
 
-def workers() -> Iterator[Fault]:
+def workers():
     """A loader's worker that is killed, as by the kernel for want of memory."""
     says = "a process that reads images died"
     died = partial(Fault, "killed loader worker", statuses=(2,), says=says, loses=0)
@@ -348,24 +340,24 @@ def workers() -> Iterator[Fault]:
     yield one("of rank 0, 1 of them", Moment(STEP, 8), _kill_a_worker, ranks=2)
 
 
-def _kill_a_worker(*_: Any) -> None:
+def _kill_a_worker(*_):
     """And time for the news to arrive."""
     multiprocessing.active_children()[0].kill()
     time.sleep(0.2)
 
 
-def _kill_workers_later(*_: Any) -> None:
+def _kill_workers_later(*_):
     for worker in multiprocessing.active_children():
         os.kill(worker.pid or 0, signal.SIGSTOP)
         threading.Timer(0.5, worker.kill).start()
 
 
-def hang(*_: Any) -> None:
+def hang(*_):
     """As where a network file system does not answer."""
     time.sleep(1000)
 
 
-def ranks() -> Iterator[Fault]:
+def ranks():
     """A rank of two that is killed, stopped or hangs."""
     one = partial(Fault, "rank of two", ranks=2, statuses=(KILLED, 2))
     other = partial(one, rank=1, hangs=True, given=("machine.timeout=8",))
@@ -378,7 +370,7 @@ def ranks() -> Iterator[Fault]:
     yield other("rank 0 hangs", Moment(BACKWARD, 6), hang, rank=0, says=second)
 
 
-def torchrun() -> Iterator[Fault]:
+def torchrun():
     """A rank that torchrun starts again when it is killed, and torchrun's own end."""
     launcher = "exec {python} -m torch.distributed.run --standalone --nproc-per-node=2"
     under = partial(Fault, "torchrun", at=Moment(STEP, 6), ranks=2, rank=1)
@@ -397,7 +389,7 @@ def torchrun() -> Iterator[Fault]:
         )
 
 
-def _to_launcher(number: signal.Signals, *_: Any) -> None:
+def _to_launcher(number, *_):
     """A signal to the process that started this one, and time for it to be handed on."""
     os.kill(os.getppid(), number)
     time.sleep(1)

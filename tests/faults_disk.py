@@ -6,13 +6,11 @@ import os
 import random
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-from faults_bench import KILLED, STEP, Bench, Fault, Moment, Run, kill, moments
+from faults_bench import KILLED, STEP, Fault, Moment, kill, moments
 
 
 class Disk:
@@ -28,19 +26,19 @@ class Disk:
         seed: of what survives.
     """
 
-    def __init__(self, luck: float, seed: int) -> None:
+    def __init__(self, luck, seed):
         self._luck = luck
         self._draw = random.Random(seed)
         self._synced: dict[int, bytes] = {}
         self._names: dict[Path, dict[str, int]] = {}
         self._held: list[int] = []
 
-    def start(self) -> None:
+    def start(self):
         """Note what is synced from here on in this process."""
         for name in ("fsync", "fdatasync"):
             setattr(os, name, partial(self._sync, getattr(os, name)))
 
-    def _sync(self, sync: Callable[[int], None], descriptor: int) -> None:
+    def _sync(self, sync, descriptor):
         sync(descriptor)
         path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
         if path.is_dir():
@@ -52,7 +50,7 @@ class Disk:
         # Held open, or their numbers would be given to other files.
         self._held += [os.open(path, os.O_RDONLY) for path in paths]
 
-    def cut(self, run: Run, *_: Any) -> None:
+    def cut(self, run, *_):
         """Leave of the run folder what survives, and end."""
         tree = {Path(path): _names(path) for path, _, _ in os.walk(run.folder)}
         files = (path for path in run.folder.rglob("*") if path.is_file())
@@ -70,7 +68,7 @@ class Disk:
                     (folder / name).write_bytes(self._left(inode, latest))
         kill()
 
-    def _left(self, inode: int, latest: dict[int, bytes]) -> bytes:
+    def _left(self, inode, latest):
         sure = self._synced.get(inode, b"")
         later = latest.get(inode, sure)
         if self._survives() and later.startswith(sure):
@@ -79,22 +77,22 @@ class Disk:
             return later
         return sure
 
-    def _survives(self) -> bool:
+    def _survives(self):
         return self._draw.random() < self._luck
 
 
-def _names(folder: str | Path) -> dict[str, int]:
+def _names(folder):
     return {entry.name: entry.inode() for entry in os.scandir(folder)}
 
 
-def power_cuts(bench: Bench, seed: int) -> Iterator[Fault]:
+def power_cuts(bench, seed):
     """The power fails around calls drawn by `seed`; every second time the disk is lucky."""
     functions = ["torch.save", STEP, "os.fsync", "os.link", "os.replace"]
     for count, at in enumerate(moments(bench, random.Random(seed), functions, 12)):
         yield power_cut(at, luck=0.5 * (count % 2), seed=seed + count)
 
 
-def power_cut(at: Moment, luck: float = 0.0, seed: int = 0) -> Fault:
+def power_cut(at, luck=0.0, seed=0):
     """The power fails at `at`."""
     disk = Disk(luck, seed)
     kept = "some of what was not synced survives" if luck else "nothing unsynced survives"
@@ -103,7 +101,7 @@ def power_cut(at: Moment, luck: float = 0.0, seed: int = 0) -> Fault:
 
 
 @contextmanager
-def small_disk(folder: Path) -> Iterator[None]:
+def small_disk(folder):
     """A disk of 8 MiB at `folder`, where this user may mount one."""
     folder.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(folder)]
@@ -115,12 +113,12 @@ def small_disk(folder: Path) -> Iterator[None]:
             subprocess.run(["umount", str(folder)], check=False)
 
 
-def fail(number: int, *_: Any, **__: Any) -> None:
+def fail(number, *_, **__):
     """As a call that fails with an error number."""
     raise OSError(number, os.strerror(number))
 
 
-def disks() -> Iterator[Fault]:
+def disks():
     """A disk that is full, calls that fail for it, and a folder that turns read-only."""
     says = "could not be written|cannot be (written|created)"
     refused = partial(Fault, statuses=(2,), says=says)
@@ -142,28 +140,28 @@ def disks() -> Iterator[Fault]:
         yield readonly(str(at), at, _forbid_writing, between=_allow_writing)
 
 
-def _fill(left: int, run: Run, *_: Any) -> None:
+def _fill(left, run, *_):
     """Leave `left` bytes of the disk on which the run folder lies."""
     disk = run.folder.parent
     free = shutil.disk_usage(disk).free
     (disk / "ballast").write_bytes(bytes(max(0, free - left)))
 
 
-def _make_room(folder: Path) -> None:
+def _make_room(folder):
     (folder.parent / "ballast").unlink()
 
 
-def _forbid_writing(run: Run, *_: Any) -> None:
+def _forbid_writing(run, *_):
     for folder in (run.folder, run.folder / "checkpoints"):
         folder.chmod(0o555)
 
 
-def _allow_writing(folder: Path) -> None:
+def _allow_writing(folder):
     for path in (folder, folder / "checkpoints"):
         path.chmod(0o755)
 
 
-def _obey_permissions() -> None:
+def _obey_permissions():
     """Have the modes of files hold for root too, who gives up CAP_DAC_OVERRIDE: capset(2)."""
     libc = ctypes.CDLL(None)
     header, sets = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()

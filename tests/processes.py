@@ -4,11 +4,9 @@ import importlib
 import os
 import socket
 import traceback
-from collections.abc import Callable
 from contextlib import closing
 from multiprocessing import Pipe
 from multiprocessing.context import ForkProcess
-from typing import Any
 
 # What every rank would import for itself, seconds of CPU each: torch's optimizers and
 # DistributedDataParallel import torch._dynamo.
@@ -26,14 +24,14 @@ SECONDS = 240
 """Generous: the tests share the machine with each other."""
 
 
-def free_port() -> int:
+def free_port():
     """A TCP port that nobody listens on at this moment."""
     with closing(socket.socket()) as listener:
         listener.bind(("127.0.0.1", 0))
         return listener.getsockname()[1]
 
 
-def rank_environment(rank: int, size: int, port: int) -> dict[str, str]:
+def rank_environment(rank, size, port):
     """What torchrun sets for a process of several on this machine."""
     return {
         "RANK": str(rank),
@@ -46,7 +44,7 @@ def rank_environment(rank: int, size: int, port: int) -> dict[str, str]:
     }
 
 
-def run_ranks(size: int, action: Callable[[int], Any]) -> list[Any]:
+def run_ranks(size, action):
     """What `action(rank)` returns on each of `size` processes, torchrun's variables set.
 
     An exception is returned as its text, so that a test can look at every rank's.
@@ -71,7 +69,7 @@ def run_ranks(size: int, action: Callable[[int], Any]) -> list[Any]:
     return results
 
 
-def _act(action: Callable[[int], Any], rank: int, size: int, port: int, sender: Any) -> None:
+def _act(action, rank, size, port, sender):
     os.environ |= rank_environment(rank, size, port)
     try:
         sender.send(action(rank))

@@ -3,8 +3,6 @@
 import json
 import math
 import shutil
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +20,7 @@ from bn_inception.data import (
     validation_batches,
 )
 from bn_inception.errors import UserError
-from bn_inception.evaluation.evaluate import Counts, evaluate
+from bn_inception.evaluation.evaluate import evaluate
 from bn_inception.network import checkpoint
 
 # A run of a few seconds: 16x16 images, the narrowest network, batches of 8.
@@ -43,7 +41,7 @@ TINY = (
 )
 
 
-def write_images(root: Path, *, classes: int = 3, train: int = 14, val: int = 5) -> Path:
+def write_images(root, *, classes=3, train=14, val=5):
     """A small, learnable set in ImageNet's layout: each class has a colour of its own, plus noise.
 
     The number of held-out images is no multiple of an evaluation batch, and no image is square.
@@ -61,7 +59,7 @@ def write_images(root: Path, *, classes: int = 3, train: int = 14, val: int = 5)
     return root
 
 
-def in_float64(network: nn.Module) -> nn.Module:
+def in_float64(network):
     """`network` in float64 with He weights of numpy's, for comparisons with stored numbers.
 
     Processors differ in the last bits of torch's normal numbers, and in the masks of its dropout,
@@ -79,19 +77,19 @@ def in_float64(network: nn.Module) -> nn.Module:
     return network
 
 
-def contents(folder: Path) -> dict[str, bytes]:
+def contents(folder):
     """Every file of a run but the lock, by its path."""
     files = (path for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
     return {str(path): path.read_bytes() for path in files}
 
 
-def read_records(folder: Path) -> list[dict[str, Any]]:
+def read_records(folder):
     """Of `metrics.jsonl`, without the one thing that no two runs share, their speed."""
     lines = (folder / "metrics.jsonl").read_text().splitlines()
     return [{**json.loads(line), "images_per_second": None} for line in lines]
 
 
-def differences(whole: Path, folder: Path, without: tuple[str, ...] = ()) -> list[str]:
+def differences(whole, folder, without=()):
     """In which respects a run differs from another, bit for bit; speeds and times are left out.
 
     Args:
@@ -104,7 +102,7 @@ def differences(whole: Path, folder: Path, without: tuple[str, ...] = ()) -> lis
     return [f"another {name}" for name in one if not _same(one[name], other[name])]
 
 
-def _kept(folder: Path, checkpoints: set[str]) -> dict[str, Any]:
+def _kept(folder, checkpoints):
     kept = {"record in metrics.jsonl": read_records(folder)}
     summary = json.loads((folder / "summary.json").read_text())
     for key in ("status", "step", "images_seen", "best", "milestones", "started_learning"):
@@ -116,7 +114,7 @@ def _kept(folder: Path, checkpoints: set[str]) -> dict[str, Any]:
     return kept
 
 
-def _same(one: Any, other: Any) -> bool:
+def _same(one, other):
     if isinstance(one, torch.Tensor):
         return isinstance(other, torch.Tensor) and torch.equal(one, other)
     if isinstance(one, dict):
@@ -129,48 +127,48 @@ def _same(one: Any, other: Any) -> bool:
 class Runs:
     """Starts runs on the small set through the command, and reads what they leave."""
 
-    def __init__(self, root: Path, images: Path, *given: str) -> None:
+    def __init__(self, root, images, *given):
         self.root, self.images, self.given = root, images, given
 
-    def arguments(self, name: str, *overrides: str) -> list[str]:
+    def arguments(self, name, *overrides):
         """The command without `train`; `overrides` win over what all of these runs are given."""
         folders = [f"run.root={self.root}", f"run.name={name}", f"data.root={self.images}"]
         return [*TINY, *self.given, *folders, *overrides]
 
-    def train(self, name: str, *overrides: str) -> int:
+    def train(self, name, *overrides):
         """The exit status of a run in this process."""
         return dispatch(["train", *self.arguments(name, *overrides)])
 
-    def train_on(self, ranks: int, name: str, *overrides: str) -> list[Any]:
+    def train_on(self, ranks, name, *overrides):
         """The exit statuses of a run on several processes, or what they raised."""
         command = ["train", *self.arguments(name, *overrides)]
         return run_ranks(ranks, lambda rank: dispatch(command))
 
-    def folder(self, name: str) -> Path:
+    def folder(self, name):
         """Of a run."""
         return self.root / name
 
-    def copy(self, name: str, root: Path) -> "Runs":
+    def copy(self, name, root):
         """The same with a copy of one of its runs, which may be changed, in `root`."""
         shutil.copytree(self.folder(name), root / name)
         return Runs(root, self.images, *self.given)
 
-    def summary(self, name: str) -> dict[str, Any]:
+    def summary(self, name):
         return json.loads((self.folder(name) / "summary.json").read_text())
 
-    def environment(self, name: str) -> dict[str, Any]:
+    def environment(self, name):
         return json.loads((self.folder(name) / "environment.json").read_text())
 
-    def records(self, name: str, kind: str = "") -> list[dict[str, Any]]:
+    def records(self, name, kind=""):
         """All of them, or those of one kind."""
         records = read_records(self.folder(name))
         return [record for record in records if kind in ("", record["kind"])]
 
-    def state(self, name: str, file: str = "last.pt") -> dict[str, Any]:
+    def state(self, name, file="last.pt"):
         """A checkpoint."""
         return checkpoint.load(self.folder(name) / "checkpoints" / file)
 
-    def judged(self, name: str, batch: int = 64) -> Counts:
+    def judged(self, name, batch=64):
         """What the saved best network comes to on the held-out images, read `batch` at a time."""
         best = checkpoint.load_network(self.folder(name) / "checkpoints" / "best.pt")
         source = open_sources(DataConfig(DataKind.folder, str(self.images))).validation
@@ -186,6 +184,6 @@ class Runs:
         assert result is not None
         return result
 
-    def assert_equal(self, one: str, other: str) -> None:
+    def assert_equal(self, one, other):
         """Bit for bit: checkpoints, the whole record, best and milestones."""
         assert differences(self.folder(one), self.folder(other)) == []

@@ -17,7 +17,7 @@ TOP = {"__init__", "__main__"}
 WITHOUT_TORCH = GROUND | {"record", "report"}
 
 
-def imports(path: Path) -> set[str]:
+def imports(path):
     """Every module that a file imports, at its top or inside a function."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
@@ -32,16 +32,16 @@ def imports(path: Path) -> set[str]:
 FILES = sorted(path for path in PACKAGE.rglob("*.py"))
 
 
-def layer_name(path: Path) -> str:
+def layer_name(path):
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
-def test_every_folder_has_a_layer() -> None:
+def test_every_folder_has_a_layer():
     assert {layer_name(path) for path in FILES} <= HEIGHTS.keys() | TOP
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_imports_point_downwards_and_only_config_and_cli_know_hydra(path: Path) -> None:
+def test_imports_point_downwards_and_only_config_and_cli_know_hydra(path):
     here, found = layer_name(path), imports(path)
     roots = {name.split(".")[0] for name in found}
     if here not in {"config", "cli"}:

@@ -1,7 +1,5 @@
 """Several runs by Hydra's launchers: each a process and a run folder of its own."""
 
-from pathlib import Path
-
 import pytest
 from small_runs import TINY
 
@@ -18,8 +16,8 @@ LAUNCHERS = {
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_runs_of_a_sweep_end_each_by_itself_and_are_not_made_twice(
-    launcher: str, tmp_path: Path, images: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+    launcher, tmp_path, images, capfd
+):
     if LAUNCHERS[launcher] is not None:
         pytest.importorskip(LAUNCHERS[launcher])
     given = [*TINY, "train.steps=2", f"data.root={images}", f"run.root={tmp_path / 'runs'}"]
@@ -39,9 +37,7 @@ def test_runs_of_a_sweep_end_each_by_itself_and_are_not_made_twice(
     ("changed", "said"),
     [("lr=0.1,0.2", r"write optimizer\.learning_rate"), ("recipe=BN-x30", "write recipe=bn_x30")],
 )
-def test_a_sweep_that_cannot_be_read_is_one_line_and_starts_nothing(
-    changed: str, said: str, tmp_path: Path
-) -> None:
+def test_a_sweep_that_cannot_be_read_is_one_line_and_starts_nothing(changed, said, tmp_path):
     with pytest.raises(UserError, match=said) as caught:
         dispatch(["train", "-m", changed, f"run.root={tmp_path}"])
     assert "\n" not in str(caught.value) and not list(tmp_path.glob("[!.]*"))

@@ -1,8 +1,6 @@
 """The check that a user runs on a machine of their own."""
 
 import math
-from pathlib import Path
-from typing import Any
 
 import pytest
 from small_runs import TINY
@@ -13,7 +11,7 @@ from bn_inception.cli.verify_resume import alike, first_difference, same
 
 
 @pytest.mark.timeout(600)
-def test_a_resumed_run_is_called_equal(images: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_resumed_run_is_called_equal(images, capsys):
     short = ["train.steps=14", "train.evaluate_every=6", "train.checkpoint_every=4"]
     arguments = [*TINY, "train.log_every=1", *short, f"data.root={images}"]
     assert dispatch(["verify-resume", "recipe=bn_x5", *arguments]) == 0
@@ -22,7 +20,7 @@ def test_a_resumed_run_is_called_equal(images: Path, capsys: pytest.CaptureFixtu
     assert "by two processes: equal within float tolerance" in printed
 
 
-def test_a_run_too_short_to_be_killed_is_no_check(images: Path) -> None:
+def test_a_run_too_short_to_be_killed_is_no_check(images):
     short = ["train.steps=4", "train.evaluate_every=4", "train.log_every=2", f"data.root={images}"]
     with pytest.raises(UserError, match=r"over before it had 9 records.*train\.steps="):
         dispatch(["verify-resume", *TINY, *short])
@@ -36,9 +34,7 @@ def test_a_run_too_short_to_be_killed_is_no_check(images: Path) -> None:
         (["recipe=bn_x5", "batch.synchronized=false"], "batch.synchronized=false makes other"),
     ],
 )
-def test_what_cannot_be_divided_is_said_and_what_training_refuses_passed_on(
-    capsys: pytest.CaptureFixture[str], given: list[str], reason: str
-) -> None:
+def test_what_cannot_be_divided_is_said_and_what_training_refuses_passed_on(capsys, given, reason):
     with pytest.raises(UserError, match=r"data\.root"):
         dispatch(["verify-resume", *TINY, *given, "data.root=/nowhere"])
     assert f"by two processes: not tried, {reason}" in capsys.readouterr().out
@@ -55,9 +51,7 @@ FIRST = [{"kind": "train", "step": n, "loss": float(n)} for n in range(1, 6)]
         (None, "b", "different, in the final weights only: weights a undisturbed, b resumed"),
     ],
 )
-def test_runs_that_differ_are_not_called_equal(
-    step: int | None, weights: str, said: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_runs_that_differ_are_not_called_equal(step, weights, said, capsys):
     second = [{**record, "loss": 2.0} if record["step"] == step else record for record in FIRST]
     assert same(FIRST, second, "a", weights) == said.startswith("equal")
     assert said in capsys.readouterr().out
@@ -73,7 +67,5 @@ def test_runs_that_differ_are_not_called_equal(
         (FIRST[:3], (4, math.inf)),
     ],
 )
-def test_the_first_difference_is_found_and_measured(
-    second: list[dict[str, Any]], found: tuple[int | None, float]
-) -> None:
+def test_the_first_difference_is_found_and_measured(second, found):
     assert first_difference(FIRST, second) == (found[0], pytest.approx(found[1]))

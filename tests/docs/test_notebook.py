@@ -15,21 +15,19 @@ from bn_inception.network.normalization import running_statistics
 NOTEBOOK = Path(__file__).resolve().parents[2] / "docs" / "notebook.ipynb"
 
 
-def cells() -> list[dict[str, Any]]:
+def cells():
     read: list[dict[str, Any]] = json.loads(NOTEBOOK.read_text("utf-8"))["cells"]
     return [cell for cell in read if cell["cell_type"] == "code"]
 
 
-def test_it_carries_no_outputs() -> None:
+def test_it_carries_no_outputs():
     for cell in cells():
         assert cell["outputs"] == [] and cell["execution_count"] is None
 
 
 @pytest.mark.timeout(300)
 @pytest.mark.filterwarnings("ignore:FigureCanvasAgg is non-interactive")
-def test_its_cells_run(
-    tmp_path: Path, images: Path, mnist_files: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_its_cells_run(tmp_path, images, mnist_files, capsys):
     runs = Runs(tmp_path, images)
     for name, recipe in (("plain", "inception"), ("bn", "bn_x5")):
         assert runs.train(name, f"recipe={recipe}") == 0

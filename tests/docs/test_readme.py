@@ -14,7 +14,7 @@ README = (Path(__file__).resolve().parents[2] / "README.md").read_text("utf-8")
 SHORT = "train.steps=4 train.evaluate_every=2 train.log_every=1 machine.threads=1 data.workers=0"
 
 
-def commands(heading: str) -> str:
+def commands(heading):
     """The shell block under a heading."""
     found = re.search(rf"^## {heading}\n.*?^```sh\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
     assert found is not None
@@ -34,9 +34,7 @@ bn-inception() {{
 
 
 @pytest.mark.timeout(600)
-def test_the_chain_runs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_chain_runs(tmp_path, monkeypatch, capsys):
     """A shell reads the block and expands it; each command runs here, trainings short."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))  # where the images are drawn
@@ -68,9 +66,7 @@ def test_the_chain_runs(
         if line.startswith(("bn-inception", "torchrun"))
     ],
 )
-def test_what_needs_imagenet_is_at_least_accepted(
-    line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_needs_imagenet_is_at_least_accepted(line, monkeypatch, capsys):
     words = shlex.split(line)
     if words[0] == "torchrun":
         words = ["", "train", *words[words.index("scripts/train.py") + 1 :]]

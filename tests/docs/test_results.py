@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -13,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 RECORDS = Path("results", "tiny_imagenet_100")
 
 
-def numbers(value: Any) -> list[float]:
+def numbers(value):
     """Every number of a JSON value, in its order."""
     if isinstance(value, dict):
         return [number for key in sorted(value) for number in numbers(value[key])]
@@ -22,7 +21,7 @@ def numbers(value: Any) -> list[float]:
     return [float(value)] if isinstance(value, int | float) else []
 
 
-def test_tables_and_verdicts_follow_from_the_records(tmp_path: Path) -> None:
+def test_tables_and_verdicts_follow_from_the_records(tmp_path):
     """As `make results` makes them; numbers but for the rounding of another processor."""
     script = ["bash", str(ROOT / "scripts" / "results.sh"), str(tmp_path)]
     subprocess.run(script, env={**os.environ, "PYTHON": sys.executable}, check=True)
@@ -42,7 +41,7 @@ def test_tables_and_verdicts_follow_from_the_records(tmp_path: Path) -> None:
             assert numbers(again) == pytest.approx(numbers(committed), rel=1e-6)
 
 
-def test_readme_prints_what_was_found() -> None:
+def test_readme_prints_what_was_found():
     committed = json.loads((ROOT / RECORDS / "comparison.json").read_text())
     readme = (ROOT / "README.md").read_text("utf-8")
     for row in (row for row in committed["rows"] if row["kind"] == "recipe"):

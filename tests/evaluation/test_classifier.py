@@ -3,7 +3,6 @@
 import os
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from evaluation.networks import refusal, small_network, write_run
@@ -13,7 +12,6 @@ import bn_inception
 from bn_inception.cli.main import dispatch, main
 from bn_inception.data import (
     Backend,
-    FolderSource,
     OnError,
     UnreadableImage,
     preprocessing,
@@ -27,15 +25,13 @@ from bn_inception.evaluation.evaluate import evaluate_source
 CLASSES = ["red\x1b[2J", "green", "blue" * 30]
 
 
-def write(folder: Path, backend: Backend = Backend.pillow) -> Path:
+def write(folder, backend=Backend.pillow):
     read = {"backend": backend.value}
     return write_run(folder, small_network(), classes=CLASSES, preprocessing=read)
 
 
 @pytest.mark.parametrize("backend", Backend)
-def test_pixels_and_probabilities_are_those_of_evaluation(
-    tmp_path: Path, source: FolderSource, backend: Backend
-) -> None:
+def test_pixels_and_probabilities_are_those_of_evaluation(tmp_path, source, backend):
     classifier = bn_inception.load(write(tmp_path / "run", backend))
     (batch,) = validation_batches(
         source, image_size=16, batch=99, workers=0, on_error=OnError.fail, backend=backend
@@ -56,7 +52,7 @@ def test_pixels_and_probabilities_are_those_of_evaluation(
     assert [len(found) for found in classifier.predict(paths[:2], top=1)] == [1, 1]
 
 
-def test_images_that_cannot_be_read_are_named(tmp_path: Path, source: FolderSource) -> None:
+def test_images_that_cannot_be_read_are_named(tmp_path, source):
     classifier = bn_inception.load(write(tmp_path / "run"))
     cut = tmp_path / "cut.png"
     cut.write_bytes(source.read(5)[:200])
@@ -76,9 +72,7 @@ def test_images_that_cannot_be_read_are_named(tmp_path: Path, source: FolderSour
     assert "not finite" in refusal(classifier.predict, [source.name(0)])
 
 
-def test_the_command_shows_a_block_an_image_and_goes_on_after_a_bad_one(
-    tmp_path: Path, source: FolderSource, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_command_shows_a_block_an_image_and_goes_on_after_a_bad_one(tmp_path, source, capsys):
     run = write(tmp_path / "run")
     os.mkfifo(tmp_path / "pipe.jpg")
     (tmp_path / "good.jpg").write_bytes(Path(source.name(0)).read_bytes())
@@ -112,18 +106,16 @@ def test_the_command_shows_a_block_an_image_and_goes_on_after_a_bad_one(
         ("export somewhere output=y", "key=value only"),
     ],
 )
-def test_what_is_missing_is_said(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str, said: str
-) -> None:
+def test_what_is_missing_is_said(tmp_path, monkeypatch, line, said):
     monkeypatch.chdir(tmp_path)
     assert said in refusal(dispatch, line.split())
 
 
-def test_another_resize_is_seen_in_the_description(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_resize_is_seen_in_the_description(monkeypatch):
     now = preprocessing.describe(Backend.pillow)
     assert preprocessing.differences(now, preprocessing.describe(Backend.pillow)) == []
 
-    def nearest(picture: crops.Picture, size: int) -> np.ndarray:
+    def nearest(picture, size):
         box = crops.single_crop(picture.width, picture.height, size)
         return picture.resized(box, size, Image.Resampling.NEAREST).transpose(2, 0, 1)
 

@@ -2,9 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,13 +11,13 @@ from small_runs import TINY, write_images
 
 from bn_inception.cli.main import dispatch
 from bn_inception.network import checkpoint
-from bn_inception.record.predictions import Predictions, read_predictions
+from bn_inception.record.predictions import read_predictions
 
 CLASSES = 7
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+def trained(tmp_path_factory):
     """A short run and its images; tests that change a folder copy it."""
     folder = tmp_path_factory.mktemp("trained")
     images = write_images(folder / "images", classes=CLASSES)
@@ -30,38 +27,36 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 @pytest.fixture
-def run(trained: tuple[Path, Path], tmp_path: Path) -> Path:
+def run(trained, tmp_path):
     return shutil.copytree(trained[0], tmp_path / "run")
 
 
 @pytest.fixture
-def images(trained: tuple[Path, Path], tmp_path: Path) -> Path:
+def images(trained, tmp_path):
     """A copy of the images, to be changed."""
     return shutil.copytree(trained[1], tmp_path / "images")
 
 
-def evaluate(run: Path, *arguments: str) -> None:
+def evaluate(run, *arguments):
     assert dispatch(["evaluate", f"run={run}", "machine.threads=1", *arguments]) == 0
 
 
-def predictions(run: Path, name: str = "single-population") -> Predictions:
+def predictions(run, name="single-population"):
     return read_predictions(run / "evaluation" / f"{name}.npz")
 
 
-def summary(run: Path, name: str = "single-population") -> dict[str, Any]:
+def summary(run, name="single-population"):
     return json.loads((run / "evaluation" / f"{name}.json").read_text())
 
 
-def edit(run: Path, change: Callable[[dict[str, Any]], None], name: str = "best.pt") -> None:
+def edit(run, change, name="best.pt"):
     """Change a checkpoint of `run`."""
     state = checkpoint.load(run / "checkpoints" / name)
     change(state)
     checkpoint.save(state, run / "checkpoints", name)
 
 
-def test_single_crop_gives_the_accuracy_of_training(
-    run: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_single_crop_gives_the_accuracy_of_training(run, capsys):
     evaluate(run)
     found = summary(run)
     best = json.loads((run / "summary.json").read_text())["best"]
@@ -80,7 +75,7 @@ def test_single_crop_gives_the_accuracy_of_training(
     assert summary(run)["folded"] is False
 
 
-def test_144_crops_leave_predictions_and_a_curve(run: Path) -> None:
+def test_144_crops_leave_predictions_and_a_curve(run):
     evaluate(run, "crops=144", "batch_size=50")
     found, made = summary(run, "144-population"), predictions(run, "144-population")
     assert made.meta["crops"] == found["crops"] == "144"
@@ -98,7 +93,7 @@ def test_144_crops_leave_predictions_and_a_curve(run: Path) -> None:
     assert all(pair["label"] != pair["predicted"] for pair in found["confused"])
 
 
-def test_both_statistics_side_by_side(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_both_statistics_side_by_side(run, capsys):
     evaluate(run, "crops=10", "statistics=both", "population_batches=9")
     out = capsys.readouterr().out
     assert "statistics: running\n" in out
@@ -110,7 +105,7 @@ def test_both_statistics_side_by_side(run: Path, capsys: pytest.CaptureFixture[s
     assert population.meta["population_batches"] == 9
 
 
-def test_carried_statistics_are_what_the_mini_batches_give(run: Path) -> None:
+def test_carried_statistics_are_what_the_mini_batches_give(run):
     """Also for weights that carry none, as a signal leaves them: these are of the same step."""
     evaluate(run, "which=last")
     carried = predictions(run, "single-population-last")
@@ -118,7 +113,7 @@ def test_carried_statistics_are_what_the_mini_batches_give(run: Path) -> None:
     running = predictions(run, "single-running-last")
     assert not np.allclose(carried.probabilities, running.probabilities, atol=1e-3)
 
-    def forget(state: dict[str, Any]) -> None:
+    def forget(state):
         assert state["population_batches"] == 3
         state["population_batches"] = None
         state["network"] |= state["running_statistics"]
@@ -132,7 +127,7 @@ def test_carried_statistics_are_what_the_mini_batches_give(run: Path) -> None:
     assert np.allclose(carried.probabilities, taken.probabilities, atol=1e-3)
 
 
-def test_last_and_a_checkpoint_alone(run: Path, images: Path) -> None:
+def test_last_and_a_checkpoint_alone(run, images):
     evaluate(run, "which=last")
     assert summary(run, "single-population-last")["checkpoint"]["step"] == 12
     given = [f"checkpoint={run}/checkpoints/last.pt", "data=folder", f"data.root={images}"]
@@ -144,9 +139,7 @@ def test_last_and_a_checkpoint_alone(run: Path, images: Path) -> None:
     assert "statistics: population needs" in text
 
 
-def test_moved_images_are_the_same_and_what_differs_is_named(
-    run: Path, images: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_moved_images_are_the_same_and_what_differs_is_named(run, images, capsys):
     evaluate(run)
     before = predictions(run)
     evaluate(run, f"data.root={images}")
@@ -163,7 +156,7 @@ def test_moved_images_are_the_same_and_what_differs_is_named(
     assert "decoder: Pillow 9.1 in training" in warned and "n0003/2.JPEG" in warned
 
 
-def refused(run: Path, *arguments: str) -> str:
+def refused(run, *arguments):
     text = refusal(evaluate, run, *arguments)
     assert not (run / "evaluation").exists()
     return text
@@ -193,14 +186,12 @@ def refused(run: Path, *arguments: str) -> str:
         ("outputs/a", "outputs/a: evaluate takes key=value only, such as run=outputs/a"),
     ],
 )
-def test_bad_input_is_one_line_and_writes_nothing(
-    trained: tuple[Path, Path], line: str, said: str
-) -> None:
+def test_bad_input_is_one_line_and_writes_nothing(trained, line, said):
     assert said in refusal(dispatch, ["evaluate", *line.format(run=trained[0]).split()])
     assert not (trained[0] / "evaluation").exists()
 
 
-def test_a_checkpoint_that_is_no_network_writes_nothing(run: Path) -> None:
+def test_a_checkpoint_that_is_no_network_writes_nothing(run):
     edit(run, lambda state: state["network"]["classifier.bias"].fill_(torch.nan))
     assert "not finite" in refused(run)
     file = run / "checkpoints" / "best.pt"
@@ -210,7 +201,7 @@ def test_a_checkpoint_that_is_no_network_writes_nothing(run: Path) -> None:
     assert "take checkpoints/last.pt (which=last)" in refused(run)
 
 
-def test_images_of_other_classes_are_refused(run: Path, images: Path) -> None:
+def test_images_of_other_classes_are_refused(run, images):
     for image in (images / "val" / "n0002").iterdir():
         image.unlink()
     assert "holds no images" in refused(run, f"data.root={images}")
@@ -222,7 +213,7 @@ def test_images_of_other_classes_are_refused(run: Path, images: Path) -> None:
     assert "class 6 of 7 is n0006 in training, and n0009 of 7 in the data" in text
 
 
-def test_statistics_need_batch_normalization(trained: tuple[Path, Path], tmp_path: Path) -> None:
+def test_statistics_need_batch_normalization(trained, tmp_path):
     given = ["train", "recipe=inception", *TINY, "train.steps=4", f"data.root={trained[1]}"]
     assert dispatch([*given, f"run.root={tmp_path}", "run.name=plain"]) == 0
     for statistics in ("population", "running", "both"):
@@ -231,7 +222,7 @@ def test_statistics_need_batch_normalization(trained: tuple[Path, Path], tmp_pat
     assert summary(tmp_path / "plain", "single")["statistics"] is None
 
 
-def test_the_number_format_is_named_and_its_predictions_stand_beside_the_others(run: Path) -> None:
+def test_the_number_format_is_named_and_its_predictions_stand_beside_the_others(run):
     evaluate(run)
     evaluate(run, "machine.precision=bf16")
     exact, rounded = predictions(run), predictions(run, "single-population-bf16")

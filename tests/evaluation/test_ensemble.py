@@ -5,7 +5,6 @@ import json
 import os
 import re
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +17,6 @@ from bn_inception.evaluation import ensemble as module
 from bn_inception.evaluation.ensemble import ensemble
 from bn_inception.evaluation.saved import (
     Errors,
-    PairedDifference,
     paired_differences,
     prediction_file,
     wilson_interval,
@@ -28,7 +26,7 @@ from bn_inception.record.predictions import Predictions, read_predictions, write
 CLASSES = 12
 
 
-def predictions(member: int, *, images: int = 40, **meta: Any) -> Predictions:
+def predictions(member, *, images=40, **meta):
     """A network that is right more often than not, on images that all members share."""
     shared = np.random.default_rng(0)
     labels = shared.integers(0, CLASSES, images)
@@ -53,14 +51,14 @@ def predictions(member: int, *, images: int = 40, **meta: Any) -> Predictions:
     )
 
 
-def saved(folder: Path, members: list[Predictions]) -> list[Path]:
+def saved(folder, members):
     paths = [folder / f"{number}.npz" for number in range(len(members))]
     for path, member in zip(paths, members, strict=True):
         write_predictions(path, member)
     return paths
 
 
-def names(paths: list[Path]) -> list[str]:
+def names(paths):
     return [path.stem for path in paths]
 
 
@@ -73,13 +71,8 @@ def names(paths: list[Path]) -> list[str]:
     block=st.sampled_from([1, 4, 256]),
 )
 def test_every_subset_is_judged_by_the_mean_of_its_members_whatever_the_block(
-    tmp_path_factory: pytest.TempPathFactory,
-    seed: int,
-    count: int,
-    classes: int,
-    unreadable: bool,
-    block: int,
-) -> None:
+    tmp_path_factory, seed, count, classes, unreadable, block
+):
     """Probabilities of few values: most classes tie with others, in members and in their mean.
 
     An unreadable image is wrong even where every class is among the first five.
@@ -114,9 +107,7 @@ def test_every_subset_is_judged_by_the_mean_of_its_members_whatever_the_block(
     np.testing.assert_array_equal(result.predictions.probabilities, mean.astype(np.float16))
 
 
-def test_what_is_written(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_is_written(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     runs = ["run0", "run1", "run2"]
     for member, run in enumerate(runs):
@@ -174,9 +165,7 @@ def test_what_is_written(
         (0, {"checkpoint": {"sha256": "other"}}, "one and the same network"),
     ],
 )
-def test_members_that_do_not_fit_are_refused(
-    tmp_path: Path, member: int, changed: dict[str, Any], named: str
-) -> None:
+def test_members_that_do_not_fit_are_refused(tmp_path, member, changed, named):
     ((key, value),) = changed.items()
     arrays = {"ids": "other.JPEG", "labels": 11, "probabilities": 0}
     other = predictions(member, **({} if key in arrays else changed))
@@ -187,7 +176,7 @@ def test_members_that_do_not_fit_are_refused(
     assert re.search(named, text) and all(str(path) in text for path in paths)
 
 
-def test_a_run_folder_stands_for_its_predictions(tmp_path: Path) -> None:
+def test_a_run_folder_stands_for_its_predictions(tmp_path):
     folder = tmp_path / "run"
     (folder / "evaluation").mkdir(parents=True)
     for crops, statistics in (("single", "running"), ("144", "running"), ("144", "population")):
@@ -210,7 +199,7 @@ def test_a_run_folder_stands_for_its_predictions(tmp_path: Path) -> None:
     assert "broken.npz: not " in refusal(prediction_file, folder)
 
 
-def placed(places: list[int], classes: int = 8) -> Predictions:
+def placed(places, classes=8):
     """Predictions that put each image's label at a place of their ranking."""
     count = len(places)
     labels = np.arange(count) % classes
@@ -224,11 +213,11 @@ def placed(places: list[int], classes: int = 8) -> Predictions:
     return Predictions(ids, labels, probabilities.astype(np.float16))
 
 
-def compared(first: Predictions, second: Predictions) -> tuple[PairedDifference, PairedDifference]:
+def compared(first, second):
     return paired_differences(first, second, names=("a", "b"))
 
 
-def split(only_first: int, only_second: int, both: int = 2) -> PairedDifference:
+def split(only_first, only_second, both=2):
     """By top-1 error, of two networks that disagree on so many images."""
     one = [0] * only_first + [1] * only_second + [0] * both
     other = [1] * only_first + [0] * only_second + [0] * both
@@ -240,7 +229,7 @@ def split(only_first: int, only_second: int, both: int = 2) -> PairedDifference:
     # From the third on: R's binom.test(3, 7), (5, 20) and (0, 6).
     [(0, 0, 1.0), (7, 7, 1.0), (3, 4, 1.0), (5, 15, 0.04138947), (0, 6, 0.03125), (0, 2000, 0.0)],
 )
-def test_mcnemars_exact_p_value(only_first: int, only_second: int, p: float) -> None:
+def test_mcnemars_exact_p_value(only_first, only_second, p):
     assert split(only_first, only_second).p_value == pytest.approx(p, rel=1e-6)
     assert split(only_second, only_first).p_value == pytest.approx(p, rel=1e-6)
 
@@ -251,11 +240,11 @@ def test_mcnemars_exact_p_value(only_first: int, only_second: int, p: float) -> 
     [(0, 10, 0.0, 0.2775), (10, 10, 0.7225, 1.0), (5, 10, 0.2366, 0.7634),
      (10_050, 50_000, 0.1975, 0.2045)],
 )  # fmt: skip
-def test_the_interval_of_a_rate(wrong: int, count: int, low: float, high: float) -> None:
+def test_the_interval_of_a_rate(wrong, count, low, high):
     assert wilson_interval(wrong, count) == pytest.approx((low, high), abs=1e-4)
 
 
-def test_the_bootstrap_is_a_resampling_of_images() -> None:
+def test_the_bootstrap_is_a_resampling_of_images():
     only_first, only_second, count = 30, 60, 400
     outcomes = np.repeat([1, -1, 0], [only_first, only_second, count - only_first - only_second])
     generator = np.random.default_rng(5)
@@ -270,7 +259,7 @@ FIRST = [0, 0, 1, 5, 7, 0, 0, 0]
 SECOND = [0, 3, 0, 0, 6, 5, 1, 0]
 
 
-def test_counts_of_a_comparison() -> None:
+def test_counts_of_a_comparison():
     top1, top5 = compared(placed(FIRST), placed(SECOND))
     assert (top1.only_first, top1.only_second, top1.errors) == (3, 2, (3, 4))
     assert top1.interval[0] < top1.difference == 1 / 8 < top1.interval[1]
@@ -283,9 +272,7 @@ def test_counts_of_a_comparison() -> None:
     assert [error.only_first for error in compared(placed(FIRST), unreadable)] == [1, 1]
 
 
-def test_the_command_difference(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_command_difference(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name, places in (("a", FIRST), ("b", SECOND), ("c", FIRST[:7])):
         write_predictions(f"{name}.npz", placed(places))

@@ -1,17 +1,14 @@
 """The evaluator equals the plain way in less memory; crops are GN section 7 to the letter."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 from evaluation.networks import small_network
 from hypothesis import given
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from small_runs import write_images
-from torch import Tensor, nn
+from torch import nn
 
 from bn_inception import UserError
 from bn_inception.data import (
@@ -27,8 +24,8 @@ from bn_inception.data import (
 from bn_inception.data.pixels.backend import PillowPicture
 from bn_inception.data.pixels.crops import cut_crops, cut_single, single_crop
 from bn_inception.data.pixels.decode import decode
-from bn_inception.evaluation.crops import RULES, SINGLE, CropRule, crop_rule, gn144, ten
-from bn_inception.evaluation.evaluate import SourceResult, evaluate, evaluate_source
+from bn_inception.evaluation.crops import RULES, SINGLE, crop_rule, gn144, ten
+from bn_inception.evaluation.evaluate import evaluate, evaluate_source
 
 CPU = torch.device("cpu")
 SIZE = 16
@@ -37,17 +34,13 @@ SIDES = st.one_of(st.integers(1, 3), st.integers(4, 700), st.integers(10_000, 20
 SIZES = st.sampled_from([13, 16, 32, 64, 224])
 
 
-def run(
-    network: nn.Module, source: FolderSource, rule: CropRule, batch_size: int = 64, workers: int = 0
-) -> SourceResult:
+def run(network, source, rule, batch_size=64, workers=0):
     return evaluate_source(
         network, source, rule, image_size=SIZE, batch_size=batch_size, workers=workers, device=CPU
     )
 
 
-def straightforward(
-    network: nn.Module, source: FolderSource, rule: CropRule
-) -> NDArray[np.float64]:
+def straightforward(network, source, rule):
     """Every crop cut, resized and mirrored by Pillow, and put through the network, one by one."""
     rows = []
     for index in range(len(source)):
@@ -64,7 +57,7 @@ def straightforward(
 
 
 @every_rule
-def test_equal_to_the_straightforward_way(source: FolderSource, rule: CropRule) -> None:
+def test_equal_to_the_straightforward_way(source, rule):
     network = small_network()
     result, plain = run(network, source, rule), straightforward(network, source, rule)
     mean = plain.mean(1)
@@ -90,16 +83,16 @@ def test_equal_to_the_straightforward_way(source: FolderSource, rule: CropRule) 
 class Fixed(nn.Module):
     """Gives the logits it was made with, whatever the images."""
 
-    def __init__(self, logits: Tensor) -> None:
+    def __init__(self, logits):
         super().__init__()
         self.logits = logits
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images):
         return self.logits
 
 
 @pytest.mark.parametrize("ties", [False, True])
-def test_the_fifth_class_counts_and_the_sixth_does_not(ties: bool) -> None:
+def test_the_fifth_class_counts_and_the_sixth_does_not(ties):
     """Image i's label is behind i classes; with `ties`, equal to them and of a higher number."""
     labels, classes = torch.arange(7), torch.arange(8)
     behind, own = classes < labels[:, None], classes == labels[:, None]
@@ -117,7 +110,7 @@ def test_the_fifth_class_counts_and_the_sixth_does_not(ties: bool) -> None:
 
 
 @every_rule
-def test_workers_and_batches_change_nothing(source: FolderSource, rule: CropRule) -> None:
+def test_workers_and_batches_change_nothing(source, rule):
     network = small_network()
     one = run(network, source, rule)
     for batch_size, workers in ((64, 2), (1, 0), (7, 0), (1000, 0)):
@@ -130,11 +123,11 @@ def test_workers_and_batches_change_nothing(source: FolderSource, rule: CropRule
 class Counting(nn.Module):
     """Notes the sizes of its batches."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.sizes: list[int] = []
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images):
         assert not self.training
         self.sizes.append(len(images))
         return images.mean((2, 3))
@@ -142,8 +135,8 @@ class Counting(nn.Module):
 
 @pytest.mark.parametrize("batch_size", [1, 5, 64])
 def test_the_network_never_sees_more_than_a_batch_and_an_image_is_read_once(
-    source: FolderSource, batch_size: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    source, batch_size, monkeypatch
+):
     read: list[int] = []
     original = FolderSource.read
     monkeypatch.setattr(
@@ -159,7 +152,7 @@ def test_the_network_never_sees_more_than_a_batch_and_an_image_is_read_once(
 
 
 @every_rule
-def test_unreadable_images_are_errors_and_named(tmp_path: Path, rule: CropRule) -> None:
+def test_unreadable_images_are_errors_and_named(tmp_path, rule):
     root = write_images(tmp_path)
     for name in ("n0000/0.JPEG", "n0002/4.JPEG"):
         (root / "val" / name).write_bytes(b"no image")
@@ -180,7 +173,7 @@ def test_unreadable_images_are_errors_and_named(tmp_path: Path, rule: CropRule) 
         run(small_network(), source, rule)
 
 
-def test_a_diverged_network_is_refused_and_while_training_never_right(source: FolderSource) -> None:
+def test_a_diverged_network_is_refused_and_while_training_never_right(source):
     network = small_network()
     network.classifier.bias.data[1] = float("nan")
     with pytest.raises(UserError, match="not finite"):
@@ -192,8 +185,8 @@ def test_a_diverged_network_is_refused_and_while_training_never_right(source: Fo
 
 
 @pytest.mark.parametrize(("width", "height"), [(500, 375), (375, 500), (300, 300)])
-def test_the_crops_of_gn_and_the_ten_by_the_papers_words(width: int, height: int) -> None:
-    def five(scale: int, x: float, y: float, far_x: float, far_y: float) -> list[list[float]]:
+def test_the_crops_of_gn_and_the_ten_by_the_papers_words(width, height):
+    def five(scale, x, y, far_x, far_y):
         """Centre and corners of 224 pixels where the shorter side has `scale`, in source pixels."""
         unit = min(width, height) / scale
         places = [(far_x / 2, far_y / 2), (0, 0), (far_x, 0), (0, far_y), (far_x, far_y)]
@@ -217,8 +210,8 @@ def test_the_crops_of_gn_and_the_ten_by_the_papers_words(width: int, height: int
 @every_rule
 @given(width=SIDES, height=SIDES, size=SIZES)
 def test_boxes_are_squares_inside_the_image_and_a_portrait_is_a_landscape_turned(
-    rule: CropRule, width: int, height: int, size: int
-) -> None:
+    rule, width, height, size
+):
     boxes = rule.boxes(width, height, size)
     assert len(boxes) == {"single": 1, "10": 5, "144": 72}[rule.name]
     assert np.allclose(boxes[0], single_crop(width, height, size), atol=1e-9)
@@ -235,9 +228,7 @@ def test_boxes_are_squares_inside_the_image_and_a_portrait_is_a_landscape_turned
     [("144", 120, 90, 63), ("144", 64, 64, 4 * 5 + 1), ("10", 64, 64, 5), ("single", 1, 1, 1),
      ("144", 700, 1, 63), ("10", 3, 500, 5)],
 )  # fmt: skip
-def test_a_crop_is_its_box_resized_and_none_is_cut_twice(
-    rule: str, width: int, height: int, distinct: int
-) -> None:
+def test_a_crop_is_its_box_resized_and_none_is_cut_twice(rule, width, height, distinct):
     noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), np.uint8)
     image, boxes = Image.fromarray(noise), crop_rule(rule).boxes
     pixels, places = cut_crops(PillowPicture(image), boxes, 32)

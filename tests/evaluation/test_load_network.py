@@ -3,9 +3,7 @@
 import json
 import pickle
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -27,20 +25,20 @@ Tensors = dict[str, Tensor]
 FULL = {"first_convolution": FirstConvolution.full}
 
 
-def written(folder: Path, content: dict[str, Any]) -> Path:
+def written(folder, content):
     checkpoint.save(content, folder, checkpoint.BEST)
     return folder / checkpoint.BEST
 
 
-def refused(folder: Path, content: dict[str, Any]) -> str:
+def refused(folder, content):
     text = refusal(checkpoint.load_network, written(folder, content))
     assert "best.pt" in text
     return text
 
 
 def test_what_is_no_checkpoint_is_refused_and_nothing_is_executed_or_followed_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     write_run(Path("run"), small_network(), recipe=Malicious())
     write_run(Path("linked"), small_network())
@@ -88,20 +86,18 @@ def test_what_is_no_checkpoint_is_refused_and_nothing_is_executed_or_followed_ou
         ({"width": 0.25}, {"network_config": {"width": 0.0625}}, "has the shape"),
     ],
 )  # fmt: skip
-def test_what_does_not_fit_is_refused(
-    tmp_path: Path, settings: dict[str, Any], changes: dict[str, Any], said: str
-) -> None:
+def test_what_does_not_fit_is_refused(tmp_path, settings, changes, said):
     content = state(small_network(**settings))
     if part := changes.get("network_config"):
         changes = {"network_config": {**content["network_config"], **part}}
     assert said in refused(tmp_path, {**content, **changes})
 
 
-def bias(change: Callable[[Tensor], Tensor]) -> Callable[[Tensors], Tensors]:
+def bias(change):
     return lambda tensors: {**tensors, "classifier.bias": change(tensors["classifier.bias"])}
 
 
-def repeated(tensors: Tensors) -> Tensors:
+def repeated(tensors):
     """Views of one value each, which have fewer bytes in the file than out of it."""
     return {
         key: value if value.dim() == 0 else torch.zeros((), dtype=value.dtype).expand(value.shape)
@@ -120,21 +116,19 @@ def repeated(tensors: Tensors) -> Tensors:
         (repeated, "its tensors have more values than the file"),
     ],
 )
-def test_tensors_that_are_none_of_the_networks_are_refused(
-    tmp_path: Path, change: Callable[[Tensors], Tensors], said: str
-) -> None:
+def test_tensors_that_are_none_of_the_networks_are_refused(tmp_path, change, said):
     network = small_network(4)
     assert said in refused(tmp_path, state(network, network=change(network.state_dict())))
 
 
 def test_a_small_file_that_asks_for_a_large_network_is_refused_before_it_is_made(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    tmp_path, monkeypatch
+):
     network = small_network(4)
     settings = {**checkpoint.plain(network.config), "width": 16.0, "image_size": 224}
     devices: list[str] = []
 
-    def noted(*given: Any) -> Inception:
+    def noted(*given):
         devices.append(torch.empty(0).device.type)
         return Inception(*given)
 
@@ -152,7 +146,7 @@ SETTINGS: list[dict[str, object]] = [
 ]
 
 
-def exported(folder: Path, network: Inception) -> Path:
+def exported(folder, network):
     """The folder that the command has written."""
     run, out = write_run(folder / "run", network, preprocessing={"backend": "fast"}), folder / "out"
     assert dispatch(["export", f"run={run}", f"output={out}"]) == 0
@@ -160,9 +154,7 @@ def exported(folder: Path, network: Inception) -> Path:
 
 
 @pytest.mark.parametrize("settings", SETTINGS)
-def test_run_checkpoint_and_export_are_one_network_bit_for_bit(
-    tmp_path: Path, settings: dict[str, object]
-) -> None:
+def test_run_checkpoint_and_export_are_one_network_bit_for_bit(tmp_path, settings):
     network = small_network(5, **settings)
     out = exported(tmp_path, network)
     assert {path.name for path in out.iterdir()} == {"config.json", "model.safetensors"}
@@ -180,14 +172,14 @@ def test_run_checkpoint_and_export_are_one_network_bit_for_bit(
     assert (described["recipe"], described["step"]) == ("bn_x5", 7)
 
 
-def test_another_network_in_the_folder_is_not_mixed_with_this_one(tmp_path: Path) -> None:
+def test_another_network_in_the_folder_is_not_mixed_with_this_one(tmp_path):
     for _ in range(2):
         before = (exported(tmp_path, small_network(5)) / "model.safetensors").read_bytes()
     assert "holds another network" in refusal(exported, tmp_path, small_network(5, seed=1))
     assert (tmp_path / "out" / "model.safetensors").read_bytes() == before
 
 
-def test_a_folder_that_does_not_fit_is_refused(tmp_path: Path) -> None:
+def test_a_folder_that_does_not_fit_is_refused(tmp_path):
     out = exported(tmp_path, small_network(5))
     config = (out / "config.json").read_text()
     weights = (out / "model.safetensors").read_bytes()

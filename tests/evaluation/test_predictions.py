@@ -2,7 +2,6 @@
 
 import pickle
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +20,7 @@ from bn_inception.record.predictions import (
 META = '{"format": 1}'
 
 
-def example(**changes: Any) -> Predictions:
+def example(**changes):
     fields = {
         "ids": np.array(["n0/a.JPEG", "n0/ä.JPEG", "n1/c.JPEG"]),
         "labels": np.array([0, 0, 1]),
@@ -31,20 +30,20 @@ def example(**changes: Any) -> Predictions:
     return Predictions(**{**fields, **changes})
 
 
-def raw(path: Path, meta: str = META, save: Any = np.savez, **changes: Any) -> Path:
+def raw(path, meta=META, save=np.savez, **changes):
     """A file with the arrays of the example, whether or not they fit."""
     arrays = {key: getattr(example(), key) for key in ("ids", "labels", "probabilities")}
     save(path, **{**arrays, "meta": np.array(meta), **changes})
     return path
 
 
-def refused(path: Path, read: Any = read_predictions) -> str:
+def refused(path, read=read_predictions):
     text = refusal(read, path)
     assert str(path) in text
     return text
 
 
-def test_what_was_written_is_read(tmp_path: Path) -> None:
+def test_what_was_written_is_read(tmp_path):
     path = tmp_path / "a.npz"
     write_predictions(path, example())
     write_predictions(path, example())  # a file that is there is replaced
@@ -76,9 +75,7 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
         ({"probabilities": np.ones(3, np.float16)}, "shape (3,)"),
     ],
 )
-def test_contents_that_do_not_fit_are_refused_writing_and_reading(
-    tmp_path: Path, changes: dict[str, Any], said: str
-) -> None:
+def test_contents_that_do_not_fit_are_refused_writing_and_reading(tmp_path, changes, said):
     path = tmp_path / "a.npz"
     assert said in refusal(write_predictions, path, example(**changes))
     assert not path.exists()
@@ -86,9 +83,7 @@ def test_contents_that_do_not_fit_are_refused_writing_and_reading(
 
 
 @given(keep=st.integers(0, 1500), flip=st.integers(0, 255))
-def test_a_damaged_file_is_refused_or_unchanged(
-    tmp_path_factory: pytest.TempPathFactory, keep: int, flip: int
-) -> None:
+def test_a_damaged_file_is_refused_or_unchanged(tmp_path_factory, keep, flip):
     path = tmp_path_factory.mktemp("damaged") / "a.npz"
     write_predictions(path, example())
     data = bytearray(path.read_bytes())
@@ -105,9 +100,7 @@ def test_a_damaged_file_is_refused_or_unchanged(
         assert np.array_equal(found.probabilities, example().probabilities)
 
 
-def test_a_strangers_file_is_one_line_and_nothing_in_it_is_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_strangers_file_is_one_line_and_nothing_in_it_is_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "a.npz"
     assert "no such file" in refused(path)

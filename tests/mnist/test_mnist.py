@@ -4,12 +4,10 @@ import gzip
 import json
 import struct
 import urllib.error
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 
 from bn_inception.cli.main import dispatch
 from bn_inception.errors import UserError
@@ -30,14 +28,14 @@ SETTINGS = MnistSettings(
 )
 
 
-def write_idx(path: Path, values: NDArray[np.uint8]) -> None:
+def write_idx(path, values):
     header = struct.pack(f">HBB{values.ndim}I", 0, 8, values.ndim, *values.shape)
     with gzip.open(path, "wb", compresslevel=1) as file:
         file.write(header + values.tobytes())
 
 
 @pytest.fixture(scope="module")
-def mnist_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def mnist_files(tmp_path_factory):
     """Four files of MNIST's form and counts; a digit's label is the number of its grey rows."""
     folder = tmp_path_factory.mktemp("mnist")
     for part, count in (("train", 60_000), ("t10k", 10_000)):
@@ -50,12 +48,12 @@ def mnist_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def digits(mnist_files: Path) -> tuple[Digits, ...]:
+def digits(mnist_files):
     """A few of each of the three sets."""
     return tuple(Digits(*(part[:600] for part in given)) for given in read_digits(mnist_files))
 
 
-def test_the_network_is_section_4_1s() -> None:
+def test_the_network_is_section_4_1s():
     """Three hidden layers of 100 sigmoids; BN has gamma and beta where the other has a bias."""
     plain, bn = (sigmoid_network(n, 0.1, torch.Generator().manual_seed(3)) for n in NETWORKS)
     weights = [784 * 100, 100 * 100, 100 * 100, 100 * 10 + 10]
@@ -68,7 +66,7 @@ def test_the_network_is_section_4_1s() -> None:
 
 
 @pytest.mark.parametrize("network", NETWORKS)
-def test_it_learns_and_a_seed_repeats_it(network: str, digits: tuple[Digits, ...]) -> None:
+def test_it_learns_and_a_seed_repeats_it(network, digits):
     curve = train(network, SETTINGS, digits)
     assert [evaluation.step for evaluation in curve.evaluations] == [0, 10, 20, 30, 40]
     assert train(network, SETTINGS, digits) == curve
@@ -76,7 +74,7 @@ def test_it_learns_and_a_seed_repeats_it(network: str, digits: tuple[Digits, ...
         assert curve.evaluations[-1].test_accuracy > 0.3
 
 
-def test_percentiles_are_of_the_normalized_input(digits: tuple[Digits, ...]) -> None:
+def test_percentiles_are_of_the_normalized_input(digits):
     """At the start gamma is 1 and beta 0: BN's output has about unit deviation, the plain not."""
     plain, bn = (train(n, SETTINGS, digits).evaluations[0].percentiles for n in NETWORKS)
     assert 1.8 < bn[2] - bn[0] < 2.8  # of a Gaussian 2.07, of equally likely values 2.42
@@ -84,9 +82,7 @@ def test_percentiles_are_of_the_normalized_input(digits: tuple[Digits, ...]) -> 
     assert list(bn) == sorted(bn)
 
 
-def test_the_command_writes_figure_and_numbers(
-    tmp_path: Path, mnist_files: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_command_writes_figure_and_numbers(tmp_path, mnist_files, capsys):
     arguments = ["steps=20", "evaluate_every=10", "seeds=[0,1]", f"output={tmp_path}"]
     assert dispatch(["mnist", f"root={mnist_files}", *arguments]) == 0
     numbers = json.loads((tmp_path / "figure1.json").read_text())
@@ -107,7 +103,7 @@ def test_the_command_writes_figure_and_numbers(
     assert sorted(path.suffix for path in mnist_files.iterdir()) == [".gz"] * 4
 
 
-def test_digits_are_binary_and_three_sets_apart(mnist_files: Path) -> None:
+def test_digits_are_binary_and_three_sets_apart(mnist_files):
     """Grey 128 is 1; the last 10,000 training images are held out."""
     training, validation, test = read_digits(mnist_files)
     assert [len(part.labels) for part in (training, validation, test)] == [50_000, 10_000, 10_000]
@@ -118,9 +114,9 @@ def test_digits_are_binary_and_three_sets_apart(mnist_files: Path) -> None:
 
 
 def test_without_network_or_with_damaged_files_it_says_what_to_give(
-    tmp_path: Path, mnist_files: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def no_network(*_: object, **__: object) -> None:
+    tmp_path, mnist_files, monkeypatch
+):
+    def no_network(*_, **__):
         raise urllib.error.URLError("no network")
 
     monkeypatch.setattr("urllib.request.urlopen", no_network)
@@ -136,6 +132,6 @@ def test_without_network_or_with_damaged_files_it_says_what_to_give(
 @pytest.mark.parametrize(
     "given", ["seeds=[]", "seeds=[1,1]", "steps=0", "deviation.bn=-1", "learning_rate.plain=.inf"]
 )
-def test_impossible_values_are_refused(given: str) -> None:
+def test_impossible_values_are_refused(given):
     with pytest.raises(UserError, match=given.partition("=")[0]):
         dispatch(["mnist", given])

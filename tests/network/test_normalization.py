@@ -8,7 +8,7 @@ import torch
 from evaluation.networks import pictures, refusal, small_network
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor, nn
+from torch import nn
 
 from bn_inception.network import (
     FirstConvolution,
@@ -32,9 +32,7 @@ from bn_inception.network.normalization import EPSILON, MOMENTUM, BatchNorm
     sides=st.tuples(st.integers(1, 4), st.integers(1, 4), st.integers(1, 4)),
     groups=st.integers(1, 3),
 )
-def test_every_kind_is_the_closed_form(
-    seed: int, kind: str, images: int, sides: tuple[int, int, int], groups: int
-) -> None:
+def test_every_kind_is_the_closed_form(seed, kind, images, sides, groups):
     """Algorithm 1 with autograd's gradients, running statistics, inference; maps channels_last.
 
     Each group is a mini-batch of its own; the running statistics move by the mean of the groups.
@@ -58,7 +56,7 @@ def test_every_kind_is_the_closed_form(
         for parameter in layer.parameters()
     )
 
-    def normalized(maps: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
+    def normalized(maps, mean, variance):
         return gamma * (maps - mean) / (variance + EPSILON).sqrt() + beta
 
     given_maps, plain = maps.clone().requires_grad_(), maps.clone().requires_grad_()
@@ -89,14 +87,14 @@ def test_every_layer_of_the_network_is_configured_so(small):
     assert {(layer.eps, layer.momentum, layer.affine) for layer in layers} == {(1e-3, 0.02, True)}
 
 
-def batches(count: int = 3, size: int = 5) -> list[Tensor]:
+def batches(count=3, size=5):
     generator = torch.Generator().manual_seed(3)
     # Batches of different brightness: the variance between batches is not in Algorithm 2's.
     return [torch.randn(size, 3, 16, 16, generator=generator) + k for k in range(count)]
 
 
 @pytest.mark.parametrize("per_activation", [[], ["5a", "5b"]])
-def test_every_layer_is_algorithm_2(per_activation: list[str]) -> None:
+def test_every_layer_is_algorithm_2(per_activation):
     """Inputs of every BN layer, recorded where all layers use the mini-batch's statistics."""
     # In float64, where only the algorithm can differ.
     network = small_network(per_activation=per_activation, dropout=0.3).double()
@@ -123,7 +121,7 @@ def test_every_layer_is_algorithm_2(per_activation: list[str]) -> None:
         assert np.allclose(layer.running_var, m / (m - 1) * variances.mean(0), rtol=1e-9)
 
 
-def test_the_original_is_left_alone_and_the_copy_can_be_trained_on() -> None:
+def test_the_original_is_left_alone_and_the_copy_can_be_trained_on():
     network = small_network(dropout=0.5)
     before = {key: value.clone() for key, value in network.state_dict().items()}
     found = population_statistics(network, batches())
@@ -141,7 +139,7 @@ def test_the_original_is_left_alone_and_the_copy_can_be_trained_on() -> None:
             assert torch.equal(before[key], value)
 
 
-def test_a_mini_batch_is_whole_whatever_training_makes_of_a_batch() -> None:
+def test_a_mini_batch_is_whole_whatever_training_makes_of_a_batch():
     network = small_network()
     expected = population_statistics(network, batches(2, 8))
     set_statistics(network, groups=4)
@@ -150,14 +148,14 @@ def test_a_mini_batch_is_whole_whatever_training_makes_of_a_batch() -> None:
         assert torch.equal(value, running_statistics(expected)[name])
 
 
-def test_a_stop_is_noticed_between_two_mini_batches() -> None:
+def test_a_stop_is_noticed_between_two_mini_batches():
     asked = iter([False, True])
     read = iter(batches(3))
     assert population_statistics(small_network(), read, stopped=lambda: next(asked)) is None
     assert len(list(read)) == 1
 
 
-def test_no_batch_is_refused_and_no_bn_is_left_as_it_is() -> None:
+def test_no_batch_is_refused_and_no_bn_is_left_as_it_is():
     assert "no mini-batch" in refusal(population_statistics, small_network(), [])
     plain = small_network(normalization=Normalization.none)
     found = population_statistics(plain, batches(1)).state_dict()
@@ -174,7 +172,7 @@ SETTINGS = [
 
 
 @pytest.mark.parametrize("settings", SETTINGS)
-def test_the_folded_network_gives_the_same_logits(settings: dict[str, object]) -> None:
+def test_the_folded_network_gives_the_same_logits(settings):
     network = small_network(**settings)
     with torch.no_grad():
         logits = network(pictures())
@@ -184,7 +182,7 @@ def test_the_folded_network_gives_the_same_logits(settings: dict[str, object]) -
     torch.testing.assert_close(folded, logits, rtol=0, atol=tolerance)
 
 
-def test_what_is_folded_is_gone_what_cannot_be_stays_and_the_original_is_left_alone() -> None:
+def test_what_is_folded_is_gone_what_cannot_be_stays_and_the_original_is_left_alone():
     network = small_network(per_activation=["5b"])
     before = copy.deepcopy(network.state_dict())
     folded = fold(network)
@@ -197,9 +195,7 @@ def test_what_is_folded_is_gone_what_cannot_be_stays_and_the_original_is_left_al
     assert all(torch.equal(before[key], after[key]) for key in before)
 
 
-def test_a_folded_network_that_gives_other_logits_is_not_taken(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_folded_network_that_gives_other_logits_is_not_taken(monkeypatch):
     network, other = small_network(), small_network(seed=1)
     for size in (1, 1e5):  # the difference is relative to the largest logit
         network.classifier.weight.data *= size

@@ -5,14 +5,14 @@ from bn_inception.paper import figure5, results
 PRINTED = {row.name: row for row in figure5.ROWS}
 
 
-def outputs(modules: tuple[figure5.InceptionModule, ...]) -> dict[str, int]:
+def outputs(modules):
     channels, result = PRINTED["pool2"].output_channels, {}
     for module in modules:
         channels = result[module.name] = module.channels(channels)
     return result
 
 
-def test_the_two_readings_give_the_printed_outputs_or_the_printed_projections() -> None:
+def test_the_two_readings_give_the_printed_outputs_or_the_printed_projections():
     printed = {name: PRINTED[name].output_channels for name in figure5.MODULE_NAMES}
     assert outputs(figure5.modules()) == printed
     assert figure5.modules(128) == figure5.MODULES
@@ -21,7 +21,7 @@ def test_the_two_readings_give_the_printed_outputs_or_the_printed_projections() 
     assert [one.name for one, other in pairs if one != other] == ["4c", "4d"]
 
 
-def test_printed_sides_follow_from_the_strides_but_for_3c_and_4e() -> None:
+def test_printed_sides_follow_from_the_strides_but_for_3c_and_4e():
     side, wrong = 224, []
     for row in figure5.ROWS[:-1]:
         side //= row.stride
@@ -33,7 +33,7 @@ def test_printed_sides_follow_from_the_strides_but_for_3c_and_4e() -> None:
     assert all(module.stride == PRINTED[module.name].stride for module in figure5.MODULES)
 
 
-def test_the_papers_statements_follow_from_figures_3_and_4() -> None:
+def test_the_papers_statements_follow_from_figures_3_and_4():
     rows = results.FIGURE_3
     assert list(rows) == ["inception", "bn_baseline", "bn_x5", "bn_x30", "bn_x5_sigmoid"]
     assert set(results.CONTROLS) == {"inception_x5", "inception_sigmoid"}

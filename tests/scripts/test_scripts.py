@@ -12,14 +12,14 @@ import pytest
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 
 
-def stand_in(path: Path, body: str) -> str:
+def stand_in(path, body):
     """A command that does what `body`, for bash, does."""
     path.write_text(f"#!/usr/bin/env bash\n{body}\n")
     path.chmod(0o755)
     return str(path)
 
 
-def set_up(tmp_path: Path, python: str, **environment: str) -> str:
+def set_up(tmp_path, python, **environment):
     """What the set-up says when it fails, and that it has not marked anything as installed."""
     (tmp_path / "scripts").mkdir()
     shutil.copy(SCRIPTS / "setup.sh", tmp_path / "scripts")
@@ -52,7 +52,7 @@ exit 0
         (None, "nowhere: not found; install Python 3.11"),
     ],
 )
-def test_what_python_lacks_is_named(tmp_path: Path, body: str | None, says: str) -> None:
+def test_what_python_lacks_is_named(tmp_path, body, says):
     assert says in set_up(tmp_path, stand_in(tmp_path / "python", body) if body else "nowhere")
 
 
@@ -64,13 +64,13 @@ def test_what_python_lacks_is_named(tmp_path: Path, body: str | None, says: str)
         ("something else", "its last lines are above"),
     ],
 )
-def test_what_stops_pip_is_named(tmp_path: Path, pip_says: str, says: str) -> None:
+def test_what_stops_pip_is_named(tmp_path, pip_says, says):
     pip = stand_in(tmp_path / "pip", f"echo '{pip_says}' >&2\nexit 1")
     said = set_up(tmp_path, stand_in(tmp_path / "python", CREATES_A_VENV), PIP=pip)
     assert pip_says in said and says in said
 
 
-def test_a_disk_that_is_too_small_is_found_before_anything_is_downloaded(tmp_path: Path) -> None:
+def test_a_disk_that_is_too_small_is_found_before_anything_is_downloaded(tmp_path):
     commands = tmp_path / "commands"
     commands.mkdir()
     stand_in(commands / "df", "echo 'Filesystem'\necho 'disk 9 9 3145728 1% /'")
@@ -84,7 +84,7 @@ SLURM = SCRIPTS / "slurm_train.sh"
 
 
 @pytest.fixture
-def slurm(tmp_path: Path) -> dict[str, str]:
+def slurm(tmp_path):
     """An environment whose SLURM writes what it is asked into a file."""
     commands = {
         "scontrol": 'if [ "$1" = show ]; then printf "node7\\nnode8\\n"; '
@@ -108,13 +108,13 @@ def slurm(tmp_path: Path) -> dict[str, str]:
     }
 
 
-def said(slurm: dict[str, str]) -> str:
+def said(slurm):
     path = Path(slurm["SAID"])
     return path.read_text() if path.exists() else ""
 
 
 @pytest.mark.parametrize("status", [0, 1])
-def test_its_status_is_trainings_and_it_ends(slurm: dict[str, str], status: int) -> None:
+def test_its_status_is_trainings_and_it_ends(slurm, status):
     slurm["STATUS"] = str(status)
     ended = subprocess.run(["bash", SLURM, "recipe=bn_x30"], env=slurm, timeout=60)
     assert ended.returncode == status
@@ -125,7 +125,7 @@ def test_its_status_is_trainings_and_it_ends(slurm: dict[str, str], status: int)
     assert "requeue" not in line
 
 
-def test_out_of_time_it_stops_training_and_goes_back_into_the_queue(slurm: dict[str, str]) -> None:
+def test_out_of_time_it_stops_training_and_goes_back_into_the_queue(slurm):
     slurm["TENTHS"] = "600"
     job = subprocess.Popen(["bash", SLURM, "recipe=bn_x30"], env=slurm)
     deadline = time.monotonic() + 30
@@ -137,7 +137,7 @@ def test_out_of_time_it_stops_training_and_goes_back_into_the_queue(slurm: dict[
     assert lines[1:] == ["scancel --signal=TERM 20123", "scontrol requeue 20123"]
 
 
-def test_outside_a_job_it_says_how_it_is_used() -> None:
+def test_outside_a_job_it_says_how_it_is_used():
     environment = {k: v for k, v in os.environ.items() if not k.startswith("SLURM")}
     ended = subprocess.run(
         ["bash", SLURM, "recipe=bn_x30"], env=environment, capture_output=True, text=True

@@ -3,13 +3,10 @@
 import itertools
 import os
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from small_runs import Runs
-from torch import Tensor
 
 from bn_inception.config import compose, run_config
 from bn_inception.network import Inception, initialize
@@ -18,7 +15,7 @@ from bn_inception.training import loop
 At = Callable[..., None]
 
 
-def network_of(recipe: str, *given: str) -> Inception:
+def network_of(recipe, *given):
     """A recipe's narrowest network for 16x16 images of four classes, in training mode."""
     small = ["scale.image_size=16", "scale.width=0.0625", *given]
     network = Inception(run_config(compose("train", [f"recipe={recipe}", *small])).network, 4)
@@ -26,7 +23,7 @@ def network_of(recipe: str, *given: str) -> Inception:
     return network.to(memory_format=torch.channels_last).train()
 
 
-def batch(images: int = 8) -> tuple[Tensor, Tensor]:
+def batch(images=8):
     """Random inputs in [-1, 1] and labels for it."""
     generator = torch.Generator().manual_seed(1)
     inputs = torch.rand(images, 3, 16, 16, generator=generator) * 2 - 1
@@ -34,18 +31,16 @@ def batch(images: int = 8) -> tuple[Tensor, Tensor]:
 
 
 @pytest.fixture
-def at_call(monkeypatch: pytest.MonkeyPatch) -> At:
+def at_call(monkeypatch):
     """A function that has `act` done before call `number` of a function that the loop calls.
 
     Given `rank`, in that process alone.
     """
 
-    def arrange(
-        number: int, act: Callable[[], object], name: str = "train_step", rank: int = 0
-    ) -> None:
+    def arrange(number, act, name="train_step", rank=0):
         original, calls = getattr(loop, name), itertools.count(1)
 
-        def watched(*arguments: Any, **named: Any) -> Any:
+        def watched(*arguments, **named):
             if next(calls) == number and os.environ.get("RANK", "0") == str(rank):
                 act()
             return original(*arguments, **named)
@@ -56,6 +51,6 @@ def at_call(monkeypatch: pytest.MonkeyPatch) -> At:
 
 
 @pytest.fixture
-def runs(tmp_path: Path, images: Path) -> Runs:
+def runs(tmp_path, images):
     """Runs of BN-x5 in a folder of the test's own."""
     return Runs(tmp_path / "outputs", images, "recipe=bn_x5")

@@ -3,13 +3,9 @@
 import math
 import os
 import signal
-from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
-from small_runs import Runs, write_images
-from training.conftest import At
+from small_runs import write_images
 
 from bn_inception import UserError
 from bn_inception.training import loop
@@ -17,15 +13,15 @@ from bn_inception.training.session import Session
 
 
 @pytest.fixture
-def breaking(monkeypatch: pytest.MonkeyPatch) -> None:
+def breaking(monkeypatch):
     """Runs break at step 3 and, as on CUDA, do not look at every step."""
     create, update, steps = Session.__init__, loop.train_step, iter(range(1, 100))
 
-    def unwatched(session: Session, *args: Any) -> None:
+    def unwatched(session, *args):
         create(session, *args)
         session.check_every_step = False
 
-    def broken(network: Any, optimizer: Any, images: torch.Tensor, *args: Any, **more: Any) -> Any:
+    def broken(network, optimizer, images, *args, **more):
         images = images * math.nan if next(steps) == 3 else images
         return update(network, optimizer, images, *args, **more)
 
@@ -47,10 +43,8 @@ RARE = ("train.log_every=12", "train.checkpoint_every=12", "train.evaluate_every
         "bad input",
     ],
 )
-def test_a_broken_network_is_neither_saved_nor_judged(
-    due: str, runs: Runs, at_call: At, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def unreadable() -> None:
+def test_a_broken_network_is_neither_saved_nor_judged(due, runs, at_call, capsys):
+    def unreadable():
         raise UserError("an image cannot be read")
 
     if due == "bad input":
@@ -75,9 +69,7 @@ def test_a_broken_network_is_neither_saved_nor_judged(
         assert all(value.isfinite().all() for value in weights)
 
 
-def test_a_dead_start_is_noticed_and_the_run_goes_on(
-    runs: Runs, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_dead_start_is_noticed_and_the_run_goes_on(runs, capsys):
     slow = ("optimizer.learning_rate=1e-9", "train.log_every=6", "train.start_check=6")
     assert runs.train("dead", *slow, "recipe=inception_sigmoid") == 0
     summary = runs.summary("dead")
@@ -85,7 +77,7 @@ def test_a_dead_start_is_noticed_and_the_run_goes_on(
     assert capsys.readouterr().err.count("has not started to learn") == 1
 
 
-def test_a_network_that_learns_is_not_called_dead(runs: Runs) -> None:
+def test_a_network_that_learns_is_not_called_dead(runs):
     longer = ("train.steps=150", "train.start_check=40", "train.evaluate_every=150")
     assert runs.train("alive", *longer, "augmentation.photometric=none") == 0
     summary = runs.summary("alive")
@@ -94,9 +86,7 @@ def test_a_network_that_learns_is_not_called_dead(runs: Runs) -> None:
 
 
 @pytest.mark.parametrize("on_error", ["fail", "skip"])
-def test_an_unreadable_image_stops_the_run_or_is_replaced_and_tallied(
-    runs: Runs, tmp_path: Path, on_error: str
-) -> None:
+def test_an_unreadable_image_stops_the_run_or_is_replaced_and_tallied(runs, tmp_path, on_error):
     runs.images = write_images(tmp_path / "broken")
     (runs.images / "train" / "n0001" / "3.JPEG").write_bytes(b"not an image")
     (runs.images / "val" / "n0002" / "1.JPEG").write_bytes(b"")

@@ -2,7 +2,6 @@
 
 import gc
 import itertools
-from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
@@ -13,7 +12,7 @@ from bn_inception.data import TrainingBatch
 from bn_inception.training.batches import on_device
 
 
-def batches(count: int, size: int = 8) -> list[TrainingBatch]:
+def batches(count, size=8):
     generator = torch.Generator().manual_seed(count)
     return [
         TrainingBatch(
@@ -26,13 +25,13 @@ def batches(count: int, size: int = 8) -> list[TrainingBatch]:
     ]
 
 
-def assert_same(moved: list[TrainingBatch], read: list[TrainingBatch]) -> None:
+def assert_same(moved, read):
     for one, other in zip(moved, read, strict=True):
         assert all(torch.equal(a.cpu(), b) for a, b in zip(one[:3], other[:3], strict=True))
         assert one.replaced == other.replaced
 
 
-def test_on_the_cpu_nothing_is_copied_or_read_ahead() -> None:
+def test_on_the_cpu_nothing_is_copied_or_read_ahead():
     given_batches = batches(3)
     read = iter(given_batches)
     first = next(on_device(read, torch.device("cpu")))
@@ -40,32 +39,30 @@ def test_on_the_cpu_nothing_is_copied_or_read_ahead() -> None:
     assert next(read) is given_batches[1]  # nobody has taken it yet
 
 
-def test_on_cuda_copies_start_early_and_the_step_waits_for_its_own(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_on_cuda_copies_start_early_and_the_step_waits_for_its_own(monkeypatch):
     """The order of what CUDA is told, with stand-ins: whether it computes right needs a GPU."""
     told: list[str] = []
     current = ["the step's stream"]
     events = itertools.count()
 
     class Event:
-        def __init__(self) -> None:
+        def __init__(self):
             self.number = next(events)
 
-        def record(self, stream: str) -> None:
+        def record(self, stream):
             told.append(f"record {self.number} on {stream}")
 
     class StepsStream:
-        def wait_event(self, event: Event) -> None:
+        def wait_event(self, event):
             told.append(f"wait for {event.number}")
 
     @contextmanager
-    def on(stream: str) -> Iterator[None]:
+    def on(stream):
         current[0], before = stream, current[0]
         yield
         current[0] = before
 
-    def copy(tensor: Tensor, device: torch.device, *, non_blocking: bool) -> Tensor:
+    def copy(tensor, device, *, non_blocking):
         assert non_blocking
         told.append(f"copy on {current[0]}")
         return tensor
@@ -98,7 +95,7 @@ def test_on_cuda_copies_start_early_and_the_step_waits_for_its_own(
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_on_cuda_every_batch_arrives_whole_while_the_device_is_busy() -> None:
+def test_on_cuda_every_batch_arrives_whole_while_the_device_is_busy():
     device = torch.device("cuda")
     given_batches = batches(24, size=224)
     weights = torch.rand(2048, 2048, device=device)

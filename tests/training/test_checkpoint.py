@@ -4,9 +4,6 @@ import os
 import pickle
 import re
 import zipfile
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -17,20 +14,20 @@ from bn_inception import UserError
 from bn_inception.network import checkpoint
 
 
-def state(step: int) -> dict[str, Any]:
+def state(step):
     network = {"weight": torch.full((100,), float(step))}
     return {"step": step, "network": network, "optimizer": {}}
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(tmp_path):
     """With the checkpoints of steps 1 and 2."""
     for step in (1, 2):
         checkpoint.save(state(step), tmp_path)
     return tmp_path
 
 
-def latest(folder: Path) -> tuple[int, list[str]]:
+def latest(folder):
     """The step of the newest whole checkpoint, and what was said about it."""
     said: list[str] = []
     loaded = checkpoint.load_latest(folder, said.append, ["optimizer"])
@@ -39,7 +36,7 @@ def latest(folder: Path) -> tuple[int, list[str]]:
     return loaded["step"], said
 
 
-def test_what_was_saved_is_loaded_and_the_one_before_is_kept(folder: Path) -> None:
+def test_what_was_saved_is_loaded_and_the_one_before_is_kept(folder):
     assert latest(folder) == (2, [])
     assert checkpoint.load(folder / "previous.pt")["step"] == 1
     assert sorted(path.name for path in folder.iterdir()) == ["last.pt", "previous.pt"]
@@ -49,7 +46,7 @@ def test_what_was_saved_is_loaded_and_the_one_before_is_kept(folder: Path) -> No
 @given(where=st.floats(0, 1, exclude_max=True), flip=st.integers(1, 255))
 @example(where=0.7576444666934418, flip=1)  # an entry's flag "encrypted"
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_a_flipped_byte_never_changes_what_is_loaded(folder: Path, where: float, flip: int) -> None:
+def test_a_flipped_byte_never_changes_what_is_loaded(folder, where, flip):
     whole = (folder / "last.pt").read_bytes()
     damaged = bytearray(whole)
     damaged[int(where * len(damaged))] ^= flip
@@ -61,13 +58,13 @@ def test_a_flipped_byte_never_changes_what_is_loaded(folder: Path, where: float,
 
 
 @pytest.mark.parametrize("keep", [0, 1, 100, -100, -1])
-def test_a_cut_file_falls_back_and_says_so(folder: Path, keep: int) -> None:
+def test_a_cut_file_falls_back_and_says_so(folder, keep):
     (folder / "last.pt").write_bytes((folder / "last.pt").read_bytes()[:keep])
     step, (said,) = latest(folder)
     assert step == 1 and "last.pt: damaged" in said
 
 
-def test_none_at_all_and_none_whole(tmp_path: Path) -> None:
+def test_none_at_all_and_none_whole(tmp_path):
     assert checkpoint.load_latest(tmp_path, print) is None
     (tmp_path / "last.pt").write_bytes(b"not a checkpoint")
     with pytest.raises(UserError, match=r"last\.pt: damaged"):
@@ -75,14 +72,12 @@ def test_none_at_all_and_none_whole(tmp_path: Path) -> None:
 
 
 class Malicious:
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self):
         return os.system, ("touch executed",)
 
 
 @pytest.mark.parametrize("load", [checkpoint.load, checkpoint.load_network])
-def test_a_pickle_that_runs_code_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, load: Callable[[Path], object]
-) -> None:
+def test_a_pickle_that_runs_code_is_refused(tmp_path, monkeypatch, load):
     monkeypatch.chdir(tmp_path)
     torch.save({"format": 1, "network": Malicious()}, tmp_path / "last.pt", pickle_module=pickle)
     with pytest.raises(UserError, match=r"refused, .*any code") as caught:
@@ -92,13 +87,13 @@ def test_a_pickle_that_runs_code_is_refused(
     assert not (tmp_path / "executed").exists()
 
 
-def test_another_programs_checkpoint_is_refused(tmp_path: Path) -> None:
+def test_another_programs_checkpoint_is_refused(tmp_path):
     torch.save({"state_dict": {}}, tmp_path / "last.pt")
     with pytest.raises(UserError, match="not written by bn-inception"):
         checkpoint.load(tmp_path / "last.pt")
 
 
-def test_compressed_entries_are_refused_unread(tmp_path: Path) -> None:
+def test_compressed_entries_are_refused_unread(tmp_path):
     checkpoint.save({"step": 1, "network": {"weight": torch.zeros(1 << 20)}}, tmp_path)
     with (
         zipfile.ZipFile(tmp_path / "last.pt") as plain,

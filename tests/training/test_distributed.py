@@ -10,18 +10,16 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from processes import free_port, run_ranks
 from small_runs import TINY, Runs, contents, write_images
 from torch.nn.parallel import DistributedDataParallel
-from training.conftest import At, batch, network_of
+from training.conftest import batch, network_of
 
 import bn_inception
 from bn_inception import UserError
@@ -56,12 +54,12 @@ PER_RANK = ("batch.synchronized=false",)
 
 
 @pytest.fixture
-def runs(tmp_path: Path, images: Path) -> Runs:
+def runs(tmp_path, images):
     return Runs(tmp_path / "outputs", images, "recipe=bn_baseline", *SHORT)
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory, images: Path) -> Runs:
+def whole(tmp_path_factory, images):
     """An undisturbed run of two ranks."""
     root = tmp_path_factory.mktemp("whole")
     runs = Runs(root, images, "recipe=bn_baseline", *SHORT, *PER_RANK)
@@ -70,15 +68,15 @@ def whole(tmp_path_factory: pytest.TempPathFactory, images: Path) -> Runs:
 
 
 @pytest.fixture
-def twin(tmp_path: Path, whole: Runs) -> Runs:
+def twin(tmp_path, whole):
     """Runs beside the undisturbed one."""
     return whole.copy("whole", tmp_path / "outputs")
 
 
-def on_joined_ranks(ranks: int, action: Callable[[World], Any]) -> list[Any]:
+def on_joined_ranks(ranks, action):
     """What `action` returns on each of several connected processes."""
 
-    def on_rank(rank: int) -> Any:
+    def on_rank(rank):
         world = world_from_environment()
         with joined(world, CPU, 60):
             return action(world)
@@ -88,15 +86,13 @@ def on_joined_ranks(ranks: int, action: Callable[[World], Any]) -> list[Any]:
     return found
 
 
-def network(per_activation: bool) -> torch.nn.Module:
+def network(per_activation):
     modules = "[5b]" if per_activation else "[]"
     # In float64 the sum's order does not drown what is to be seen.
     return network_of("bn_x5", f"network.per_activation={modules}").double()
 
 
-def one_update(
-    built: torch.nn.Module, model: torch.nn.Module, part: slice, world: World
-) -> tuple[dict[str, Any], list[Any], float, int]:
+def one_update(built, model, part, world):
     """Gradients, running statistics, loss and correct images of one update."""
     images, labels = batch(16)
     optimizer = build_optimizer(built, OptimizerConfig(0.1, 0.0, 0.0, 1.0, 1))
@@ -109,15 +105,13 @@ def one_update(
 @pytest.mark.parametrize(
     ("ranks", "group", "per_activation"), [(2, 16, True), (4, 8, False)]
 )  # fmt: skip
-def test_ranks_with_synchronized_statistics_are_one_process(
-    ranks: int, group: int, per_activation: bool
-) -> None:
+def test_ranks_with_synchronized_statistics_are_one_process(ranks, group, per_activation):
     """Gradients, running statistics and loss; with four ranks two groups, each on two ranks."""
     alone = network(per_activation)
     set_statistics(alone, groups=16 // group)
     expected = one_update(alone, alone, slice(None), ALONE)
 
-    def on_rank(world: World) -> Any:
+    def on_rank(world):
         built = network(per_activation)
         sharers = group * ranks // 16
         set_statistics(built, processes=Processes(world.subgroup(sharers)))
@@ -137,7 +131,7 @@ def test_ranks_with_synchronized_statistics_are_one_process(
         assert correct == expected[3]
 
 
-def test_what_two_ranks_leave(whole: Runs) -> None:
+def test_what_two_ranks_leave(whole):
     validated = whole.records("whole", "validation")
     assert [r["step"] for r in whole.records("whole", "train")] == [1, 2, 3, 4, 5, 6]
     assert [(r["step"], r["count"]) for r in validated] == [(3, 15), (6, 15)]
@@ -157,13 +151,13 @@ def test_what_two_ranks_leave(whole: Runs) -> None:
 
 
 @pytest.mark.parametrize("ranks", [2, 3])
-def test_population_statistics_are_those_of_one_process(images: Path, ranks: int) -> None:
+def test_population_statistics_are_those_of_one_process(images, ranks):
     """Of 5 mini-batches ranks have 3 and 2, or 2, 2 and 1; BN that is synchronized stays out."""
     overrides = [*TINY, f"data.root={images}", "train.population_batches=5", "batch.images=6"]
     config = run_config(compose("train", ["recipe=bn_baseline", *overrides]))
     source = open_sources(config.data).train
 
-    def judged(world: World) -> dict[str, Any]:
+    def judged(world):
         built = Inception(config.network, 3)
         initialize(built, torch.Generator().manual_seed(0))
         if world.size > 1:
@@ -180,9 +174,7 @@ def test_population_statistics_are_those_of_one_process(images: Path, ranks: int
             assert value == pytest.approx(expected[name], rel=1e-6, abs=1e-7), name
 
 
-def test_an_image_of_the_population_that_one_rank_cannot_read_stops_all(
-    runs: Runs, tmp_path: Path
-) -> None:
+def test_an_image_of_the_population_that_one_rank_cannot_read_stops_all(runs, tmp_path):
     """Training does not come to it before the first evaluation: a mini-batch of 8 is one step."""
     runs.images = write_images(tmp_path / "broken")
     short = ("train.steps=1", "train.evaluate_every=1", "train.population_batches=4")
@@ -200,9 +192,7 @@ def test_an_image_of_the_population_that_one_rank_cannot_read_stops_all(
     assert list(runs.summary("skipping")["replaced_images"]) == [source.identity(place)]
 
 
-def test_what_is_no_continuation_is_refused_by_every_rank_for_one_reason(
-    whole: Runs,
-) -> None:
+def test_what_is_no_continuation_is_refused_by_every_rank_for_one_reason(whole):
     before = contents(whole.root)
     refused = whole.train_on(2, "whole")
     assert len(set(refused)) == 1
@@ -210,17 +200,17 @@ def test_what_is_no_continuation_is_refused_by_every_rank_for_one_reason(
     assert contents(whole.root) == before
 
 
-def fail() -> None:
+def fail():
     raise MemoryError("enough")
 
 
 @pytest.mark.parametrize(("hurried", "saved"), [(0, 3), (1, 2)])
 def test_the_first_ranks_clock_decides_for_all_and_a_rank_that_raises_ends_the_others(
-    twin: Runs, at_call: At, monkeypatch: pytest.MonkeyPatch, hurried: int, saved: int
-) -> None:
+    twin, at_call, monkeypatch, hurried, saved
+):
     """On one rank a checkpoint is due at every step; by steps they fall on 2, 4 and 6."""
 
-    def on_rank(rank: int) -> int:
+    def on_rank(rank):
         minutes = "1e-9" if rank == hurried else "null"
         return twin.train("clocked", f"train.checkpoint_minutes={minutes}")
 
@@ -235,11 +225,11 @@ def test_the_first_ranks_clock_decides_for_all_and_a_rank_that_raises_ends_the_o
     twin.assert_equal("clocked", "whole")
 
 
-def test_what_an_earlier_attempt_left_in_the_store_is_not_met() -> None:
+def test_what_an_earlier_attempt_left_in_the_store_is_not_met():
     """torchrun keeps one store over its restarts."""
     store = torch.distributed.HashStore()
 
-    def come(attempt: int, size: int, rank: int) -> str:
+    def come(attempt, size, rank):
         # The first comes last, so that the others meet the name of the attempt before.
         time.sleep(0.1 * (size - rank))
         part = _fresh(store, World(rank, size), 60)
@@ -253,7 +243,7 @@ def test_what_an_earlier_attempt_left_in_the_store_is_not_met() -> None:
         assert met == [str(attempt)] * size
 
 
-def test_a_checkpoint_goes_from_one_process_to_two_and_back(runs: Runs) -> None:
+def test_a_checkpoint_goes_from_one_process_to_two_and_back(runs):
     for ranks, steps in ((1, 2), (2, 4), (1, 6)):
         given = (f"train.steps={steps}", "run.resume=auto")
         assert runs.train_on(ranks, "moved", *given) == [0] * ranks
@@ -261,7 +251,7 @@ def test_a_checkpoint_goes_from_one_process_to_two_and_back(runs: Runs) -> None:
     assert [r["step"] for r in runs.records("moved", "train")] == [1, 2, 3, 4, 5, 6]
 
 
-def test_processes_that_read_other_images_are_refused(runs: Runs, tmp_path: Path) -> None:
+def test_processes_that_read_other_images_are_refused(runs, tmp_path):
     other = write_images(tmp_path / "other")
     shutil.copy(other / "val" / "n0001" / "0.JPEG", other / "val" / "n0001" / "more.JPEG")
     roots = [f"data.root={images}" for images in (runs.images, other)]
@@ -271,14 +261,14 @@ def test_processes_that_read_other_images_are_refused(runs: Runs, tmp_path: Path
     assert not (runs.folder("differing") / "config.yaml").exists()
 
 
-def test_divergence_is_one_result(runs: Runs) -> None:
+def test_divergence_is_one_result(runs):
     given = ("recipe=inception_x5", "optimizer.learning_rate=1e20")
     assert runs.train_on(2, "fast", *given) == [0, 0]
     summary = runs.summary("fast")
     assert summary["status"] == "diverged" and summary["diverged"]["layer"]
 
 
-def torchrun(options: list[str], arguments: list[str]) -> subprocess.Popen[str]:
+def torchrun(options, arguments):
     words = ["-m", "torch.distributed.run", *options, "scripts/train.py", *arguments]
     return subprocess.Popen(
         [sys.executable, *words],
@@ -290,7 +280,7 @@ def torchrun(options: list[str], arguments: list[str]) -> subprocess.Popen[str]:
     )
 
 
-def test_torchrun_on_two_machines_of_one_process_each(runs: Runs) -> None:
+def test_torchrun_on_two_machines_of_one_process_each(runs):
     """Two agents on loopback; synchronized statistics. Then a single process reads the same."""
     given = ("recipe=bn_x5", "train.steps=3")
     options = ["--nnodes=2", "--nproc-per-node=1", "--master-addr=127.0.0.1",
@@ -309,9 +299,7 @@ def test_torchrun_on_two_machines_of_one_process_each(runs: Runs) -> None:
     assert (first["top1"], first["learning_rate"]) == (other["top1"], other["learning_rate"])
 
 
-def test_torchrun_ends_all_and_names_the_image_that_one_could_not_read(
-    runs: Runs, tmp_path: Path
-) -> None:
+def test_torchrun_ends_all_and_names_the_image_that_one_could_not_read(runs, tmp_path):
     runs.images = write_images(tmp_path / "broken", train=3)
     (runs.images / "train" / "n0001" / "1.JPEG").write_bytes(b"not an image")
     options = ["--standalone", "--nproc-per-node=2"]
@@ -321,7 +309,7 @@ def test_torchrun_ends_all_and_names_the_image_that_one_could_not_read(
     assert "n0001/1.JPEG cannot be read" in said and "Root Cause" in said
 
 
-def test_dropout_is_a_function_of_seed_step_and_rank() -> None:
+def test_dropout_is_a_function_of_seed_step_and_rank():
     drawn = set()
     for seed, step, rank in itertools.product((0, 1), (0, 5), (0, 1)):
         config = run_config(compose("train", ["recipe=inception", *TINY, f"run.seed={seed}"]))
@@ -331,7 +319,7 @@ def test_dropout_is_a_function_of_seed_step_and_rank() -> None:
     assert len(drawn) == 8
 
 
-def test_the_environment_is_read_whole_or_not_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_is_read_whole_or_not_at_all(monkeypatch):
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
     assert world_from_environment() is ALONE
@@ -340,7 +328,7 @@ def test_the_environment_is_read_whole_or_not_at_all(monkeypatch: pytest.MonkeyP
         world_from_environment()
 
 
-def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_processes_than_gpus_are_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(UserError, match="2 processes on a machine with 1 CUDA device"):

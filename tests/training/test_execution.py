@@ -2,14 +2,12 @@
 
 import copy
 import json
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
 from small_runs import TINY
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils._python_dispatch import TorchDispatchMode
 from training.conftest import network_of
@@ -25,7 +23,7 @@ from bn_inception.training.learner import build_optimizer
 from bn_inception.training.local_batch import LocalBatch
 from bn_inception.training.machine import Execution, Machine, resolve, set_deterministic
 from bn_inception.training.settings import Device, MachineConfig, OptimizerConfig
-from bn_inception.training.step import StepResult, TrainingMeter, train_step
+from bn_inception.training.step import TrainingMeter, train_step
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 TRACED = ("inception_sigmoid", "bn_baseline", "ensemble/6")
@@ -39,7 +37,7 @@ pytestmark = pytest.mark.own_process
 
 
 @pytest.fixture(autouse=True)
-def one_thread_and_a_fresh_compiler(monkeypatch: pytest.MonkeyPatch) -> Any:
+def one_thread_and_a_fresh_compiler(monkeypatch):
     """Traced in full, run eagerly: what would be compiled is checked and no compiler is needed."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -49,7 +47,7 @@ def one_thread_and_a_fresh_compiler(monkeypatch: pytest.MonkeyPatch) -> Any:
     torch.set_num_threads(threads)
 
 
-def batch(number: int = 0, images: int = 8) -> tuple[Tensor, Tensor, Tensor]:
+def batch(number=0, images=8):
     """Images, factors of the reduced distortion, labels."""
     generator = torch.Generator().manual_seed(number)
     pixels = torch.randint(0, 256, (images, 3, 16, 16), generator=generator, dtype=torch.uint8)
@@ -57,9 +55,7 @@ def batch(number: int = 0, images: int = 8) -> tuple[Tensor, Tensor, Tensor]:
     return pixels, factors, torch.randint(0, 4, (images,), generator=generator)
 
 
-def train(
-    network: nn.Module, chosen: Machine, steps: int = 3, images: int = 8, rate: float = 0.02
-) -> list[StepResult]:
+def train(network, chosen, steps=3, images=8, rate=0.02):
     """Some updates as the loop makes them, in the network's floating-point type."""
     made = Execution(chosen, CPU)
     optimizer = build_optimizer(network, CONFIG)
@@ -72,7 +68,7 @@ def train(
     return results
 
 
-def assert_same(one: nn.Module, other: nn.Module, **tolerance: float) -> None:
+def assert_same(one, other, **tolerance):
     first, second = one.state_dict(), other.state_dict()
     assert first.keys() == second.keys()
     for name in first:
@@ -82,18 +78,18 @@ def assert_same(one: nn.Module, other: nn.Module, **tolerance: float) -> None:
 class Watch(TorchDispatchMode):
     """Fails at an operation that reads a value back; counts all of them."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
         self.operations = 0
 
-    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None):  # type: ignore[no-untyped-def]
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
         self.operations += 1
         assert function.overloadpacket.__name__ not in READS, f"{function} waits for the device"
         return function(*args, **(kwargs or {}))
 
 
 @pytest.mark.parametrize("recipe", TRACED)
-def test_forward_pass_and_loss_are_one_graph_that_is_made_once(recipe: str) -> None:
+def test_forward_pass_and_loss_are_one_graph_that_is_made_once(recipe):
     """fullgraph=True fails at a graph break; the counter at a second compilation.
 
     Two graphs of one function may sum in two orders: in float64 that stays far below 1e-9.
@@ -119,7 +115,7 @@ def test_forward_pass_and_loss_are_one_graph_that_is_made_once(recipe: str) -> N
     assert_same(compiled, eager, rtol=1e-9, atol=1e-9)
 
 
-def test_bn_statistics_by_group_are_compiled_too() -> None:
+def test_bn_statistics_by_group_are_compiled_too():
     compiled, eager = network_of("bn_x5").double(), network_of("bn_x5").double()
     for network, on in ((compiled, True), (eager, False)):
         set_statistics(network, groups=2)
@@ -127,7 +123,7 @@ def test_bn_statistics_by_group_are_compiled_too() -> None:
     assert_same(compiled, eager, rtol=1e-9, atol=1e-9)
 
 
-def test_under_the_wrapper_of_several_processes_the_network_is_compiled() -> None:
+def test_under_the_wrapper_of_several_processes_the_network_is_compiled():
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
     try:
         network, alone = network_of("bn_x5"), network_of("bn_x5")
@@ -149,7 +145,7 @@ def test_under_the_wrapper_of_several_processes_the_network_is_compiled() -> Non
 
 
 @pytest.mark.parametrize("precision", [Precision.fp32, Precision.bf16])
-def test_no_operation_of_a_step_reads_a_value_back(precision: Precision) -> None:
+def test_no_operation_of_a_step_reads_a_value_back(precision):
     network = network_of("bn_baseline")
     made = Execution(Machine(precision), CPU)
     optimizer = build_optimizer(network, CONFIG)
@@ -166,7 +162,7 @@ def test_no_operation_of_a_step_reads_a_value_back(precision: Precision) -> None
 
 
 @pytest.mark.parametrize("recipe", ["inception", "bn_baseline", "bn_x30", "ensemble/5"])
-def test_bf16_keeps_weights_statistics_and_loss_in_float32(recipe: str) -> None:
+def test_bf16_keeps_weights_statistics_and_loss_in_float32(recipe):
     network, exact = network_of(recipe), network_of(recipe)
     seen: dict[str, torch.dtype] = {}
     for name, module in network.named_modules():
@@ -188,7 +184,7 @@ def test_bf16_keeps_weights_statistics_and_loss_in_float32(recipe: str) -> None:
     torch.testing.assert_close(curve, exact_curve, rtol=0.05, atol=0.05)
 
 
-def test_bn_statistics_of_bf16_maps_are_summed_in_float32() -> None:
+def test_bn_statistics_of_bf16_maps_are_summed_in_float32():
     """Of 64 x 4096 values near 100, a sum in bf16 would stop growing at 256 times one of them."""
     layer = bn_inception.network.normalization.BatchNorm(1).train()
     values = 100 + torch.randn(64, 1, 64, 64, generator=torch.Generator().manual_seed(0))
@@ -202,7 +198,7 @@ def test_bn_statistics_of_bf16_maps_are_summed_in_float32() -> None:
     )
 
 
-def test_a_loss_that_is_not_finite_leaves_weights_and_momenta() -> None:
+def test_a_loss_that_is_not_finite_leaves_weights_and_momenta():
     network = network_of("inception")
     optimizer = build_optimizer(network, CONFIG)
     images, _, labels = batch()
@@ -217,11 +213,11 @@ def test_a_loss_that_is_not_finite_leaves_weights_and_momenta() -> None:
     assert train_step(network, optimizer, good, labels, 0.02).finite
 
 
-def config(**given: Any) -> MachineConfig:
+def config(**given):
     return MachineConfig(device=Device.auto, threads=None, **given)
 
 
-def test_deterministic_kernels_are_asked_for_and_only_then() -> None:
+def test_deterministic_kernels_are_asked_for_and_only_then():
     try:
         set_deterministic(True)
         assert torch.are_deterministic_algorithms_enabled()
@@ -236,9 +232,7 @@ WHOLE = LocalBatch(images=32, group=32, groups=1, sharers=1)
 SHARED = LocalBatch(images=16, group=32, groups=1, sharers=2)
 
 
-def test_the_cpu_keeps_the_arithmetic_of_the_stored_curves_and_cuda_is_fast(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_the_cpu_keeps_the_arithmetic_of_the_stored_curves_and_cuda_is_fast(monkeypatch):
     assert resolve(config(), CPU, WHOLE) == Machine(Precision.fp32, compile=False)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     assert resolve(config(), CUDA, WHOLE) == Machine(Precision.bf16, compile=True)
@@ -249,17 +243,13 @@ def test_the_cpu_keeps_the_arithmetic_of_the_stored_curves_and_cuda_is_fast(
 
 
 @pytest.mark.parametrize(("local", "named"), [(SHARED, "2 processes"), (WHOLE, "C\\+\\+ compiler")])
-def test_what_a_machine_cannot_compile_is_refused(
-    local: LocalBatch, named: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_a_machine_cannot_compile_is_refused(local, named, monkeypatch):
     monkeypatch.setattr(machine, "has_cpp_compiler", lambda: False)
     with pytest.raises(UserError, match=f"machine.compile: true, .*{named}"):
         resolve(config(compile=True), CPU, local)
 
 
-def test_a_number_format_the_device_does_not_have_is_refused_or_said(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_number_format_the_device_does_not_have_is_refused_or_said(monkeypatch):
     with pytest.raises(UserError, match=r"machine\.precision: tf32 .*fp32 or bf16"):
         set_precision(Precision.tf32, CPU, key="machine.precision")
     monkeypatch.setattr(formats, "_cpu_has_bfloat16", lambda: False)
@@ -274,9 +264,7 @@ def test_a_number_format_the_device_does_not_have_is_refused_or_said(
 
 
 @pytest.mark.filterwarnings("error")
-def test_the_format_of_float32_products_is_set_without_a_warning(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_the_format_of_float32_products_is_set_without_a_warning(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
     try:
@@ -293,8 +281,8 @@ def test_the_format_of_float32_products_is_set_without_a_warning(
 
 
 def test_the_record_holds_the_choice_and_a_run_goes_on_in_its_number_format(
-    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+    images, tmp_path, capsys
+):
     given = ["train", *TINY, "train.steps=4", f"data.root={images}", f"run.root={tmp_path}"]
     given += ["run.name=run", "machine.precision=bf16", "machine.compile=true"]
     assert dispatch(given) == 0

@@ -5,9 +5,8 @@ A sample of the faults that `scripts/reliability.py` tries; and what must not pa
 
 import io
 import os
-from collections.abc import Iterator
 from dataclasses import replace
-from typing import IO, Any
+from typing import IO
 
 import faults_catalog as catalog
 import faults_disk
@@ -17,21 +16,18 @@ from faults_bench import (
     KILLED,
     STEP,
     STEPS,
-    Act,
     Bench,
     Fault,
     Moment,
-    Run,
     attempt,
     kill,
 )
-from torch import Tensor
 
 pytestmark = pytest.mark.timeout(900)
 
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+def bench(tmp_path_factory):
     root = tmp_path_factory.mktemp("faults")
     with faults_disk.small_disk(root / "disk"):
         yield Bench(root)
@@ -66,7 +62,7 @@ CHOSEN = (
 
 
 @pytest.mark.parametrize(("kind", "detail"), CHOSEN)
-def test_it_survives(bench: Bench, kind: str, detail: str) -> None:
+def test_it_survives(bench, kind, detail):
     every = [POWER_CUT, *catalog.faults(bench, seed=3)]
     fault = next(f for f in every if f.kind == kind and f.detail.startswith(detail))
     tried = attempt(bench, fault)
@@ -75,26 +71,26 @@ def test_it_survives(bench: Bench, kind: str, detail: str) -> None:
     assert tried.problems == ()
 
 
-def forget_to_sync() -> None:
+def forget_to_sync():
     """As of a program that forgets, or a disk that lies: what cuts the power sees no sync."""
     assert POWER_CUT.before is not None
     POWER_CUT.before()
     os.fsync = os.fdatasync = lambda descriptor: None
 
 
-def buffer_the_log() -> None:
+def buffer_the_log():
     """As of a program that keeps its records in memory until a checkpoint."""
     opened, synced = io.open, os.fsync
     logs: dict[int, IO[bytes]] = {}
 
-    def open_buffered(file: Any, mode: str = "r", *more: Any, **named: Any) -> IO[Any]:
+    def open_buffered(file, mode="r", *more, **named):
         if not (mode == "ab" and str(file).endswith("metrics.jsonl")):
             return opened(file, mode, *more, **named)
         log = opened(file, mode)
         logs[log.fileno()] = log
         return log
 
-    def sync(descriptor: int) -> None:
+    def sync(descriptor):
         if descriptor in logs:
             logs[descriptor].flush()
         synced(descriptor)
@@ -102,11 +98,11 @@ def buffer_the_log() -> None:
     io.open, os.fsync = open_buffered, sync
 
 
-def killed_in_step(step: int, act: Act, **more: Any) -> Fault:
+def killed_in_step(step, act, **more):
     return Fault("", "", Moment(STEP, step), act, statuses=(KILLED, 0), **more)
 
 
-def double_the_gradient(run: Run, loss: Tensor, *_: Any) -> None:
+def double_the_gradient(run, loss, *_):
     loss.register_hook(lambda gradient: 2 * gradient)
 
 
@@ -128,13 +124,11 @@ def double_the_gradient(run: Run, loss: Tensor, *_: Any) -> None:
         "other weights",
     ],
 )
-def test_it_does_not_survive(bench: Bench, fault: Fault, problem: str) -> None:
+def test_it_does_not_survive(bench, fault, problem):
     assert problem in attempt(bench, fault).problems
 
 
-def test_a_survivor_that_hangs_did_not_survive(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_survivor_that_hangs_did_not_survive(bench, monkeypatch):
     bench.undisturbed("whole1", fault=Fault("", ""))
     monkeypatch.setattr(bench, "seconds", 3.0)
     # The harness kills it in the end, which is what another fault's victim ends with.

@@ -23,9 +23,7 @@ orders = st.fixed_dictionaries(
 
 
 @given(orders, st.integers(1, 9), st.integers(2, 12), st.integers(0, 10**9))
-def test_the_processes_parts_are_the_batch_of_one(
-    arguments: dict[str, int], size: int, each: int, step: int
-) -> None:
+def test_the_processes_parts_are_the_batch_of_one(arguments, size, each, step):
     local = local_batch(BatchConfig(size * each), size, normalized=False)
     # Every process has an order of its own.
     orders = [TrainingOrder(batch=size * each, **arguments) for _ in range(size)]
@@ -40,7 +38,7 @@ def test_the_processes_parts_are_the_batch_of_one(
 
 
 @given(images=st.integers(1, 500), batch=st.integers(1, 70), size=st.integers(1, 9))
-def test_every_held_out_image_is_judged_exactly_once(images: int, batch: int, size: int) -> None:
+def test_every_held_out_image_is_judged_exactly_once(images, batch, size):
     if images < size:
         with pytest.raises(UserError, match=rf"{images} cannot be divided among {size}"):
             shared_ranges(images, batch, 0, size)
@@ -58,9 +56,7 @@ def test_every_held_out_image_is_judged_exactly_once(images: int, batch: int, si
     processes=st.integers(1, 16),
     synchronized=st.booleans(),
 )
-def test_a_group_is_met_or_all_numbers_are_named(
-    batch: int, group: int, processes: int, synchronized: bool
-) -> None:
+def test_a_group_is_met_or_all_numbers_are_named(batch, group, processes, synchronized):
     config = BatchConfig(batch, norm_group=group, synchronized=synchronized)
     try:
         parts = local_batch(config, processes, normalized=True)
@@ -86,18 +82,18 @@ def test_a_group_is_met_or_all_numbers_are_named(
         (BatchConfig(4, synchronized=False), 4, "groups of 1 image"),
     ],
 )
-def test_a_group_that_cannot_be_met(batch: BatchConfig, processes: int, named: str) -> None:
+def test_a_group_that_cannot_be_met(batch, processes, named):
     with pytest.raises(UserError, match=named):
         local_batch(batch, processes, normalized=True)
 
 
-def test_a_network_without_bn_has_no_groups() -> None:
+def test_a_network_without_bn_has_no_groups():
     assert local_batch(BatchConfig(48), 1, normalized=False).group is None
     assert local_batch(BatchConfig(8), 8, normalized=False).images == 1
 
 
-def test_the_papers_batch_needs_no_statement_and_another_has_one() -> None:
-    def said(config: BatchConfig, processes: int) -> str | None:
+def test_the_papers_batch_needs_no_statement_and_another_has_one():
+    def said(config, processes):
         parts = local_batch(config, processes, normalized=True)
         return statement(config, parts, processes, rate=0.36)
 
@@ -112,7 +108,7 @@ def test_the_papers_batch_needs_no_statement_and_another_has_one() -> None:
     assert alone is not None and "over 16 (not 32: batch.synchronized=false)" in alone
 
 
-def test_batch_x8_is_an_eighth_of_the_steps_at_eight_times_the_rate() -> None:
+def test_batch_x8_is_an_eighth_of_the_steps_at_eight_times_the_rate():
     one, eight = (
         run_config(compose("train", ["recipe=bn_x30", "scale=paper", f"batch={name}"]))
         for name in ("x1", "x8")

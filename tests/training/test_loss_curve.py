@@ -16,7 +16,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # also when run as a script
 
@@ -36,7 +35,7 @@ FIRST_TOLERANCE = 1e-3
 """Of the first loss in float32: processors were seen to differ by up to 2e-5."""
 
 
-def curve(recipe: str) -> dict[str, list[float]]:
+def curve(recipe):
     """Main losses of some updates in float64, and the norm of all parameters after each."""
     config = run_config(compose("train", [f"recipe={recipe}", *TINY, "scale.rate_factor=1"]))
     network = Inception(config.network, 4)
@@ -53,7 +52,7 @@ def curve(recipe: str) -> dict[str, list[float]]:
     return found
 
 
-def batch(number: int) -> tuple[Tensor, Tensor]:
+def batch(number):
     """Eight 16x16 images in [-1, 1], two of each of four classes."""
     axis = torch.linspace(-1, 1, 16, dtype=torch.float64)
     phase = torch.arange(1, 25, dtype=torch.float64).view(8, 3, 1, 1) + number
@@ -61,7 +60,7 @@ def batch(number: int) -> tuple[Tensor, Tensor]:
     return images, torch.arange(8) % 4
 
 
-def first_loss(recipe: str, images: Path, root: Path) -> float:
+def first_loss(recipe, images, root):
     """The first training loss of the whole command, but for dropout."""
     given = [f"data.root={images}", f"run.root={root}", f"run.name={recipe}", "train.log_every=1"]
     given += ["train.steps=1", "network.dropout=0", "data.backend=pillow"]  # the reference backend
@@ -72,7 +71,7 @@ def first_loss(recipe: str, images: Path, root: Path) -> float:
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_five_updates_in_float64_are_the_stored_ones(recipe: str) -> None:
+def test_five_updates_in_float64_are_the_stored_ones(recipe):
     stored, found = json.loads(STORED.read_text())[recipe], curve(recipe)
     assert len(set(found["losses"])) == len(set(found["norms"])) == UPDATES
     for key, values in found.items():
@@ -80,9 +79,7 @@ def test_five_updates_in_float64_are_the_stored_ones(recipe: str) -> None:
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_the_first_loss_of_the_command_is_the_stored_one(
-    recipe: str, images: Path, tmp_path: Path
-) -> None:
+def test_the_first_loss_of_the_command_is_the_stored_one(recipe, images, tmp_path):
     stored = json.loads(STORED.read_text())[recipe]["first loss"]
     assert first_loss(recipe, images, tmp_path) == pytest.approx(stored, rel=FIRST_TOLERANCE)
 

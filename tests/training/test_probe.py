@@ -1,7 +1,6 @@
 """Looks into layers: what they record, and that a run is the same bits with them and without."""
 
 import copy
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,7 @@ import torch
 from small_runs import Runs
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
-from training.conftest import At, batch, network_of
+from training.conftest import batch, network_of
 
 from bn_inception import UserError
 from bn_inception.config import compose, run_config
@@ -25,12 +24,12 @@ ROW = ["one_by_one", "reduce_3x3", "conv_3x3", "double_reduce", "double_3x3_1", 
 NAMES = ["conv1", "auxiliary.hidden", *(f"5b.{name}" for name in ROW)]
 
 
-def runs_of(recipe: str, root: Path, images: Path) -> Runs:
+def runs_of(recipe, root, images):
     return Runs(root, images, f"recipe={recipe}", "train.steps=6", "train.evaluate_every=3",
                 "train.log_every=3")  # fmt: skip
 
 
-def assert_trained_alike(runs: Runs, one: str, other: str) -> None:
+def assert_trained_alike(runs, one, other):
     states = [runs.state(name) for name in (one, other)]
     for key in ("network", "running_statistics"):
         assert states[0][key].keys() == states[1][key].keys()
@@ -40,7 +39,7 @@ def assert_trained_alike(runs: Runs, one: str, other: str) -> None:
 
 
 @pytest.mark.parametrize("recipe", ["bn_baseline", "inception_sigmoid"])
-def test_a_run_is_the_same_with_and_without(recipe: str, images: Path, tmp_path: Path) -> None:
+def test_a_run_is_the_same_with_and_without(recipe, images, tmp_path):
     runs = runs_of(recipe, tmp_path, images)
     assert (runs.train("without"), runs.train("with", *LAYERS)) == (0, 0)
     assert_trained_alike(runs, "with", "without")
@@ -54,10 +53,8 @@ def test_a_run_is_the_same_with_and_without(recipe: str, images: Path, tmp_path:
     assert last.step == 2 and last.value == pytest.approx(looks[-5]["channel_p85"])
 
 
-def test_a_killed_run_goes_on_with_no_other_record(
-    images: Path, tmp_path: Path, at_call: At
-) -> None:
-    def crash() -> None:
+def test_a_killed_run_goes_on_with_no_other_record(images, tmp_path, at_call):
+    def crash():
         raise MemoryError
 
     runs = runs_of("bn_x5", tmp_path, images)
@@ -74,9 +71,7 @@ def test_a_killed_run_goes_on_with_no_other_record(
     assert {r["step"] for r in runs.records("later", "probe")} == {6}
 
 
-def test_of_several_processes_the_first_looks_at_its_own_images(
-    images: Path, tmp_path: Path
-) -> None:
+def test_of_several_processes_the_first_looks_at_its_own_images(images, tmp_path):
     runs = runs_of("bn_x5", tmp_path, images)
     assert runs.train_on(2, "without") == [0, 0]
     assert runs.train_on(2, "with", *LAYERS) == [0, 0]
@@ -98,23 +93,21 @@ def test_of_several_processes_the_first_looks_at_its_own_images(
         ("probe.every=0", r"probe\.every: 0 is not 1 or more"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_looked_into_is_one_line(
-    given: str, said: str, images: Path, tmp_path: Path
-) -> None:
+def test_what_cannot_be_looked_into_is_one_line(given, said, images, tmp_path):
     runs = runs_of("bn_x5", tmp_path / "outputs", images)
     with pytest.raises(UserError, match=said):
         runs.train("bad", given)
     assert not runs.folder("bad").exists()
 
 
-def test_a_compiled_network_is_refused_only_where_layers_are_named() -> None:
+def test_a_compiled_network_is_refused_only_where_layers_are_named():
     Probe(ProbeConfig([]), network_of("bn_x5"), 8, compiled=True, silent=False)
     with pytest.raises(UserError, match=r"choose machine\.compile=false"):
         Probe(ProbeConfig(["conv1"]), network_of("bn_x5"), 8, compiled=True, silent=False)
 
 
 @pytest.mark.parametrize("recipe", ["bn_baseline", "bn_x5_sigmoid"])
-def test_a_look_is_of_the_inputs_and_the_gradient_of_that_update(recipe: str) -> None:
+def test_a_look_is_of_the_inputs_and_the_gradient_of_that_update(recipe):
     network, (images, labels) = network_of(recipe), batch()
     before = copy.deepcopy(network)
     config = run_config(compose("train", [f"recipe={recipe}"])).optimizer

@@ -3,8 +3,6 @@
 import io
 import os
 import signal
-from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +11,6 @@ from PIL import Image
 from small_runs import Runs, contents, write_images
 from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
 from tensorboard.util.tensor_util import make_ndarray
-from training.conftest import At
 
 from bn_inception import UserError
 from bn_inception.config import compose, run_config
@@ -30,7 +27,7 @@ RESUME = "run.resume=must"
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory, images: Path) -> Runs:
+def undisturbed(tmp_path_factory, images):
     """One run of 12 steps, to which the others are held."""
     runs = Runs(tmp_path_factory.mktemp("undisturbed"), images, *BASELINE)
     assert runs.train("whole") == 0
@@ -38,20 +35,20 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, images: Path) -> Runs:
 
 
 @pytest.fixture
-def twin(tmp_path: Path, undisturbed: Runs) -> Runs:
+def twin(tmp_path, undisturbed):
     """Runs beside the undisturbed one."""
     return undisturbed.copy("whole", tmp_path / "outputs")
 
 
-def crash() -> None:
+def crash():
     raise MemoryError
 
 
-def send(number: signal.Signals) -> Callable[[], None]:
+def send(number):
     return lambda: os.kill(os.getpid(), number)
 
 
-def test_what_a_run_leaves(undisturbed: Runs) -> None:
+def test_what_a_run_leaves(undisturbed):
     folder = undisturbed.folder("whole")
     assert {path.name for path in folder.iterdir()} >= {"config.yaml", "tensorboard"}
     assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == [
@@ -81,7 +78,7 @@ def test_what_a_run_leaves(undisturbed: Runs) -> None:
         assert not torch.allclose(state["network"][name], running, rtol=0.2)
 
 
-def test_the_picture_in_tensorboard_is_what_the_network_was_given(runs: Runs) -> None:
+def test_the_picture_in_tensorboard_is_what_the_network_was_given(runs):
     assert runs.train("shown", "train.steps=2") == 0
     events = EventAccumulator(str(runs.folder("shown") / "tensorboard")).Reload()
     (event,) = events.Tensors("training_batch")
@@ -101,7 +98,7 @@ def test_the_picture_in_tensorboard_is_what_the_network_was_given(runs: Runs) ->
         assert shown.mean((0, 1)).argmax() == batch.labels[number] % 3
 
 
-def test_the_accuracy_recorded_is_that_of_the_file_saved(undisturbed: Runs) -> None:
+def test_the_accuracy_recorded_is_that_of_the_file_saved(undisturbed):
     # Batches of 4 over 15 images: the tail counts, and nothing counts twice.
     for size in (4, 15):
         result = undisturbed.judged("whole", size)
@@ -109,9 +106,7 @@ def test_the_accuracy_recorded_is_that_of_the_file_saved(undisturbed: Runs) -> N
 
 
 @pytest.mark.parametrize("number", [1, 4, 7, 12])
-def test_a_crash_loses_only_what_follows_the_checkpoint(
-    twin: Runs, at_call: At, number: int
-) -> None:
+def test_a_crash_loses_only_what_follows_the_checkpoint(twin, at_call, number):
     """Checkpoints fall on steps 3, 6, 9 and 12: in mid-epoch and inside a log interval."""
     at_call(number, crash)
     with pytest.raises(MemoryError):
@@ -132,14 +127,8 @@ def test_a_crash_loses_only_what_follows_the_checkpoint(
     ],
 )
 def test_a_signal_saves_at_once_and_the_run_continues(
-    twin: Runs,
-    at_call: At,
-    monkeypatch: pytest.MonkeyPatch,
-    number: signal.Signals,
-    during: str,
-    call: int,
-    stopped_at: int,
-) -> None:
+    twin, at_call, monkeypatch, number, during, call, stopped_at
+):
     at_call(call, send(number), during)
     if during == "judged_network":  # noticed in Algorithm 2 itself, before an image is judged
         monkeypatch.setattr(loop, "evaluate", None)
@@ -161,7 +150,7 @@ def test_a_signal_saves_at_once_and_the_run_continues(
     "evaluated",
     [("train.evaluate_every=1",), ("train.evaluate_every=12", "train.population_batches=7")],
 )
-def test_evaluations_change_nothing(twin: Runs, evaluated: tuple[str, ...]) -> None:
+def test_evaluations_change_nothing(twin, evaluated):
     """Weights, optimizer and running statistics, with dropout, whatever is judged meanwhile."""
     assert twin.train("judged", *evaluated) == 0
     one, other = twin.state("judged"), twin.state("whole")
@@ -175,9 +164,7 @@ def test_evaluations_change_nothing(twin: Runs, evaluated: tuple[str, ...]) -> N
     assert twin.records("judged", "train") == twin.records("whole", "train")
 
 
-def test_a_network_without_batch_normalization_reads_nothing_more(
-    runs: Runs, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_network_without_batch_normalization_reads_nothing_more(runs, monkeypatch):
     monkeypatch.setattr(Batches, "population", None)
     assert runs.train("plain", "recipe=inception") == 0
     records = runs.records("plain", "validation")
@@ -187,9 +174,7 @@ def test_a_network_without_batch_normalization_reads_nothing_more(
 
 
 @pytest.mark.parametrize(("minutes", "saved"), [("1e-9", 5), ("null", 3)])
-def test_checkpoints_by_the_clock_change_nothing(
-    twin: Runs, at_call: At, minutes: str, saved: int
-) -> None:
+def test_checkpoints_by_the_clock_change_nothing(twin, at_call, minutes, saved):
     """Due at every step, or never; crashed at step 5, two steps after the last one by steps."""
     at_call(6, crash)
     clock = f"train.checkpoint_minutes={minutes}"
@@ -200,16 +185,14 @@ def test_checkpoints_by_the_clock_change_nothing(
     twin.assert_equal("clocked", "whole")
 
 
-def test_the_seed_alone_makes_another_run(twin: Runs) -> None:
+def test_the_seed_alone_makes_another_run(twin):
     assert twin.train("again", "data.workers=1") == 0
     twin.assert_equal("again", "whole")
     assert twin.train("seed1", "run.seed=1") == 0
     assert twin.records("seed1") != twin.records("whole")
 
 
-def test_a_run_made_longer_is_the_long_run_and_says_what_changed(
-    twin: Runs, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_run_made_longer_is_the_long_run_and_says_what_changed(twin, capsys):
     short = ("train.steps=8", "train.checkpoint_minutes=60.0")
     for resume in ("run.resume=never", RESUME):  # a finished run resumes to itself
         assert twin.train("longer", *short, resume) == 0
@@ -238,9 +221,7 @@ def test_a_run_made_longer_is_the_long_run_and_says_what_changed(
         (["data.root={others}"], r"data\.root: the images differ"),
     ],
 )  # fmt: skip
-def test_what_is_no_continuation_is_refused_and_left_alone(
-    twin: Runs, tmp_path: Path, given: list[str], message: str
-) -> None:
+def test_what_is_no_continuation_is_refused_and_left_alone(twin, tmp_path, given, message):
     others = write_images(tmp_path / "others", train=15)
     before = contents(twin.folder("whole"))
     with pytest.raises(UserError, match=message):
@@ -248,14 +229,14 @@ def test_what_is_no_continuation_is_refused_and_left_alone(
     assert contents(twin.folder("whole")) == before
 
 
-def test_resuming_what_is_not_there_is_refused(runs: Runs) -> None:
+def test_resuming_what_is_not_there_is_refused(runs):
     with pytest.raises(UserError, match="no run to resume"):
         runs.train("absent", RESUME)
     assert not runs.root.exists()
 
 
 @pytest.mark.parametrize("key", ["optimizer", "recorder", "interval", "network"])
-def test_a_checkpoint_that_does_not_fit_is_one_line(twin: Runs, key: str) -> None:
+def test_a_checkpoint_that_does_not_fit_is_one_line(twin, key):
     folder = twin.folder("whole") / "checkpoints"
     checkpoint.save({**twin.state("whole"), key: {"nothing": 1}}, folder)
     with pytest.raises(UserError, match="the checkpoint does not fit this run"):

@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import replace
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -14,14 +13,13 @@ from bn_inception import UserError
 from bn_inception.config import compose, run_config
 from bn_inception.training.learner import build_optimizer
 from bn_inception.training.schedule import Due, Schedule, steps
-from bn_inception.training.settings import Duration
 
 IMAGENET = 1_281_167
 CONFIG = run_config(compose("train", ["recipe=inception", "scale=paper"]))
 PLAIN = CONFIG.optimizer
 
 
-def scheduled(length: Duration = 100, batch: int = 32, **optimizer: Any) -> Schedule:
+def scheduled(length=100, batch=32, **optimizer):
     """Of a run on 1,000 images."""
     config = replace(
         CONFIG,
@@ -47,7 +45,7 @@ def scheduled(length: Duration = 100, batch: int = 32, **optimizer: Any) -> Sche
         ("1 image", 1 / 32),
     ],
 )
-def test_forms(duration: Duration, expected: float) -> None:
+def test_forms(duration, expected):
     assert steps(duration, batch=32, images=IMAGENET) == pytest.approx(expected, rel=1e-12)
 
 
@@ -58,18 +56,18 @@ def test_forms(duration: Duration, expected: float) -> None:
         True, math.nan, math.inf, "1e999", None,
     ],
 )  # fmt: skip
-def test_what_is_no_duration_is_named(duration: object) -> None:
+def test_what_is_no_duration_is_named(duration):
     with pytest.raises(UserError, match=r"^train\.steps: .*; give a number of steps or a text"):
         steps(duration, batch=32, images=100, key="train.steps")  # type: ignore[arg-type]
 
 
 @given(st.integers(1, 10**9), st.integers(2, 4096))
-def test_a_number_of_steps_is_itself_and_others_are_rounded(count: int, batch: int) -> None:
+def test_a_number_of_steps_is_itself_and_others_are_rounded(count, batch):
     assert scheduled(count, batch).steps == scheduled(f"{count} steps", batch).steps == count
     assert scheduled(f"{count} images", batch).steps == max(1, round(count / batch))
 
 
-def test_what_is_due() -> None:
+def test_what_is_due():
     schedule = replace(scheduled(25), log_every=5)
     due = {step: schedule.due(step) for step in range(1, 26)}
     assert {step for step in due if Due.LOG in due[step]} == {5, 10, 15, 20, 25}
@@ -77,7 +75,7 @@ def test_what_is_due() -> None:
     assert {step for step in due if Due.SAVE in due[step]} == {4, 8, 12, 16, 20, 24, 25}
 
 
-def test_the_rate_is_a_staircase() -> None:
+def test_the_rate_is_a_staircase():
     rate = scheduled(learning_rate=0.0075, decay_factor=0.96, decay_every=53.382).learning_rate
     assert rate(0) == rate(53) == 0.0075
     assert rate(54) == 0.0075 * 0.96
@@ -86,7 +84,7 @@ def test_the_rate_is_a_staircase() -> None:
     assert rate(5339) == pytest.approx(0.0075 * 0.96**100)
 
 
-def test_warm_up_rises_to_the_staircase() -> None:
+def test_warm_up_rises_to_the_staircase():
     stairs = {"learning_rate": 0.4, "decay_factor": 0.5, "decay_every": 10}
     rates = list(map(scheduled(**stairs, warmup="128 images").learning_rate, range(12)))
     assert rates[:5] == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.4])
@@ -95,7 +93,7 @@ def test_warm_up_rises_to_the_staircase() -> None:
 
 
 @pytest.mark.parametrize("recipe", ["inception", "bn_baseline", "bn_x5", "bn_x30", "bn_x5_sigmoid"])
-def test_only_weights_of_convolutions_and_linear_layers_decay(recipe: str) -> None:
+def test_only_weights_of_convolutions_and_linear_layers_decay(recipe):
     network = bn_inception.build_network(recipe, num_classes=10, width=0.125, image_size=32)
     decayed, rest = build_optimizer(network, PLAIN).param_groups
     assert (decayed["weight_decay"], rest["weight_decay"]) == (PLAIN.weight_decay, 0.0)
@@ -124,6 +122,6 @@ def test_only_weights_of_convolutions_and_linear_layers_decay(recipe: str) -> No
         "train.log_every=0",
     ],
 )
-def test_impossible_values_are_named(override: str) -> None:
+def test_impossible_values_are_named(override):
     with pytest.raises(UserError, match=f"^{override.partition('=')[0]}: "):
         run_config(compose("train", [override]))

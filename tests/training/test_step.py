@@ -24,7 +24,7 @@ from bn_inception.training.step import (
 CONFIG = OptimizerConfig(0.1, 0.0, 0.0, 1.0, 1)
 
 
-def test_it_is_the_gradient_of_main_plus_three_tenths_of_the_auxiliary_loss() -> None:
+def test_it_is_the_gradient_of_main_plus_three_tenths_of_the_auxiliary_loss():
     network, (images, labels) = network_of("bn_x5"), batch()
     twin = network_of("bn_x5")
     output = twin(images)
@@ -40,7 +40,7 @@ def test_it_is_the_gradient_of_main_plus_three_tenths_of_the_auxiliary_loss() ->
     assert result.finite and not result.loss.requires_grad
 
 
-def test_the_first_layer_that_overflows_is_named() -> None:
+def test_the_first_layer_that_overflows_is_named():
     network, (images, _) = network_of("inception"), batch()
     assert first_nonfinite_layer(network, images) == "loss"
     layer = dict(network.named_modules())["rows.4a.reduce_3x3.convolution"]
@@ -53,14 +53,12 @@ def test_the_first_layer_that_overflows_is_named() -> None:
     assert caught.value.where == Divergence(7, "rows.4a.reduce_3x3.convolution")
 
 
-def test_an_interval_averages_and_remembers_the_first_bad_step(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_an_interval_averages_and_remembers_the_first_bad_step(monkeypatch):
     now = 0.0
     monkeypatch.setattr(time, "perf_counter", lambda: now)
     meter, resumed = (TrainingMeter(torch.device("cpu"), 8) for _ in range(2))
 
-    def add(meter: TrainingMeter, step: int, loss: float) -> None:
+    def add(meter, step, loss):
         value = torch.tensor(loss)
         meter.add(StepResult(value, torch.tensor(4), torch.isfinite(value)), step)
 
