@@ -15,7 +15,7 @@ from small_runs import write_images
 
 from bn_inception.benchmark import timing
 from bn_inception.benchmark.input import FULL, Chosen, ways_of
-from bn_inception.benchmark.timing import CPU, Stream, Way, take_turn
+from bn_inception.benchmark.timing import CPU, Way, take_turn
 from bn_inception.cli.main import dispatch
 from bn_inception.data import DataConfig, DataKind, open_sources
 from bn_inception.errors import UserError
@@ -28,13 +28,11 @@ NAMES = [
 ]  # fmt: skip
 
 
-def some(root: Path) -> Chosen:
+def some(root):
     return Chosen(open_sources(DataConfig(DataKind.folder, str(root))).train, 20)
 
 
-def test_the_command_end_to_end(
-    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_command_end_to_end(images, tmp_path, capsys):
     before, threads = set(multiprocessing.active_children()), torch.get_num_threads()
     output = tmp_path / "input.json"
     given = [f"data.root={images}", f"output={output}", "benchmark.images=20"]
@@ -60,7 +58,7 @@ def test_the_command_end_to_end(
     assert [line for line in printed if line in NAMES] == [row["name"] for row in rows]
 
 
-def test_every_way_reads_every_chosen_image(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_way_reads_every_chosen_image(images, monkeypatch):
     chosen = some(images)
     paths = {Path(chosen.name(index)) for index in range(len(chosen))}
     assert len(paths) == 20 and len({path.parent for path in paths}) == 3  # spread evenly
@@ -73,7 +71,7 @@ def test_every_way_reads_every_chosen_image(images: Path, monkeypatch: pytest.Mo
         assert set(seen) == set(range(20)), way.name  # a batch of 32: once around and more
 
 
-def test_an_image_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+def test_an_image_that_cannot_be_read_is_named(tmp_path):
     root = write_images(tmp_path, train=1)
     (root / "train" / "n0001" / "0.JPEG").write_bytes(b"no image")
     with pytest.raises(UserError, match=r"n0001/0\.JPEG cannot be read"):
@@ -81,7 +79,7 @@ def test_an_image_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 
 
 @given(st.lists(st.tuples(st.floats(0.01, 1e3), st.floats(1, 100)), min_size=1, max_size=5))
-def test_a_ratio_is_the_median_of_ratios_within_rounds(rounds: list[tuple[float, float]]) -> None:
+def test_a_ratio_is_the_median_of_ratios_within_rounds(rounds):
     """A round on a machine that is `slow` times as slow changes no ratio."""
     own = Way("", lambda: iter(()), seconds=[each * slow for each, slow in rounds])
     reference = Way("", lambda: iter(()), seconds=[slow for _, slow in rounds])
@@ -91,12 +89,10 @@ def test_a_ratio_is_the_median_of_ratios_within_rounds(rounds: list[tuple[float,
 
 
 @pytest.mark.parametrize("untimed", [0, 3])
-def test_neither_the_start_nor_the_warm_up_is_timed(
-    untimed: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_neither_the_start_nor_the_warm_up_is_timed(untimed, monkeypatch):
     clock, ended = [0.0], []
 
-    def stream() -> Stream:
+    def stream():
         clock[0] += 100
         try:
             for number in itertools.count():

@@ -3,7 +3,6 @@
 import copy
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -24,18 +23,16 @@ SMALL = ["scale=demo", "scale.image_size=16", "scale.width=0.0625", "machine.dev
 
 
 @pytest.fixture(autouse=True)
-def cheap(monkeypatch: pytest.MonkeyPatch) -> None:
+def cheap(monkeypatch):
     monkeypatch.setattr(machine, "BACKEND", "eager")
 
 
-def measured(output: Path, *given: str) -> dict[str, Any]:
+def measured(output, *given):
     assert dispatch(["benchmark", "step", *SMALL, *given, f"output={output}"]) == 0
     return json.loads(output.read_text())
 
 
-def test_every_way_has_a_row_and_the_file_holds_them(
-    tmp_path: Path, images: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_every_way_has_a_row_and_the_file_holds_them(tmp_path, images, capsys):
     given = ["data=folder", f"data.root={images}", "data.workers=0"]
     written = measured(tmp_path / "step.json", *given)
     table = capsys.readouterr().out
@@ -57,19 +54,17 @@ def test_every_way_has_a_row_and_the_file_holds_them(
     assert not list(Path.cwd().glob("outputs/benchmark*"))
 
 
-def test_a_piece_that_fails_is_a_row_that_says_so(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_piece_that_fails_is_a_row_that_says_so(monkeypatch, tmp_path):
     calls = []
 
-    def compiled(function: object) -> None:
+    def compiled(function):
         calls.append(function)
         if len(calls) == 3:  # after the warm-up and the first round
             raise RuntimeError("no compiler\nand more")
 
     made = benchmark.our_step
 
-    def our_step(name: str, *arguments: Any) -> benchmark.Way:
+    def our_step(name, *arguments):
         way = made(name, *arguments)
         if name == "+ bf16":
             way.start = benchmark.repeated(int, compiled, [1])
@@ -81,14 +76,14 @@ def test_a_piece_that_fails_is_a_row_that_says_so(
     assert row["note"] == "failed: no compiler" and list(row.values())[2:5] == [None] * 3
 
 
-def test_the_pieces_of_a_device() -> None:
+def test_the_pieces_of_a_device():
     on_cpu = [name for name, _ in benchmark._pieces(torch.device("cpu"), compiled=True)]
     assert on_cpu[-1] == "+ compile" and "+ tf32" not in on_cpu
     cuda = [machine for _, machine in benchmark._pieces(torch.device("cuda"), compiled=True)]
     assert cuda[-1] == Machine(Precision.bf16, compile=True)
 
 
-def test_the_plain_loop_makes_the_update_of_its_script() -> None:
+def test_the_plain_loop_makes_the_update_of_its_script():
     """Plain SGD on main plus three tenths of auxiliary loss, in float64 up to rounding."""
     network = bn_inception.build_network("bn_x5", 4, width=0.0625, image_size=16).double().train()
     twin = copy.deepcopy(network)

@@ -22,7 +22,7 @@ KIT = "ILSVRC2012_devkit_t12.tar.gz"
 
 
 @pytest.fixture
-def development_kit(held_out: dict[str, tuple[str, bytes]]) -> bytes:
+def development_kit(held_out):
     # As in the original: numbers do not follow the wnids, and inner nodes come after the leaves.
     numbers = {WNIDS[0]: 3, WNIDS[1]: 1, WNIDS[2]: 2}
     kinds = [("ILSVRC2012_ID", "O"), ("WNID", "O"), ("words", "O")]
@@ -41,8 +41,8 @@ def development_kit(held_out: dict[str, tuple[str, bytes]]) -> bytes:
 
 @pytest.mark.parametrize("told_by", ["list", "kit"])
 def test_archives_give_the_bytes_that_folders_give(
-    images: Path, downloads: Path, tmp_path: Path, development_kit: bytes, told_by: str
-) -> None:
+    images, downloads, tmp_path, development_kit, told_by
+):
     if told_by != "list":
         (downloads / "val_classes.txt").unlink()
         (downloads / KIT).write_bytes(development_kit)
@@ -52,11 +52,11 @@ def test_archives_give_the_bytes_that_folders_give(
 
 
 def test_a_missing_or_damaged_kit_is_named_with_the_remedy(
-    development_kit: bytes, downloads: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    development_kit, downloads, tmp_path, monkeypatch
+):
     (downloads / "val_classes.txt").unlink()
 
-    def said(kit: bytes) -> str:
+    def said(kit):
         (downloads / KIT).write_bytes(kit)
         return refused(downloads, tmp_path / "shards")
 
@@ -69,16 +69,16 @@ def test_a_missing_or_damaged_kit_is_named_with_the_remedy(
     assert "unpacks to more than 9,999 bytes" in said(gzip.compress(bytes(10_000)))
 
 
-def member(name: str, kind: bytes = tarfile.REGTYPE, data: bytes = b"") -> bytes:
+def member(name, kind=tarfile.REGTYPE, data=b""):
     return tar_member(name, kind, data) + bytes(10240)
 
 
-def claiming(size: int, name: str, kind: bytes = tarfile.REGTYPE) -> bytes:
+def claiming(size, name, kind=tarfile.REGTYPE):
     """An archive whose only member says so: a reader that believes -512 bytes never ends."""
     return tar_member(name, kind, size=size) + bytes(10240)
 
 
-def extended(text: bytes, times: int = 1) -> bytes:
+def extended(text, times=1):
     """An archive of one member with `times` extended headers before it."""
     return tar_member("extended", tarfile.XHDTYPE, text) * times + member("x.JPEG")
 
@@ -120,9 +120,7 @@ HOSTILE = {
 
 @pytest.mark.parametrize("what", HOSTILE)
 @pytest.mark.parametrize("which", ["class", "validation"])
-def test_hostile_archives_are_refused_by_name(
-    what: str, which: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_hostile_archives_are_refused_by_name(what, which, tmp_path, monkeypatch):
     monkeypatch.setattr(archives, "MAX_IMAGE_BYTES", 1000)
     archive, named = HOSTILE[what]
     if which == "class":
@@ -137,7 +135,7 @@ def test_hostile_archives_are_refused_by_name(
     assert not list((tmp_path / "shards").glob("*.tar"))
 
 
-def checked(header: bytes) -> bytes:
+def checked(header):
     """A header with the sum that belongs to it."""
     blank = header[:148] + b" " * 8 + header[156:]
     return blank[:148] + b"%06o\0 " % sum(blank) + blank[156:]
@@ -145,9 +143,7 @@ def checked(header: bytes) -> bytes:
 
 @settings(max_examples=150, deadline=None)
 @given(st.dictionaries(st.integers(0, 4 * 512 - 1), st.integers(0, 255), max_size=6), st.booleans())
-def test_a_changed_header_is_read_or_refused(
-    changes: dict[int, int], extended_format: bool
-) -> None:
+def test_a_changed_header_is_read_or_refused(changes, extended_format):
     kind = tarfile.PAX_FORMAT if extended_format else tarfile.GNU_FORMAT
     header = tarfile.TarInfo(f"{'a' * 120}.JPEG").tobuf(kind)
     content = bytearray(header.ljust(10240, b"\0"))
@@ -182,9 +178,7 @@ ONE = ("n01440764.tar", tar_of({"x.JPEG": b"1"}))
         ),
     ],
 )
-def test_an_outer_member_that_is_no_class_is_named(
-    members: list[tuple[str, bytes]], named: str, tmp_path: Path
-) -> None:
+def test_an_outer_member_that_is_no_class_is_named(members, named, tmp_path):
     (tmp_path / archives.TRAIN_TAR).write_bytes(tar_of(members))
     text = refused(tmp_path, tmp_path / "shards")
     assert named in text and "give the original archive" in text
@@ -192,7 +186,7 @@ def test_an_outer_member_that_is_no_class_is_named(
 
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("name", [archives.TRAIN_TAR, archives.VAL_TAR, "val_classes.txt"])
-def test_a_pipe_instead_of_a_file_is_named(downloads: Path, tmp_path: Path, name: str) -> None:
+def test_a_pipe_instead_of_a_file_is_named(downloads, tmp_path, name):
     (downloads / name).unlink()
     os.mkfifo(downloads / name)
     text = refused(downloads, tmp_path / "shards")
@@ -210,8 +204,6 @@ def test_a_pipe_instead_of_a_file_is_named(downloads: Path, tmp_path: Path, name
     ],
     ids=str.__len__,
 )
-def test_labels_must_belong_to_the_images(
-    downloads: Path, tmp_path: Path, lines: str, said: str
-) -> None:
+def test_labels_must_belong_to_the_images(downloads, tmp_path, lines, said):
     (downloads / "val_classes.txt").write_text(lines)
     assert said in refused(downloads, tmp_path / "shards")

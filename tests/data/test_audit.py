@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from samples import MakeFolder, encoded, opened, photo, shards_of
+from samples import encoded, opened, photo, shards_of
 from small_runs import TINY, write_images
 
 from bn_inception.cli.main import dispatch
@@ -21,7 +21,7 @@ from bn_inception.paper import results
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs fork")
 
 
-def audited(root: Path, kind: str = "folder", workers: int = 0) -> dict[str, Any]:
+def audited(root, kind="folder", workers=0):
     """The command's result; its status tells of problems."""
     output, cache = root.parent / "audit.json", root.parent / "cache"
     given = [f"data.root={root}", f"data.workers={workers}", f"data.cache={cache}"]
@@ -31,7 +31,7 @@ def audited(root: Path, kind: str = "folder", workers: int = 0) -> dict[str, Any
     return result
 
 
-def test_a_sound_data_set(image_folder: MakeFolder, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_sound_data_set(image_folder, capsys):
     root = image_folder({"n01": 3, "n02": 5}, {"n01": 2, "n02": 2})
     result = audited(root)
     assert result["problems"] == result["unreadable"] == result["in_train_too"] == []
@@ -54,7 +54,7 @@ def test_a_sound_data_set(image_folder: MakeFolder, capsys: pytest.CaptureFixtur
 
 
 @pytest.fixture
-def odd(image_folder: MakeFolder) -> Path:
+def odd(image_folder):
     """One image of every kind of oddness, and some of every way to be broken."""
     root = image_folder({"a": 2, "b": 2})
     exif = Image.Exif()
@@ -74,7 +74,7 @@ def odd(image_folder: MakeFolder) -> Path:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_what_is_odd_is_named(odd: Path, workers: int, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_odd_is_named(odd, workers, capsys):
     result = audited(odd, workers=workers)
     found = {Path(each["name"]).stem: each["reason"] for each in result["unreadable"]}
     assert set(found) == {"cut", "empty", *(f"text{number}" for number in range(9))}
@@ -90,10 +90,8 @@ def test_what_is_odd_is_named(odd: Path, workers: int, capsys: pytest.CaptureFix
     assert "unreadable: 11\n" in text and "and 1 more" in text and "b_0.JPEG" in text
 
 
-def test_files_that_cannot_be_opened_are_no_duplicates(
-    image_folder: MakeFolder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fail(source: FolderSource, index: int) -> bytes:
+def test_files_that_cannot_be_opened_are_no_duplicates(image_folder, monkeypatch):
+    def fail(source, index):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(FolderSource, "read", fail)
@@ -101,7 +99,7 @@ def test_files_that_cannot_be_opened_are_no_duplicates(
     assert len(result["unreadable"]) == 6 and result["in_train_too"] == []
 
 
-def test_imagenets_counts_and_names(image_folder: MakeFolder) -> None:
+def test_imagenets_counts_and_names(image_folder):
     root = image_folder({"dog": 2, "n01440764": 1}, {"dog": 2, "n01440764": 1})
     problems = audited(root, "imagenet")["problems"]
     assert problems == opened(root, DataKind.imagenet).warnings
@@ -118,9 +116,7 @@ def test_imagenets_counts_and_names(image_folder: MakeFolder) -> None:
     ]
 
 
-def test_shards_of_imagenets_classes_are_counted(
-    image_folder: MakeFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_shards_of_imagenets_classes_are_counted(image_folder, tmp_path, monkeypatch):
     root = image_folder({"n01440764": 2, "n01443537": 1})
     shards = shards_of(root, tmp_path / "shards")
     assert audited(shards, "shards")["problems"] == []  # a thousand wnids are ImageNet's
@@ -133,12 +129,10 @@ def test_shards_of_imagenets_classes_are_counted(
     assert audited(other, "shards")["problems"] == []
 
 
-def test_a_run_recommends_an_audit_until_there_was_one(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_run_recommends_an_audit_until_there_was_one(tmp_path, capsys):
     data = [f"data.root={write_images(tmp_path / 'photos')}", f"data.cache={tmp_path / 'cache'}"]
 
-    def said(name: str) -> str:
+    def said(name):
         given = [f"run.root={tmp_path}", f"run.name={name}", "train.steps=1"]
         assert dispatch(["train", "recipe=bn_x5", *TINY, *data, *given]) == 0
         return capsys.readouterr().err
@@ -150,15 +144,15 @@ def test_a_run_recommends_an_audit_until_there_was_one(
 
 @pytest.mark.parametrize("output", ["nope/a.json", ".", "", "'~nobody/a.json'"])
 def test_an_output_that_cannot_be_written_is_refused_before_anything_is_read(
-    odd: Path, output: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+    odd, output, monkeypatch, capsys
+):
     monkeypatch.chdir(odd)
     with pytest.raises(UserError, match=r"output: .* is (no|a) folder"):
         dispatch(["audit", f"data.root={odd}", "data.workers=0", f"output={output}"])
     assert capsys.readouterr() == ("", "")  # no progress either
 
 
-def test_what_sees_a_flipped_bit(image_folder: MakeFolder, tmp_path: Path) -> None:
+def test_what_sees_a_flipped_bit(image_folder, tmp_path):
     root = image_folder({"a": 2, "b": 2})
     shards = shards_of(root, tmp_path / "shards")
     before = audited(root)
@@ -180,13 +174,13 @@ def test_what_sees_a_flipped_bit(image_folder: MakeFolder, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("given", ["data.on_error=skip", "data.backend=pillow"])
-def test_what_is_not_read_is_refused(odd: Path, given: str) -> None:
+def test_what_is_not_read_is_refused(odd, given):
     key, _, value = given.partition("=")
     with pytest.raises(UserError, match=f"^{key}: {value} is not read by audit; leave it out: "):
         dispatch(["audit", f"data.root={odd}", given])
 
 
-def test_names_that_are_not_utf_8(odd: Path, tmp_path: Path) -> None:
+def test_names_that_are_not_utf_8(odd, tmp_path):
     for split in ("train", "val"):
         folder = os.fsencode(odd / split)
         os.rename(folder + b"/a", folder + b"/a\xff")

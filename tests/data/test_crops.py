@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from samples import photo
 
-from bn_inception.data.pixels.backend import Backend, Box, PillowPicture, as_picture
+from bn_inception.data.pixels.backend import Backend, PillowPicture, as_picture
 from bn_inception.data.pixels.crops import (
     FILTERS,
     cut_single,
@@ -25,9 +25,7 @@ sides = st.integers(1, 3000)
 
 @given(sides, sides, st.integers(0, 2**32))
 @settings(max_examples=400)
-def test_training_boxes_lie_inside_with_area_and_aspect_in_bounds(
-    width: int, height: int, seed: int
-) -> None:
+def test_training_boxes_lie_inside_with_area_and_aspect_in_bounds(width, height, seed):
     left, top, right, bottom = training_crop(width, height, np.random.default_rng(seed))
     assert 0 <= left < right <= width and 0 <= top < bottom <= height
     w, h = right - left, bottom - top
@@ -37,7 +35,7 @@ def test_training_boxes_lie_inside_with_area_and_aspect_in_bounds(
         assert 3 / 4 * (1 - rounding) <= w / h <= 4 / 3 * (1 + rounding)
 
 
-def test_distribution_of_area_aspect_and_place() -> None:
+def test_distribution_of_area_aspect_and_place():
     random = np.random.default_rng(0)
     boxes = np.array([training_crop(1000, 1000, random) for _ in range(4000)], dtype=np.float64)
     w, h = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
@@ -55,7 +53,7 @@ def test_distribution_of_area_aspect_and_place() -> None:
 
 
 @pytest.mark.parametrize(("width", "height", "share"), [(500, 375, 0.09), (64, 64, 0.16)])
-def test_large_crops_are_rarer_than_uniform(width: int, height: int, share: float) -> None:
+def test_large_crops_are_rarer_than_uniform(width, height, share):
     """Above three quarters of the image few shapes fit: docs/fidelity.md gives these numbers."""
     random = np.random.default_rng(0)
     boxes = np.array([training_crop(width, height, random) for _ in range(10_000)])
@@ -64,7 +62,7 @@ def test_large_crops_are_rarer_than_uniform(width: int, height: int, share: floa
 
 
 @pytest.mark.parametrize(("width", "height"), [(2000, 100), (100, 2000)])
-def test_an_impossible_shape_falls_back_to_the_centre(width: int, height: int) -> None:
+def test_an_impossible_shape_falls_back_to_the_centre(width, height):
     # 8 % of 2000x100 at aspect 4/3 is 146x110 pixels: no drawn shape can fit.
     left, top, right, bottom = training_crop(width, height, np.random.default_rng(0))
     assert (right - left, bottom - top) == ((133, 100) if width > height else (100, 133))
@@ -73,7 +71,7 @@ def test_an_impossible_shape_falls_back_to_the_centre(width: int, height: int) -
 
 
 @given(sides, sides, st.integers(8, 400))
-def test_single_crop_is_a_centred_square(width: int, height: int, size: int) -> None:
+def test_single_crop_is_a_centred_square(width, height, size):
     left, top, right, bottom = single_crop(width, height, size)
     assert right - left == pytest.approx(bottom - top)
     assert left == pytest.approx(width - right)
@@ -82,7 +80,7 @@ def test_single_crop_is_a_centred_square(width: int, height: int, size: int) -> 
     assert single_crop(512, 1024, 224) == (32, 288, 480, 736)  # the paper's, of twice the size
 
 
-def test_cut_single_equals_resize_then_centre() -> None:
+def test_cut_single_equals_resize_then_centre():
     image = photo(3, (500, 375))
     scale = 256 / 375
     whole = image.resize((round(500 * scale), 256), Image.Resampling.BILINEAR)
@@ -94,11 +92,11 @@ def test_cut_single_equals_resize_then_centre() -> None:
     assert difference.mean() < 1  # half a pixel of the longer side, by its rounding
 
 
-def test_cut_training_draws_mirror_and_every_filter() -> None:
+def test_cut_training_draws_mirror_and_every_filter():
     asked = []
 
     class Ramp(PillowPicture):
-        def resized(self, box: Box, size: int, resample: Image.Resampling) -> np.ndarray:
+        def resized(self, box, size, resample):
             asked.append(resample)
             return super().resized(box, size, resample)
 
@@ -126,13 +124,13 @@ RESIZE = {
 }
 
 
-def hard(seed: int, size: tuple[int, int]) -> Image.Image:
+def hard(seed, size):
     """Black, white and pure colours side by side: the worst for every filter."""
     shape = (size[1], size[0], 3)
     return Image.fromarray(np.random.default_rng(seed).choice([0, 255], shape).astype(np.uint8))
 
 
-def apart(image: Image.Image, box: Box, size: int, resample: Image.Resampling) -> np.ndarray:
+def apart(image, box, size, resample):
     """How far the fast backend's pixels are from Pillow's."""
     fast, pillow = (
         as_picture(image, "", backend).resized(box, size, resample).astype(int)
@@ -143,9 +141,7 @@ def apart(image: Image.Image, box: Box, size: int, resample: Image.Resampling) -
 
 @pytest.mark.parametrize("resample", FILTERS, ids=lambda resample: resample.name)
 @pytest.mark.parametrize("kind", RESIZE)
-def test_the_fast_backend_resizes_near_to_pillow(
-    kind: str, resample: Image.Resampling, request: pytest.FixtureRequest
-) -> None:
+def test_the_fast_backend_resizes_near_to_pillow(kind, resample, request):
     if kind == "photographs":
         with ZipFile(request.getfixturevalue("shared_data") / "imagenet-300.zip") as archive:
             names = [name for name in archive.namelist() if name.endswith(".JPEG")][::23]
@@ -162,9 +158,7 @@ def test_the_fast_backend_resizes_near_to_pillow(
 
 @given(st.integers(1, 250), st.integers(1, 250), st.integers(1, 300), st.integers(0, 1000))
 @settings(max_examples=60)
-def test_nearest_and_box_are_at_most_one_pixel_aside(
-    width: int, height: int, size: int, seed: int
-) -> None:
+def test_nearest_and_box_are_at_most_one_pixel_aside(width, height, size, seed):
     where = np.zeros((height, width, 3), np.uint8)
     where[:, :, 0], where[:, :, 1] = np.arange(width), np.arange(height)[:, None]
     box = training_crop(width, height, np.random.default_rng(seed))

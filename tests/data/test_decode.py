@@ -6,7 +6,6 @@ import warnings
 import zipfile
 import zlib
 from contextlib import suppress
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,7 +22,7 @@ from bn_inception.data.pixels.decode import UnreadableImage
 NAME = "n01440764_1.JPEG"
 
 
-def pixels(data: bytes) -> np.ndarray:
+def pixels(data):
     """What both backends read, which is the same; UnreadableImage where they refuse alike."""
     read: list[UnreadableImage | np.ndarray] = []
     for way in Backend:
@@ -41,9 +40,7 @@ def pixels(data: bytes) -> np.ndarray:
     return one
 
 
-def png(
-    width: int, height: int, depth: int, colour_type: int, rows: bytes, *chunks: bytes
-) -> bytes:
+def png(width, height, depth, colour_type, rows, *chunks):
     """A PNG by hand: Pillow writes no 16-bit colour."""
     stride = len(rows) // height
     lines = b"".join(b"\0" + rows[i * stride : (i + 1) * stride] for i in range(height))
@@ -53,20 +50,20 @@ def png(
     return b"\x89PNG\r\n\x1a\n" + b"".join(framed)
 
 
-def test_cmyk_jpeg() -> None:
+def test_cmyk_jpeg():
     data = encoded(Image.new("CMYK", (16, 16), (0, 255, 255, 0)), quality=100)
     assert Image.open(io.BytesIO(data)).mode == "CMYK"
     assert np.abs(pixels(data) - (255, 0, 0)).max() < 8
 
 
-def test_grey_bilevel_and_palette() -> None:
+def test_grey_bilevel_and_palette():
     assert (pixels(encoded(Image.new("L", (16, 16), 77), quality=100)) == 77).all()
     assert (pixels(encoded(Image.new("1", (16, 16), 1), "PNG")) == 255).all()
     image = photo(2).quantize(16)
     assert (pixels(encoded(image, "PNG")) == np.asarray(image.convert("RGB"))).all()
 
 
-def test_16_bits_are_scaled_not_clipped() -> None:
+def test_16_bits_are_scaled_not_clipped():
     values = np.linspace(0, 65535, 64 * 16).round().astype(np.uint16).reshape(16, 64)
     read = pixels(encoded(Image.fromarray(values), "PNG"))
     assert (read == np.round(values / 257)[:, :, None]).all()
@@ -76,7 +73,7 @@ def test_16_bits_are_scaled_not_clipped() -> None:
     assert np.abs(read - values / 257).max() <= 1
 
 
-def test_transparency_shows_white() -> None:
+def test_transparency_shows_white():
     half = Image.new("RGBA", (4, 4), (200, 0, 0, 128))
     assert np.abs(pixels(encoded(half, "PNG")) - (227, 127, 127)).max() <= 1
     clear = Image.new("LA", (4, 4), (0, 0))
@@ -97,7 +94,7 @@ XMP = (
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_an_orientation_is_applied(orientation: int) -> None:
+def test_an_orientation_is_applied(orientation):
     upright = np.zeros((24, 32, 3), np.uint8)
     upright[:8, :8] = 255  # a white corner at the top left, in a landscape
     undo = {
@@ -127,14 +124,14 @@ def test_an_orientation_is_applied(orientation: int) -> None:
         b"Exif\0\0" + bytes(range(256)),
     ],
 )
-def test_garbage_exif_is_ignored(block: bytes) -> None:
+def test_garbage_exif_is_ignored(block):
     image = photo(3)
     read = pixels(encoded(image, exif=block, quality=95))
     assert np.abs(read - np.asarray(image)).mean() < 3
 
 
 @pytest.mark.parametrize("kind", ["GIF", "MPO"])
-def test_of_several_pictures_the_first_is_read(kind: str) -> None:
+def test_of_several_pictures_the_first_is_read(kind):
     several = encoded(photo(1), kind, save_all=True, append_images=[photo(2), photo(3)])
     assert (pixels(several) == pixels(encoded(photo(1), kind))).all()
 
@@ -155,7 +152,7 @@ PLAIN: dict[str, bytes] = {
 
 
 @pytest.mark.parametrize("kind", PLAIN)
-def test_plain_jpegs_are_not_left_to_pillow(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plain_jpegs_are_not_left_to_pillow(kind, monkeypatch):
     expected = photo(1).convert("L" if kind == "grey" else "RGB").convert("RGB")
     assert np.abs(pixels(PLAIN[kind]) - np.asarray(expected)).mean() < 10
     monkeypatch.setattr(backend, "decode", None)
@@ -171,9 +168,7 @@ def test_plain_jpegs_are_not_left_to_pillow(kind: str, monkeypatch: pytest.Monke
         ("PNG", {}, 24),
     ],
 )
-def test_a_truncated_file_is_refused_wherever_it_ends(
-    kind: str, options: dict[str, bool], spare: int
-) -> None:
+def test_a_truncated_file_is_refused_wherever_it_ends(kind, options, spare):
     data = encoded(photo(4, (120, 90)), kind, **options)
     whole = pixels(data)
     for end in range(1, len(data), 7):
@@ -187,7 +182,7 @@ def test_a_truncated_file_is_refused_wherever_it_ends(
 
 @given(st.data())
 @settings(max_examples=200)
-def test_a_changed_byte_in_a_header_is_judged_alike(data: st.DataObject) -> None:
+def test_a_changed_byte_in_a_header_is_judged_alike(data):
     whole = encoded(photo(7, (60, 50)), quality=90)
     at = data.draw(st.integers(0, whole.index(b"\xff\xda") + 13))
     damaged = bytearray(whole)
@@ -210,19 +205,19 @@ def test_a_changed_byte_in_a_header_is_judged_alike(data: st.DataObject) -> None
         (png(10_000, 10_000, 8, 0, b"\0" * 10_000), "pixels"),  # between Pillow's two limits
     ],
 )
-def test_what_has_no_sure_meaning_is_refused(data: bytes, reason: str) -> None:
+def test_what_has_no_sure_meaning_is_refused(data, reason):
     with pytest.raises(UnreadableImage, match=reason):
         pixels(data)
 
 
-def test_a_jpeg_of_too_many_pixels_is_not_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_jpeg_of_too_many_pixels_is_not_decoded(monkeypatch):
     monkeypatch.setattr(decode, "MAX_PIXELS", 1000)
     with pytest.raises(UnreadableImage, match="1,920 pixels, more than 1,000"):
         pixels(encoded(photo(1)))
 
 
-def test_running_out_of_memory_is_not_a_bad_image(monkeypatch: pytest.MonkeyPatch) -> None:
-    def exhausted(*_: object, **__: object) -> None:
+def test_running_out_of_memory_is_not_a_bad_image(monkeypatch):
+    def exhausted(*_, **__):
         raise MemoryError
 
     monkeypatch.setattr(Image, "open", exhausted)
@@ -230,7 +225,7 @@ def test_running_out_of_memory_is_not_a_bad_image(monkeypatch: pytest.MonkeyPatc
         pixels(b"data")
 
 
-def test_original_photographs_are_all_read(shared_data: Path) -> None:
+def test_original_photographs_are_all_read(shared_data):
     with zipfile.ZipFile(shared_data / "imagenet-300.zip") as archive:
         names = [name for name in archive.namelist() if name.endswith(".JPEG")]
         assert len(names) == 300

@@ -6,20 +6,17 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from samples import MakeFolder, assert_same, opened, training, validation
+from samples import assert_same, opened, training, validation
 
 from bn_inception.data import (
     Backend,
-    FolderSource,
     OnError,
     Photometric,
     loader,
@@ -33,11 +30,11 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs fork and 
 
 
 @pytest.fixture
-def source(image_folder: MakeFolder) -> FolderSource:
+def source(image_folder):
     return opened(image_folder({"a": 5, "b": 6})).train
 
 
-def test_shapes_and_types(source: FolderSource) -> None:
+def test_shapes_and_types(source):
     (batch,) = training(source, steps=(0, 1))
     assert batch.images.shape == (4, 3, 16, 16) and batch.images.dtype == torch.uint8
     assert batch.images.is_contiguous(memory_format=torch.channels_last)
@@ -50,9 +47,7 @@ def test_shapes_and_types(source: FolderSource) -> None:
 
 @pytest.mark.parametrize("backend", Backend)
 @pytest.mark.parametrize("workers", [1, 2])
-def test_batches_do_not_depend_on_workers(
-    source: FolderSource, workers: int, backend: Backend
-) -> None:
+def test_batches_do_not_depend_on_workers(source, workers, backend):
     alone = list(training(source, backend=backend))
     assert len(alone) == 12
     assert_same(alone, training(source, workers=workers, backend=backend))
@@ -60,7 +55,7 @@ def test_batches_do_not_depend_on_workers(
     assert_same(validation(source, backend=backend), validation(source, workers, backend=backend))
 
 
-def test_validation_is_exact(source: FolderSource) -> None:
+def test_validation_is_exact(source):
     batches = list(validation(source))
     assert [len(batch.labels) for batch in batches] == [4, 4, 3]
     assert torch.cat([batch.labels for batch in batches]).tolist() == source.labels.tolist()
@@ -73,7 +68,7 @@ REASONS = {3: "empty", 4: "not an image", 7: "No such file", 10: "truncated"}
 
 
 @pytest.fixture
-def damaged(source: FolderSource) -> FolderSource:
+def damaged(source):
     """Eleven images, some of them damaged for the `REASONS`."""
     for index, data in ((3, b""), (4, b"no image"), (10, source.read(10)[:-100])):
         Path(source.name(index)).write_bytes(data)
@@ -82,7 +77,7 @@ def damaged(source: FolderSource) -> FolderSource:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_bad_file_fails_by_name(damaged: FolderSource, workers: int) -> None:
+def test_a_bad_file_fails_by_name(damaged, workers):
     for batches in (training(damaged, workers=workers), validation(damaged, workers)):
         with pytest.raises(UserError, match=r"data\.on_error=skip") as caught:
             list(batches)
@@ -95,9 +90,7 @@ def test_a_bad_file_fails_by_name(damaged: FolderSource, workers: int) -> None:
 
 @pytest.mark.parametrize("backend", Backend)
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_bad_file_is_replaced_and_reported(
-    source: FolderSource, request: pytest.FixtureRequest, workers: int, backend: Backend
-) -> None:
+def test_a_bad_file_is_replaced_and_reported(source, request, workers, backend):
     whole = list(training(source))
     damaged = request.getfixturevalue("damaged")
     order = TrainingOrder(len(damaged), 4, 3, True, 5)
@@ -115,7 +108,7 @@ def test_a_bad_file_is_replaced_and_reported(
         assert torch.equal(batch.factors, whole[step].factors)  # the draws are the place's
 
 
-def test_validation_counts_what_it_cannot_read(damaged: FolderSource) -> None:
+def test_validation_counts_what_it_cannot_read(damaged):
     batches = list(validation(damaged, 2, OnError.skip))
     readable = torch.cat([batch.readable for batch in batches])
     assert (~readable).nonzero().flatten().tolist() == list(REASONS)
@@ -125,9 +118,7 @@ def test_validation_counts_what_it_cannot_read(damaged: FolderSource) -> None:
     assert names == [damaged.name(index) for index in REASONS]
 
 
-def test_skip_does_not_pass_over_a_lost_disk(
-    source: FolderSource, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_skip_does_not_pass_over_a_lost_disk(source, monkeypatch):
     monkeypatch.setattr(loader, "MAX_SKIPPED", 3)
     for index in range(8):
         Path(source.name(index)).unlink()
@@ -135,7 +126,7 @@ def test_skip_does_not_pass_over_a_lost_disk(
         list(training(source, on_error=OnError.skip))
 
 
-def test_an_abandoned_iterator_leaves_no_process(source: FolderSource) -> None:
+def test_an_abandoned_iterator_leaves_no_process(source):
     batches = training(source, steps=(0, 100_000), workers=2)
     next(batches)
     assert len(multiprocessing.active_children()) == 2
@@ -143,7 +134,7 @@ def test_an_abandoned_iterator_leaves_no_process(source: FolderSource) -> None:
     assert multiprocessing.active_children() == []
 
 
-def test_workers_ignore_the_signals_of_the_group(source: FolderSource) -> None:
+def test_workers_ignore_the_signals_of_the_group(source):
     batches = training(source, steps=(0, 60), workers=2)
     next(batches)
     for worker in multiprocessing.active_children():
@@ -152,7 +143,7 @@ def test_workers_ignore_the_signals_of_the_group(source: FolderSource) -> None:
     assert len(list(batches)) == 59
 
 
-def test_a_program_that_forgets_its_batches_ends(image_folder: MakeFolder) -> None:
+def test_a_program_that_forgets_its_batches_ends(image_folder):
     forgets = (
         "import sys; from pathlib import Path; from samples import opened, training\n"
         "batches = training(opened(Path(sys.argv[1])).train, (0, 100_000), workers=2)\n"
@@ -166,7 +157,7 @@ def test_a_program_that_forgets_its_batches_ends(image_folder: MakeFolder) -> No
     assert (done.stdout, done.returncode) == ("the end\n", 0), done.stderr
 
 
-def test_torchs_global_generator_is_left_alone(source: FolderSource) -> None:
+def test_torchs_global_generator_is_left_alone(source):
     torch.manual_seed(0)
     before = torch.get_rng_state()
     for workers in (0, 1):
@@ -184,9 +175,7 @@ def test_torchs_global_generator_is_left_alone(source: FolderSource) -> None:
         *((8, "300000 100000", [2]), (8, "max 100000", [7]), (8, "50000 100000", [0])),
     ],
 )
-def test_default_workers(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, cores: int, quota: str, workers: list[int]
-) -> None:
+def test_default_workers(monkeypatch, tmp_path, cores, quota, workers):
     """Of as many processes as there are numbers in `workers`, and of fewer."""
     (tmp_path / "cpu.max").write_text(quota)
     monkeypatch.setattr(parallel, "_CPU_QUOTA", str(tmp_path / "cpu.max"))
@@ -194,11 +183,11 @@ def test_default_workers(
     assert [default_workers(1 + others) for others in range(len(workers))] == workers
 
 
-def status(free: int) -> SimpleNamespace:
+def status(free):
     return SimpleNamespace(f_bavail=free // 4096, f_frsize=4096)
 
 
-def test_the_papers_batch_in_dockers_64_megabytes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_papers_batch_in_dockers_64_megabytes(monkeypatch):
     monkeypatch.setattr(os, "statvfs", lambda _: status(64 * 2**20))
     batch = parallel.batch_bytes(32, 224)
     assert batch >= 32 * (3 * 224 * 224 + 5 * 4 + 8)
@@ -216,12 +205,10 @@ def test_the_papers_batch_in_dockers_64_megabytes(monkeypatch: pytest.MonkeyPatc
     processes=st.integers(1, 8),
     share=st.floats(0, 2),
 )
-def test_what_is_recommended_is_not_refused(
-    workers: int, images: int, processes: int, share: float
-) -> None:
+def test_what_is_recommended_is_not_refused(workers, images, processes, share):
     batch = parallel.batch_bytes(images, 224)
 
-    def refusal(workers: int, free: int) -> str:
+    def refusal(workers, free):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(os, "statvfs", lambda _: status(free))
             try:
@@ -243,9 +230,7 @@ def test_what_is_recommended_is_not_refused(
 
 
 @pytest.mark.parametrize("made", [training, validation])
-def test_no_worker_is_started_in_too_small_a_dev_shm(
-    source: FolderSource, monkeypatch: pytest.MonkeyPatch, made: Callable[..., Any]
-) -> None:
+def test_no_worker_is_started_in_too_small_a_dev_shm(source, monkeypatch, made):
     monkeypatch.setattr(os, "statvfs", lambda _: status(4096))
     assert len(list(made(source, workers=0))) > 0
     with pytest.raises(UserError, match=r"data\.workers: 2 need"):

@@ -18,14 +18,14 @@ orders = st.builds(
 )
 
 
-def stream(order: TrainingOrder, start: int, stop: int) -> np.ndarray:
+def stream(order, start, stop):
     """Epoch and image of every place, shape (2, places)."""
     return np.concatenate([order.batch(step) for step in range(start, stop)], axis=1)
 
 
 @given(orders)
 @settings(max_examples=150)
-def test_every_image_exactly_once_an_epoch_and_none_lost_at_its_end(order: TrainingOrder) -> None:
+def test_every_image_exactly_once_an_epoch_and_none_lost_at_its_end(order):
     epochs = 3
     steps = -(-epochs * order.images // order.batch_size)
     numbers, indices = stream(order, 0, steps)
@@ -37,7 +37,7 @@ def test_every_image_exactly_once_an_epoch_and_none_lost_at_its_end(order: Train
 
 
 @given(orders, st.integers(0, 40), st.integers(0, 10**12))
-def test_a_start_at_any_step_equals_the_tail(order: TrainingOrder, start: int, far: int) -> None:
+def test_a_start_at_any_step_equals_the_tail(order, start, far):
     fresh = TrainingOrder(
         order.images, order.batch_size, order.seed, order.within_shard_shuffling, order.shard_size
     )
@@ -48,7 +48,7 @@ def test_a_start_at_any_step_equals_the_tail(order: TrainingOrder, start: int, f
 
 
 @given(orders, st.integers(0, 10**6))
-def test_shards_are_the_stored_ones_whatever_the_seed(order: TrainingOrder, epoch: int) -> None:
+def test_shards_are_the_stored_ones_whatever_the_seed(order, epoch):
     """Without shuffling inside, a shard is also read in the order in which it is stored."""
     stored = stored_order(order.images).tolist()
     size = order.shard_size
@@ -63,7 +63,7 @@ def test_shards_are_the_stored_ones_whatever_the_seed(order: TrainingOrder, epoc
 
 
 @pytest.mark.parametrize("shuffling", [False, True])
-def test_neighbours_meet_again_without_within_shard_shuffling_only(shuffling: bool) -> None:
+def test_neighbours_meet_again_without_within_shard_shuffling_only(shuffling):
     order = TrainingOrder(10_000, 32, 7, shuffling, 100)
     one, other = (order.epoch(epoch) for epoch in (0, 1))
     both = {(*pair,) for pair in np.stack([one[:-1], one[1:]], 1).tolist()} & {
@@ -73,19 +73,19 @@ def test_neighbours_meet_again_without_within_shard_shuffling_only(shuffling: bo
     assert len(both) < 500 if shuffling else 9_900 <= len(both) < 9_999
 
 
-def test_a_late_step_computes_no_more_than_the_first() -> None:
+def test_a_late_step_computes_no_more_than_the_first():
     order = TrainingOrder(10_007, 32, 1, True, 100)
     for step in range(20_000_000, 20_000_100):
         order.batch(step)
     assert order.epoch.cache_info().misses == 1
 
 
-def test_seeds_differ_from_their_first_epoch_on() -> None:
+def test_seeds_differ_from_their_first_epoch_on():
     orders = {TrainingOrder(500, 32, seed, True, 50).epoch(0).tobytes() for seed in (0, 1, 2**32)}
     assert len(orders) == 3
 
 
-def test_the_order_never_changes() -> None:
+def test_the_order_never_changes():
     # Stored shards and interrupted runs rely on these numbers: a change is a change of format.
     assert stored_order(1_281_167)[:4].tolist() == [743618, 1093666, 842530, 1093514]
     epochs, indices = TrainingOrder(1_281_167, 4, 1, True, 1251).batch(400_000)
@@ -94,7 +94,7 @@ def test_the_order_never_changes() -> None:
     assert image_generator(1, 2, 3).random(2).tolist() == [0.7565620620526586, 0.2983556232821195]
 
 
-def test_image_generators_are_apart() -> None:
+def test_image_generators_are_apart():
     keys = [(s, e, i) for s in (0, 1, 2**40) for e in range(5) for i in range(5)]
     assert len({tuple(image_generator(*key).random(4)) for key in keys}) == len(keys)
     firsts = np.array([image_generator(0, 0, i).random() for i in range(4000)])
@@ -105,7 +105,7 @@ def test_image_generators_are_apart() -> None:
 @pytest.mark.parametrize(
     "arguments", [(0, 32, 0, True, 10), (10, 0, 0, True, 10), (10, 4, -1, True, 10)]
 )
-def test_bad_arguments(arguments: tuple[int, int, int, bool, int]) -> None:
+def test_bad_arguments(arguments):
     with pytest.raises(UserError):
         TrainingOrder(*arguments)
     with pytest.raises(UserError, match="shard_size"):

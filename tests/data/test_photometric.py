@@ -9,7 +9,7 @@ import torch
 from bn_inception.data.pixels.photometric import BRIGHTNESS, Photometric, draw_factors, to_input
 
 
-def through_hsv(image: np.ndarray, saturation: float, hue: float) -> np.ndarray:
+def through_hsv(image, saturation, hue):
     """TensorFlow's adjust_saturation, then adjust_hue, one pixel at a time; (3, S, S)."""
     out = np.empty_like(image)
     for y in range(image.shape[1]):
@@ -23,12 +23,12 @@ def through_hsv(image: np.ndarray, saturation: float, hue: float) -> np.ndarray:
     return out
 
 
-def contrast(image: np.ndarray, factor: float) -> np.ndarray:
+def contrast(image, factor):
     mean = image.mean((1, 2), keepdims=True)
     return (image - mean) * factor + mean
 
 
-def reference(image: np.ndarray, factors: np.ndarray) -> np.ndarray:
+def reference(image, factors):
     """One image, (3, S, S) uint8, in float64."""
     x = image.astype(np.float64) / 255
     if len(factors) == 3:
@@ -47,7 +47,7 @@ def reference(image: np.ndarray, factors: np.ndarray) -> np.ndarray:
     return np.clip(x, 0, 1) * 2 - 1
 
 
-def batch(kind: Photometric, count: int = 24, side: int = 8) -> tuple[torch.Tensor, torch.Tensor]:
+def batch(kind, count=24, side=8):
     random = np.random.default_rng(1)
     images = random.integers(0, 256, (count, 3, side, side), dtype=np.uint8)
     # Black, white, grey, and pure colours: the corners of HSV.
@@ -59,7 +59,7 @@ def batch(kind: Photometric, count: int = 24, side: int = 8) -> tuple[torch.Tens
 
 
 @pytest.mark.parametrize("kind", list(Photometric))
-def test_equals_the_reference(kind: Photometric) -> None:
+def test_equals_the_reference(kind):
     images, factors = batch(kind)
     result = to_input(images, factors)
     assert result.dtype == torch.float32 and result.shape == images.shape
@@ -70,7 +70,7 @@ def test_equals_the_reference(kind: Photometric) -> None:
 
 
 @pytest.mark.parametrize("kind", list(Photometric))
-def test_an_image_does_not_depend_on_batch_memory_format_or_threads(kind: Photometric) -> None:
+def test_an_image_does_not_depend_on_batch_memory_format_or_threads(kind):
     images, factors = batch(kind, count=33, side=96)
     threads = torch.get_num_threads()
     together = to_input(images, factors)
@@ -86,7 +86,7 @@ def test_an_image_does_not_depend_on_batch_memory_format_or_threads(kind: Photom
         assert torch.equal(alone[0], together[i])
 
 
-def test_no_distortion_is_plain_scaling() -> None:
+def test_no_distortion_is_plain_scaling():
     images = torch.tensor([0, 255, 51], dtype=torch.uint8).view(1, 3, 1, 1)
     expected = torch.tensor([-1.0, 1.0, -0.6]).view(1, 3, 1, 1)
     torch.testing.assert_close(to_input(images), expected)
@@ -94,7 +94,7 @@ def test_no_distortion_is_plain_scaling() -> None:
     assert images.flatten().tolist() == [0, 255, 51]  # not written to
 
 
-def test_ranges_and_orders_of_factors() -> None:
+def test_ranges_and_orders_of_factors():
     random = np.random.default_rng(0)
     full = np.stack([draw_factors(Photometric.full, random) for _ in range(2000)])
     low = np.array([-BRIGHTNESS, 0.5, -0.2, 0.5])
@@ -109,14 +109,14 @@ def test_ranges_and_orders_of_factors() -> None:
     assert draw_factors(Photometric.none, random).shape == (0,)
 
 
-def test_unknown_factors_are_refused() -> None:
+def test_unknown_factors_are_refused():
     with pytest.raises(ValueError, match="4 columns"):
         to_input(torch.zeros(2, 3, 4, 4, dtype=torch.uint8), torch.zeros(2, 4))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("kind", list(Photometric))
-def test_cuda_agrees_with_the_cpu(kind: Photometric) -> None:
+def test_cuda_agrees_with_the_cpu(kind):
     images, factors = batch(kind, side=64)
     there = to_input(images.cuda(), factors.cuda()).cpu()
     torch.testing.assert_close(there, to_input(images, factors), atol=1e-5, rtol=0)

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -26,14 +25,12 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs fork and 
 
 
 @pytest.fixture
-def target(images: Path, tmp_path: Path) -> Path:
+def target(images, tmp_path):
     """Finished shards of the images."""
     return shards_of(images, tmp_path / "shards")
 
 
-def test_folders_become_shards(
-    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_folders_become_shards(images, tmp_path, capsys):
     train, val = made(images, tmp_path / "shards")
     assert (train.images, train.shards, train.written) == (15, 4, 15)
     assert (val.images, val.shards) == (9, 3)
@@ -52,7 +49,7 @@ def test_folders_become_shards(
     assert "all there, checksums right" in capsys.readouterr().out
 
 
-def test_one_split_alone_and_the_other_later(images: Path, downloads: Path, tmp_path: Path) -> None:
+def test_one_split_alone_and_the_other_later(images, downloads, tmp_path):
     made(images, tmp_path / "one")
     (downloads / archives.VAL_TAR).rename(tmp_path / "later")
     assert [done.split for done in made(downloads, tmp_path / "other")] == ["train"]
@@ -64,9 +61,7 @@ def test_one_split_alone_and_the_other_later(images: Path, downloads: Path, tmp_
     assert [done.split for done in made(images, tmp_path / "third")] == ["train"]
 
 
-def test_a_shard_made_again_of_changed_images_is_not_put_in_place(
-    images: Path, target: Path
-) -> None:
+def test_a_shard_made_again_of_changed_images_is_not_put_in_place(images, target):
     shard = target / "train-000001.tar"
     shard.unlink()
     before = content(target)
@@ -77,9 +72,7 @@ def test_a_shard_made_again_of_changed_images_is_not_put_in_place(
 
 
 @pytest.mark.parametrize("lost", [Path.unlink, lambda path: path.write_text('{"format": "bn')])
-def test_a_lost_description_is_refused_with_what_helps(
-    images: Path, target: Path, lost: Callable[[Path], object]
-) -> None:
+def test_a_lost_description_is_refused_with_what_helps(images, target, lost):
     before = content(target)
     path = target / "train.json"
     lost(path)
@@ -93,7 +86,7 @@ def test_a_lost_description_is_refused_with_what_helps(
     assert content(target) == before
 
 
-def test_what_else_lies_in_the_target_stays(images: Path, tmp_path: Path) -> None:
+def test_what_else_lies_in_the_target_stays(images, tmp_path):
     target = tmp_path / "shards"
     (target / "train").mkdir(parents=True)
     for name in ("train/thesis.txt", "notes.part", ".hidden.77.tmp", ".train.txt", "train.txt"):
@@ -104,18 +97,18 @@ def test_what_else_lies_in_the_target_stays(images: Path, tmp_path: Path) -> Non
     assert before.items() <= content(target).items()
 
 
-def flip(path: Path, at: int) -> None:
+def flip(path, at):
     with path.open("r+b") as file:
         file.seek(at)
         file.write(b"flipped")
 
 
-def test_damage_is_found_named_and_mended(images: Path, target: Path) -> None:
+def test_damage_is_found_named_and_mended(images, target):
     before = content(target)
     said: list[str] = []
     config = PrepareConfig(str(images), str(target), shard_size=4, workers=0)
 
-    def mended() -> list[int]:
+    def mended():
         said.clear()
         written = [done.written for done in prepare(config, said.append, silent)]
         assert content(target) == before
@@ -132,7 +125,7 @@ def test_damage_is_found_named_and_mended(images: Path, target: Path) -> None:
     assert mended() == [0, 0]
 
 
-def test_other_images_or_settings_are_refused(images: Path, target: Path, tmp_path: Path) -> None:
+def test_other_images_or_settings_are_refused(images, target, tmp_path):
     text = refused(images, target, shard_size=5)
     assert "shard_size is 5 here, 4 there" in text and "choose another folder" in text
     before = content(target)
@@ -147,7 +140,7 @@ def test_other_images_or_settings_are_refused(images: Path, target: Path, tmp_pa
     assert content(other) == {"train-000000.tar": b"somebody's"}
 
 
-def test_two_at_once_are_kept_apart(images: Path, tmp_path: Path) -> None:
+def test_two_at_once_are_kept_apart(images, tmp_path):
     target = tmp_path / "shards"
     target.mkdir()
     with locked(target / ".lock"):  # the lock is a process's own: a fork has it not
@@ -157,9 +150,9 @@ def test_two_at_once_are_kept_apart(images: Path, tmp_path: Path) -> None:
 
 
 def test_a_full_disk_is_named_before_anything_is_written_and_while_it_is(
-    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def no_space(descriptor: int) -> None:
+    images, tmp_path, monkeypatch
+):
+    def no_space(descriptor):
         raise OSError(28, "No space left on device")
 
     usage = shutil.disk_usage(tmp_path)
@@ -175,7 +168,7 @@ def test_a_full_disk_is_named_before_anything_is_written_and_while_it_is(
     made(images, tmp_path / "shards")
 
 
-def test_a_source_that_is_none_or_several_is_named(images: Path, tmp_path: Path) -> None:
+def test_a_source_that_is_none_or_several_is_named(images, tmp_path):
     assert "is not a folder; expected train/" in refused(tmp_path / "no", tmp_path / "shards")
     assert not (tmp_path / "shards").exists()
     (tmp_path / "empty").mkdir()
@@ -191,7 +184,7 @@ def test_a_source_that_is_none_or_several_is_named(images: Path, tmp_path: Path)
 @pytest.mark.parametrize(
     ("key", "value"), [("shard_size", 0), ("workers", -1), ("source", ""), ("target", " ")]
 )
-def test_settings_are_checked(key: str, value: object) -> None:
+def test_settings_are_checked(key, value):
     with pytest.raises(UserError, match=rf"^{key}: (0 is not|-1 is not|empty)"):
         PrepareConfig(**{"source": "a", "target": "b", key: value})
 
@@ -209,7 +202,7 @@ main(["prepare", *sys.argv[2:], "shard_size=4", "workers=2"])
 """
 
 
-def slow(images: Path, target: Path, seconds: float) -> "subprocess.Popen[str]":
+def slow(images, target, seconds):
     """A prepare in a process group of its own that takes so long for each image."""
     return subprocess.Popen(
         [sys.executable, "-c", SLOW, str(seconds), f"source={images}", f"target={target}"],
@@ -221,9 +214,7 @@ def slow(images: Path, target: Path, seconds: float) -> "subprocess.Popen[str]":
 
 
 @pytest.mark.timeout(400)
-def test_a_killed_prepare_goes_on_and_ends_with_the_same_bytes(
-    images: Path, tmp_path: Path
-) -> None:
+def test_a_killed_prepare_goes_on_and_ends_with_the_same_bytes(images, tmp_path):
     made(images, tmp_path / "undisturbed")
     target = tmp_path / "killed"
     process = slow(images, target, 0.05)
@@ -248,9 +239,7 @@ def test_a_killed_prepare_goes_on_and_ends_with_the_same_bytes(
 
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("times", [1, 3])
-def test_ctrl_c_ends_prepare_at_once_however_often_it_comes(
-    images: Path, tmp_path: Path, times: int
-) -> None:
+def test_ctrl_c_ends_prepare_at_once_however_often_it_comes(images, tmp_path, times):
     target = tmp_path / "shards"
     process = slow(images, target, 20)
     try:

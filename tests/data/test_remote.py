@@ -7,11 +7,9 @@ import socket
 import struct
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
-from typing import Any
 
 import pytest
 from processes import run_ranks
@@ -19,7 +17,7 @@ from samples import assert_same, content, made, training, validation
 from small_runs import Runs, write_images
 
 from bn_inception.cli.main import dispatch
-from bn_inception.data import DataConfig, DataKind, OnError, Sources, open_sources, remote
+from bn_inception.data import DataConfig, DataKind, OnError, open_sources, remote
 from bn_inception.errors import UserError
 
 pytest.importorskip("aiohttp", reason="needs bn-inception[remote]")
@@ -31,7 +29,7 @@ SHARD = 6  # images
 
 
 @pytest.fixture(scope="module")
-def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def shards(tmp_path_factory):
     """60 training images in 10 shards, 15 held-out ones in 3; read only."""
     folder = tmp_path_factory.mktemp("remote")
     images = write_images(folder / "images", train=20)
@@ -44,20 +42,20 @@ class ShardServer(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, folder: Path, cache: Path) -> None:
+    def __init__(self, folder, cache):
         super().__init__(("127.0.0.1", 0), Answer)
         self.url, self.folder, self.cache = f"http://127.0.0.1:{self.server_port}", folder, cache
         self.asked: list[str] = []
         self.fault: Callable[[str], str] = lambda name: ""
         self.ended = threading.Event()
 
-    def far(self, url: str = "") -> Sources:
+    def far(self, url=""):
         return open_sources(DataConfig(DataKind.shards, url or self.url, str(self.cache.parent)))
 
-    def local(self) -> Sources:
+    def local(self):
         return self.far(str(self.folder))
 
-    def fail(self, start: str, fault: str) -> None:
+    def fail(self, start, fault):
         """With every request of a file whose name starts so."""
         self.fault = lambda name: fault if name.startswith(start) else ""
 
@@ -65,10 +63,10 @@ class ShardServer(ThreadingHTTPServer):
 class Answer(BaseHTTPRequestHandler):
     server: ShardServer
 
-    def log_message(self, *words: object) -> None:
+    def log_message(self, *words):
         pass
 
-    def do_GET(self) -> None:
+    def do_GET(self):
         name = self.path.lstrip("/")
         self.server.asked.append(name)
         path, fault = self.server.folder / name, self.server.fault(name)
@@ -86,7 +84,7 @@ class Answer(BaseHTTPRequestHandler):
         else:
             self.send(path.read_bytes(), fault)
 
-    def send(self, body: bytes, fault: str) -> None:
+    def send(self, body, fault):
         half, changed = body[: len(body) // 2], bytes([body[0] ^ 1]) + body[1:]
         others = {"wrong": changed, "short": body[:-1], "long": body + b"x"}
         whole = others.get(fault, body)
@@ -100,7 +98,7 @@ class Answer(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def server(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ShardServer]:
+def server(shards, tmp_path, monkeypatch):
     monkeypatch.setattr(remote, "PAUSES", (0.01, 0.02, 0.02))
     server = ShardServer(shards, tmp_path / "cache" / "shards")
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
@@ -112,15 +110,15 @@ def server(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
     server.server_close()
 
 
-def read(sources: Sources, start: int = 0, stop: int = 12, **more: Any) -> Iterator[Any]:
+def read(sources, start=0, stop=12, **more):
     return training(sources.train, (start, stop), seed=5, shard=SHARD, **more)
 
 
-def held_out(sources: Sources, workers: int = 0) -> Iterator[Any]:
+def held_out(sources, workers=0):
     return validation(sources.validation, workers, OnError.skip)
 
 
-def in_memory(shards: Path) -> str:
+def in_memory(shards):
     import fsspec
 
     fsspec.filesystem("memory").put(f"{shards}/", "/bucket/", recursive=True)
@@ -128,9 +126,7 @@ def in_memory(shards: Path) -> str:
 
 
 @pytest.mark.parametrize(("protocol", "workers"), [("memory", 0), ("memory", 2), ("http", 2)])
-def test_the_batches_are_those_of_the_folder(
-    server: ShardServer, protocol: str, workers: int
-) -> None:
+def test_the_batches_are_those_of_the_folder(server, protocol, workers):
     url = in_memory(server.folder) if protocol == "memory" else server.url
     local, far = server.local(), server.far(url)
     assert far.fingerprint == local.fingerprint
@@ -146,10 +142,10 @@ def test_the_batches_are_those_of_the_folder(
     assert not any(name.endswith((".tar", ".npy")) for name in server.asked[before:])
 
 
-def test_ranks_of_one_machine_share_the_cache(server: ShardServer) -> None:
+def test_ranks_of_one_machine_share_the_cache(server):
     far, local = server.far(), server.local()
 
-    def act(rank: int) -> None:
+    def act(rank):
         places = slice(2 * rank, 2 * rank + 2)
         assert_same(read(far, places=places), read(local, places=places))
 
@@ -161,7 +157,7 @@ def test_ranks_of_one_machine_share_the_cache(server: ShardServer) -> None:
 FAULTS = ("503", "429", "reset", "cut", "short", "long", "wrong")
 
 
-def test_a_bad_connection_is_tried_again(server: ShardServer) -> None:
+def test_a_bad_connection_is_tried_again(server):
     names = sorted(path.name for path in server.folder.glob("train-*.tar"))
     faults = {name: [FAULTS[number % len(FAULTS)]] * 2 for number, name in enumerate(names)}
     faults |= {"train.json": ["503"], "train.index.npy": ["cut", "wrong"]}
@@ -180,9 +176,7 @@ def test_a_bad_connection_is_tried_again(server: ShardServer) -> None:
         ("403", 1, r"cannot be read \(403"),
     ],
 )
-def test_what_does_not_come_is_named(
-    server: ShardServer, fault: str, tries: int, named: str
-) -> None:
+def test_what_does_not_come_is_named(server, fault, tries, named):
     source = server.far().validation
     server.fail("val-", fault)
     asked, there = len(server.asked), content(server.cache)
@@ -197,14 +191,14 @@ def test_what_does_not_come_is_named(
     assert source.read(0)
 
 
-def test_a_broken_connection_is_no_unreadable_image(server: ShardServer) -> None:
+def test_a_broken_connection_is_no_unreadable_image(server):
     far = server.far()
     server.fail("train-", "503")
     with pytest.raises(UserError, match=r"train-.*after 4 tries"):
         next(read(far, workers=1, on_error=OnError.skip))
 
 
-def test_a_damaged_file_in_the_cache_is_fetched_again(server: ShardServer) -> None:
+def test_a_damaged_file_in_the_cache_is_fetched_again(server):
     assert_same(held_out(server.far()), held_out(server.local()))
     for path in server.cache.glob("*.val-*.tar"):
         os.truncate(path, 100)
@@ -215,7 +209,7 @@ def test_a_damaged_file_in_the_cache_is_fetched_again(server: ShardServer) -> No
     assert not list(server.cache.glob(".*.tmp"))
 
 
-def test_shards_made_anew_at_the_same_url_are_others(server: ShardServer, tmp_path: Path) -> None:
+def test_shards_made_anew_at_the_same_url_are_others(server, tmp_path):
     old = server.far().validation.read(0)
     images = write_images(tmp_path / "images", train=3, val=7)
     made(images, tmp_path / "shards", shard_size=SHARD)
@@ -225,7 +219,7 @@ def test_shards_made_anew_at_the_same_url_are_others(server: ShardServer, tmp_pa
     assert far.validation.read(0) != old
 
 
-def test_what_is_missing_is_named(server: ShardServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_missing_is_named(server, monkeypatch):
     with pytest.raises(UserError, match=r"elsewhere/train\.json cannot be read \(no such file"):
         server.far(f"{server.url}/elsewhere")
     with pytest.raises(UserError, match=r"data\.root: nothing://x.*Protocol not known: nothing"):
@@ -237,16 +231,14 @@ def test_what_is_missing_is_named(server: ShardServer, monkeypatch: pytest.Monke
         server.far()
 
 
-def test_a_run_over_the_network_is_the_local_one_bit_for_bit(
-    server: ShardServer, tmp_path: Path
-) -> None:
+def test_a_run_over_the_network_is_the_local_one_bit_for_bit(server, tmp_path):
     given = ["recipe=bn_baseline", "data=shards", f"order.shard_size={SHARD}"]
     runs = Runs(tmp_path, server.folder, *given, f"data.cache={server.cache.parent}")
     far = f"data.root={server.url}"
     assert runs.train("local") == 0
 
     # The network breaks after some shards, for good: the run ends, saved, and says why.
-    def breaks(name: str) -> str:
+    def breaks(name):
         if sum(asked.startswith("train-") for asked in server.asked) == 3:
             server.fail("train-", "503")
         return ""
@@ -263,9 +255,7 @@ def test_a_run_over_the_network_is_the_local_one_bit_for_bit(
 
 @pytest.mark.parametrize("fault", ["wait", "trickle"])
 @pytest.mark.parametrize("name", ["train.json", "val-00000"])
-def test_a_server_that_never_ends_is_not_waited_for(
-    server: ShardServer, monkeypatch: pytest.MonkeyPatch, fault: str, name: str
-) -> None:
+def test_a_server_that_never_ends_is_not_waited_for(server, monkeypatch, fault, name):
     source = server.far().validation
     for key, value in (("PAUSES", (0.01,)), ("FIRST_SECONDS", 1.0), ("LEAST_RATE", 1e12)):
         monkeypatch.setattr(remote, key, value)
@@ -275,9 +265,7 @@ def test_a_server_that_never_ends_is_not_waited_for(
         server.far() if name == "train.json" else source.read(0)
 
 
-def test_an_endless_description_is_not_read_to_its_end(
-    server: ShardServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_endless_description_is_not_read_to_its_end(server, monkeypatch):
     monkeypatch.setattr(remote, "MAX_DESCRIPTION_BYTES", 1_000_000)
     server.fail("train.json", "endless")
     with pytest.raises(UserError, match="more than 1,000,000 bytes came"):
@@ -285,10 +273,10 @@ def test_an_endless_description_is_not_read_to_its_end(
     assert not content(server.cache)
 
 
-def test_a_full_disk_is_named_at_once(server: ShardServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_named_at_once(server, monkeypatch):
     source, tries = server.far(in_memory(server.folder)).validation, []
 
-    def full(*asked: object, **how: object) -> None:
+    def full(*asked, **how):
         tries.append(asked)
         raise OSError(28, "No space left on device")
 
@@ -298,7 +286,7 @@ def test_a_full_disk_is_named_at_once(server: ShardServer, monkeypatch: pytest.M
     assert len(tries) == 1
 
 
-def test_what_else_lies_in_the_cache_stays(server: ShardServer) -> None:
+def test_what_else_lies_in_the_cache_stays(server):
     shutil.copytree(server.folder, server.cache)  # the user's own, prepared there
     (server.cache / ".film.77.tmp").write_text("half a film")
     before = content(server.cache)
@@ -313,7 +301,7 @@ def test_what_else_lies_in_the_cache_stays(server: ShardServer) -> None:
         "https://hunter2@host/x", "simplecache::https://me:hunter2@host/x", "https://me:hun/ter2@host/x",
     ],
 )  # fmt: skip
-def test_credentials_in_a_url_are_refused_and_not_repeated(root: str) -> None:
+def test_credentials_in_a_url_are_refused_and_not_repeated(root):
     said = r"data\.root: a URL with .*environment variables"
     with pytest.raises(UserError, match=said) as caught:
         DataConfig(DataKind.shards, root)

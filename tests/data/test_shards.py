@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from samples import MakeFolder, assert_same, made, opened, shards_of, silent, training, validation
+from samples import assert_same, made, opened, shards_of, silent, training, validation
 
 from bn_inception.data import DataConfig, DataKind
 from bn_inception.data.intake.audit import audit
@@ -27,16 +27,14 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs fork and 
 
 
 @pytest.fixture
-def both(image_folder: MakeFolder, tmp_path: Path) -> tuple[Path, Path]:
+def both(image_folder, tmp_path):
     """A folder and the shards of it; the last shard is not full."""
     root = image_folder({"n02": 4, "n01": 5, "n10": 2}, {"n01": 2, "n02": 1, "n10": 2})
     return root, shards_of(root, tmp_path / "shards")
 
 
 @pytest.mark.parametrize("first_classes", [None, 2])
-def test_folders_and_shards_give_the_same_images_and_batches(
-    both: tuple[Path, Path], first_classes: int | None
-) -> None:
+def test_folders_and_shards_give_the_same_images_and_batches(both, first_classes):
     folder = opened(both[0], first_classes=first_classes)
     shards = opened(both[1], DataKind.shards, first_classes=first_classes)
     for one, other in ((folder.train, shards.train), (folder.validation, shards.validation)):
@@ -52,7 +50,7 @@ def test_folders_and_shards_give_the_same_images_and_batches(
         opened(both[1], DataKind.shards, first_classes=4)
 
 
-def test_shards_are_plain_tar_files_in_the_convention(both: tuple[Path, Path]) -> None:
+def test_shards_are_plain_tar_files_in_the_convention(both):
     source = opened(both[1], DataKind.shards).train
     seen = []
     for path in sorted(both[1].glob("train-*.tar")):
@@ -74,7 +72,7 @@ def test_shards_are_plain_tar_files_in_the_convention(both: tuple[Path, Path]) -
     assert subprocess.run(check, cwd=both[1], check=False).returncode == 0
 
 
-def test_odd_names_survive_and_their_keys_are_plain(tmp_path: Path) -> None:
+def test_odd_names_survive_and_their_keys_are_plain(tmp_path):
     root = tmp_path / "images"
     keys = {
         b"a.b.jpg": "00000000-a_b",
@@ -99,18 +97,18 @@ def test_odd_names_survive_and_their_keys_are_plain(tmp_path: Path) -> None:
 Spoil = Callable[[Path], object]
 
 
-def edited(name: str, change: Callable[[bytes], bytes]) -> Spoil:
+def edited(name, change):
     return lambda root: (root / name).write_bytes(change((root / name).read_bytes()))
 
 
-def described(**values: object) -> Spoil:
+def described(**values):
     return edited("train.json", lambda text: json.dumps(json.loads(text) | values).encode())
 
 
-def indexed(change: Callable[[np.ndarray], np.ndarray | None]) -> Spoil:
+def indexed(change):
     """Changes the index, or puts another one in its place."""
 
-    def spoil(root: Path) -> None:
+    def spoil(root):
         index = np.load(root / "train.index.npy")
         changed = change(index)
         np.save(root / "train.index.npy", index if changed is None else changed)
@@ -118,11 +116,11 @@ def indexed(change: Callable[[np.ndarray], np.ndarray | None]) -> Spoil:
     return spoil
 
 
-def put(column: str, value: object) -> Spoil:
+def put(column, value):
     return indexed(lambda index: index[column].fill(value))
 
 
-def removed(name: str) -> Spoil:
+def removed(name):
     return lambda root: (root / name).unlink()
 
 
@@ -162,7 +160,7 @@ HOLLOW = b"\x93NUMPY\x01\x00v\x00{'descr': '<i8', 'fortran_order': False, 'shape
         (put("label", 0), "another fingerprint"),
     ],
 )
-def test_what_is_not_whole_is_named(both: tuple[Path, Path], spoil: Spoil, named: str) -> None:
+def test_what_is_not_whole_is_named(both, spoil, named):
     spoil(both[1])
     with pytest.raises(UserError, match=named) as caught:
         opened(both[1], DataKind.shards)
@@ -181,9 +179,7 @@ JSON = st.recursive(
     max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(data=st.data())
-def test_any_value_in_a_description_works_or_is_named(
-    both: tuple[Path, Path], data: st.DataObject
-) -> None:
+def test_any_value_in_a_description_works_or_is_named(both, data):
     path = both[1] / "train.json"
     whole = path.read_text()
     values: dict[str, Any] = json.loads(whole)
@@ -229,7 +225,7 @@ print(resident() - before)
 
 
 @pytest.mark.timeout(300)
-def test_an_index_of_imagenets_size_costs_a_worker_little(tmp_path: Path) -> None:
+def test_an_index_of_imagenets_size_costs_a_worker_little(tmp_path):
     """Over shards that are holes; a worker is a fork."""
     count = 1_281_167
     labels = np.arange(count) * 1000 // count

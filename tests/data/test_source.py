@@ -3,14 +3,13 @@
 import os
 import pickle
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 from processes import run_ranks
-from samples import MakeFolder, content, encoded, opened, photo, shards_of
+from samples import content, encoded, opened, photo, shards_of
 
 from bn_inception.data import DataConfig, DataKind, FolderSource, open_sources
 from bn_inception.data.intake import synthetic
@@ -18,7 +17,7 @@ from bn_inception.data.source import class_order
 from bn_inception.errors import UserError
 
 
-def test_images_labels_and_names(image_folder: MakeFolder) -> None:
+def test_images_labels_and_names(image_folder):
     root = image_folder({"n02": 3, "n01": 2}, {"n01": 1, "n02": 2})
     (root / "train" / "n01" / "notes.txt").write_text("not an image")
     (root / "train" / "n01" / "._n01_0.JPEG").write_bytes(b"what macOS leaves behind")
@@ -35,14 +34,14 @@ def test_images_labels_and_names(image_folder: MakeFolder) -> None:
     assert sources.warnings == []
 
 
-def test_numbers_sort_by_value_and_wnids_as_text(image_folder: MakeFolder) -> None:
+def test_numbers_sort_by_value_and_wnids_as_text(image_folder):
     root = image_folder({str(i): 1 for i in range(12)})
     assert opened(root).train.classes == tuple(str(i) for i in range(12))
     assert class_order(["n10", "n9", "n1"]) == ["n1", "n10", "n9"]
     assert class_order(["10", "2", "x"]) == ["10", "2", "x"]
 
 
-def test_fingerprint_follows_content_not_place(image_folder: MakeFolder, tmp_path: Path) -> None:
+def test_fingerprint_follows_content_not_place(image_folder, tmp_path):
     root = image_folder({"a": 2, "b": 3})
     first = opened(root)
     moved = shutil.copytree(root, tmp_path / "elsewhere")
@@ -56,7 +55,7 @@ def test_fingerprint_follows_content_not_place(image_folder: MakeFolder, tmp_pat
     assert opened(moved).train.fingerprint not in (changed, first.train.fingerprint)
 
 
-def test_tiny_imagenet_as_published(image_folder: MakeFolder) -> None:
+def test_tiny_imagenet_as_published(image_folder):
     root = image_folder(dict.fromkeys(("n01", "n02", "n03"), 2))
     for folder in (root / "train").iterdir():
         folder.rename(root / "images")
@@ -85,7 +84,7 @@ def test_tiny_imagenet_as_published(image_folder: MakeFolder) -> None:
     assert "line 1" in message(root, DataKind.tiny_imagenet)
 
 
-def message(root: Path, kind: DataKind = DataKind.folder) -> str:
+def message(root, kind=DataKind.folder):
     with pytest.raises(UserError) as caught:
         opened(root, kind)
     text = str(caught.value)
@@ -93,7 +92,7 @@ def message(root: Path, kind: DataKind = DataKind.folder) -> str:
     return text
 
 
-def test_errors_name_the_path_and_the_layout(image_folder: MakeFolder, tmp_path: Path) -> None:
+def test_errors_name_the_path_and_the_layout(image_folder, tmp_path):
     with pytest.raises(UserError, match=r"data\.root: not given.*ROOT/train/<class>/<image>"):
         open_sources(DataConfig(kind=DataKind.folder))
     with pytest.raises(UserError, match=r"data\.root: not given.*bn-inception prepare"):
@@ -125,12 +124,12 @@ def test_errors_name_the_path_and_the_layout(image_folder: MakeFolder, tmp_path:
         ("first_classes", 0, "0"),
     ],
 )
-def test_settings_are_checked(key: str, value: object, said: str) -> None:
+def test_settings_are_checked(key, value, said):
     with pytest.raises(UserError, match=rf"data\.{key}: {said}"):
         DataConfig(**{key: value})
 
 
-def test_a_million_names_cost_little() -> None:
+def test_a_million_names_cost_little():
     count = 200_000
     names = [b"n%08d/n%08d_%06d.JPEG" % (i // 1300, i // 1300, i) for i in range(count)]
     source = FolderSource("/images/train", ("x",), np.arange(count) // 1300, names)
@@ -139,13 +138,13 @@ def test_a_million_names_cost_little() -> None:
 
 
 @pytest.fixture
-def few(monkeypatch: pytest.MonkeyPatch) -> None:
+def few(monkeypatch):
     monkeypatch.setattr(synthetic, "TRAIN_PER_CLASS", 3)
     monkeypatch.setattr(synthetic, "VAL_PER_CLASS", 2)
 
 
 @pytest.mark.usefixtures("few")
-def test_layout_and_determinism(tmp_path: Path) -> None:
+def test_layout_and_determinism(tmp_path):
     one, other = (synthetic.prepare(tmp_path / name) for name in ("one", "other"))
     assert one.name == other.name
     assert content(one) == content(other)
@@ -159,7 +158,7 @@ def test_layout_and_determinism(tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path / "one")) == [one.name, "synthetic.lock"]
 
 
-def replace(file: Path) -> None:
+def replace(file):
     folder = file.parents[2]
     shutil.rmtree(folder)
     folder.mkdir()
@@ -176,9 +175,7 @@ def replace(file: Path) -> None:
         replace,
     ],
 )
-def test_what_is_not_the_set_is_named_and_stays(
-    tmp_path: Path, damage: Callable[[Path], object]
-) -> None:
+def test_what_is_not_the_set_is_named_and_stays(tmp_path, damage):
     folder = synthetic.prepare(tmp_path)
     before = content(folder)
     assert synthetic.prepare(tmp_path) == folder and content(folder) == before
@@ -190,22 +187,22 @@ def test_what_is_not_the_set_is_named_and_stays(
 
 
 @pytest.mark.usefixtures("few")
-def test_processes_that_start_together_agree(tmp_path: Path) -> None:
+def test_processes_that_start_together_agree(tmp_path):
     folders = run_ranks(4, lambda rank: synthetic.prepare(tmp_path))
     assert folders == [synthetic.prepare(tmp_path)] * 4
 
 
-def test_an_unusable_cache_is_named(tmp_path: Path) -> None:
+def test_an_unusable_cache_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"data\.cache: .*file/cache"):
         synthetic.prepare(tmp_path / "file" / "cache")
 
 
-def test_a_linear_classifier_on_pixels_knows_no_direction() -> None:
+def test_a_linear_classifier_on_pixels_knows_no_direction():
     """Ridge regression at 16x16 on 300 a class: a pattern begins anywhere. (Blank is lighter.)"""
     names = [name for name in synthetic.CLASSES if name != "blank"]
 
-    def pixels(split: str, count: int) -> tuple[np.ndarray, np.ndarray]:
+    def pixels(split, count):
         images = [synthetic.draw(name, split, i) for name in names for i in range(count)]
         small = [np.asarray(image.resize((16, 16), Image.Resampling.BOX)) for image in images]
         return np.stack(small).reshape(len(small), -1) / 255.0, np.arange(3).repeat(count)
