@@ -168,7 +168,6 @@ class Run:
 
         def strike(*arguments):
             self.beside("struck").touch()
-            assert fault.act is not None
             fault.act(self, *arguments)
 
         if rank == 0:

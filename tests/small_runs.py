@@ -180,9 +180,7 @@ class Runs:
             on_error=OnError.fail,
             backend=Backend.fast,
         )
-        result = evaluate(best.network, batches, torch.device("cpu"))
-        assert result is not None
-        return result
+        return evaluate(best.network, batches, torch.device("cpu"))
 
     def assert_equal(self, one, other):
         """Bit for bit: checkpoints, the whole record, best and milestones."""

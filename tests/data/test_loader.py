@@ -15,13 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from samples import assert_same, opened, training, validation
 
-from bn_inception.data import (
-    Backend,
-    OnError,
-    Photometric,
-    loader,
-    parallel,
-)
+from bn_inception.data import Backend, OnError, Photometric, loader, parallel
 from bn_inception.data.order import TrainingOrder
 from bn_inception.data.parallel import default_workers
 from bn_inception.errors import UserError

@@ -171,10 +171,7 @@ def refused(run, *arguments):
         ("run={run} output=a.txt", "name of an .npz file"),
         ("run={run} output=absent/a.npz", "absent is no folder"),
         ("run={run} batch_size=0", "batch_size: 0 is not 1 or more"),
-        (
-            "run={run} data.first_classes=3",
-            "class 3 of 7 is n0003 in training, and none of 3",
-        ),
+        ("run={run} data.first_classes=3", "class 3 of 7 is n0003 in training, and none of 3"),
         ("run={run} data.root=absent", "absent does not exist"),
         ("run={run} checkpoint=absent.pt", "there is no such file"),
         ("run={run} which=first", "choose from"),

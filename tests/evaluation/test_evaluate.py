@@ -105,7 +105,6 @@ def test_the_fifth_class_counts_and_the_sixth_does_not(ties):
         rows=labels[:, None],
     )
     result = evaluate(Fixed(logits), [batch], CPU)
-    assert result is not None
     assert (result.errors.wrong, result.errors.wrong_top5, result.count) == (6, 2, 7)
 
 

@@ -63,13 +63,6 @@ def test_a_best_at_the_end_of_the_grid_asks_for_more(tmp_path):
             assert rate_factor.still_to_run(more) == [32]
 
 
-def test_where_nothing_learns_there_is_no_factor(tmp_path):
-    found = points(tmp_path, dict.fromkeys((0.5, 1, 2, 4, 8), 0.1))
-    while wanted := rate_factor.still_to_run(found):
-        found += points(tmp_path, dict.fromkeys(wanted, 0.1))
-    assert rate_factor.verdict(found).startswith("No factor")
-
-
 def test_the_sweep_goes_on_until_it_is_done_and_trains_nothing_twice(tmp_path):
     heights = {4: 0.3, 8: 0.4, 16: 0.5, 32: 0.6, 64: 0.1}
     trained = []

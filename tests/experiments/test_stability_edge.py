@@ -1,4 +1,4 @@
-"""`experiments/stability_edge.py`: how a training's end is called, and the search for the edges."""
+"""`experiments/stability_edge.py`: how a training's end is called, and what is written down."""
 
 import json
 import math
@@ -18,39 +18,6 @@ def test_the_end_of_a_training_has_a_name():
     assert stability_edge.outcome([CHANCE, 1e30, math.nan], 10)[0] == "nonfinite"
     assert stability_edge.outcome([1.0] * 60 + [math.inf], 10)[0] == "nonfinite"
     assert stability_edge.outcome([math.nan], 10) == ("nonfinite", None)
-
-
-@pytest.mark.parametrize("edge", range(0, 12))
-@pytest.mark.parametrize("guess", [None, 0, 3, 11, 50])
-def test_the_lowest_is_found_wherever_it_lies(edge, guess):
-    asked = []
-
-    def beyond(exponent):
-        assert exponent not in asked  # a training costs a minute
-        asked.append(exponent)
-        return exponent >= edge
-
-    expected = edge if edge <= 10 else None
-    assert stability_edge.lowest(beyond, -1, 10, guess) == expected
-    assert len(asked) <= 7
-
-
-def test_the_three_regions_of_a_network_and_a_second_seed_that_costs_little():
-    asked = []
-
-    def network(exponent):
-        asked.append(exponent)
-        if exponent >= 9:
-            return "nonfinite"
-        return "learns" if 3 <= exponent < 6 else "stuck"
-
-    first = stability_edge.Edges(network).find(None)
-    assert (first.nonfinite, first.stuck) == (9, 6)
-    assert network(first.learns) == "learns"
-    asked.clear()
-    second = stability_edge.Edges(network).find(first)
-    assert (second.nonfinite, second.stuck) == (9, 6)
-    assert len(asked) == 5  # 9, 8, the one that learns, 6, 5
 
 
 def test_trainings_are_written_down_and_not_made_twice(images, tmp_path, monkeypatch):

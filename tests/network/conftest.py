@@ -5,11 +5,7 @@ import torch
 
 from bn_inception.network import Inception, NetworkConfig, Nonlinearity, Normalization, initialize
 
-PLAIN = {
-    "normalization": Normalization.none,
-    "local_response_normalization": True,
-    "dropout": 0.4,
-}
+PLAIN = {"normalization": Normalization.none, "local_response_normalization": True, "dropout": 0.4}
 SIGMOID = {"nonlinearity": Nonlinearity.sigmoid}
 RECIPES: dict[str, dict[str, object]] = {
     "inception": PLAIN,

@@ -3,13 +3,7 @@ import math
 import pytest
 import torch
 
-from bn_inception.network import (
-    Inception,
-    Initialization,
-    NetworkConfig,
-    Normalization,
-    initialize,
-)
+from bn_inception.network import Inception, Initialization, NetworkConfig, Normalization, initialize
 from bn_inception.network.initialization import RECTIFIED_VARIANCE
 
 PLAIN = {"normalization": Normalization.none}

@@ -31,7 +31,6 @@ def latest(folder):
     """The step of the newest whole checkpoint, and what was said about it."""
     said: list[str] = []
     loaded = checkpoint.load_latest(folder, said.append, ["optimizer"])
-    assert loaded is not None
     assert torch.equal(loaded["network"]["weight"], torch.full((100,), float(loaded["step"])))
     return loaded["step"], said
 

@@ -11,17 +11,7 @@ from typing import IO
 import faults_catalog as catalog
 import faults_disk
 import pytest
-from faults_bench import (
-    BACKWARD,
-    KILLED,
-    STEP,
-    STEPS,
-    Bench,
-    Fault,
-    Moment,
-    attempt,
-    kill,
-)
+from faults_bench import BACKWARD, KILLED, STEP, STEPS, Bench, Fault, Moment, attempt, kill
 
 pytestmark = pytest.mark.timeout(900)
 
