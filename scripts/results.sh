@@ -22,4 +22,9 @@ photographs=results/tiny_imagenet_100
 "$python" experiments/studies.py scale.compression "$output/tiny_imagenet_100/length/length" \
     "$photographs"/runs/{inception,bn_baseline,bn_x5}-cpu-seed0 "$photographs"/length/runs/*
 
+# Seed 0 by the rule of the initial weights, at a quarter of the length; he is the recipes' own.
+"$python" experiments/studies.py network.initialization \
+    "$output/tiny_imagenet_100/initialization/initialization" \
+    "$photographs"/length/runs/*-compression4000-* "$photographs"/initialization/runs/*
+
 "$python" experiments/figure1.py results/mnist/figure1.json "$output/mnist"
