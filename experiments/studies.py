@@ -25,6 +25,7 @@ from bn_inception.errors import UserError
 from bn_inception.files import write_bytes, write_json, write_text
 from bn_inception.paper.results import FIGURE_3
 from bn_inception.report.comparison import Kind, compare
+from bn_inception.report.curves import learned_limit
 from bn_inception.report.estimates import Estimate
 from bn_inception.report.runs import read_runs
 
@@ -36,9 +37,9 @@ class Point:
     """One recipe at one value.
 
     Accuracies are fractions. `ratio` is of steps to plain Inception's plateau less a point, and
-    `to_80` of those to 80 % of it, relative to plain Inception's at the same value. `to_best` is
-    `ratio` relative to plain Inception at that value at which it ends best, where it has the same
-    number of steps at all.
+    `to_80` of those to 80 % of it, relative to plain Inception's at the same value; both are None
+    where that stays at chance. `to_best` is `ratio` relative to plain Inception at that value at
+    which it ends best, where it has the same number of steps at all.
     """
 
     value: Value
@@ -73,9 +74,14 @@ def study(key: str, folders: Sequence[Path]) -> list[Point]:
             to_best = None
             if same_steps and not row.is_baseline:
                 to_best = compare([*best.runs, *row.runs]).rows[1].ratio
-            about = value, row.recipe, row.title, len(row.runs), row.runs[0].summary.planned_steps
-            found = figure3.target, row.plateau, row.difference, row.ratio, row.shares[0], to_best
-            points.append(Point(*about, *found, row.outcome))
+            summary = row.runs[0].summary
+            about = value, row.recipe, row.title, len(row.runs), summary.planned_steps
+            # Steps to a plain network that stays at chance show nothing.
+            shows = (figure3.target or 0) > learned_limit(1 / (summary.classes or 1))
+            ratios = (row.ratio, row.shares[0]) if shows else (None, None)
+            found = figure3.target, row.plateau, row.difference, *ratios, to_best
+            outcome = row.outcome if shows else "no target: Inception is at chance"
+            points.append(Point(*about, *found, outcome))
     return points
 
 
