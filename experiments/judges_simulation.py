@@ -3,9 +3,9 @@
     python experiments/judges_simulation.py [STUDIES]      # of each cell, 300 unless given
 
 Writes judges_simulation.md beside this file. Curves rise from chance to a plateau as a stretched
-exponential, as at scale=cpu with 100 classes, evaluated every 200 steps. Seeds scatter by 0.5
-points at 15 % and by 0.1 in the logarithm of time; each evaluation has binomial scatter, half of
-whose variance all evaluations of a run share, for they see the same images.
+exponential, as at half the length of scale=cpu with 100 classes, evaluated every 200 steps. Seeds
+scatter by 0.5 points at 15 % and by 0.1 in the logarithm of time; each evaluation has binomial
+scatter, half of whose variance all evaluations of a run share, for they see the same images.
 """
 
 import sys

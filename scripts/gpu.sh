@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Everything that needs a GPU, in one go: speeds, data-parallel training, resume, number formats, and
-# the five recipes at scale=small side by side on the one GPU, for as long as the time allows.
+# the seven recipes at scale=small side by side on the one GPU, for as long as the time allows.
 #   scripts/gpu.sh TINY_IMAGENET OUTPUT [MINUTES] [key=value ...]
 # Called again with the same arguments it goes on: finished stages are passed over, runs continue.
 # A stage that fails does not stop the others; the exit status says whether one did. The key=value are

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Every table and figure in results/ and experiments/, from the records committed there.
+# Every table and figure in results/, from the records there and in experiments/.
 #   PYTHON=python scripts/results.sh [OUTPUT]
 # By default they are written where they stand.
 set -eu

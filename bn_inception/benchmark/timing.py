@@ -32,7 +32,7 @@ class Way:
 
     Attributes:
         start: begins a stream; what it does before its first unit is not timed.
-        warm_up: units before the first that count: compilation, capture, memory, workers.
+        warm_up: units before the first that count: compilation, memory, workers.
         note: what the figure leaves out or holds beyond the rest.
         failure: why there is no figure.
         seconds: of one unit, a value a turn.

@@ -1,1 +1,1 @@
-"""The command line: one module a command, Hydra's `key=value` convention for all."""
+"""The command line: Hydra's `key=value` convention for all commands."""

@@ -35,7 +35,7 @@ _DERIVED = ("recipe.name", "run.resume")
 def read_run_arguments(paths: Sequence[str]) -> tuple[list[Run], list[Evaluation]]:
     """Read run folders, and evaluations of ensembles, as `outputs/*` gives them.
 
-    Predictions, and folders that `compare` or `claims` have written, are passed over.
+    Predictions, and folders that `compare`, `claims` or `mnist` have written, are passed over.
     """
     folders = [path for path in paths if not path.endswith((".json", ".npz"))]
     runs = read_runs([path for path in folders if not _is_report(Path(path))])
@@ -44,8 +44,10 @@ def read_run_arguments(paths: Sequence[str]) -> tuple[list[Run], list[Evaluation
 
 
 def _is_report(folder: Path) -> bool:
-    written = any((folder / name).is_file() for name in ("comparison.json", "claims.json"))
-    return written and not (folder / "summary.json").is_file()
+    if (folder / "summary.json").is_file():
+        return False
+    names = ("comparison.json", "claims.json", "figure1.json")
+    return any((folder / name).is_file() for name in names)
 
 
 def as_configured(run: Run, config: Config | None) -> Run:

@@ -154,9 +154,7 @@ def _refusal(error: Exception) -> str:
     if isinstance(error, pickle.UnpicklingError) or "weights_only" in text.lower():
         named = re.search(r"GLOBAL ([\w.]+)", text)
         what = f"it names {named[1]}, which is no tensor" if named else "it holds more than tensors"
-        return (
-            f"{what}: reading it could run any code; convert it to safetensors where you trust it"
-        )
+        return f"{what}: reading it could run any code"
     return f"it does not load as plain tensors ({first_line(error)})"
 
 

@@ -28,8 +28,8 @@ def set_precision(precision: Precision, device: torch.device, *, key: str) -> st
     """Prepare this process for `precision` on `device`; call before the first forward pass.
 
     On CUDA, how float32 is multiplied is a setting of the process. Backward passes need it too, a
-    compiled function is compiled again when it changes, and a captured graph keeps it. It is
-    therefore set once, here, and `computing` only does the autocast.
+    compiled function is compiled again when it changes. It is therefore set once, here, and
+    `computing` only does the autocast.
 
     Returns:
         A line that the user should see, or None. `key` is the option's name in it and in errors.
@@ -60,8 +60,7 @@ def set_precision(precision: Precision, device: torch.device, *, key: str) -> st
 
 def computing(precision: Precision, device: torch.device) -> torch.autocast:
     """Compute in `precision` on `device` while entered; around forward passes only."""
-    # No cache of converted weights: every weight is used once in a forward pass, and cached tensors
-    # must not outlive the capture of a graph.
+    # No cache of converted weights: every weight is used once in a forward pass.
     return torch.autocast(
         device.type, torch.bfloat16, enabled=precision is Precision.bf16, cache_enabled=False
     )

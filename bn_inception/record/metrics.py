@@ -19,7 +19,7 @@ from bn_inception.fields import Fraction, parse_object
 from bn_inception.files import read_bytes, refusing, write_bytes
 
 MAX_BYTES = 1 << 30
-"""The paper's longest run logs 200 MB."""
+"""The paper's longest run logs 130 MB."""
 
 
 def _metric(tag: str, shown: str = "") -> dict[str, str]:

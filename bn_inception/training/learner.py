@@ -89,7 +89,7 @@ class Learner:
     def seed_dropout(self, step: int) -> None:
         """Seed from (seed, step, rank): a resumed run draws what it would have drawn."""
         seed = derived_seed(self._seed, _STEP, step, self._world.rank)
-        # Not torch.manual_seed: it seeds all kinds of devices, at ninety times the cost.
+        # Not torch.manual_seed: it seeds all kinds of devices, at sixty times the cost.
         if self.device.type == "cuda":
             torch.cuda.manual_seed(seed)
         else:

@@ -283,9 +283,9 @@ def test_dropout(seeded, plain, accuracies, decision):
 def ensembled(make_run, tmp_path):
     """A function: errors of a single crop, 144 crops and six networks, in; judged, out."""
 
-    def judged(single, multi, ensemble, scale="cpu", data="tiny_imagenet", **others):
+    def judged(single, multi, ensemble, scale="cpu", classes=100, **others):
         count = others.pop("images", 10_000)
-        run = make_run("x30", "bn_x30", [0.1, 0.3], scale=scale, data=data, count=count)
+        run = make_run("x30", "bn_x30", [0.1, 0.3], scale=scale, classes=classes, count=count)
         run = evaluated(run, ("single", single), ("144", multi), count=count)
         others = {"models": 6, "count": count, "data": others.pop("seen", None), **others}
         path = write_evaluation(tmp_path / "ensemble.json", "144", ensemble, **others)
@@ -316,7 +316,7 @@ def test_crops_and_ensembles(ensembled, errors, decision):
 )
 def test_the_value_itself_at_the_papers_scale(ensembled, error, decision):
     others = {"images": 50_000, "top5_interval": [error - 0.002, error + 0.002]}
-    judged = ensembled(0.14, 0.12, error, scale="paper", data="imagenet", **others)
+    judged = ensembled(0.14, 0.12, error, scale="paper", classes=1000, **others)
     assert judged.decision is decision
     assert "4.9 %" in judged.reason
 
@@ -356,8 +356,7 @@ def test_another_ensemble_is_no_evidence(ensembled, others, reason):
     assert judged.decision is NOT_TESTED
     assert reason in judged.reason
     if "models" in others:
-        third = "bn-inception train recipe=ensemble/3 scale=cpu data=tiny_imagenet run.seed=3"
-        assert judged.commands.count(third) == 1
+        assert "bn-inception train recipe=ensemble/3 scale=cpu run.seed=3" in judged.commands
         assert judged.commands[-1].startswith("bn-inception ensemble ")
 
 
