@@ -3,10 +3,12 @@
 import fcntl
 import hashlib
 import json
+import math
 import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import is_dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -102,6 +104,17 @@ def write_bytes(path: Path, content: bytes) -> None:
 def write_text(path: Path, text: str) -> None:
     """`write_bytes` of UTF-8 text; bytes of file names that are not UTF-8 stand as JSON escapes."""
     write_bytes(path, text.encode("utf-8", "backslashreplace"))
+
+
+def plain(value: Any) -> Any:
+    """What JSON can say of a value: dataclasses as objects; NaN and infinity are null."""
+    if is_dataclass(value):
+        return plain(vars(value))
+    if isinstance(value, dict):
+        return {key: plain(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:

@@ -34,7 +34,7 @@ def say(line: str, stream: TextIO | None = None) -> None:
 
 def shortened(name: str, columns: int) -> str:
     """A run's name in so many columns: its recipe at the front, its seed at the end."""
-    front = columns // 2
+    front = (columns := max(columns, 3)) // 2
     return name if len(name) <= columns else f"{name[:front]}…{name[front + 1 - columns :]}"
 
 

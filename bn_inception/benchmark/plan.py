@@ -66,7 +66,7 @@ def forecast(
         elif key not in seconds:
             seconds[key] = _update_seconds(config, classes, part.images, device, settings.steps)
         schedule = Schedule.of(config, images)
-        population = config.train.population_batches * config.batch.images if normalized else 0
+        population = config.train.population_batches * config.batch.mini_batch if normalized else 0
         evaluations = -(-schedule.steps // schedule.evaluate_every)
         forward = seconds[key] / UPDATE_COST / (settings.processes * part.images)
         evaluating = evaluations * (held_out + population) * forward

@@ -71,7 +71,7 @@ class Command:
             overrides += options.switches
             if options.config_dir:
                 overrides.append(search_path(options.config_dir))
-            if options.multirun:
+            if options.multirun and not options.cfg:
                 if self.multirun is None:
                     raise UserError(f"--multirun: {self.name} has no runs to make; train has")
                 return self.multirun(overrides)

@@ -43,6 +43,7 @@ from bn_inception.network.checkpoint import LoadedNetwork, load_network
 from bn_inception.network.export import save_exported
 from bn_inception.network.folding import fold_checked
 from bn_inception.quoting import printable, say
+from bn_inception.record.environment import read_environment
 from bn_inception.record.predictions import write_predictions
 from bn_inception.training.batches import population_inputs
 from bn_inception.training.machine import choose_device
@@ -166,6 +167,9 @@ def _evaluate(config: EvaluateConfig) -> None:
     for warning in [*sources.warnings, *([told] if differences else [])]:
         say(f"warning: {warning}")
     _require_same_classes(file, loaded, source.classes)
+    if given is None and (config.checkpoint or not _has_seen(Path(str(config.run)), source)):
+        what = "network" if config.checkpoint else "held-out images"
+        raise UserError(f"output: these are not the run's own {what}; give output=FILE.npz")
     print(
         f"{file}: {loaded.recipe}, step {loaded.step}, {len(source.classes)} classes; "
         f"{len(source):,} images, crops={config.crops} of {size}"
@@ -309,6 +313,13 @@ def _default_output(config: EvaluateConfig, statistics: Statistics | None) -> Pa
     if not os.access(folder if folder.is_dir() else run, os.W_OK):
         raise UserError(f"output: {folder} cannot be written; choose another output=FILE.npz")
     return folder / f"{'-'.join(parts)}.npz"
+
+
+def _has_seen(run: Path, source: ImageSource) -> bool:
+    """Whether these are a run's own held-out images; where it does not say, they count as such."""
+    described = run / "environment.json"
+    said = read_environment(described) if described.is_file() else {}
+    return source.fingerprint in str(said.get("data_fingerprint", source.fingerprint))
 
 
 def _require_same_classes(file: Path, loaded: LoadedNetwork, here: Sequence[str]) -> None:

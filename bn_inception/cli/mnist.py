@@ -1,13 +1,13 @@
 """`bn-inception mnist`: BN section 4.1 and Figure 1 at their own size."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from bn_inception.cli.command import command
 from bn_inception.errors import UserError, require_at_least, require_positive
-from bn_inception.files import make_folder, write_json
+from bn_inception.files import make_folder, plain, write_json
 from bn_inception.mnist import NETWORKS, Evaluation, MnistSettings, figure1, read_digits, train
 from bn_inception.record.environment import describe
 
@@ -61,7 +61,7 @@ def mnist(
                     print(name, done, accuracy, sep="  ", flush=True)
 
             curves.append(train(network, settings, digits, show))
-    rows = [asdict(curve) for curve in curves]
     numbers = folder / "figure1.json"
-    write_json(numbers, {"kind": "mnist", "curves": rows, "environment": describe("mnist")})
+    found = {"kind": "mnist", "curves": curves, "environment": describe("mnist")}
+    write_json(numbers, plain(found))
     print(*figure1(curves, folder), numbers, sep="\n")

@@ -34,7 +34,9 @@ def _names(paths: Sequence[str]) -> list[str]:
     own = [Path(path).resolve() for path in paths]
     names = [path.name.removesuffix(".npz") for path in own]
     return [
-        f"{path.parent.name}/{name}" if names.count(name) > 1 else name
+        f"{path.parents[path.parent.name == 'evaluation'].name}/{name}"
+        if names.count(name) > 1
+        else name
         for path, name in zip(own, names, strict=True)
     ]
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
@@ -15,6 +16,7 @@ from bn_inception.config.compose import hydra_on, quoted
 from bn_inception.errors import UserError
 from bn_inception.files import first_line
 from bn_inception.quoting import shell_command
+from bn_inception.record.run_folder import SAME_RUN
 
 _OURS = (
     # Beside the runs, where `outputs/*` does not find it: what launchers write down.
@@ -33,6 +35,13 @@ def sweep(overrides: Sequence[str]) -> int:
     """
     searched = [word for word in overrides if word.startswith("hydra.searchpath=")]
     given = [*_OURS, *map(quoted, overrides)]
+    for word in OverridesParser.create().parse_overrides(given):
+        key = str(word.get_key_element())
+        if word.is_sweep_override() and key.startswith(SAME_RUN) and not key.startswith("run."):
+            raise UserError(
+                f"train -m: {key} is in no run's name, so that its runs would be one; start them "
+                "one by one, each with its own run.name"
+            )
     with hydra_on("train", overrides) as hydra:
         try:
             batches = hydra.multirun("train", functools.partial(run_one, searched), given)

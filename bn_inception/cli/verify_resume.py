@@ -116,8 +116,8 @@ def first_difference(first: Records, second: Records) -> tuple[int | None, float
     for one, other in zip_longest(first, second, fillvalue=nothing):
         if one != other:
             step = min(int(record["step"]) for record in (one, other) if record)
-            alike = one.get("step") == other.get("step") and "loss" in one
-            return step, abs(one["loss"] - other["loss"]) / abs(one["loss"]) if alike else math.inf
+            alike = one.get("step") == other.get("step") and one.get("loss") and other.get("loss")
+            return step, abs(1 - other["loss"] / one["loss"]) if alike else math.inf
     return None, 0.0
 
 

@@ -104,5 +104,9 @@ def continued(folder: str, overrides: Sequence[str]) -> Config:
             )
     composed = compose("train", overrides)
     take_given(saved, composed, keys)
-    saved["run"] |= {"root": str(path.parent), "name": path.name, "resume": Resume.must.value}
+    saved["run"] = saved.get("run", {}) | {
+        "root": str(path.parent),
+        "name": path.name,
+        "resume": Resume.must.value,
+    }
     return saved

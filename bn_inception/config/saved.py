@@ -58,7 +58,7 @@ def take_given(saved: Config, composed: Config, given: Collection[str]) -> None:
     for key, value in flatten(composed):
         section, _, name = key.partition(".")
         if key in given or key == "data.cache" or section in given:
-            saved[section][name] = value
+            saved.setdefault(section, {})[name] = value
 
 
 def read_yaml(path: Path) -> Config:

@@ -100,6 +100,6 @@ def run_checkpoint(run: Path, name: str = BEST) -> Path:
     if not (folder / name).is_file():
         remedy = "give a run folder, one that bn-inception export has written, or a FILE.pt"
         if (folder / LAST).is_file():
-            remedy = f"take checkpoints/{LAST} (which=last)"
+            remedy = f"take {folder / LAST}, in `evaluate` by which=last"
         raise UserError(f"{run}: has no checkpoints/{name}; {remedy}")
     return folder / name

@@ -126,10 +126,7 @@ def ensemble(paths: Sequence[str | Path], names: Sequence[str]) -> Ensemble:
 def _require_fits(member: Predictions, path: str, first: Predictions, first_path: str) -> None:
     # A mean of means would weigh networks unevenly, and might hold one of them twice.
     if "members" in member.meta:
-        raise UserError(
-            f"{path}: the mean of {len(member.meta['members'])} networks already; give their own "
-            "predictions"
-        )
+        raise UserError(f"{path}: the mean of networks already; give their own predictions")
     require_same_images(first, member, first_path, path)
     for key in ("crops", "statistics"):
         one, other = first.meta.get(key), member.meta.get(key)

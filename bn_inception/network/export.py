@@ -28,6 +28,8 @@ def save_exported(loaded: LoadedNetwork, folder: Path) -> list[Path]:
         before = read_object(described, "choose another folder")
         if before.get("checkpoint_sha256", str | None) != loaded.sha256:
             raise UserError(f"output: {folder} holds another network; choose another folder")
+    elif weights.exists():
+        raise UserError(f"output: {weights} is no export of ours; choose another folder")
     tensors = {
         name: tensor.contiguous()
         for name, tensor in loaded.network.state_dict().items()

@@ -6,7 +6,6 @@ one printed number is wrong; `modules` returns one of the two readings.
 
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import NamedTuple
 
 from bn_inception.errors import UserError
 
@@ -16,19 +15,6 @@ class Pool(StrEnum):
 
     average = "average"
     max = "max"
-
-
-class PrintedRow(NamedTuple):
-    """One row of the table: patch size (0 where none is printed), stride and output size.
-
-    For 3c and 4e the printed side is that of the row's input, although their stride is 2.
-    """
-
-    name: str
-    kernel: int
-    stride: int
-    output_side: int
-    output_channels: int
 
 
 @dataclass(frozen=True)
@@ -55,25 +41,6 @@ class InceptionModule:
         pooled = self.projection if self.projection else in_channels
         return self.one_by_one + self.conv_3x3 + self.double_3x3 + pooled
 
-
-ROWS = (
-    PrintedRow("conv1", 7, 2, 112, 64),
-    PrintedRow("pool1", 3, 2, 56, 64),
-    PrintedRow("conv2", 3, 1, 56, 192),
-    PrintedRow("pool2", 3, 2, 28, 192),
-    PrintedRow("3a", 0, 1, 28, 256),
-    PrintedRow("3b", 0, 1, 28, 320),
-    PrintedRow("3c", 0, 2, 28, 576),
-    PrintedRow("4a", 0, 1, 14, 576),
-    PrintedRow("4b", 0, 1, 14, 576),
-    PrintedRow("4c", 0, 1, 14, 576),
-    PrintedRow("4d", 0, 1, 14, 576),
-    PrintedRow("4e", 0, 2, 14, 1024),
-    PrintedRow("5a", 0, 1, 7, 1024),
-    PrintedRow("5b", 0, 1, 7, 1024),
-    PrintedRow("average_pool", 7, 1, 1, 1024),
-)
-"""Every row of Figure 5 as printed, in forward order."""
 
 CONV1_DEPTH_MULTIPLIER = 8
 """BN section 4.2: the first convolution is separable, with depth multiplier 8 (3 -> 24)."""

@@ -76,10 +76,6 @@ FIGURE_4 = (
 
 ENSEMBLE_MODELS = 6
 """Section 4.2.3: networks in the ensemble, each BN-x30 with some changes."""
-ENSEMBLE_DROPOUTS = (0.05, 0.10)
-"""Section 4.2.3: the dropout that some of the six networks use ("5 % or 10 %")."""
-ENSEMBLE_STEPS = 6_000_000
-"""Section 4.2.3: each network reaches its maximum after about this many steps."""
 MULTICROP_SCALES = (256, 288, 320, 352)
 """GN section 7: shorter sides in pixels; 4 scales x 3 squares x 6 crops x 2 mirrors = 144."""
 

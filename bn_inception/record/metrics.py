@@ -10,13 +10,13 @@ import os
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar
 
 from bn_inception.errors import UserError
 from bn_inception.fields import Fraction, parse_object
-from bn_inception.files import read_bytes, refusing, write_bytes
+from bn_inception.files import plain, read_bytes, refusing, write_bytes
 
 MAX_BYTES = 1 << 30
 """The paper's longest run logs 130 MB."""
@@ -159,7 +159,7 @@ class MetricsLog:
                 f"{path}: {len(kept)} lines, but the checkpoint was made with {lines}; {remedy}"
             )
         self.kept = [_parse(line, f"{path}, line {n}") for n, line in enumerate(kept, start=1)]
-        self.lines, self.checksum = lines, zlib.crc32(content)
+        self.lines, self.checksum, self._whole = lines, zlib.crc32(content), True
         if self.checksum != checksum:
             raise UserError(
                 f"{path}: other lines than those with which the checkpoint was made; {remedy}"
@@ -172,20 +172,24 @@ class MetricsLog:
 
     def append(self, record: Record) -> None:
         """Write one line."""
-        values = {
-            name: None if isinstance(value, float) and not math.isfinite(value) else value
-            for name, value in asdict(record).items()
-        }
-        line = rest = json.dumps({"kind": record.kind, **values}, allow_nan=False).encode() + b"\n"
+        values = {"kind": record.kind, **plain(record)}
+        line = rest = json.dumps(values, allow_nan=False).encode() + b"\n"
+        self._whole, whole = False, self._whole
         with self._writing():
             while rest:
                 rest = rest[self._file.write(rest) :]
+        self._whole = whole
         self.lines += 1
         self.checksum = zlib.crc32(line, self.checksum)
 
     def sync(self) -> None:
-        """Put every line on disk: what a checkpoint counts on must survive a power cut too."""
+        """Put every line on disk: what a checkpoint counts on must survive a power cut too.
+
+        After a line that could not be written it is refused: the steps must be made again.
+        """
         with self._writing():
+            if not self._whole:
+                raise OSError("a line is missing")
             os.fsync(self._file.fileno())
 
     def close(self) -> None:

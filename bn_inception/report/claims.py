@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shlex
 import textwrap
 from collections import Counter
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from urllib.parse import quote
 
 from bn_inception.errors import UserError
 from bn_inception.files import make_folder, write_text
-from bn_inception.quoting import markdown_cell
+from bn_inception.quoting import markdown_cell, shell_command
 from bn_inception.record.environment import command_line
 from bn_inception.report.comparison import Figure3, Kind
 from bn_inception.report.curves import Target, curves_of, percent, plateau_of
@@ -207,7 +208,9 @@ def _how_much(comparison: Figure3) -> str:
         return f"no other recipe can be compared with {baseline} yet"
     reached = [(row.ratio, row) for _, row in rows if row.ratio and math.isfinite(row.ratio.high)]
     fastest = f"no recipe reached {percent(target)} with every seed"
-    if reached:
+    if comparison.fault:
+        fastest = f"steps show nothing, for {comparison.fault}"
+    elif reached:
         ratio, row = min(reached, key=lambda found: found[0].value)
         paper = "" if row.paper_ratio is None else f", the paper: {percent(row.paper_ratio)}"
         fastest = (
@@ -313,7 +316,7 @@ def claims_json(found: Sequence[Judged]) -> str:
 
 def shared_command(command: str) -> str:
     """A command whose absolute paths are `.../` and their last part."""
-    return " ".join(command_line(["bn-inception", *command.split(" ")[1:]]))
+    return shell_command(command_line(shlex.split(command)))
 
 
 def required_numbers(found: Sequence[Judged], required: Sequence[int]) -> list[Judged]:

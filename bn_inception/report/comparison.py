@@ -68,6 +68,7 @@ class Figure3:
         target: top-1 accuracy, a fraction; None if the baseline has no evaluation.
         shared: what all rows share, in words.
         notes: what a reader must know to judge the numbers, a sentence each.
+        fault: why steps to the target show nothing; None where they do.
     """
 
     baseline: str
@@ -75,6 +76,7 @@ class Figure3:
     shared: tuple[str, ...]
     rows: tuple[Row, ...]
     notes: tuple[str, ...]
+    fault: str | None = None
 
     def of(self, *kinds: Kind) -> list[Row]:
         """The rows of some kinds."""
@@ -88,10 +90,10 @@ def compare(runs: Sequence[Run], baseline: str = "inception") -> Figure3:
     UserError), sets the target with all its seeds, in the setting with most runs.
     """
     # Runs that go on stand for themselves only where no run of theirs is over.
-    groups = [
-        sorted([r for r in group if r.ended] or group, key=lambda r: r.summary.seed)
-        for group in grouped(distinct_seeds(runs), lambda run: run.group)
-    ]
+    groups = []
+    for found in grouped(distinct_seeds(runs), lambda run: run.group):
+        counted = [r for r in found if r.ended] or [r for r in found if r.steps] or found
+        groups.append(sorted(counted, key=lambda run: run.summary.seed))
     reference = max(_candidates(runs, groups, baseline), key=len)
     target = target_by(reference)
     said = [_setting_in_words(group[0]) for group in groups]
@@ -112,6 +114,7 @@ def compare(runs: Sequence[Run], baseline: str = "inception") -> Figure3:
         shared=tuple(shared),
         rows=tuple(rows),
         notes=tuple(_notes(runs, reference, target)),
+        fault=target.fault,
     )
 
 
@@ -142,18 +145,22 @@ def _setting_in_words(run: Run) -> list[str]:
 
 def _row(runs: list[Run], title: str, reference: list[Run], target: Target) -> Row:
     own, plain, recipe = curves_of(runs), target.plain, runs[0].summary.recipe
-    steps, reached = None, 0
-    ratio = difference = None
+    steps = ratio = difference = None
     shares = Row.shares
+    # Every curve begins at chance.
+    shows = plain is not None and (target.level or 0.0) > plain.chance
+    reached = 0 if shows else None
     if own is not None and plain is not None:
-        at, arrived = target.steps(own)
-        reached = int(arrived.sum())
-        steps = math.exp(float(np.log(at).mean())) if arrived.all() else None
         pair = None if runs is reference else paired(own, plain)
         if pair is not None:
+            difference = estimates.plateau_difference(*pair)
+        if shows:
+            at, arrived = target.steps(own)
+            reached = int(arrived.sum())
+            steps = math.exp(float(np.log(at).mean())) if arrived.all() else None
+        if shows and pair is not None:
             ratio = estimates.steps_ratio(*pair, plain)
             shares = estimates.share_ratios(*pair, plain)
-            difference = estimates.plateau_difference(*pair)
     return Row(
         title=title,
         recipe=recipe,
@@ -165,7 +172,7 @@ def _row(runs: list[Run], title: str, reference: list[Run], target: Target) -> R
         shares=shares,
         difference=difference,
         is_baseline=runs is reference,
-        outcome=_outcome(runs, runs is reference, None if plain is None else reached),
+        outcome=_outcome(runs, runs is reference, reached),
         paper=FIGURE_3.get(recipe),
         paper_ratio=_paper_ratio(recipe, reference[0].summary.recipe),
     )
@@ -254,7 +261,8 @@ def evaluated_models(
         ("members of the ensemble, mean" if row.kind is Kind.member else row.title, entry)
         for row in comparison.rows
         for run in row.runs
-        for entry in run.evaluations
+        # One a way: `which=last` and bf16 come before the run's own, by the names of their files.
+        for entry in {(e.crops, e.statistics, e.models): e for e in run.evaluations}.values()
     ]
     named += [(f"ensemble of {entry.models}", entry) for entry in ensembles]
     models: dict[tuple[str, int], dict[str, list[Evaluation]]] = {}

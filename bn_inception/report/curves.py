@@ -72,7 +72,7 @@ def curves_of(runs: Sequence[Run]) -> Curves | None:
         seeds=tuple(run.summary.seed for run in ordered),
         steps=np.array(steps),
         top1=np.array([[known.get(step, 1 / classes) for step in steps] for known in values]),
-        count=min(run.validation_count for run in whole),
+        count=max(1, min(run.validation_count for run in whole)),
         chance=1 / classes,
     )
 

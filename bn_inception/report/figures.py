@@ -67,7 +67,7 @@ def _drawn(name: str, title: str, rows: Sequence[Row], target: float | None, axi
         labels: list[_Label] = []
         drawn: dict[str, int] = {}
         for row in rows:
-            if not any(run.steps for run in row.runs):
+            if row.plateau is None:
                 continue
             number = drawn[row.recipe] = drawn.get(row.recipe, -1) + 1
             # What the paper's figure has not is dashed: it may share a colour with what it has.

@@ -196,9 +196,11 @@ def _gap(run: Run) -> tuple[float, float] | None:
     of that training accuracy.
     """
     level = plateau_of(run)
+    if level is None:
+        return None
     end, begin = run.steps[-1], (0.0, *run.steps)[-tenth(len(run.steps)) - 1]
     training = [top1 for step, top1 in run.training if begin < step <= end]
-    if not training or level is None:
+    if not training:
         return None
     mean = fmean(training)
     images = (end - begin) * results.MINI_BATCH

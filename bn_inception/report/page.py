@@ -50,8 +50,8 @@ def write_report(
         found=found,
     )
     files = {
-        "report.html": page.encode(),
-        "comparison.md": markdown.encode(),
+        "report.html": page.encode(errors="backslashreplace"),
+        "comparison.md": markdown.encode(errors="backslashreplace"),
         "comparison.json": as_json(comparison, ensembles).encode(),
     }
     for drawing in drawings:

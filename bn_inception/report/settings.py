@@ -55,7 +55,10 @@ class Setting:
         summary, overrides = self.runs[0].summary, self.runs[0].overrides
         words = [f"scale={summary.scale}", *([f"data={summary.data}"] if summary.data else [])]
         classes = [] if summary.classes is None else [f"{summary.classes} classes"]
-        return " ".join([*words, *overrides, *classes])
+        *_, images, precision = self.runs[0].setting
+        rest = [] if precision == "fp32" else [str(precision)]
+        rest += [] if images is None else [f"images {str(images)[:8]}"]
+        return " ".join([*words, *overrides, *classes, *rest])
 
     @cached_property
     def target(self) -> Target:

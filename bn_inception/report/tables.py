@@ -3,10 +3,10 @@
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import is_dataclass
 from statistics import fmean
 from typing import Any
 
+from bn_inception.files import plain
 from bn_inception.paper.results import FIGURE_3, FIGURE_4, TARGET_TOP1, RecipeResult
 from bn_inception.report.comparison import Figure3, Kind, Row, evaluated_models
 from bn_inception.report.curves import percent, plateau_of
@@ -27,7 +27,7 @@ def as_json(comparison: Figure3, ensembles: Sequence[Evaluation] = ()) -> str:
     named += [(entry.path.stem, entry) for entry in ensembles]
     entries = [{"name": name, **vars(entry), "path": entry.path.name} for name, entry in named]
     values = {**vars(comparison), "rows": rows, "evaluations": entries}
-    return json.dumps(_plain(values), indent=2, allow_nan=False) + "\n"
+    return json.dumps(plain(values), indent=2, allow_nan=False) + "\n"
 
 
 def _run(run: Run) -> dict[str, Any]:
@@ -41,16 +41,6 @@ def _run(run: Run) -> dict[str, Any]:
         "best": None if summary.best is None else summary.best.top1,
         "overrides": run.overrides,
     }
-
-
-def _plain(value: Any) -> Any:
-    if is_dataclass(value):
-        return _plain(vars(value))
-    if isinstance(value, dict):
-        return {key: _plain(entry) for key, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(entry) for entry in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 _FIGURE_3 = (

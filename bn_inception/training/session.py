@@ -188,6 +188,8 @@ class Session:
         """Take up the run where a checkpoint's `state` left it."""
         learner = self.learner
         self.step = state["step"]
+        if self.step > (planned := self.schedule.steps):
+            raise UserError(f"train.steps: {planned}, but the run has made {self.step}; give more")
         self.loss_has_fallen = state["loss_has_fallen"]
         running = state["running_statistics"]
         learner.network.load_state_dict(state["network"] | running)

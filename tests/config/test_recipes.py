@@ -8,7 +8,7 @@ from bn_inception import UserError
 from bn_inception.config import compose, run_config
 from bn_inception.config.compose import flatten
 from bn_inception.files import configs_folder
-from bn_inception.paper.results import ENSEMBLE_DROPOUTS, ENSEMBLE_MODELS, ENSEMBLE_STEPS, FIGURE_3
+from bn_inception.paper.results import ENSEMBLE_MODELS, FIGURE_3
 
 SLOW, FAST = 320_292, 53_382
 COLUMNS = (
@@ -99,10 +99,10 @@ def changes(member):
 def test_a_member_is_bn_x30_with_some_of_the_changes(member):
     changed = changes(member)
     assert changed and changed.keys() <= ALLOWED
-    assert changed.get("network.dropout", 0.05) in ENSEMBLE_DROPOUTS
+    assert changed.get("network.dropout", 0.05) in (0.05, 0.10)
     assert changed.get("network.initial_weight_gain", 2.0) > 1
     whole = values(f"recipe={member}", "scale=paper")
-    assert whole["train.steps"] == ENSEMBLE_STEPS
+    assert whole["train.steps"] == 6_000_000
     assert whole["run.name"] == f"{member.replace('/', '_')}-paper-synthetic-seed0"
     text = (configs_folder() / "recipe" / f"{member}.yaml").read_text()
     assert "4.2.3" in text and "Chosen:" in text
@@ -113,9 +113,7 @@ def test_the_members_differ_and_each_change_is_used():
     made = [changes(member) for member in MEMBERS]
     assert all(made.count(changed) == 1 for changed in made)
     assert set().union(*made) == ALLOWED
-    assert {changed["network.dropout"] for changed in made if "network.dropout" in changed} == set(
-        ENSEMBLE_DROPOUTS
-    )
+    assert {changed.get("network.dropout") for changed in made} == {None, 0.05, 0.10}
 
 
 def test_the_readings_reach_the_network():

@@ -44,13 +44,8 @@ def test_the_chain_runs(tmp_path, monkeypatch, capsys):
         for line in shell.stdout:
             print(dispatch(shlex.split(line)), file=shell.stdin, flush=True)
     assert shell.returncode == 0  # it stops at the first command that fails
-    for made in (
-        "comparison/report.html",
-        "six.npz",
-        "bn_x5",
-        "outputs/bn_x5-demo-synthetic-seed2",
-    ):
-        assert Path(made).exists(), made
+    made = {"comparison/report.html", "six.npz", "bn_x5", "outputs/bn_x5-demo-synthetic-seed2"}
+    assert all(Path(name).exists() for name in made)
     printed = capsys.readouterr().out
     assert "BN-x5" in printed and "not tested" in printed
 

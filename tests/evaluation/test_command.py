@@ -148,7 +148,10 @@ def test_moved_images_are_the_same_and_what_differs_is_named(run, images, capsys
     assert capsys.readouterr().err.count("warning") == 0
     (images / "val" / "n0003" / "2.JPEG").write_bytes(b"\xff\xd8 broken")
     edit(run, lambda state: state["preprocessing"].update(decoder="Pillow 9.1"))
-    evaluate(run, f"data.root={images}")
+    other = f"checkpoint={run}/checkpoints/last.pt"
+    for given, said in ((f"data.root={images}", "held-out images"), (other, "network")):
+        assert f"not the run's own {said}; give" in refusal(evaluate, run, given)
+    evaluate(run, f"data.root={images}", f"output={run}/evaluation/single-population.npz")
     found, made = summary(run), predictions(run)
     assert list(found["unreadable"]) == ["n0003/2.JPEG"] and found["count"] == 35
     assert made.ids[~made.readable].tolist() == ["n0003/2.JPEG"]
@@ -195,7 +198,7 @@ def test_a_checkpoint_that_is_no_network_writes_nothing(run):
     file.write_bytes(file.read_bytes()[:-100])
     assert "damaged" in refused(run)
     file.unlink()
-    assert "take checkpoints/last.pt (which=last)" in refused(run)
+    assert "checkpoints/last.pt, in `evaluate` by which=last" in refused(run)
 
 
 def test_images_of_other_classes_are_refused(run, images):

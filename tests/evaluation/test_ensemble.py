@@ -118,6 +118,8 @@ def test_what_is_written(tmp_path, capsys, monkeypatch):
     assert "3 models, 40 images, crops=144" in printed and "top-5 error" in printed
     mean = read_predictions("all.npz")
     assert len(mean) == 40 and mean.meta["members"] == runs
+    assert dispatch(["ensemble", *[f"{run}/evaluation/144-running.npz" for run in runs]]) == 0
+    assert "run2/144-running" in capsys.readouterr().out
     assert mean.meta["crops"] == "144" and len(mean.meta["checkpoint"]["sha256"]) == 64
     assert mean.meta["classes"][3] == "n3"
     described = json.loads(Path("all.json").read_text())

@@ -1,6 +1,5 @@
 """`experiments/demo.py`: the sentence that `make demo` ends with, and the table of seeds."""
 
-import json
 from pathlib import Path
 
 import demo
@@ -42,20 +41,6 @@ def test_the_sentence_says_what_was_seen(tmp_path, plain, fast, expected):
     said = demo.sentence(demo.look(folders))
     assert said.startswith(expected)
     assert said.count(".\n") == 0 and said.endswith(("steps.", "%.", "run.", "longer.", ")."))
-
-
-def test_seeds_that_chose_do_not_count(tmp_path):
-    found = [
-        demo.look([write(tmp_path, "inception", PLAIN, seed),
-                   write(tmp_path, "bn_x5", fast, seed)])
-        for seed, fast in ((0, FAST), (16, FAST), (17, [0.25] * 6), (18, [*[0.25] * 3, *FAST[1:4]]))
-    ]  # fmt: skip
-    demo.write(found, tmp_path / "seeds.json")
-    rows = json.loads((tmp_path / "seeds.json").read_text())["seeds"]
-    assert [row["within"] for row in rows] == [True, True, False, False]
-    table = (tmp_path / "seeds.md").read_text()
-    assert "Of the 3 seeds that chose nothing, BN-x5 is within a quarter" in table
-    assert table.rstrip().endswith("in 1.")
 
 
 def test_the_document_shows_the_table_that_was_made():

@@ -53,14 +53,13 @@ def test_output_shapes_of_every_row_at_224(on_meta, pool_projection):
     logits, rows = row_outputs(network, torch.empty(2, 3, 224, 224, device="meta"))
     assert logits.main.shape == logits.auxiliary.shape == (2, 1000)
     shapes = {name: tuple(maps.shape[1:]) for name, maps in rows.items() if maps.dim() == 4}
-    # Figure 5; for 3c and 4e, which print their input's side, half of it.
-    expected = {
-        row.name: (row.output_channels, row.output_side, row.output_side) for row in figure5.ROWS
-    }
-    expected |= {"3c": (576, 14, 14), "4e": (1024, 7, 7), "conv2_reduce": (64, 56, 56)}
+    # Figure 5 as printed; for 3c and 4e, which print their input's side, half of it.
+    names = ["conv1", "pool1", "conv2_reduce", "conv2", "pool2", *figure5.MODULE_NAMES]
+    channels = [64, 64, 64, 192, 192, 256, 320, 576, 576, 576, 576, 576, 1024, 1024, 1024]
+    sides = [112, 56, 56, 56, 28, 28, 28, 14, 14, 14, 14, 14, 7, 7, 7]
+    expected = {name: (c, s, s) for name, c, s in zip(names, channels, sides, strict=True)}
     if pool_projection == 128:
         expected |= {"4c": (608, 14, 14), "4d": (608, 14, 14), "4e": (1056, 7, 7)}
-    del expected["average_pool"]
     assert shapes == expected
 
 

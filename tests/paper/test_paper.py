@@ -2,35 +2,20 @@
 
 from bn_inception.paper import figure5, results
 
-PRINTED = {row.name: row for row in figure5.ROWS}
-
 
 def outputs(modules):
-    channels, result = PRINTED["pool2"].output_channels, {}
+    channels, result = 192, {}  # after pool2
     for module in modules:
         channels = result[module.name] = module.channels(channels)
     return result
 
 
 def test_the_two_readings_give_the_printed_outputs_or_the_printed_projections():
-    printed = {name: PRINTED[name].output_channels for name in figure5.MODULE_NAMES}
+    channels = [256, 320, 576, 576, 576, 576, 576, 1024, 1024, 1024]
+    printed = dict(zip(figure5.MODULE_NAMES, channels, strict=True))
     assert outputs(figure5.modules()) == printed
     assert figure5.modules(128) == figure5.MODULES
     assert outputs(figure5.MODULES) == printed | {"4c": 608, "4d": 608, "4e": 1056}
-    pairs = zip(figure5.modules(96), figure5.modules(128), strict=True)
-    assert [one.name for one, other in pairs if one != other] == ["4c", "4d"]
-
-
-def test_printed_sides_follow_from_the_strides_but_for_3c_and_4e():
-    side, wrong = 224, []
-    for row in figure5.ROWS[:-1]:
-        side //= row.stride
-        if side != row.output_side:
-            wrong.append(row.name)
-            assert row.output_side == side * row.stride  # the input's side
-    assert wrong == ["3c", "4e"]
-    assert side == figure5.ROWS[-1].kernel == 7
-    assert all(module.stride == PRINTED[module.name].stride for module in figure5.MODULES)
 
 
 def test_the_papers_statements_follow_from_figures_3_and_4():

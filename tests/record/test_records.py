@@ -1,5 +1,6 @@
 """`metrics.jsonl` and `summary.json`."""
 
+import io
 import json
 import math
 import zlib
@@ -80,6 +81,15 @@ def test_other_lines_than_the_checkpoints_are_refused(tmp_path):
         path.write_bytes(found)
         with pytest.raises(UserError, match=said):
             MetricsLog(path, lines, checksum)
+
+
+def test_no_checkpoint_counts_on_a_record_that_lacks_a_line(tmp_path):
+    log = MetricsLog(tmp_path / "metrics.jsonl")
+    whole, log._file = log._file, io.FileIO("/dev/full", "a")
+    for attempt in (lambda: log.append(train(1)), log.sync):
+        with pytest.raises(UserError, match="cannot be written"):
+            attempt()
+        log._file = whole  # there is room again
 
 
 DOCUMENTED = {

@@ -7,7 +7,7 @@ from report.conftest import evaluated, write_evaluation
 from bn_inception.paper.results import CONTROLS, FIGURE_3
 from bn_inception.record.predictions import Predictions, write_predictions
 from bn_inception.record.summary import Divergence, RunStatus
-from bn_inception.report.claims import claims_text, judge, required_numbers
+from bn_inception.report.claims import claims_table, claims_text, judge, required_numbers
 from bn_inception.report.measures import Decision
 from bn_inception.report.runs import read_evaluation
 from bn_inception.report.statements import STATEMENTS
@@ -218,6 +218,16 @@ def test_a_laptop_never_vetoes_imagenet(seeded):
     assert "Setting 2: scale=cpu 100 classes" in text
 
 
+def test_settings_that_differ_in_images_or_number_format_have_a_column_each(seeded):
+    runs = []
+    for images, top in (("a", 0.4), ("b", 0.1)):
+        runs += seeded("inception", *PLAIN, name=f"p{images}", fingerprint=images)
+        runs += seeded("bn_baseline", *[rise(top, 300)] * 3, name=images, fingerprint=images)
+    runs += [replace(run, environment={"machine": {"precision": "bf16"}}) for run in runs[6:]]
+    table = claims_table(judge(runs))
+    assert sorted(table.rows[0][2:-1]) == [DOES_NOT.value, DOES_NOT.value, HOLDS.value]
+
+
 def test_commands_carry_the_setting(seeded):
     (run,) = seeded("inception", *PLAIN[:1], data="folder")
     options = ("data.root='my photos'", "run.name=plain", "run.seed=3")
@@ -270,6 +280,8 @@ def test_dropout(seeded, plain, accuracies, decision):
     judged = verdict(8, [*without, *changed])
     assert judged.decision is decision
     assert f"{100 * (train - held_out - other_train + other_held_out):+.0f}" in judged.reason
+    early = replace(without[0], top1=(), steps=())  # diverged before its first evaluation
+    assert verdict(8, [early, *without[1:], *changed]).decision is NOT_TESTED
     # Statement 2 never takes the runs with dropout for BN-x5's own.
     assert "no run of bn_x5" in verdict(2, [*plain, *changed]).reason
     wanted = "bn-inception train recipe=bn_x5 scale=cpu network.dropout=0.4"

@@ -1,12 +1,14 @@
 from dataclasses import replace
 
 import pytest
+from report.conftest import write_evaluation
 
 from bn_inception.errors import UserError
 from bn_inception.paper.results import CONTROLS, FIGURE_3
 from bn_inception.record.summary import RunStatus
 from bn_inception.report.claims import judge
-from bn_inception.report.comparison import compare
+from bn_inception.report.comparison import compare, evaluated_models
+from bn_inception.report.runs import read_run
 
 
 def rows(runs, baseline="inception"):
@@ -144,8 +146,19 @@ def test_a_larger_batch_is_compared_by_images(make_run):
     assert rows([plain, large])["bn_x30"].steps == pytest.approx(80 * (0.19 - 0.01) / 0.29)
 
 
+def test_of_a_runs_evaluations_figure_4_has_its_own(make_run):
+    run = make_run("x30", "bn_x30", [0.2])
+    for name, error in (("single-population-last", 0.9), ("single-population", 0.3)):
+        write_evaluation(run.path / "evaluation" / f"{name}.json", "single", error)
+    ((_, (entry,)),) = evaluated_models(compare([read_run(run.path)], "bn_x30"))
+    assert entry.top5_error == 0.3
+
+
 def test_a_baseline_without_an_evaluation_gives_no_target(make_run):
     runs = [make_run("plain", "inception", []), make_run("b", "bn_x5", [0.2])]
+    going = {"status": RunStatus.running}
+    others = [make_run(f"s{n}", "inception", n * [0.2], seed=n, **going) for n in (0, 1)]
+    assert compare(others).target == pytest.approx(0.19)  # by the one that has an evaluation
     comparison = compare(runs)
     assert comparison.target is None and rows(runs)["bn_x5"].ratio is None
     assert any("no evaluation" in note for note in comparison.notes)

@@ -219,6 +219,7 @@ def test_a_run_made_longer_is_the_long_run_and_says_what_changed(twin, capsys):
         (["network.dropout=0.1", "optimizer.momentum=0.5"],
          r"network\.dropout was 0\.4, is 0\.1; optimizer\.momentum was 0\.9, is 0\.5"),
         (["data.root={others}"], r"data\.root: the images differ"),
+        (["train.steps=4"], r"train\.steps: 4, but the run has made 12; give more"),
     ],
 )  # fmt: skip
 def test_what_is_no_continuation_is_refused_and_left_alone(twin, tmp_path, given, message):
