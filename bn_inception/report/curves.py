@@ -114,6 +114,8 @@ def target_by(runs: Sequence[Run]) -> Target:
         fault = "the plain network has no evaluation"
     elif level <= (limit := learned_limit(plain.chance)):
         fault = f"the target {percent(level)} is at chance (not above {percent(limit)})"
+    elif plain.top1.shape[-1] < 12:  # both ends of `gain_of_last_third` would have some in common
+        fault = "the plain network has fewer than 12 evaluations, and may still climb"
     elif still_climbs(plain.top1.mean(0)):
         fault = (
             "the plain network still climbs: its last third gains more than a fifth of its "

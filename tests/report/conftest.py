@@ -51,7 +51,7 @@ def figure3_runs(make_run):
     return [
         make_run("sigmoid", "bn_x5_sigmoid", [0.05, 0.1, 0.15]),
         make_run("control", "inception_x5", [0.01], diverged=Divergence(1234, "4e.pool")),
-        make_run("plain", "inception", [0.05, 0.1, 0.2, 0.25, 0.24, 0.25, 0.25, 0.25]),
+        make_run("plain", "inception", [0.05, 0.1, 0.2, 0.25, 0.24, *[0.25] * 7]),
         make_run("fast", "bn_x5", [0.2, 0.3, 0.35, 0.4]),
         make_run("faster", "bn_x30", [0.1, 0.22, 0.5]),
         make_run("dead", "inception_sigmoid", [0.01, 0.01], started_learning=False),

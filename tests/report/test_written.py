@@ -235,7 +235,7 @@ def test_verdicts_as_text_markdown_and_json_say_all(verdicts, tmp_path):
         assert statement.limit in markdown and statement.measured in markdown
     for words in ("not tested", "holds", "diverged at step 1,234"):
         assert words in text and words in markdown
-    assert "2 hold, 1 not, 3 undecided, 3 not tested" in text
+    assert "2 hold, 0 not, 4 undecided, 3 not tested" in text
     for judged in verdicts:
         for command in judged.leading.commands:
             assert f"   $ {command}" in text.splitlines()
