@@ -27,6 +27,12 @@ photographs=results/tiny_imagenet_100
     "$output/tiny_imagenet_100/initialization/initialization" \
     "$photographs"/length/runs/*-compression4000-* "$photographs"/initialization/runs/*
 
+# Seed 0 with one modification of section 4.2.1 at a time, and with all of them, at a quarter of the
+# length.
+"$python" -m bn_inception compare "$photographs"/length/runs/bn_{baseline,x5}-cpu-compression4000-seed0 \
+    "$photographs"/modifications/runs/* baseline=bn_baseline-cpu-compression4000-seed0 \
+    output="$output/tiny_imagenet_100/modifications"
+
 # Figure 4, at a quarter of the main table's rates, where BN-x30 learns.
 for command in compare claims; do
     "$python" -m bn_inception $command "$photographs"/{rate/runs/bn_x30-*,crops/runs/*,crops/six-*.json} \

@@ -40,7 +40,8 @@ _Label = tuple[float, float, str, str]
 def figure2(comparison: Figure3, axis: str = "linear") -> list[Drawing]:
     """Accuracy against steps, on an `axis` that is linear or log.
 
-    What was changed and the ensemble's members have figures of their own. A recipe has one colour.
+    What was changed and the ensemble's members have figures of their own. A recipe has one colour,
+    each change of it another.
     Its line is the mean over seeds, its band reaches from the lowest seed to the highest. A dot
     marks where it crosses the target. Without an evaluation there is no line.
     """
@@ -70,9 +71,10 @@ def _drawn(name: str, title: str, rows: Sequence[Row], target: float | None, axi
             if row.plateau is None:
                 continue
             number = drawn[row.recipe] = drawn.get(row.recipe, -1) + 1
+            own = _RECIPE_COLOUR.get(row.recipe) or COLOURS[len(drawn) % len(COLOURS)]
+            colour = COLOURS[(COLOURS.index(own) + number) % len(COLOURS)]
             # What the paper's figure has not is dashed: it may share a colour with what it has.
             number += row.recipe not in _RECIPE_COLOUR
-            colour = _RECIPE_COLOUR.get(row.recipe) or COLOURS[len(drawn) % len(COLOURS)]
             end = _curve(axes, row, colour, _DASHES[number % len(_DASHES)])
             labels.append((*end, _label(row), colour))
             if row.steps is not None and target is not None:
