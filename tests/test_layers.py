@@ -15,6 +15,7 @@ LAYERS = (GROUND, SEPARATE[0], {"evaluation"}, {"training"}, SEPARATE[1], {"conf
 HEIGHTS = {name: height for height, layer in enumerate(LAYERS) for name in layer}
 TOP = {"__init__", "__main__"}
 WITHOUT_TORCH = GROUND | {"record", "report"}
+FILES = sorted(path for path in PACKAGE.rglob("*.py"))
 
 
 def imports(path):
@@ -27,9 +28,6 @@ def imports(path):
             assert node.level == 0, f"{path}: relative import"
             found |= {f"{node.module}.{alias.name}" for alias in node.names}
     return found
-
-
-FILES = sorted(path for path in PACKAGE.rglob("*.py"))
 
 
 def layer_name(path):

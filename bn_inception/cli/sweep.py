@@ -35,14 +35,14 @@ def sweep(overrides: Sequence[str]) -> int:
     """
     searched = [word for word in overrides if word.startswith("hydra.searchpath=")]
     given = [*_OURS, *map(quoted, overrides)]
-    for word in OverridesParser.create().parse_overrides(given):
-        key = str(word.get_key_element())
-        if word.is_sweep_override() and key.startswith(SAME_RUN) and not key.startswith("run."):
-            raise UserError(
-                f"train -m: {key} is in no run's name, so that its runs would be one; start them "
-                "one by one, each with its own run.name"
-            )
     with hydra_on("train", overrides) as hydra:
+        for word in OverridesParser.create().parse_overrides(given):
+            key = str(word.get_key_element())
+            if word.is_sweep_override() and key.startswith(SAME_RUN) and key[:4] != "run.":
+                raise UserError(
+                    f"train -m: {key} is in no run's name, so that its runs would be one; start "
+                    "them one by one, each with its own run.name"
+                )
         try:
             batches = hydra.multirun("train", functools.partial(run_one, searched), given)
         except (HydraException, OmegaConfBaseException):

@@ -40,6 +40,7 @@ def test_runs_of_a_sweep_end_each_by_itself_and_are_not_made_twice(
         ("recipe=BN-x30", "write recipe=bn_x30"),
         ("train.steps=2,4", "train.steps is in no run's name"),
         ("machine.threads=range(2)", "machine.threads is in no run's name"),
+        ("train.steps=[1,", "train.steps"),
     ],
 )
 def test_a_sweep_that_cannot_be_read_is_one_line_and_starts_nothing(changed, said, tmp_path):

@@ -35,6 +35,7 @@ def test_trainings_are_written_down_and_not_made_twice(images, tmp_path, monkeyp
 
     monkeypatch.delattr(stability_edge, "ShortTraining")
     stability_edge.main()
+    assert json.loads(output.read_text()) == written
     monkeypatch.setattr(sys, "argv", ["stability_edge.py", *given[:-1], "steps=4"])
     with pytest.raises(Exception, match="steps=3"):
         stability_edge.main()
