@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Everything that needs a GPU, in one go: speeds, data-parallel training, resume, number formats, and
-# the seven recipes at scale=small side by side on the one GPU, for as long as the time allows.
+# Everything that needs a GPU, in one go: the speed of a step, tests, resume, data-parallel training,
+# and the recipes at scale=small side by side on the one GPU, for as long as the time allows.
 #   scripts/gpu.sh TINY_IMAGENET OUTPUT [MINUTES] [key=value ...]
 # Called again with the same arguments it goes on: finished stages are passed over, runs continue.
 # A stage that fails does not stop the others; the exit status says whether one did. The key=value are
-# for training. REHEARSAL=1 does the same on the CPU with numbers so small that it takes minutes.
+# for training. SIDE is how many runs share the GPU (5). REHEARSAL=1 does the same on the CPU with
+# numbers so small that it takes minutes.
 set -u
 if [ $# -lt 2 ] || ! [ -d "$1/train" ]; then
     echo "usage: scripts/gpu.sh TINY_IMAGENET OUTPUT [MINUTES] [key=value ...]" >&2
@@ -18,9 +19,8 @@ shift 2
 [ $# -gt 0 ] && shift
 cd "$(dirname "$0")/.." || exit 2
 python=${PYTHON:-python}
-export PYTHON="$python"
 until=$(($(date +%s) + minutes * 60))
-images=(data=tiny_imagenet "data.root=$data")
+images=(data=tiny_imagenet "data.root=$data" data.workers=2)
 if [ -n "${REHEARSAL:-}" ]; then
     machine=(machine=cpu)
     verified=(scale=demo scale.image_size=16 scale.width=0.0625 batch.images=8)
@@ -29,15 +29,19 @@ if [ -n "${REHEARSAL:-}" ]; then
     step=(scale=demo scale.image_size=16 'benchmark.batches=[4]' benchmark.steps=1 benchmark.rounds=2)
     input=(benchmark.images=64 benchmark.rounds=1 'benchmark.workers=[0]' benchmark.image_size=32)
     curve=(train.steps=6)
+    seeds=(0)
 else
     machine=(machine=gpu)
     verified=(scale=demo)
     scale=(scale=small)
-    step=(scale=paper)
+    step=(scale=paper 'benchmark.batches=[32]')
     input=(benchmark.images=8192 benchmark.rounds=3)
     curve=(train.steps=2000 train.evaluate_every=1000)
+    seeds=(0 1 2)
 fi
-failed=0
+training=("${machine[@]}" "${scale[@]}" "${images[@]}" run.root="$output/runs" run.resume=auto "$@")
+failures=$(mktemp)
+trap 'rm -f "$failures"' EXIT
 
 # stage NAME COMMAND...: once, within the time, its output in OUTPUT/NAME.txt.
 stage() {
@@ -50,40 +54,63 @@ stage() {
     else
         echo "$name: status $?; the end of $output/$name.txt:" >&2
         tail -n 5 "$output/$name.txt" >&2
-        failed=1
+        echo "$name" >>"$failures"
     fi
 }
 
-stage environment "$python" -m torch.utils.collect_env
+# run RECIPE SEED: TERM saves it where the time ends; the next call continues.
+run() {
+    local left=$((until - $(date +%s)))
+    [ "$left" -gt 0 ] || return
+    timeout --signal=TERM --kill-after=60 "$left" "$python" -m bn_inception train recipe="$1" \
+        run.seed="$2" "${training[@]}" >>"$output/$1-seed$2.txt" 2>&1
+    # A stopped run is no failure: 143 where it was saved, 124 from timeout.
+    local status=$?
+    case $status in 0 | 124 | 143) ;; *) echo "$1, seed $2" >>"$failures" ;; esac
+    echo "== $1, seed $2: status $status"
+}
+
+# What is timed has the machine for itself.
 stage step "$python" -m bn_inception benchmark step "${machine[@]}" "${step[@]}" \
     output="$output/step.json"
-stage input "$python" -m bn_inception benchmark input "${images[@]}" "${input[@]}" \
+
+# The checks, one after the other, beside the recipes: small steps leave most of the GPU idle.
+{
+    stage environment "$python" -m torch.utils.collect_env
+    stage tests "$python" -m pytest -q -p no:cacheprovider -k cuda \
+        tests/data/test_photometric.py tests/training/test_batches.py
+    # Bit for bit where every kernel is deterministic; as trained, the first step that differs is told.
+    stage resume_deterministic "$python" -m bn_inception verify-resume recipe=bn_x30 \
+        "${verified[@]}" "${machine[@]}" machine.deterministic=true
+    stage resume_as_trained "$python" -m bn_inception verify-resume recipe=bn_x30 \
+        "${verified[@]}" "${machine[@]}"
+    stage one_rank "$python" -m torch.distributed.run --standalone --nproc-per-node=1 \
+        scripts/train.py recipe=bn_x5 run.name=one_rank "${training[@]}" train.steps=6 \
+        train.evaluate_every=3
+} &
+# The longest first; then the next seed.
+for seed in "${seeds[@]}"; do
+    for recipe in inception bn_baseline bn_x5 bn_x30 bn_x5_sigmoid inception_x5 inception_sigmoid; do
+        while [ "$(jobs -rp | wc -l)" -gt "${SIDE:-5}" ]; do wait -n; done
+        [ "$(date +%s)" -lt "$until" ] || break 2
+        run "$recipe" "$seed" &
+    done
+done
+wait
+if compgen -G "$output/runs/*-seed*" >/dev/null; then
+    "$python" -m bn_inception compare "$output"/runs/*-seed* output="$output/comparison" ||
+        echo comparison >>"$failures"
+fi
+
+# With the time that is left.
+stage plan "$python" -m bn_inception plan "${machine[@]}" "${scale[@]}" "${images[@]}" \
+    output="$output/plan.json"
+stage input "$python" -m bn_inception benchmark input "${images[@]:0:2}" "${input[@]}" \
     output="$output/input.json"
-stage one_rank "$python" -m torch.distributed.run --standalone --nproc-per-node=1 scripts/train.py \
-    recipe=bn_x5 run.name=one_rank run.root="$output/runs" run.resume=auto \
-    "${machine[@]}" "${scale[@]}" "${images[@]}" "$@" train.steps=6 train.evaluate_every=3
-# Bit for bit where every kernel is deterministic; as trained, the first step that differs is told.
-stage resume_deterministic "$python" -m bn_inception verify-resume recipe=bn_x30 "${verified[@]}" \
-    "${machine[@]}" machine.deterministic=true
-stage resume_as_trained "$python" -m bn_inception verify-resume recipe=bn_x30 "${verified[@]}" \
-    "${machine[@]}"
 stage precision "$python" experiments/precision_curves.py run.root="$output/precision" \
     output="$output/precision.json" recipe=bn_x30 "${machine[@]}" "${scale[@]}" "${images[@]}" \
     "${curve[@]}" "$@"
-stage plan "$python" -m bn_inception plan "${machine[@]}" "${scale[@]}" "${images[@]}" \
-    output="$output/plan.json"
-
-# Side by side: small steps leave most of the GPU idle. TERM saves; the next call continues.
-left=$((until - $(date +%s)))
-if [ "$left" -gt 0 ]; then
-    echo "== Figure 3 ($left s left)"
-    timeout --signal=TERM --kill-after=60 "$left" \
-        "$python" -m bn_inception train -m hydra/launcher=joblib hydra.launcher.n_jobs=5 \
-        recipe=inception,bn_x5,bn_x30,bn_x5_sigmoid,inception_x5,bn_baseline,inception_sigmoid \
-        run.root="$output/runs" data.workers=2 \
-        "${machine[@]}" "${scale[@]}" "${images[@]}" "$@" >"$output/figure3.txt" 2>&1 || failed=1
+if [ -s "$failures" ]; then
+    echo "failed: $(paste -sd, "$failures")" >&2
+    exit 1
 fi
-if compgen -G "$output/runs/*-seed0*" >/dev/null; then
-    "$python" -m bn_inception compare "$output"/runs/*-seed0* output="$output/comparison" || failed=1
-fi
-exit "$failed"
