@@ -34,7 +34,7 @@ else
     machine=(machine=gpu)
     verified=(scale=demo)
     scale=(scale=small)
-    step=(scale=paper 'benchmark.batches=[32]')
+    step=(scale=paper 'benchmark.batches=[32]' machine.compile=true)
     input=(benchmark.images=8192 benchmark.rounds=3)
     curve=(train.steps=2000 train.evaluate_every=1000)
     seeds=(0 1 2)

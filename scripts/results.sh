@@ -39,4 +39,8 @@ for command in compare claims; do
         $([ $command = claims ] || echo baseline=bn_x30) output="$output/tiny_imagenet_100/crops"
 done
 
+# Seed 0 at 64 pixels and full width, as far as the runs came on a GPU.
+"$python" -m bn_inception compare "$photographs"/full_width/runs/* \
+    output="$output/tiny_imagenet_100/full_width"
+
 "$python" experiments/figure1.py results/mnist/figure1.json "$output/mnist"

@@ -189,10 +189,7 @@ def _ways(session: Session, batches: list[TrainingBatch]) -> list[Way]:
 
 
 def _pieces(device: torch.device, *, compiled: bool) -> Iterator[tuple[str, Machine]]:
-    """Our step in float32, and with each piece that the device has turned on in turn.
-
-    On the CPU, where compilation takes minutes, it is a piece where machine.compile=true asks for.
-    """
+    """Our step in float32, in the device's other formats, and compiled where it is configured."""
     yield "our step in float32", Machine()
     if device.type == "cuda":
         yield "+ tf32", Machine(Precision.tf32)

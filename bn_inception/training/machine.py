@@ -59,8 +59,8 @@ class Machine:
 def resolve(config: MachineConfig, device: torch.device, local: LocalBatch) -> Machine:
     """Choose what is not chosen, and refuse what this device or these processes cannot have.
 
-    On the CPU the default is what the stored loss curves were made with, bit for bit: fp32, nothing
-    compiled. On CUDA it is the fastest.
+    On the CPU the default is what the stored loss curves were made with, bit for bit: fp32. On CUDA
+    it is the format that was fastest at the paper's 32 images, measured once (docs/step.md): tf32.
     """
     cuda, shared = device.type == "cuda", local.sharers > 1
     if config.compile and shared:
@@ -77,9 +77,8 @@ def resolve(config: MachineConfig, device: torch.device, local: LocalBatch) -> M
     precision = config.precision
     if precision is None:
         fast = cuda and has_tensor_cores(device)
-        precision = Precision.bf16 if fast else Precision.fp32
-    compiled = (cuda and not shared) if config.compile is None else config.compile
-    return Machine(precision, compiled, config.deterministic)
+        precision = Precision.tf32 if fast else Precision.fp32
+    return Machine(precision, bool(config.compile), config.deterministic)
 
 
 def has_cpp_compiler() -> bool:

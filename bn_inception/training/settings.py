@@ -190,19 +190,21 @@ class ProcessorConfig:
 class MachineConfig(ProcessorConfig):
     """Where the computing of a training run happens, and how; never part of a recipe.
 
-    None is what suits the device: `training.machine.resolve` decides, and the run's record says.
+    A precision of None is what suits the device: `training.machine.resolve` decides, and the run's
+    record says.
 
     Attributes:
         timeout: seconds that a process waits for the others before the run ends.
         precision: number format of convolutions and products.
-        compile: whether torch.compile makes one function of forward pass and loss.
+        compile: whether torch.compile makes one function of forward pass and loss; None, as
+            earlier runs were saved, is false.
         deterministic: whether kernels are asked for that give the same bits every time; the CPU's
             do anyway.
     """
 
     timeout: float = 600.0
     precision: Precision | None = None
-    compile: bool | None = None
+    compile: bool | None = False
     deterministic: bool = False
 
     def __post_init__(self) -> None:

@@ -220,9 +220,9 @@ SHARED = LocalBatch(images=16, group=32, groups=1, sharers=2)
 def test_the_cpu_keeps_the_arithmetic_of_the_stored_curves_and_cuda_is_fast(monkeypatch):
     assert resolve(config(), CPU, WHOLE) == Machine(Precision.fp32, compile=False)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
-    assert resolve(config(), CUDA, WHOLE) == Machine(Precision.bf16, compile=True)
-    assert resolve(config(), CUDA, SHARED) == Machine(Precision.bf16, compile=False)
-    assert resolve(config(compile=False), CUDA, WHOLE) == Machine(Precision.bf16, compile=False)
+    assert resolve(config(), CUDA, WHOLE) == Machine(Precision.tf32, compile=False)
+    assert resolve(config(compile=True), CUDA, WHOLE) == Machine(Precision.tf32, compile=True)
+    assert resolve(config(compile=None), CUDA, WHOLE).compile is False  # as earlier runs were saved
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
     assert resolve(config(), CUDA, WHOLE).precision is Precision.fp32
 
