@@ -82,7 +82,8 @@ def benchmark_step(config: RunConfig, settings: StepBenchmark) -> Measured:
             with session.folder:
                 ways = _measured(session, steps, settings.rounds)
         every = Schedule.of(config, len(session.batches.sources.train)).evaluate_every
-        _note_share(ways, config.train.population_batches, every)
+        part = config.batch.mini_batch / config.batch.images  # of an update: a mini-batch of BN
+        _note_share(ways, config.train.population_batches, every, part)
         rows += [_row(way, ways[0], images) for way in ways]
     about = about_here(device=device) | {
         "recipe": config.recipe.name,
@@ -132,11 +133,11 @@ def _measured(session: Session, steps: int, rounds: int) -> list[Way]:
     return [*ways, loop, *([from_loader] if from_loader.seconds else [])]
 
 
-def _note_share(ways: list[Way], mini_batches: int, every: int) -> None:
+def _note_share(ways: list[Way], mini_batches: int, every: int, part: float) -> None:
     """Say at the population statistics what those of one evaluation cost beside its updates."""
     population, loop = (way for way in ways if way.name in (POPULATION, LOOP))
     if population.median and loop.median:
-        share = mini_batches * population.median / (every * loop.median)
+        share = mini_batches * part * population.median / (every * loop.median)
         population.note = (
             f"{mini_batches} every {every:,} updates: {share:.1%} of their time, without loading"
         )
