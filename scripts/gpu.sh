@@ -30,6 +30,8 @@ if [ -n "${REHEARSAL:-}" ]; then
     input=(benchmark.images=64 benchmark.rounds=1 'benchmark.workers=[0]' benchmark.image_size=32)
     curve=(train.steps=6)
     seeds=(0)
+    profiled=(scale=demo scale.image_size=16 batch.images=4)
+    compiled=()
 else
     machine=(machine=gpu)
     verified=(scale=demo)
@@ -38,6 +40,8 @@ else
     input=(benchmark.images=8192 benchmark.rounds=3)
     curve=(train.steps=2000 train.evaluate_every=1000)
     seeds=(0 1 2)
+    profiled=(scale=paper)
+    compiled=(machine.compile=true)
 fi
 training=("${machine[@]}" "${scale[@]}" "${images[@]}" run.root="$output/runs" run.resume=auto "$@")
 failures=$(mktemp)
@@ -73,6 +77,9 @@ run() {
 # What is timed has the machine for itself.
 stage step "$python" -m bn_inception benchmark step "${machine[@]}" "${step[@]}" \
     output="$output/step.json"
+stage profile "$python" experiments/step_profile.py "${machine[@]}" "${profiled[@]}"
+stage profile_compiled "$python" experiments/step_profile.py "${machine[@]}" "${profiled[@]}" \
+    machine.precision=bf16 "${compiled[@]}"
 
 # The checks, one after the other, beside the recipes: small steps leave most of the GPU idle.
 {
