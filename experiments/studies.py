@@ -146,17 +146,24 @@ def line(
     colour: str,
     title: str,
 ) -> None:
-    """One recipe's estimates with their intervals; one with an infinite end is left out."""
-    shown = [
-        (values.index(point.value), 100 * found.value, 100 * found.low, 100 * found.high)
-        for point, found in zip(own, estimates, strict=True)
-        if found is not None and found.high < float("inf")
-    ]
-    if shown:
-        place, value, low, high = map(list, zip(*shown, strict=True))
+    """One recipe's estimates with their intervals; where a run never got there a gap, and a mark.
+
+    The mark, a triangle that points up, stands at the last step of the run.
+    """
+    places, missing = [values.index(point.value) for point in own], float("nan")
+    ended = [found is not None and found.high < float("inf") for found in estimates]
+    value, low, high = (
+        [100 * getattr(found, end) if known else missing
+         for found, known in zip(estimates, ended, strict=True)]
+        for end in ("value", "low", "high")
+    )  # fmt: skip
+    if any(ended):
         ends = [[v - e for v, e in zip(value, low, strict=True)],
                 [e - v for v, e in zip(value, high, strict=True)]]  # fmt: skip
-        axes.errorbar(place, value, ends, fmt="o-", color=colour, capsize=3, label=title)
+        axes.errorbar(places, value, ends, fmt="o-", color=colour, capsize=3, label=title)
+    for place, found, known in zip(places, estimates, ended, strict=True):
+        if found is not None and not known:
+            axes.plot(place, 100 * found.value, "^", color=colour, markersize=8)
 
 
 def main(key: str, output: str, *folders: str) -> None:
