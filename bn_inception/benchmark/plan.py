@@ -9,14 +9,14 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from bn_inception.benchmark.step import our_step
+from bn_inception.benchmark.step import our_step_alone
 from bn_inception.benchmark.timing import Measured, Row, about_here, take_turn
 from bn_inception.data import Sources
 from bn_inception.errors import require_positive
 from bn_inception.network import Inception, NetworkConfig, Normalization
 from bn_inception.paper import results
 from bn_inception.training.local_batch import LocalBatch, local_batch
-from bn_inception.training.machine import choose_device, resolve
+from bn_inception.training.machine import choose_device
 from bn_inception.training.schedule import Schedule
 from bn_inception.training.settings import RunConfig
 
@@ -64,7 +64,9 @@ def forecast(
         if settings.step_images_per_second is not None:
             seconds[key] = part.images / settings.step_images_per_second
         elif key not in seconds:
-            seconds[key] = _update_seconds(config, classes, part.images, device, settings.steps)
+            way = our_step_alone(config, classes, part.images, device)
+            take_turn(way, device, untimed=way.warm_up, units=settings.steps)
+            seconds[key] = way.seconds[0]
         schedule = Schedule.of(config, images)
         population = config.train.population_batches * config.batch.mini_batch if normalized else 0
         evaluations = -(-schedule.steps // schedule.evaluate_every)
@@ -95,19 +97,6 @@ def _sum(rows: Sequence[Row]) -> list[Row]:
     milliseconds = sum(row["updates"] * row["update_ms"] for row in rows) / updates
     gib = max(row["device_gib"] for row in rows)
     return [dict(zip(rows[0], ("all", updates, milliseconds, hours, gpu_hours, gib), strict=True))]
-
-
-def _update_seconds(
-    config: RunConfig, classes: int, images: int, device: torch.device, updates: int
-) -> float:
-    """Forward, backward and update of one process alone, on random images."""
-    machine = resolve(config.machine, device, LocalBatch(images, images, 1, 1))
-    size = config.network.image_size
-    inputs = torch.rand(images, 3, size, size, device=device).mul_(2).sub_(1)
-    labels = torch.arange(images, device=device) % classes
-    way = our_step("", config, machine, [inputs], [labels], classes)
-    take_turn(way, device, untimed=way.warm_up, units=updates)
-    return way.seconds[0]
 
 
 def _device_bytes(config: NetworkConfig, classes: int, images: int) -> int:

@@ -33,8 +33,9 @@ from bn_inception.network import Inception, Precision, initialize, set_precision
 from bn_inception.quoting import say
 from bn_inception.training.console import Console
 from bn_inception.training.learner import build_optimizer
+from bn_inception.training.local_batch import LocalBatch
 from bn_inception.training.loop import train
-from bn_inception.training.machine import Execution, Machine, choose_device
+from bn_inception.training.machine import Execution, Machine, choose_device, resolve
 from bn_inception.training.schedule import Schedule
 from bn_inception.training.session import Session, StopRequest, open_session
 from bn_inception.training.settings import Resume, RunConfig
@@ -220,6 +221,15 @@ def our_step(
     start = repeated(partial(_prepare, machine, device), step, inputs, labels)
     note = f"{machine.precision.value}{', compiled' * machine.compile}"
     return Way(name, start, 1 + machine.compile, note)
+
+
+def our_step_alone(config: RunConfig, classes: int, images: int, device: torch.device) -> Way:
+    """`our_step` as configured, of one process on `images` random images."""
+    machine = resolve(config.machine, device, LocalBatch(images, images, 1, 1))
+    size = config.network.image_size
+    inputs = torch.rand(images, 3, size, size, device=device).mul_(2).sub_(1)
+    labels = torch.arange(images, device=device) % classes
+    return our_step("", config, machine, [inputs], [labels], classes)
 
 
 def _prepare(machine: Machine, device: torch.device) -> None:
