@@ -108,7 +108,7 @@ def interval(found: Estimate | None, sign: str = "") -> str:
     """In hundredths, with the ends of the 95 % interval."""
     if found is None:
         return "-"
-    ends = [format(100 * end, f"{sign}.1f") for end in (found.value, found.low, found.high)]
+    ends = [format(100 * end, f"{sign}z.1f") for end in (found.value, found.low, found.high)]
     if found.high == float("inf"):  # a run never got there
         return "more than {} (at least {})".format(*ends)
     return "{} ({} to {})".format(*ends)

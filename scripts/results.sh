@@ -42,5 +42,7 @@ done
 # Seed 0 at 64 pixels and full width, as far as the runs came on a GPU.
 "$python" -m bn_inception compare "$photographs"/full_width/runs/* \
     output="$output/tiny_imagenet_100/full_width"
+"$python" experiments/at_equal_steps.py "$output/tiny_imagenet_100/full_width/at_equal_steps" \
+    "$photographs"/runs "$photographs"/full_width/runs
 
 "$python" experiments/figure1.py results/mnist/figure1.json "$output/mnist"

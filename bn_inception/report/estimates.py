@@ -39,8 +39,8 @@ class Estimate:
 def points(found: Estimate) -> str:
     """A difference of fractions with its interval, such as "+2.60 points (+1.9 to +3.3; ...)"."""
     return (
-        f"{100 * found.value:+.2f} points "
-        f"({100 * found.low:+.2f} to {100 * found.high:+.2f}; {found.source})"
+        f"{100 * found.value:+z.2f} points "
+        f"({100 * found.low:+z.2f} to {100 * found.high:+z.2f}; {found.source})"
     )
 
 

@@ -94,7 +94,7 @@ def _row(row: Row) -> Sequence[str]:
         str(len(row.runs) or NOTHING),
         _give_or_take(row.plateau, ".1f"),
         _percent(None if row.paper is None else row.paper.maximum_top1),
-        _give_or_take(row.difference, "+.1f"),
+        _give_or_take(row.difference, "+z.1f"),
         NOTHING if row.steps is None else f"{row.steps:,.0f}",
         _paper_steps(row.paper),
         ratio,
