@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -33,7 +34,7 @@ def measured(output, *given):
 
 
 def test_every_way_has_a_row_and_the_file_holds_them(tmp_path, images, capsys):
-    given = ["data=folder", f"data.root={images}", "data.workers=0"]
+    given = ["data=folder", f"data.root={images}", "data.workers=0", "batch=x8"]
     written = measured(tmp_path / "step.json", *given)
     table = capsys.readouterr().out
     rows = {row["name"]: row for row in written["rows"]}
@@ -48,8 +49,11 @@ def test_every_way_has_a_row_and_the_file_holds_them(tmp_path, images, capsys):
         ratio = row["ratio_to_reference"]
         assert ratio is None if name.startswith(("augm", "popul")) else ratio > 0
     assert rows["plain loop"]["ratio_to_reference"] == 1
-    # As many mini-batches and as often as a run at scale=demo takes them.
-    assert rows["population statistics, a mini-batch"]["note"].startswith("8 every ")
+    # As many and as often as a run at scale=demo takes them; each is an eighth of an update.
+    population, loop = (rows[name] for name in (benchmark.POPULATION, benchmark.LOOP))
+    every, share = re.match(r"8 every (\d+) updates: ([\d.]+)%", population["note"]).groups()
+    expected = 100 * population["milliseconds"] / int(every) / loop["milliseconds"]
+    assert float(share) == pytest.approx(expected, abs=0.06)
     assert written["machine"]["precision"] == "fp32" and written["versions"]["torch"]
     assert not list(Path.cwd().glob("outputs/benchmark*"))
 
