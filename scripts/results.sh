@@ -45,4 +45,13 @@ done
 "$python" experiments/at_equal_steps.py "$output/tiny_imagenet_100/full_width/at_equal_steps" \
     "$photographs"/runs "$photographs"/full_width/runs
 
+"$python" experiments/cost.py "$output/tiny_imagenet_100/cost" \
+    "the recipes and the controls=$photographs/runs" "BN-x5 with dropout=$photographs/dropout/runs" \
+    "the factor of the rate=experiments/rate_factor/runs" "other rates=$photographs/rate/runs" \
+    "other lengths=$photographs/length/runs" \
+    "other initial weights=$photographs/initialization/runs" \
+    "one modification at a time=$photographs/modifications/runs" \
+    "Figure 4, without its evaluations=$photographs/crops/runs" \
+    "full width=$photographs/full_width/runs"
+
 "$python" experiments/figure1.py results/mnist/figure1.json "$output/mnist"
