@@ -14,9 +14,10 @@ photographs=results/tiny_imagenet_100
 "$python" -m bn_inception claims "$photographs"/{,dropout/}runs/* \
     output="$output/tiny_imagenet_100"
 
-# Seed 0 at every rate: the plain network's runs are those that chose the scale's factor.
+# All seeds at every rate: the plain network's runs to 32 are those that chose the scale's factor.
 "$python" experiments/studies.py scale.rate_factor "$output/tiny_imagenet_100/rate/rate" \
-    experiments/rate_factor/runs/*rate{4,8,32}-* "$photographs"/runs/*-seed0 "$photographs"/rate/runs/*
+    experiments/rate_factor/runs/*rate{4,8,32}-* "$photographs"/runs/* "$photographs"/rate/runs/* \
+    "$photographs"/crops/runs/bn_x30-*
 
 # Seed 0 at every length; that of the main table is a compression of 1000.
 "$python" experiments/studies.py scale.compression "$output/tiny_imagenet_100/length/length" \
