@@ -87,8 +87,7 @@ class Curve:
 def read_digits(root: Path) -> tuple[Digits, Digits, Digits]:
     """The 50,000 training, 10,000 validation and 10,000 test images of MNIST.
 
-    `root` holds MNIST's four .gz files, or is where torchvision keeps them (`MNIST/raw`) and
-    downloads them to.
+    `root` holds MNIST's four .gz files, or `MNIST/raw`, to which torchvision downloads them.
     """
     kinds = ("images-idx3", "labels-idx1")
     names = [f"{part}-{kind}-ubyte.gz" for kind in kinds for part in COUNTS]

@@ -14,6 +14,8 @@ from torch.profiler import ProfilerActivity, profile
 from bn_inception.benchmark.step import our_step_alone
 from bn_inception.benchmark.timing import take_turn
 from bn_inception.config import compose, run_config
+from bn_inception.network import Normalization
+from bn_inception.training.local_batch import local_batch
 from bn_inception.training.machine import choose_device
 
 CLASSES, UPDATES, SHOWN = 1000, 10, 15
@@ -23,7 +25,9 @@ def main() -> None:
     config = run_config(compose("train", ["scale=paper", *sys.argv[1:]]))
     device = choose_device(config.machine.device)
     cuda, images = device.type == "cuda", config.batch.images
-    way = our_step_alone(config, CLASSES, images, device)
+    normalized = config.network.normalization is not Normalization.none
+    part = local_batch(config.batch, 1, normalized=normalized)
+    way = our_step_alone(config, CLASSES, part, device)
     take_turn(way, device, untimed=way.warm_up, units=UPDATES)
     with profile(activities=[ProfilerActivity.CUDA if cuda else ProfilerActivity.CPU]) as profiled:
         take_turn(way, device, units=UPDATES)

@@ -25,20 +25,11 @@ from bn_inception.network import checkpoint
 
 # A run of a few seconds: 16x16 images, the narrowest network, batches of 8.
 TINY = (
-    "scale=demo",
-    "scale.image_size=16",
-    "scale.width=0.0625",
-    "batch.images=8",
-    "train.steps=12",
-    "train.evaluate_every=4",
-    "train.checkpoint_every=3",
-    "train.log_every=2",
-    "train.population_batches=3",
-    "data=folder",
-    "data.workers=0",
-    "machine.device=cpu",
+    "scale=demo", "scale.image_size=16", "scale.width=0.0625", "batch.images=8", "train.steps=12",
+    "train.evaluate_every=4", "train.checkpoint_every=3", "train.log_every=2",
+    "train.population_batches=3", "data=folder", "data.workers=0", "machine.device=cpu",
     "machine.threads=1",
-)
+)  # fmt: skip
 
 
 def write_images(root, *, classes=3, train=14, val=5):

@@ -74,8 +74,7 @@ class InputBenchmark:
 class Chosen:
     """Images spread evenly over `source`, `wanted` of them, as a source that every way reads.
 
-    Each is decoded once, so that all find the files in the page cache. UserError where one cannot
-    be read.
+    Each is decoded once: all find the files in the page cache. UserError if one cannot be read.
     """
 
     def __init__(self, source: ImageSource, wanted: int) -> None:

@@ -16,7 +16,7 @@ from bn_inception.errors import require_positive
 from bn_inception.network import Inception, NetworkConfig, Normalization
 from bn_inception.paper import results
 from bn_inception.training.local_batch import LocalBatch, local_batch
-from bn_inception.training.machine import choose_device
+from bn_inception.training.machine import choose_device, set_deterministic
 from bn_inception.training.schedule import Schedule
 from bn_inception.training.settings import RunConfig
 
@@ -46,7 +46,11 @@ def forecast(
     An update of each network is measured once, unless its rate is given. The configurations differ
     in their recipes. Without `sources` it plans for ImageNet.
     """
-    device = choose_device(configs[0].machine.device)
+    machine = configs[0].machine
+    device = choose_device(machine.device)
+    if machine.threads is not None:
+        torch.set_num_threads(machine.threads)
+    set_deterministic(machine.deterministic)
     classes, images = results.IMAGENET_CLASSES, results.IMAGENET_TRAIN_IMAGES
     held_out = results.IMAGENET_VALIDATION_IMAGES
     if sources is not None:
@@ -64,9 +68,9 @@ def forecast(
         if settings.step_images_per_second is not None:
             seconds[key] = part.images / settings.step_images_per_second
         elif key not in seconds:
-            way = our_step_alone(config, classes, part.images, device)
+            way = our_step_alone(config, classes, part, device)
             take_turn(way, device, untimed=way.warm_up, units=settings.steps)
-            seconds[key] = way.seconds[0]
+            seconds[key] = way.seconds[0] * part.images / max(2, part.images)
         schedule = Schedule.of(config, images)
         population = config.train.population_batches * config.batch.mini_batch if normalized else 0
         evaluations = -(-schedule.steps // schedule.evaluate_every)
@@ -84,7 +88,7 @@ def forecast(
             }
         )
         sentences = sentences or _assumptions(config, settings, part, seconds[key])
-    return Measured([*rows, *_sum(rows)], about_here(), sentences)
+    return Measured([*rows, *_sum(rows)], about_here(device=device), sentences)
 
 
 def _sum(rows: Sequence[Row]) -> list[Row]:
@@ -106,7 +110,7 @@ def _device_bytes(config: NetworkConfig, classes: int, images: int) -> int:
     """
     with torch.device("meta"):
         network = Inception(config, classes).train()
-        batch = torch.empty(images, 3, config.image_size, config.image_size)
+        batch = torch.empty(max(2, images), 3, config.image_size, config.image_size)
     own = {id(tensor) for tensor in (*network.parameters(), *network.buffers())}
     kept: dict[int, Tensor] = {}  # kept alive, so that no address is reused
 
@@ -118,6 +122,7 @@ def _device_bytes(config: NetworkConfig, classes: int, images: int) -> int:
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         network(batch)
     activations = sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+    activations = activations * images // max(2, images)
     return 3 * FLOAT_BYTES * sum(tensor.numel() for tensor in network.parameters()) + activations
 
 

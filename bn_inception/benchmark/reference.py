@@ -2,8 +2,7 @@
 
 `references/classification` in pytorch/vision with its defaults: `train_one_epoch` of train.py
 (eager, NCHW, float32, cuDNN's own search, loss and accuracies read back at every step), and
-`ClassificationPresetTrain` of presets.py. GoogLeNet's auxiliary loss is added: both loops train the
-same thing.
+`ClassificationPresetTrain` of presets.py. GoogLeNet's auxiliary loss is added: both train the same.
 """
 
 from collections.abc import Callable

@@ -30,6 +30,7 @@ from bn_inception.data import DataKind, TrainingBatch, default_workers
 from bn_inception.errors import UserError, require_at_least
 from bn_inception.files import first_line
 from bn_inception.network import Inception, Precision, initialize, set_precision
+from bn_inception.network.normalization import BatchNorm, set_statistics
 from bn_inception.quoting import say
 from bn_inception.training.console import Console
 from bn_inception.training.learner import build_optimizer
@@ -130,14 +131,17 @@ def _measured(session: Session, steps: int, rounds: int) -> list[Way]:
     session.batches.training = fed  # type: ignore[method-assign]
     # Not to the terminal: the loop's own lines are not what was asked for.
     with closing(Console(io.StringIO())) as console:
-        train(session, console, ended)
+        if diverged := train(session, console, ended).diverged:
+            remedy = "give a smaller optimizer.learning_rate"
+            raise UserError(f"benchmark: it diverged at step {diverged.step}; {remedy}")
     return [*ways, loop, *([from_loader] if from_loader.seconds else [])]
 
 
 def _note_share(ways: list[Way], mini_batches: int, every: int, part: float) -> None:
     """Say at the population statistics what those of one evaluation cost beside its updates."""
-    population, loop = (way for way in ways if way.name in (POPULATION, LOOP))
-    if population.median and loop.median:
+    named = {way.name: way for way in ways}
+    population, loop = named.get(POPULATION), named[LOOP]
+    if population and population.median and loop.median:
         share = mini_batches * part * population.median / (every * loop.median)
         population.note = (
             f"{mini_batches} every {every:,} updates: {share:.1%} of their time, without loading"
@@ -172,10 +176,13 @@ def _ways(session: Session, batches: list[TrainingBatch]) -> list[Way]:
     network = _network(config, classes, device).to(memory_format=torch.contiguous_format)
     plain = PlainLoop(network, config.optimizer)
     ready = partial(_prepare, machine, device)
-    copy = _network(config, classes, device)
+    copy = _network(config, classes, device).eval()
+    layers = [layer for layer in copy.modules() if isinstance(layer, BatchNorm)]
+    for layer in layers:  # they alone are as in training: `population_statistics` has it so
+        layer.training = True
 
     def population(images: Tensor) -> object:
-        with torch.no_grad(), execution.computing():
+        with torch.no_grad():
             return copy(images)
 
     pieces = [*_pieces(device, compiled=machine.compile), (OURS, machine)]
@@ -185,8 +192,8 @@ def _ways(session: Session, batches: list[TrainingBatch]) -> list[Way]:
         *(our_step(name, config, piece, floats, labels, classes) for name, piece in pieces),
         Way(AUGMENTATION, repeated(ready, execution.to_input, pixels, factors),
             note="uint8 and factors to the network's input"),
-        Way(POPULATION, repeated(ready, population, [images.contiguous(
-            memory_format=torch.channels_last) for images in floats])),
+        *([Way(POPULATION, repeated(ready, population, [images.contiguous(
+            memory_format=torch.channels_last) for images in floats]))] if layers else []),
     ]  # fmt: skip
 
 
@@ -207,10 +214,12 @@ def our_step(
     floats: list[Tensor],
     labels: list[Tensor],
     classes: int,
+    groups: int = 1,
 ) -> Way:
     """`train_step` on `machine`; `floats` are images (N, 3, S, S) there, `labels` (N,) int64."""
     device = floats[0].device
     execution, network = Execution(machine, device), _network(config, classes, device)
+    set_statistics(network, groups=groups)
     optimizer = build_optimizer(network, config.optimizer)
     inputs = [images.contiguous(memory_format=torch.channels_last) for images in floats]
 
@@ -223,13 +232,14 @@ def our_step(
     return Way(name, start, 1 + machine.compile, note)
 
 
-def our_step_alone(config: RunConfig, classes: int, images: int, device: torch.device) -> Way:
-    """`our_step` as configured, of one process on `images` random images."""
-    machine = resolve(config.machine, device, LocalBatch(images, images, 1, 1))
+def our_step_alone(config: RunConfig, classes: int, part: LocalBatch, device: torch.device) -> Way:
+    """`our_step` as configured, on a process's part of random images, of two at least for BN."""
+    images = max(2, part.images)
+    machine = resolve(config.machine, device, replace(part, sharers=1))
     size = config.network.image_size
     inputs = torch.rand(images, 3, size, size, device=device).mul_(2).sub_(1)
     labels = torch.arange(images, device=device) % classes
-    return our_step("", config, machine, [inputs], [labels], classes)
+    return our_step("", config, machine, [inputs], [labels], classes, part.groups)
 
 
 def _prepare(machine: Machine, device: torch.device) -> None:

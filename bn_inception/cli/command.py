@@ -43,8 +43,7 @@ class Command:
         body: does the work and returns the exit status; None is 0.
         plain: the key to whose list arguments without `=` are added, or which is the only one;
             None: there are none.
-        read: from the overrides to the configuration, where a part of it lies elsewhere, as in a
-            run's folder.
+        read: from the overrides to the configuration, where a part of it lies in a run's folder.
         multirun: makes every run of a sweep instead, with Hydra's `-m`.
     """
 

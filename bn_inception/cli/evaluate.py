@@ -19,13 +19,7 @@ from bn_inception.cli.terminal import ProgressBar
 from bn_inception.config import compose, run_config
 from bn_inception.config.compose import Config, keys_given
 from bn_inception.config.saved import saved_config, take_given
-from bn_inception.data import (
-    DataConfig,
-    ImageSource,
-    UnreadableImage,
-    open_sources,
-    preprocessing,
-)
+from bn_inception.data import DataConfig, ImageSource, UnreadableImage, open_sources, preprocessing
 from bn_inception.errors import UserError, require_at_least
 from bn_inception.evaluation.classifier import load, run_checkpoint
 from bn_inception.evaluation.crops import crop_rule

@@ -114,5 +114,14 @@ def _status(arguments: Sequence[str]) -> int:
             line = printable(" ".join(str(error).split()))
             print(f"bn-inception: {line}", file=sys.stderr)
         return BAD_INPUT
+    except OSError as error:
+        # Somebody else's folder, a name too long, a disk that fails: whatever asked.
+        if error.filename is None or os.environ.get(DEBUG):
+            raise
+        line = printable(
+            f"{error.filename}: {error.strerror}; check the path and your rights there"
+        )
+        print(f"bn-inception: {line}", file=sys.stderr)
+        return BAD_INPUT
     except KeyboardInterrupt:
         return 130

@@ -1,5 +1,6 @@
 """`bn-inception mnist`: BN section 4.1 and Figure 1 at their own size."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,8 +40,8 @@ def mnist(
             require_positive(f"{key}.{network}", getattr(values, network), "give a number above 0")
     if not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds):
         raise UserError(f"seeds: {seeds}; give different ones, 0 or more, as [0,1,2]")
-    digits = read_digits(Path(root).expanduser())
-    folder = Path(output).expanduser()
+    digits = read_digits(Path(os.path.expanduser(root)))
+    folder = Path(os.path.expanduser(output))
     make_folder(folder, "output")
     torch.set_num_threads(threads)
     curves = []

@@ -62,11 +62,7 @@ def _ensemble_text(result: Ensemble) -> str:
 
 @command("difference", plain="predictions")
 def difference(
-    predictions: list[str],
-    crops: str | None,
-    statistics: str | None,
-    seed: int,
-    output: str | None,
+    predictions: list[str], crops: str | None, statistics: str | None, seed: int, output: str | None
 ) -> None:
     """Compare two predictions image by image."""
     if len(predictions) != 2:

@@ -1,6 +1,7 @@
 """`bn-inception train -m`: several runs by Hydra's sweeper and launchers, a process each."""
 
 import functools
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -30,11 +31,14 @@ _OURS = (
 def sweep(overrides: Sequence[str]) -> int:
     """Make every run of a sweep, such as `recipe=inception,bn_x5`; the status is 1 if one failed.
 
-    Runs that are finished are passed over, runs that were stopped are continued, and one that fails
-    stops no other.
+    Finished runs are passed over, stopped ones are continued, and one that fails stops no other.
     """
     searched = [word for word in overrides if word.startswith("hydra.searchpath=")]
-    given = [*_OURS, *map(quoted, overrides)]
+    root = "run.root="  # Hydra would make a folder `~` for its own
+    given = [*_OURS, *(
+        quoted(root + os.path.expanduser(word[len(root) :]) if word.startswith(root) else word)
+        for word in overrides
+    )]  # fmt: skip
     with hydra_on("train", overrides) as hydra:
         for word in OverridesParser.create().parse_overrides(given):
             key = str(word.get_key_element())

@@ -29,8 +29,7 @@ RUN = "run"
 TOLERANCE = 1e-4
 """Of the first loss of a run that two processes took up: that of the restored state on the same
 images. Float32's rounding differs by some 1e-7, and no later loss can be compared: deep networks
-with BN multiply a difference in the weights so fast that two correct runs are per cents apart after
-three updates."""
+with BN multiply a difference so fast that correct runs are per cents apart in three updates."""
 
 
 @command("verify-resume", RunConfig)

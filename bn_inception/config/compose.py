@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -42,17 +43,21 @@ LARGEST = 1 << 63
 
 def _compressed(duration: float, compression: float, batch: int) -> float | int:
     """Divide a duration in the paper's steps of 32 images by a scale's factor."""
-    if not (compression > 0 and batch > 0):
+    if not _positive(duration, compression, batch):
         return duration  # the check against the schema, which follows, names the culprit
     steps = duration * MINI_BATCH / (compression * batch)
-    return int(steps) if steps == int(steps) else steps
+    return int(steps) if float(steps).is_integer() else steps
 
 
 def _scaled_rate(rate: float, *factors: float) -> float:
     """Multiply a recipe's rate by the scale's factor and the mini-batch's."""
-    if not all(factor > 0 for factor in factors):
+    if not _positive(rate, *factors):
         return rate  # the check against the schema, which follows, names the culprit
     return math.prod(factors, start=rate)
+
+
+def _positive(*values: object) -> bool:
+    return all(isinstance(value, int | float) and value > 0 for value in values)
 
 
 def compose(name: str, overrides: Sequence[str]) -> Config:
@@ -137,7 +142,7 @@ def _register(group: str, name: str) -> None:
 
 def search_path(folders: Sequence[str]) -> str:
     """The override of Hydra's that stands for `--config-dir FOLDER`."""
-    paths = [Path(folder).expanduser().resolve() for folder in folders]
+    paths = [Path(os.path.expanduser(folder)).resolve() for folder in folders]
     for path in paths:
         if not path.is_dir():
             raise UserError(f"--config-dir: {path}: no such folder; give one that holds recipe/")
@@ -157,6 +162,8 @@ def quoted(override: str) -> str:
     What looks like a list, an object or a quoted text is left, for an error that names it.
     """
     key, equals, value = override.partition("=")
+    if key == "run.root" and value[:1] == "~":  # Hydra's own files of a sweep lie there too
+        override = f"{key}={(value := os.path.expanduser(value))}"
     if not equals or not value or value[0] in "[{\"'" or _malformed(override) is None:
         return override
     mark = "'" if '"' in value else '"'

@@ -72,7 +72,7 @@ def audit_record(config: DataConfig, fingerprint: str) -> Path:
     """Where the last audit of these images in this folder is kept, for runs to look."""
     where = os.fsencode(f"{Path(config.root or '').resolve()}\0{fingerprint}")
     name = hashlib.sha256(where).hexdigest()[:16]
-    return Path(config.cache).expanduser() / "audits" / f"{name}.json"
+    return Path(os.path.expanduser(config.cache)) / "audits" / f"{name}.json"
 
 
 def _refuse_secrets(root: str) -> None:

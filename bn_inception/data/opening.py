@@ -69,13 +69,13 @@ def _open_shards(config: DataConfig) -> Iterator[ImageSource]:
     root = config.root
     if root is None or not is_url(root):
         root = str(_root(root, "expected what bn-inception prepare writes"))
-    cache = Path(config.cache).expanduser() / "shards"
+    cache = Path(os.path.expanduser(config.cache), "shards")
     return (ShardSource(root, split, config.first_classes, cache) for split in ("train", "val"))
 
 
 def _open_folders(config: DataConfig) -> Iterator[ImageSource]:
     if config.kind is DataKind.synthetic:
-        root = synthetic.prepare(Path(config.cache).expanduser())
+        root = synthetic.prepare(Path(os.path.expanduser(config.cache)))
     else:
         root = _root(config.root)
     splits = [root / "train", root / "val"]
@@ -94,7 +94,7 @@ def _root(root: str | None, layout: str = LAYOUT) -> Path:
             f"data.root: {root}: only data=shards reads a URL, and commands that train or "
             "evaluate; give a folder"
         )
-    path = Path(root).expanduser()
+    path = Path(os.path.expanduser(root))
     if not path.is_dir():
         what = "is not a folder" if path.exists() else "does not exist"
         raise UserError(f"data.root: {path} {what}; {layout}")
@@ -185,7 +185,9 @@ def _annotated(split: Path) -> dict[str, list[str]] | None:
 
 
 def _images(split: Path, folder: str) -> list[str]:
-    names = (e.name for e in _listed(split / folder) if is_image(e.name) and e.is_file())
+    # A link that leads nowhere is listed: its reading fails by name.
+    entries = (e for e in _listed(split / folder) if e.is_file() or e.is_symlink())
+    names = (e.name for e in entries if is_image(e.name))
     return [f"{folder}/{name}" for name in sorted(names)]
 
 

@@ -21,8 +21,7 @@ class ImageSource(ABC):
     """Encoded images by number; safe to read from several processes.
 
     `labels` and `names`, paths below the split's folder, have shape (images,). They are arrays:
-    reading a list changes the reference counts in it, and so copies the pages that forked workers
-    share.
+    reading a list changes its reference counts, and so copies pages that forked workers share.
     """
 
     def __init__(self, classes: Sequence[str], labels: Labels, names: Names) -> None:

@@ -61,8 +61,7 @@ class Classifier:
     ) -> list[list[tuple[str, float]]]:
         """The `top` likeliest classes of each image with their probabilities, likeliest first.
 
-        One image at a time: memory does not grow with their number. UnreadableImage names one that
-        cannot be read.
+        One image at a time, so that memory does not grow. UnreadableImage names a broken one.
         """
         if isinstance(images, str):
             raise UserError(f"predict: {images!r} is one path; give a list, [{images!r}]")
@@ -81,8 +80,7 @@ class Classifier:
 def load(path: str | Path) -> Classifier:
     """Load a trained network; nothing in the files is executed.
 
-    `path` is a run folder (its `best.pt` is taken), a checkpoint, or a folder that `bn-inception
-    export` has written.
+    `path` is a run folder (its `best.pt` is taken), a checkpoint, or what `export` has written.
     """
     path = Path(path)
     if (path / CONFIG).is_file():

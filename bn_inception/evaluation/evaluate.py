@@ -86,8 +86,7 @@ def evaluate(
         network: on `device`; put into evaluation mode, and back into the mode it was in.
         batches: of `validation_batches` with the rule's boxes.
         stopped: polled after every batch; half an evaluation counts for nothing, and gives None.
-        total: sums a tensor over the processes that share the images: counts are summed, never
-            percentages averaged.
+        total: sums a tensor over the processes that share the images: counts, never percentages.
         batch_size: crops that the network sees at a time; None is all of a batch.
         each: told the number of images before a batch, the batch, its logits (U, C) of the distinct
             crops, the mirrored ones last, and the softmax averaged over the crops (GN section 7),

@@ -179,8 +179,7 @@ def load_latest(
 ) -> dict[str, Any] | None:
     """Read the newest intact checkpoint of a run; None if none was ever written.
 
-    If `last.pt` is missing, damaged, or without one of `keys`, `previous.pt` is read, and `warn`
-    gets a line about it.
+    If `last.pt` is missing, damaged or lacks one of `keys`, `previous.pt` is read; `warn` is told.
     """
     paths = [folder / LAST, folder / PREVIOUS]
     if not any(path.exists() for path in paths):

@@ -1,8 +1,7 @@
 """A trained network as a folder for other programs, for inference only.
 
 `config.json` holds the network's settings, its classes and what it takes as input;
-`model.safetensors` its parameters and statistics, without the auxiliary head. `bn_inception.load`
-reads the folder back.
+`model.safetensors` its parameters and statistics, without the auxiliary head. `load` reads it.
 """
 
 from dataclasses import replace

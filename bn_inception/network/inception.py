@@ -1,7 +1,6 @@
 """The network: a loop over the rows of BN Figure 5.
 
-BN is Ioffe and Szegedy 2015 (arXiv 1502.03167), GN is GoogLeNet (Szegedy et al. 2014,
-arXiv 1409.4842).
+BN is Ioffe and Szegedy 2015 (arXiv 1502.03167), GN is GoogLeNet (2014, arXiv 1409.4842).
 """
 
 import math

@@ -180,8 +180,7 @@ def population_statistics(
         if isinstance(layer, BatchNorm) and not name.startswith("auxiliary.")
     ]
     for layer in layers:
-        # With momentum 1 torch's running statistics are the batch's own mean, and its variance
-        # times m/(m-1).
+        # With momentum 1 torch's running statistics are the batch's own, variance times m/(m-1).
         layer.train().momentum = 1.0
     statistics = [value for layer in layers for value in (layer.running_mean, layer.running_var)]
     # All sums in one vector, and the number of mini-batches behind them: one exchange.

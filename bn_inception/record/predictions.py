@@ -60,8 +60,7 @@ class Predictions:
     def ranks(self) -> NDArray[np.int64]:
         """Place of each image's label among its classes, int64 (N,), 0 for the likeliest.
 
-        Of equal probabilities the lower class number comes first. `NEVER` where the image
-        could not be read.
+        Of equal probabilities the lower class comes first. `NEVER` for an unreadable image.
         """
         return ranks(self.probabilities, self.labels)
 

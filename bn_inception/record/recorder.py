@@ -10,12 +10,7 @@ from numpy.typing import NDArray
 
 from bn_inception.errors import UserError
 from bn_inception.fields import Fields
-from bn_inception.record.metrics import (
-    MetricsLog,
-    Record,
-    TrainRecord,
-    ValidationRecord,
-)
+from bn_inception.record.metrics import MetricsLog, Record, TrainRecord, ValidationRecord
 from bn_inception.record.run_folder import RunFolder
 from bn_inception.record.summary import Divergence, RunStatus, Summary, milestones
 

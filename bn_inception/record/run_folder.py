@@ -14,14 +14,7 @@ from bn_inception.files import first_line, is_left_over, locked, refusing, sync_
 
 _logger = logging.getLogger(__name__)
 
-NOT_COMPUTED = (
-    "machine.",
-    "probe.",
-    "data.root",
-    "data.cache",
-    "data.workers",
-    "data.on_error",
-)
+NOT_COMPUTED = ("machine.", "probe.", "data.root", "data.cache", "data.workers", "data.on_error")
 """Keys, or their beginnings, that say where and how a run is made, and nothing of what it is."""
 SAME_RUN = ("train.", "run.name", "run.root", "run.resume", *NOT_COMPUTED)
 """Keys, or their beginnings, that change neither the network nor the order of its images: a run may
@@ -55,8 +48,7 @@ def suffix(words: Iterable[str]) -> str:
 def refuse_links(folder: Path) -> None:
     """Refuse a run folder that holds a link out of it, or what is neither a file nor a folder.
 
-    A folder that somebody sent may hold a link to any file of this machine. The folder itself may
-    be reached by a link.
+    A folder that somebody sent may link to any file of this machine. It may itself be a link.
     """
 
     def unless_missing(error: OSError) -> None:
@@ -104,7 +96,7 @@ class RunFolder(ExitStack):
                 "_ . + -, beginning with a letter, a digit or _"
             )
         self.name = name
-        self.path = Path(root, name)
+        self.path = Path(os.path.expanduser(root), name)
         self.config = self.path / "config.yaml"
         self.environment = self.path / "environment.json"
         self.metrics = self.path / "metrics.jsonl"

@@ -36,8 +36,7 @@ class Row:
     Attributes:
         title: the recipe's, with what was set otherwise in these runs and not in all.
         plateau: top-1, a fraction; None without an evaluation.
-        steps: image-equivalent steps to the target, the geometric mean over seeds; None unless
-            every run reached it.
+        steps: image-equivalent ones to the target, geometric mean; None unless all reached it.
         ratio: steps relative to the baseline's; None without a seed in common.
         shares: the same to 80, 90 and 95 % of the baseline's plateau; None where a run never did.
         difference: of the plateau to the baseline's; None like `ratio`, and for the baseline.

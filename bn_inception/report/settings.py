@@ -19,8 +19,7 @@ Words = tuple[str, ...]
 class Need:
     """Runs that a statement needs, of at least one seed.
 
-    `change` is `key=value` set otherwise than in the recipe; `crops` are evaluations that must lie
-    in the run's folder.
+    `change` is `key=value` set otherwise than in the recipe; `crops` are evaluations it must have.
     """
 
     recipe: str

@@ -115,12 +115,10 @@ def population_inputs(
     They are the first `train.population_batches` of the run's order, of `batch.mini_batch` images
     each, with the crops, mirrors and distortions of training. They are a function of configuration
     and seed: the same at every evaluation, so that two evaluations differ by the weights and not by
-    the sample, and on every number of processes. Process r of P reads the mini-batches r, r + P,
-    r + 2 P, ...
+    the sample, and on every number of processes. Process r of P reads r, r + P, r + 2 P, ...
 
     `source` holds the run's training images. All processes have as many turns, each a meeting;
-    None is yielded where only others read. `replaced` is told of images whose place another one
-    took: (name, reason).
+    None is yielded where only others read. `replaced` is told (name, reason) of replaced ones.
     """
     images, count = config.batch.mini_batch, config.train.population_batches
     batches = _in_order(

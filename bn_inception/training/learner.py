@@ -132,8 +132,7 @@ def start_momenta(optimizer: torch.optim.SGD) -> None:
 
     Torch would make it in the first update; but where the fused kernel skips that one, because the
     loss is not finite, the memory stays as it was found, and the second update adds it. And that
-    kernel walks through memory: a momentum saved in another memory format would be added to other
-    weights.
+    kernel walks through memory: a momentum saved in another format would go to other weights.
     """
     for group in optimizer.param_groups:
         if group["momentum"]:

@@ -56,7 +56,8 @@ def train(session: Session, console: Console, stop: StopRequest) -> Summary:
         together = session.world.size == 1 or isinstance(error, AgreedError)
         # A network that has broken since the last look is not: it breaks again when resumed.
         if isinstance(error, UserError) and together and not session.meter.first_nonfinite():
-            with suppress(UserError):
+            with suppress(UserError, Diverged):
+                require_finite(session.learner.network, session.step)
                 best = session.recorder.summary.best
                 if best is not None and best.step == session.step:
                     session.save_best()  # before `last.pt` counts on it
@@ -100,8 +101,10 @@ def _loop(session: Session, console: Console, stop: StopRequest) -> RunStatus:
                     if Due.EVALUATE in due:
                         _evaluate(session, console, stop)
                     if Due.SAVE in due:
+                        require_finite(learner.network, session.step)
                         session.save()
     except Stopped:
+        require_finite(learner.network, session.step)
         session.save()
         return RunStatus.interrupted
     return RunStatus.finished
@@ -176,6 +179,7 @@ def _evaluate(session: Session, console: Console, stop: StopRequest) -> None:
     if result is None:
         raise Stopped
     session.population = running_statistics(network)
+    session.population_batches = session.config.train.population_batches
     record = ValidationRecord(
         step=step,
         equivalent_steps=step * session.config.batch.images / MINI_BATCH,

@@ -107,6 +107,7 @@ class Session:
         self.meter = TrainingMeter(self.learner.device, images)
         self.step = 0
         self.population: dict[str, Tensor] = {}
+        self.population_batches: int | None = None
         self.loss_has_fallen = False
         self.replaced: list[tuple[str, str]] = []
         self.check_every_step = self.learner.device.type == "cpu"
@@ -163,7 +164,7 @@ class Session:
         return {
             "step": self.step,
             "network": self.learner.network.state_dict() | population,
-            "population_batches": self.config.train.population_batches if population else None,
+            "population_batches": self.population_batches if population else None,
             # Of the first process. On several they differ by the images, and nothing reads them
             # but `evaluate statistics=running`.
             "running_statistics": running_statistics(self.learner.network),
@@ -193,7 +194,8 @@ class Session:
         self.loss_has_fallen = state["loss_has_fallen"]
         running = state["running_statistics"]
         learner.network.load_state_dict(state["network"] | running)
-        if state["population_batches"] == self.config.train.population_batches:
+        self.population_batches = state["population_batches"]
+        if self.population_batches is not None:
             self.population = {name: state["network"][name].to(learner.device) for name in running}
         learner.optimizer.load_state_dict(state["optimizer"])
         start_momenta(learner.optimizer)

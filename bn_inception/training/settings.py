@@ -190,16 +190,14 @@ class ProcessorConfig:
 class MachineConfig(ProcessorConfig):
     """Where the computing of a training run happens, and how; never part of a recipe.
 
-    A precision of None is what suits the device: `training.machine.resolve` decides, and the run's
-    record says.
+    A precision of None is what suits the device: `training.machine.resolve` decides.
 
     Attributes:
         timeout: seconds that a process waits for the others before the run ends.
         precision: number format of convolutions and products.
         compile: whether torch.compile makes one function of forward pass and loss; None, as
             earlier runs were saved, is false.
-        deterministic: whether kernels are asked for that give the same bits every time; the CPU's
-            do anyway.
+        deterministic: whether to ask for kernels that always give the same bits; the CPU's do.
     """
 
     timeout: float = 600.0

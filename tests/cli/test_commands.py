@@ -48,6 +48,8 @@ REPOSITORY = Path(__file__).resolve().parents[2]
         ("train 'train.steps=8 weeks'", ["train.steps", "8 weeks", "8 epochs"]),
         ("train train.steps=0", ["train.steps", "0"]),
         ("train batch.images=1", ["batch.images", "1"]),
+        ("train batch.images=abc", ["batch.images", "'abc'"]),
+        ("train scale.compression=1e-308", ["optimizer.decay_every: inf"]),
         ("train scale.compression=0", ["scale.compression", "0"]),
         ("train run.resume=perhaps", ["run.resume", "perhaps", "never, must, auto"]),
         ("train run.seed=-1", ["run.seed", "-1"]),
@@ -56,6 +58,8 @@ REPOSITORY = Path(__file__).resolve().parents[2]
         ("train machine.device=gpu", ["machine.device", "gpu", "auto, cpu, cuda"]),
         ("train data.on_error=ignore", ["data.on_error", "ignore", "fail, skip"]),
         ("train data=folder", ["data.root"]),
+        ("train data=folder data.root=~no_such/x", ["data.root: ~no_such/x does not exist"]),
+        (f"audit data.root={300 * 'a'}", ["aaa: File name too long; check the path"]),
         ("train data.first_classes=1", ["data.first_classes", "1"]),
         ("train --multi", ["--multi", "--help"]),
         ("train somefolder", ["somefolder", "key=value"]),
@@ -73,9 +77,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
         ("runs nowhere", ["nowhere: no such folder"]),
         ("runs .", [".: no run in it"]),
         ("evaluate outputs/a", ["outputs/a: evaluate takes key=value only, such as run=outputs/a"]),
-        ("plan plan.steps=0", ["plan.steps: 0"]),
         ("plan plan.step_images_per_second=-5", ["plan.step_images_per_second: -5"]),
-        ("plan recipe=bn_x50", ["bn_x50", "bn_x5"]),
         ("plan recipe=bn_x30 plan.processes=5 plan.steps=1", ["32", "5 processes"]),
         ("plan output=nowhere/plan.json", ["output: nowhere"]),
         ("benchmark input data.root=. benchmark.images=0", ["benchmark.images: 0"]),
@@ -258,6 +260,10 @@ def test_eight_gpus_share_the_work(tmp_path):
     assert row["updates"] == 6_000_000 / 8 and row["update_ms"] == pytest.approx(32)
     assert row["gpu_hours"] == pytest.approx(8 * row["hours"])
     assert row["hours"] == pytest.approx(alone["hours"] / 8, rel=0.01)
+    # One image each, which BN over features cannot normalize by itself.
+    small = ("scale=demo", "recipe=bn_x5", "machine.device=cpu", "plan.processes=32")
+    (one,) = planned(tmp_path, *small, "plan.steps=1").values()
+    assert one["update_ms"] > 0 and one["device_gib"] > 0
 
 
 def test_an_update_is_measured_where_no_rate_is_given(tmp_path, images, capsys):

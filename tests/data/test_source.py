@@ -11,8 +11,10 @@ from PIL import Image
 from processes import run_ranks
 from samples import content, encoded, opened, photo, shards_of
 
-from bn_inception.data import DataConfig, DataKind, FolderSource, open_sources
+from bn_inception.data import Backend, DataConfig, DataKind, FolderSource, open_sources
 from bn_inception.data.intake import synthetic
+from bn_inception.data.loader import read_image
+from bn_inception.data.pixels.decode import UnreadableImage
 from bn_inception.data.source import class_order
 from bn_inception.errors import UserError
 
@@ -32,6 +34,13 @@ def test_images_labels_and_names(image_folder):
     assert [train.name(i) for i in range(len(train))] == [f"{root}/train/{e}" for e in expected]
     assert all(train.read(i) == Path(train.name(i)).read_bytes() for i in range(len(train)))
     assert sources.warnings == []
+
+
+def test_a_link_that_leads_nowhere_fails_by_name(image_folder):
+    root = image_folder({"a": 2, "b": 2})
+    (root / "train" / "b" / "z.png").symlink_to("nowhere.png")
+    with pytest.raises(UnreadableImage, match=r"b/z\.png"):
+        read_image(opened(root).train, 4, Backend.pillow)
 
 
 def test_numbers_sort_by_value_and_wnids_as_text(image_folder):

@@ -93,26 +93,15 @@ def test_no_checkpoint_counts_on_a_record_that_lacks_a_line(tmp_path):
 
 
 DOCUMENTED = {
-    "recipe": "inception_x5",
-    "scale": "cpu",
-    "seed": 3,
-    "data": "tiny_imagenet",
-    "classes": 100,
-    "parameters": 1234,
-    "planned_steps": 500,
-    "status": "diverged",
-    "step": 40,
-    "images_seen": 2560,
-    "equivalent_steps": 80.0,
-    "best": {"top1": 0.125, "step": 30},
+    "recipe": "inception_x5", "scale": "cpu", "seed": 3, "data": "tiny_imagenet", "classes": 100,
+    "parameters": 1234, "planned_steps": 500, "status": "diverged", "step": 40,
+    "images_seen": 2560, "equivalent_steps": 80.0, "best": {"top1": 0.125, "step": 30},
     "milestones": [{"target": 0.1, "step": 30, "previous_step": 20}],
     "diverged": {"step": 41, "layer": "4e.double_3x3"},
-    "started_learning": False,
-    "images_per_second": 12.5,
-    "wall_seconds": 99.0,
+    "started_learning": False, "images_per_second": 12.5, "wall_seconds": 99.0,
     "replaced_images": {"a/b.JPEG": "truncated"},
     "unreadable_validation_images": 2,
-}
+}  # fmt: skip
 
 
 def test_the_documented_object_is_read_and_written(tmp_path):

@@ -62,16 +62,11 @@ def figure3_runs(make_run):
 def write_evaluation(path, crops, top5, *, models=1, count=10_000, **others):
     """What `bn-inception evaluate` and `ensemble` write."""
     values = {
-        "crops": crops,
-        "statistics": "population",
-        "models": models,
-        "count": count,
-        "top1_error": 0.5,
-        "top5_error": top5,
-        "top1_interval": [0.49, 0.51],
+        "crops": crops, "statistics": "population", "models": models, "count": count,
+        "top1_error": 0.5, "top5_error": top5, "top1_interval": [0.49, 0.51],
         "top5_interval": [top5 - 0.01, top5 + 0.01],
         **others,
-    }
+    }  # fmt: skip
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(values))
     return path

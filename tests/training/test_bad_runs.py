@@ -5,6 +5,7 @@ import os
 import signal
 
 import pytest
+import torch
 from small_runs import write_images
 
 from bn_inception import UserError
@@ -29,20 +30,13 @@ def breaking(monkeypatch):
     monkeypatch.setattr(loop, "train_step", broken)
 
 
+DUE = ("train.checkpoint_every=4", "train.evaluate_every=4", "train.checkpoint_minutes=1e-9",
+       "stop", "bad input")  # fmt: skip
 RARE = ("train.log_every=12", "train.checkpoint_every=12", "train.evaluate_every=12")
 
 
 @pytest.mark.usefixtures("breaking")
-@pytest.mark.parametrize(
-    "due",
-    [
-        "train.checkpoint_every=4",
-        "train.evaluate_every=4",
-        "train.checkpoint_minutes=1e-9",
-        "stop",
-        "bad input",
-    ],
-)
+@pytest.mark.parametrize("due", DUE)
 def test_a_broken_network_is_neither_saved_nor_judged(due, runs, at_call, capsys):
     def unreadable():
         raise UserError("an image cannot be read")
@@ -67,6 +61,33 @@ def test_a_broken_network_is_neither_saved_nor_judged(due, runs, at_call, capsys
     for file in (runs.folder("broken") / "checkpoints").iterdir():
         weights = runs.state("broken", file.name)["network"].values()
         assert all(value.isfinite().all() for value in weights)
+
+
+def test_weights_that_an_update_breaks_are_not_saved(runs, monkeypatch):
+    """Its loss is finite still."""
+
+    def breaking(network, *args, **more):
+        result = update(network, *args, **more)
+        torch.nn.init.constant_(next(network.parameters()), math.inf if next(steps) == 3 else 0.1)
+        return result
+
+    update, steps = loop.train_step, iter(range(1, 100))
+    monkeypatch.setattr(loop, "train_step", breaking)
+    assert runs.train("broken", "train.checkpoint_every=1", "train.evaluate_every=9") == 0
+    assert runs.summary("broken")["diverged"]["step"] == 3
+    assert runs.state("broken")["step"] == 2
+
+
+def test_bad_input_after_resuming_leaves_what_was_evaluated(runs, at_call):
+    def unreadable():
+        raise UserError("an image cannot be read")
+
+    at_call(5, unreadable)
+    for batches, more in ((3, []), (1, ["run.resume=must"])):
+        with pytest.raises(UserError, match="cannot be read"):
+            runs.train("read", f"train.population_batches={batches}", *more)
+        at_call(1, unreadable)
+        assert runs.state("read", "best.pt")["population_batches"] == 3
 
 
 def test_a_dead_start_is_noticed_and_the_run_goes_on(runs, capsys):

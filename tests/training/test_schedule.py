@@ -109,19 +109,12 @@ def test_only_weights_of_convolutions_and_linear_layers_decay(recipe):
 @pytest.mark.parametrize(
     "override",
     [
-        "optimizer.learning_rate=0.0",
-        "optimizer.learning_rate=nan",
-        "optimizer.momentum=1.0",
-        "optimizer.weight_decay=-1e-4",
-        "optimizer.decay_factor=0.0",
-        "batch.norm_group=1",
-        "batch.rate_factor=0",
-        "batch.rate_factor=nan",
-        "machine.timeout=0",
-        "train.checkpoint_minutes=0",
-        "train.log_every=0",
+        "optimizer.learning_rate=0.0", "optimizer.learning_rate=nan", "optimizer.momentum=1.0",
+        "optimizer.weight_decay=-1e-4", "optimizer.decay_factor=0.0", "batch.norm_group=1",
+        "batch.rate_factor=0", "batch.rate_factor=nan", "machine.timeout=0",
+        "train.checkpoint_minutes=0", "train.log_every=0",
     ],
-)
+)  # fmt: skip
 def test_impossible_values_are_named(override):
     with pytest.raises(UserError, match=f"^{override.partition('=')[0]}: "):
         run_config(compose("train", [override]))

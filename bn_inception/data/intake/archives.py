@@ -1,8 +1,7 @@
 """The ILSVRC 2012 archives as downloaded, read without unpacking.
 
 One pass over the headers finds where the images lie, also in a tar file inside another. The classes
-of the validation images stand in the development kit, or in a list. Hostile and impossible members
-are refused by name.
+of the validation images stand in the development kit, or in a list. Hostile members are refused.
 """
 
 import gzip

@@ -6,6 +6,7 @@ there from the beginning, and gets the checksums at the end.
 
 import hashlib
 import io
+import os
 import shutil
 import tarfile
 import time
@@ -65,7 +66,7 @@ def prepare(
 ) -> list[Prepared]:
     """Make, complete or check the shards of every split in the source; one entry for each."""
     workers = cores() if config.workers is None else config.workers
-    target, source = Path(config.target).expanduser(), Path(config.source).expanduser()
+    target, source = (Path(os.path.expanduser(path)) for path in (config.target, config.source))
     files = _found(source)
     with _writing(target):
         target.mkdir(parents=True, exist_ok=True)
