@@ -351,7 +351,7 @@ def export(run: str | None, checkpoint: str | None, which: Which, output: str) -
     """Write a trained network as safetensors with its description."""
     _require_one("export", run, checkpoint)
     loaded = load_network(_checkpoint_file(run, checkpoint, which))
-    folder = Path(output)
+    folder = Path(os.path.expanduser(output))
     make_folder(folder, "output")
     print(*save_exported(loaded, folder), sep="\n")
 

@@ -1,5 +1,6 @@
 """`bn-inception runs`, `compare` and `claims`: what the runs that a person has made come to."""
 
+import os
 import sys
 import time
 from enum import Enum
@@ -46,7 +47,7 @@ def compare(runs: list[str], baseline: str, axis: Axis, output: str | None) -> N
         from bn_inception.report.page import write_report  # late, because it imports matplotlib
 
         judged = _judged(found, ensembles)
-        folder = Path(output)
+        folder = Path(os.path.expanduser(output))
         print(*write_report(compared, found, folder, ensembles, judged, axis.value), sep="\n")
 
 
@@ -57,7 +58,7 @@ def claims(runs: list[str], require: list[int], output: str | None) -> int:
     failing = required_numbers(found, require)
     print(claims_text(found))
     if output is not None:
-        print("", *write_claims(found, Path(output)), sep="\n")
+        print("", *write_claims(found, Path(os.path.expanduser(output))), sep="\n")
     for judged in failing:
         print(f"\nrequired: {judged.statement.number} {judged.leading.decision.value}")
     return 1 if failing else 0

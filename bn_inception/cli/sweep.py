@@ -1,7 +1,7 @@
 """`bn-inception train -m`: several runs by Hydra's sweeper and launchers, a process each."""
 
 import functools
-import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -34,15 +34,13 @@ def sweep(overrides: Sequence[str]) -> int:
     Finished runs are passed over, stopped ones are continued, and one that fails stops no other.
     """
     searched = [word for word in overrides if word.startswith("hydra.searchpath=")]
-    root = "run.root="  # Hydra would make a folder `~` for its own
-    given = [*_OURS, *(
-        quoted(root + os.path.expanduser(word[len(root) :]) if word.startswith(root) else word)
-        for word in overrides
-    )]  # fmt: skip
+    given = [*_OURS, *map(quoted, overrides)]
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that `run_one` ends its run
     with hydra_on("train", overrides) as hydra:
         for word in OverridesParser.create().parse_overrides(given):
             key = str(word.get_key_element())
-            if word.is_sweep_override() and key.startswith(SAME_RUN) and key[:4] != "run.":
+            # With a dot: `machine`, the group, as well.
+            if word.is_sweep_override() and f"{key}.".startswith(SAME_RUN) and key[:4] != "run.":
                 raise UserError(
                     f"train -m: {key} is in no run's name, so that its runs would be one; start "
                     "them one by one, each with its own run.name"

@@ -5,7 +5,6 @@ from bn_inception.network.inception import Inception as Inception
 from bn_inception.network.inception import Logits as Logits
 from bn_inception.network.initialization import Initialization as Initialization
 from bn_inception.network.initialization import initialize as initialize
-from bn_inception.network.normalization import BatchNorm as BatchNorm
 from bn_inception.network.normalization import PerActivationBatchNorm as PerActivationBatchNorm
 from bn_inception.network.normalization import Processes as Processes
 from bn_inception.network.normalization import population_statistics as population_statistics

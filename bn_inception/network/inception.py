@@ -185,8 +185,7 @@ class Inception(nn.Module):
     Takes images (N, 3, H, W), floating point, RGB in about [-1, 1]. Returns `Logits` (main and
     auxiliary) in training mode with the auxiliary head, else logits (N, classes). Training images
     have `config.image_size` pixels a side. Evaluation takes any size that is large enough for the
-    last modules, unless some BN is per activation. BN raises torch's ValueError for a training
-    batch of one image.
+    last modules, unless some BN is per activation. Of one training image BN raises ValueError.
 
     The weights are torch's defaults until `initialize` sets those that training uses.
     """
@@ -270,7 +269,6 @@ def _normalization(config: NetworkConfig, channels: int, grid: int | None = None
 
 
 def _nonlinearity(config: NetworkConfig) -> nn.Module:
-    # In place: the backward passes of BN and convolution need their inputs, not the output that
-    # this overwrites.
+    # In place: the backward passes of BN and convolution need their inputs, not its output.
     sigmoid = config.nonlinearity is Nonlinearity.sigmoid
     return nn.Sigmoid() if sigmoid else nn.ReLU(inplace=True)

@@ -107,8 +107,7 @@ class PerActivationBatchNorm(BatchNorm):
     """Non-convolutional BN of feature maps (section 4.2.3, the ensemble).
 
     Statistics, gamma and beta are per activation, that is per (channel, y, x), over the batch:
-    vectors of channels x height x width in that order. Torch raises ValueError for a training
-    batch of one image.
+    vectors of channels x height x width in that order. Of one training image it raises ValueError.
     """
 
     def __init__(self, channels: int, height: int, width: int) -> None:

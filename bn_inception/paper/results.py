@@ -22,8 +22,7 @@ PARAMETERS = 13.6e6
 class RecipeResult:
     """One row of Figure 3: title as printed, steps of 32 images, top-1 validation accuracy.
 
-    Steps are to TARGET_TOP1, None if it was never reached; section 4.2.2 names the step of one
-    maximum.
+    Steps are to TARGET_TOP1, None if it was never reached; section 4.2.2 has one maximum's.
     """
 
     name: str

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from bn_inception.paper.results import MINI_BATCH
 from bn_inception.record.summary import RunStatus
 from bn_inception.report.runs import Run
 
@@ -61,8 +62,13 @@ def curves_of(runs: Sequence[Run]) -> Curves | None:
     A run that diverged is at chance at every step that it did not come to. None where no run has an
     evaluation, or classes are unknown.
     """
-    whole = [run for run in runs if run.summary.status is not RunStatus.diverged] or runs
+    alive = [run for run in runs if run.summary.status is not RunStatus.diverged]
+    whole = alive or runs
     steps = sorted(set.intersection(*(set(run.steps) for run in whole))) if whole else []
+    if steps and not alive:  # the evaluations that did not come
+        about = runs[0].summary
+        end = (about.planned_steps or 0) * about.images_seen / max(1, about.step) / MINI_BATCH
+        steps += np.arange(steps[-1] + steps[0], end + 1, steps[0]).tolist()
     classes = runs[0].summary.classes if runs else None
     if not steps or not classes:
         return None

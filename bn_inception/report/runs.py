@@ -250,13 +250,12 @@ def _row(folder: Path) -> tuple[str, ...]:
     state, ends = summary.status.value, ""
     if summary.status is RunStatus.running:
         # Newer than the summary, which is written where the run is saved.
-        written, last_step, last_speed = _last_training(folder / "metrics.jsonl")
+        written, last_step, last_speed, images = _last_training(folder / "metrics.jsonl")
         step, speed = max(step, last_step), last_speed or speed
         silent = 0.0 if written is None else time.time() - written
         if silent > SILENT_AFTER:
             state = f"silent {int(silent) // 3600}:{int(silent) // 60 % 60:02}"
         elif written is not None and planned is not None and speed:
-            images = summary.images_seen / summary.step if summary.step else MINI_BATCH
             left = (planned - step) * images / speed
             end = datetime.fromtimestamp(max(time.time(), written + left))
             ends = f"{end:%d %b %H:%M}"
@@ -274,22 +273,23 @@ def _short(steps: int) -> str:
     return f"{steps:,}" if steps < 1_000_000 else f"{steps / 1e6:.2f}M"
 
 
-def _last_training(metrics: Path) -> tuple[float | None, int, float]:
-    """When a record was last written to, and the last training interval's step and images/s."""
+def _last_training(metrics: Path) -> tuple[float | None, int, float, float]:
+    """When a record was last written to; the last interval's step, images/s, images an update."""
     try:
         with metrics.open("rb") as file:
             written = os.fstat(file.fileno()).st_mtime
             file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL))
             lines = file.read().splitlines()
     except OSError:
-        return None, 0, 0.0
+        return None, 0, 0.0, MINI_BATCH
     for line in reversed(lines):
         try:
             fields = parse_object(line.decode("utf-8", "replace"), str(metrics), "")
             if fields.get("kind", str) == "train":
                 speed = fields.get("images_per_second", float | None) or 0.0
-                return written, fields.get("step", int), speed
+                step, equivalent = fields.get("step", int), fields.get("equivalent_steps", float)
+                return written, step, speed, MINI_BATCH * equivalent / max(1, step)
         except UserError:
             # The first line is cut, and the last one may be under way.
             continue
-    return written, 0, 0.0
+    return written, 0, 0.0, MINI_BATCH

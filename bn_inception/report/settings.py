@@ -126,7 +126,7 @@ def missing(
         reasons.append("no evaluation of an ensemble of six networks with 144 crops was given")
         commands += missing(setting, _MEMBERS)[1]
         folders = [_folder(setting, member) for member in _MEMBERS]
-        commands.append(("bn-inception", "ensemble", *folders, "output=ensemble.npz"))
+        commands.append(("bn-inception", "ensemble", *folders, "crops=144", "output=six.npz"))
     return reasons, commands
 
 

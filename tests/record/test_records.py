@@ -99,8 +99,7 @@ DOCUMENTED = {
     "milestones": [{"target": 0.1, "step": 30, "previous_step": 20}],
     "diverged": {"step": 41, "layer": "4e.double_3x3"},
     "started_learning": False, "images_per_second": 12.5, "wall_seconds": 99.0,
-    "replaced_images": {"a/b.JPEG": "truncated"},
-    "unreadable_validation_images": 2,
+    "replaced_images": {"a/b.JPEG": "truncated"}, "unreadable_validation_images": 2,
 }  # fmt: skip
 
 

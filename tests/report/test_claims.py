@@ -161,6 +161,12 @@ def test_a_plain_network_that_sets_no_target(seeded, curve, others, reason):
     assert any(" train resume=" in c for c in judged.commands) == ("status" in others)
 
 
+def test_a_network_whose_every_seed_diverges_ends_at_chance(seeded, plain):
+    broken = {"diverged": Divergence(4050, "5b"), "planned_steps": 8000}
+    runs = [*plain, *seeded("bn_x30", *[rise(0.4, 50)[:40]] * 3, **broken)]
+    assert verdict(4, runs).decision is DOES_NOT
+
+
 @pytest.mark.parametrize(("number", "recipe"), [(5, "bn_x5"), (2, "bn_x5"), (2, "inception")])
 def test_a_run_cut_short_is_no_evidence(seeded, plain, number, recipe):
     control = seeded("inception_x5", DIES)

@@ -70,19 +70,20 @@ def test_runs_stand_as_their_folders_say(tmp_path, capsys, monkeypatch):
     write_run(tmp_path / "stopped", "inception", [], status=RunStatus.interrupted)
     # The record is ahead of the summary, and its last line is being written.
     lines = (going / "metrics.jsonl").read_text().splitlines()
-    ahead = {**json.loads(lines[-2]), "step": 300, "images_per_second": 32.0}
+    ahead = json.loads(lines[-2]) | {"step": 300, "equivalent_steps": 600.0}
+    ahead["images_per_second"] = 64.0
     (going / "metrics.jsonl").write_text("\n".join([*lines, json.dumps(ahead), '{"kind": "tr']))
-    # 700 updates of 32 images at 32 images a second, 100 of them gone by.
+    # 700 updates of 64 images at 64 images a second, 100 of them gone by.
     os.utime(going / "metrics.jsonl", (0, 0))
     end = f"{datetime.fromtimestamp(700):%d %b %H:%M}"
     monkeypatch.setattr("time.time", lambda: 100.0)
     assert progress(tmp_path).rows == [
-        ("going", "running", "300/1,000", "-", "32/s", end),
+        ("going", "running", "300/1,000", "-", "64/s", end),
         ("stopped", "interrupted", "0/?", "-", "-", ""),
         (f"{'x' * 12}…{'x' * 6}-seed1", "finished", "100/31.00M", "-", "-", ""),
     ]
     monkeypatch.setattr("time.time", lambda: 7500.0)
-    assert progress(going).rows == [("going", "silent 2:05", "300/1,000", "-", "32/s", "")]
+    assert progress(going).rows == [("going", "silent 2:05", "300/1,000", "-", "64/s", "")]
     assert dispatch(["runs", str(tmp_path)]) == 0
     out = capsys.readouterr().out.splitlines()
     assert len(out) == 5 and all(len(line) <= 80 for line in out)

@@ -96,16 +96,10 @@ def slurm(tmp_path):
     for name, body in commands.items():
         stand_in(tmp_path / name, body)
     return {
-        **os.environ,
-        "PATH": f"{tmp_path}:{os.environ['PATH']}",
-        "SAID": str(tmp_path / "said"),
-        "TENTHS": "0",
-        "STATUS": "0",
-        "SLURM_JOB_ID": "20123",
-        "SLURM_JOB_NODELIST": "node[7-8]",
-        "SLURM_JOB_NUM_NODES": "2",
-        "SLURM_GPUS_ON_NODE": "4",
-    }
+        **os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}",
+        "SAID": str(tmp_path / "said"), "TENTHS": "0", "STATUS": "0", "SLURM_JOB_ID": "20123",
+        "SLURM_JOB_NODELIST": "node[7-8]", "SLURM_JOB_NUM_NODES": "2", "SLURM_GPUS_ON_NODE": "4",
+    }  # fmt: skip
 
 
 def said(slurm):
