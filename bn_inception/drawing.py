@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 
 from bn_inception.paper.results import FIGURE_1_PERCENTILES
 
-# Okabe and Ito's palette, told apart with every kind of colour blindness; its yellow is left out
-# (too light on white).
+# Okabe and Ito's palette, for every kind of colour blindness, less its yellow (too light).
 COLOURS = ("#000000", "#0072B2", "#009E73", "#D55E00", "#CC79A7", "#E69F00", "#56B4E9")
 
 

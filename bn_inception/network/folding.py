@@ -1,8 +1,7 @@
 """Folding BN into the convolutions before it, for inference.
 
 With fixed statistics BN is an affine map (the last step of BN Algorithm 2), and an affine map of a
-convolution's output is a convolution with other weights and biases. Folding saves a pass over the
-feature maps in every layer.
+convolution's output is a convolution with other weights and biases. It saves every layer a pass.
 """
 
 import copy

@@ -1,7 +1,6 @@
 """The numbers that BN (Ioffe and Szegedy 2015, arXiv 1502.03167) reports, and where it does.
 
-Accuracies and errors are fractions, durations are steps of 32 images. GN is GoogLeNet (Szegedy et
-al. 2014, arXiv 1409.4842).
+Accuracies and errors are fractions, durations are steps of 32 images. GN is arXiv 1409.4842.
 """
 
 from dataclasses import dataclass

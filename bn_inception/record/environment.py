@@ -110,8 +110,7 @@ def without_folders(text: str) -> str:
 def git_state(checkout: Path) -> dict[str, str | bool | None]:
     """The commit of the package's checkout, and whether code or configs differ from it.
 
-    Both are None where the package is installed elsewhere (a wheel), where git is missing, and
-    before the first commit.
+    Both are None where the package is installed elsewhere (a wheel), without git or commit.
     """
     # GIT_DIR and its kin, set inside a hook, would point at another repository.
     environment = {name: text for name, text in os.environ.items() if not name.startswith("GIT_")}

@@ -136,8 +136,7 @@ class MetricsLog:
 
     Args:
         path: of the file, made where it is missing.
-        lines: with which the checkpoint was made; those that follow are dropped unread, whole or
-            cut short by a kill.
+        lines: with which the checkpoint was made; those that follow are dropped unread.
         checksum: CRC-32 of these lines.
 
     Attributes:

@@ -17,8 +17,7 @@ SEED_LOG_STEPS = 0.12
 SEED_ACCURACY = 0.04
 """The same of an accuracy's logit: 0.5 points at 15 %, 0.8 at 72 %."""
 SHARED = 0.5
-"""The part of an evaluation's binomial variance that all evaluations of a run share: they are
-measured on the same images."""
+"""The part of an evaluation's binomial variance that all of a run share, of the same images."""
 REDRAWS = 100
 
 

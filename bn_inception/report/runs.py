@@ -36,6 +36,7 @@ class Evaluation:
         image_size: S in pixels of a crop; None where not said.
         accuracy_by_crops: rows (crops averaged, top-1, top-5); None where not said.
         data: fingerprint of the images; None where not said.
+        step: of the checkpoint; None where not said, and of ensembles.
     """
 
     path: Path
@@ -50,6 +51,7 @@ class Evaluation:
     image_size: int | None = None
     accuracy_by_crops: list[tuple[int, Fraction, Fraction]] | None = None
     data: str | None = None
+    step: int | None = None
 
     def like(self, other: "Evaluation") -> bool:
         """Whether the same images were seen in the same way, by whatever networks."""
@@ -88,7 +90,9 @@ def read_evaluations(folder: Path) -> tuple[Evaluation, ...]:
 def _evaluation(path: Path, fields: Fields) -> Evaluation:
     images = fields.get("data", Fields | None)
     data = None if images is None else images.get("fingerprint", str | None)
-    return fields.as_(Evaluation, path=path, data=data)
+    checkpoint = fields.get("checkpoint", Fields | None)
+    step = None if checkpoint is None else checkpoint.get("step", int | None)
+    return fields.as_(Evaluation, path=path, data=data, step=step)
 
 
 @dataclass(frozen=True)
@@ -155,8 +159,10 @@ class Run:
 
     @property
     def own_evaluations(self) -> list[Evaluation]:
-        """Those of this network alone on the images that it was watched on."""
-        return [e for e in self.evaluations if e.models == 1 and e.count == self.validation_count]
+        """Those of its best checkpoint alone, on the images that it was watched on."""
+        alone = [e for e in self.evaluations if e.models == 1 and e.count == self.validation_count]
+        best = self.summary.best
+        return [e for e in alone if e.step is None or best is None or e.step == best.step]
 
 
 def read_run(path: str | Path) -> Run:

@@ -147,6 +147,7 @@ def _train(setting: Setting, need: Need, seed: int | None = None) -> Words:
         # The members of the ensemble have a seed each, so that their images differ in order too.
         number = need.recipe.removeprefix("ensemble_")
         seed = int(number) if number != need.recipe else 0
+    short = any(run.cut_short and run.summary.seed == seed for run in setting.all_of(need))
     dropped = ["run.name", "run.seed", need.change.partition("=")[0]]
     # A run that was cut short is no model of the length.
     dropped += ["train.steps"] if any(run.cut_short for run in setting.runs) else []
@@ -163,6 +164,7 @@ def _train(setting: Setting, need: Need, seed: int | None = None) -> Words:
         *(part for word in kept for part in split(word)),
         *filter(None, [need.change]),
         *([f"run.seed={seed}"] if seed else []),
+        *(["run.root=whole"] if short else []),  # the short run keeps its folder
     )
 
 
@@ -184,7 +186,8 @@ def _folder(setting: Setting, need: Need, seed: int | None = None) -> str:
     first = setting.runs[0]
     changed = suffix(w for w in words if not w.startswith(("recipe=", "scale=", "data=")))
     usual = f"{need.recipe}-{first.summary.scale}-{first.summary.data}"
-    return str(first.path.parent / f"{usual}-seed{given.get('run.seed', 0)}{changed}")
+    root = given.get("run.root", str(first.path.parent))
+    return f"{root}/{usual}-seed{given.get('run.seed', 0)}{changed}"
 
 
 def _evaluate(folder: str, crops: str) -> Words:

@@ -200,8 +200,7 @@ def judged_network(session: Session, stopped: Callable[[], bool]) -> Inception |
     """A run's network as an evaluation judges it: its weights, and the population's statistics.
 
     Training is not touched: the statistics are a copy's, and nothing random is drawn. A network
-    without BN is returned itself, and no image is read. None if `stopped`, which is polled after
-    every mini-batch, said so.
+    without BN is returned itself, and no image is read. None if `stopped` said so, after a batch.
     """
     network = session.learner.network
     if not running_statistics(network):

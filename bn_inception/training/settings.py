@@ -152,8 +152,7 @@ class TrainConfig:
     """Lengths and spacings of a run (durations), the start check (too), the log interval (steps).
 
     Attributes:
-        population_batches: training mini-batches over which each evaluation takes the population
-            statistics of BN (Algorithm 2).
+        population_batches: training mini-batches for each evaluation's BN statistics (Algorithm 2).
         checkpoint_minutes: a checkpoint also this long after the last one; None for none. It
             changes nothing but what a fault can cost.
     """

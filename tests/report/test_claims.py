@@ -6,7 +6,7 @@ from report.conftest import evaluated, write_evaluation
 
 from bn_inception.paper.results import CONTROLS, FIGURE_3
 from bn_inception.record.predictions import Predictions, write_predictions
-from bn_inception.record.summary import Divergence, RunStatus
+from bn_inception.record.summary import Best, Divergence, RunStatus
 from bn_inception.report.claims import claims_table, claims_text, judge, required_numbers
 from bn_inception.report.measures import Decision
 from bn_inception.report.runs import read_evaluation
@@ -177,8 +177,8 @@ def test_a_run_cut_short_is_no_evidence(seeded, plain, number, recipe):
     judged = verdict(number, [replace(run, overrides=("train.steps=300",)) for run in runs])
     assert judged.decision is NOT_TESTED
     assert "is cut short" in judged.reason
-    # The whole run, not a short one again.
-    assert f"bn-inception train recipe={recipe} scale=cpu" in judged.commands
+    # The whole run, not a short one again, and not in the short one's folder.
+    assert f"bn-inception train recipe={recipe} scale=cpu run.root=whole" in judged.commands
 
 
 def test_runs_that_differ_otherwise_are_not_compared(seeded, plain):
@@ -378,10 +378,11 @@ def test_another_ensemble_is_no_evidence(ensembled, others, reason):
         assert judged.commands[-1].startswith("bn-inception ensemble ")
 
 
-def test_what_is_missing_for_the_crops_is_named(make_run):
-    run = evaluated(make_run("x30", "bn_x30", [0.1, 0.3], count=10_000), ("single", 0.3))
-    # Other images than the run's own.
-    run = evaluated(run, ("144", 0.2), count=50)
+@pytest.mark.parametrize("other", [{"count": 50}, {"checkpoint": {"step": 100}}])
+def test_what_is_missing_for_the_crops_is_named(make_run, other):
+    run = make_run("x30", "bn_x30", [0.1, 0.3], count=10_000, best=Best(0.3, 200))
+    # Other images than the run's own, or not its best checkpoint.
+    run = evaluated(evaluated(run, ("single", 0.3)), ("144", 0.2), **other)
     judged = verdict(9, [run])
     assert f"bn-inception evaluate run={run.path} crops=144" in judged.commands
     assert f"bn-inception evaluate run={run.path} crops=single" not in judged.commands

@@ -128,14 +128,10 @@ def test_hostile_names_are_inert(make_run, tmp_path):
     run = evaluated(make_run("plain", "inception", [0.1, 0.2]), ("144", 0.3))
     summary = replace(run.summary, scale=ODD, data=ODD)
     odd = replace(
-        run,
-        name=ODD,
-        path=Path(ODD),
-        summary=summary,
-        config={ODD: ODD},
+        run, name=ODD, path=Path(ODD), summary=summary, config={ODD: ODD},
         environment={"platform": ODD, "command": [ODD]},
         overrides=(f"a={ODD}",),
-    )
+    )  # fmt: skip
     page = page_of(tmp_path, [odd, run], judge([odd, run]))
     assert "<script" not in page and "-->{{" not in page
     parsed = Page(page)
