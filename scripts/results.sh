@@ -34,6 +34,9 @@ photographs=results/tiny_imagenet_100
     "$photographs"/modifications/runs/* baseline=bn_baseline-cpu-compression4000-seed0 \
     output="$output/tiny_imagenet_100/modifications"
 
+# Figure 1(b, c) for the real network, at a quarter of the length.
+"$python" -m bn_inception compare "$photographs"/probe/runs/* output="$output/tiny_imagenet_100/probe"
+
 # Figure 4, at a quarter of the main table's rates, where BN-x30 learns.
 for command in compare claims; do
     "$python" -m bn_inception $command "$photographs"/{rate/runs/bn_x30-*,crops/runs/*,crops/six-*.json} \
@@ -53,6 +56,6 @@ done
     "other initial weights=$photographs/initialization/runs" \
     "one modification at a time=$photographs/modifications/runs" \
     "Figure 4, without its evaluations=$photographs/crops/runs" \
-    "full width=$photographs/full_width/runs"
+    "the probe=$photographs/probe/runs" "full width=$photographs/full_width/runs"
 
 "$python" experiments/figure1.py results/mnist/figure1.json "$output/mnist"
