@@ -61,6 +61,11 @@ def refusing(what: str, remedy: str, *others: type[Exception]) -> Iterator[None]
         raise UserError(f"{what} ({first_line(error)}); {remedy}") from error
 
 
+def expanded(path: str) -> Path:
+    """`path` with its `~`; an unknown `~user` stays as it is, where pathlib has a RuntimeError."""
+    return Path(os.path.expanduser(path))
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
     """Write `path` anew: temporary file, fsync, rename, fsync of the folder.

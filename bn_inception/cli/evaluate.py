@@ -24,7 +24,7 @@ from bn_inception.errors import UserError, require_at_least
 from bn_inception.evaluation.classifier import load, run_checkpoint
 from bn_inception.evaluation.crops import crop_rule
 from bn_inception.evaluation.evaluate import SourceResult, evaluate_source
-from bn_inception.files import make_folder, write_json
+from bn_inception.files import expanded, make_folder, write_json
 from bn_inception.network import (
     Inception,
     Precision,
@@ -351,7 +351,7 @@ def export(run: str | None, checkpoint: str | None, which: Which, output: str) -
     """Write a trained network as safetensors with its description."""
     _require_one("export", run, checkpoint)
     loaded = load_network(_checkpoint_file(run, checkpoint, which))
-    folder = Path(os.path.expanduser(output))
+    folder = expanded(output)
     make_folder(folder, "output")
     print(*save_exported(loaded, folder), sep="\n")
 

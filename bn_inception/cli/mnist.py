@@ -1,14 +1,12 @@
 """`bn-inception mnist`: BN section 4.1 and Figure 1 at their own size."""
 
-import os
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
 from bn_inception.cli.command import command
 from bn_inception.errors import UserError, require_at_least, require_positive
-from bn_inception.files import make_folder, plain, write_json
+from bn_inception.files import expanded, make_folder, plain, write_json
 from bn_inception.mnist import NETWORKS, Evaluation, MnistSettings, figure1, read_digits, train
 from bn_inception.record.environment import describe
 
@@ -40,8 +38,8 @@ def mnist(
             require_positive(f"{key}.{network}", getattr(values, network), "give a number above 0")
     if not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds):
         raise UserError(f"seeds: {seeds}; give different ones, 0 or more, as [0,1,2]")
-    digits = read_digits(Path(os.path.expanduser(root)))
-    folder = Path(os.path.expanduser(output))
+    digits = read_digits(expanded(root))
+    folder = expanded(output)
     make_folder(folder, "output")
     torch.set_num_threads(threads)
     curves = []

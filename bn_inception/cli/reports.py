@@ -1,6 +1,5 @@
 """`bn-inception runs`, `compare` and `claims`: what the runs that a person has made come to."""
 
-import os
 import sys
 import time
 from enum import Enum
@@ -8,6 +7,7 @@ from pathlib import Path
 
 from bn_inception.cli.command import command
 from bn_inception.cli.run_arguments import read_run_arguments
+from bn_inception.files import expanded
 from bn_inception.report import comparison, tables
 from bn_inception.report.claims import Judged, claims_text, judge, required_numbers, write_claims
 from bn_inception.report.runs import Evaluation, Run, progress
@@ -47,7 +47,7 @@ def compare(runs: list[str], baseline: str, axis: Axis, output: str | None) -> N
         from bn_inception.report.page import write_report  # late, because it imports matplotlib
 
         judged = _judged(found, ensembles)
-        folder = Path(os.path.expanduser(output))
+        folder = expanded(output)
         print(*write_report(compared, found, folder, ensembles, judged, axis.value), sep="\n")
 
 
@@ -58,7 +58,7 @@ def claims(runs: list[str], require: list[int], output: str | None) -> int:
     failing = required_numbers(found, require)
     print(claims_text(found))
     if output is not None:
-        print("", *write_claims(found, Path(os.path.expanduser(output))), sep="\n")
+        print("", *write_claims(found, expanded(output)), sep="\n")
     for judged in failing:
         print(f"\nrequired: {judged.statement.number} {judged.leading.decision.value}")
     return 1 if failing else 0

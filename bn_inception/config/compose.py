@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,7 +18,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from bn_inception.errors import UserError, close_matches
-from bn_inception.files import choices_of, configs_folder, first_line, refusing
+from bn_inception.files import choices_of, configs_folder, expanded, first_line, refusing
 from bn_inception.paper.results import MINI_BATCH
 
 if TYPE_CHECKING:
@@ -142,7 +141,7 @@ def _register(group: str, name: str) -> None:
 
 def search_path(folders: Sequence[str]) -> str:
     """The override of Hydra's that stands for `--config-dir FOLDER`."""
-    paths = [Path(os.path.expanduser(folder)).resolve() for folder in folders]
+    paths = [expanded(folder).resolve() for folder in folders]
     for path in paths:
         if not path.is_dir():
             raise UserError(f"--config-dir: {path}: no such folder; give one that holds recipe/")
@@ -159,11 +158,12 @@ def search_path(folders: Sequence[str]) -> str:
 def quoted(override: str) -> str:
     """Quote a value that Hydra's grammar cannot read as it stands: most paths, to begin with.
 
-    What looks like a list, an object or a quoted text is left, for an error that names it.
+    What looks like a list, an object or a quoted text is left, for an error that names it. In
+    run.root `~` is the home folder: Hydra's own files of a sweep lie there too.
     """
     key, equals, value = override.partition("=")
-    if key == "run.root" and value[:1] == "~":  # Hydra's own files of a sweep lie there too
-        override = f"{key}={(value := os.path.expanduser(value))}"
+    if key == "run.root" and value[:1] == "~":
+        override = f"{key}={(value := str(expanded(value)))}"
     if not equals or not value or value[0] in "[{\"'" or _malformed(override) is None:
         return override
     mark = "'" if '"' in value else '"'

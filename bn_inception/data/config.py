@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bn_inception.data.pixels.backend import Backend
 from bn_inception.errors import UserError, require_at_least
-from bn_inception.files import is_url
+from bn_inception.files import expanded, is_url
 from bn_inception.quoting import shell_command
 
 
@@ -72,7 +72,7 @@ def audit_record(config: DataConfig, fingerprint: str) -> Path:
     """Where the last audit of these images in this folder is kept, for runs to look."""
     where = os.fsencode(f"{Path(config.root or '').resolve()}\0{fingerprint}")
     name = hashlib.sha256(where).hexdigest()[:16]
-    return Path(os.path.expanduser(config.cache)) / "audits" / f"{name}.json"
+    return expanded(config.cache) / "audits" / f"{name}.json"
 
 
 def _refuse_secrets(root: str) -> None:

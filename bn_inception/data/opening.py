@@ -14,7 +14,7 @@ from bn_inception.data.intake import synthetic
 from bn_inception.data.shards import ShardSource
 from bn_inception.data.source import SUFFIXES, FolderSource, ImageSource, class_order, is_image
 from bn_inception.errors import UserError
-from bn_inception.files import is_url, refusing
+from bn_inception.files import expanded, is_url, refusing
 from bn_inception.paper import results
 
 LAYOUT = "expected ROOT/train/<class>/<image> and ROOT/val/<class>/<image>"
@@ -69,13 +69,13 @@ def _open_shards(config: DataConfig) -> Iterator[ImageSource]:
     root = config.root
     if root is None or not is_url(root):
         root = str(_root(root, "expected what bn-inception prepare writes"))
-    cache = Path(os.path.expanduser(config.cache), "shards")
+    cache = expanded(config.cache) / "shards"
     return (ShardSource(root, split, config.first_classes, cache) for split in ("train", "val"))
 
 
 def _open_folders(config: DataConfig) -> Iterator[ImageSource]:
     if config.kind is DataKind.synthetic:
-        root = synthetic.prepare(Path(os.path.expanduser(config.cache)))
+        root = synthetic.prepare(expanded(config.cache))
     else:
         root = _root(config.root)
     splits = [root / "train", root / "val"]
@@ -94,7 +94,7 @@ def _root(root: str | None, layout: str = LAYOUT) -> Path:
             f"data.root: {root}: only data=shards reads a URL, and commands that train or "
             "evaluate; give a folder"
         )
-    path = Path(os.path.expanduser(root))
+    path = expanded(root)
     if not path.is_dir():
         what = "is not a folder" if path.exists() else "does not exist"
         raise UserError(f"data.root: {path} {what}; {layout}")

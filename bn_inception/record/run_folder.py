@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from bn_inception.errors import UserError
-from bn_inception.files import first_line, is_left_over, locked, refusing, sync_folder
+from bn_inception.files import expanded, first_line, is_left_over, locked, refusing, sync_folder
 
 _logger = logging.getLogger(__name__)
 
@@ -96,7 +96,7 @@ class RunFolder(ExitStack):
                 "_ . + -, beginning with a letter, a digit or _"
             )
         self.name = name
-        self.path = Path(os.path.expanduser(root), name)
+        self.path = expanded(str(root)) / name
         self.config = self.path / "config.yaml"
         self.environment = self.path / "environment.json"
         self.metrics = self.path / "metrics.jsonl"

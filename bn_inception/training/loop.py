@@ -57,7 +57,6 @@ def train(session: Session, console: Console, stop: StopRequest) -> Summary:
         # A network that has broken since the last look is not: it breaks again when resumed.
         if isinstance(error, UserError) and together and not session.meter.first_nonfinite():
             with suppress(UserError, Diverged):
-                require_finite(session.learner.network, session.step)
                 best = session.recorder.summary.best
                 if best is not None and best.step == session.step:
                     session.save_best()  # before `last.pt` counts on it
@@ -101,10 +100,8 @@ def _loop(session: Session, console: Console, stop: StopRequest) -> RunStatus:
                     if Due.EVALUATE in due:
                         _evaluate(session, console, stop)
                     if Due.SAVE in due:
-                        require_finite(learner.network, session.step)
                         session.save()
     except Stopped:
-        require_finite(learner.network, session.step)
         session.save()
         return RunStatus.interrupted
     return RunStatus.finished

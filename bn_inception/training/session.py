@@ -23,7 +23,7 @@ from bn_inception.training.learner import Learner, start_momenta
 from bn_inception.training.local_batch import local_batch, statement
 from bn_inception.training.schedule import Due, Schedule
 from bn_inception.training.settings import RunConfig
-from bn_inception.training.step import TrainingMeter
+from bn_inception.training.step import TrainingMeter, require_finite
 
 TO_RESUME = ("optimizer", "loss_has_fallen", "interval", "recorder")
 """What `last.pt` holds and `best.pt` does not."""
@@ -144,7 +144,8 @@ class Session:
         self.replaced.clear()
 
     def save(self) -> None:
-        """Write `last.pt`. The first process does; its UserError is raised on all."""
+        """Write `last.pt` by the first process. UserError on all; broken weights: `Diverged`."""
+        require_finite(self.learner.network, self.step)
         self.share_replaced()
         self.world.from_first(
             lambda: checkpoint.save(self._network_state() | self._rest(), self.folder.checkpoints)

@@ -68,6 +68,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
         ("-sc install=csh", ["-sc: install=csh; write install=bash"]),
         ("benchmark inputs", ["benchmark inputs", "benchmark input, benchmark step"]),
         ("train -m hydra/launcher=nothing", ["nothing: ", "bn-inception[sweep]"]),
+        ("train -m machine=cpu,auto", ["machine is in no run's name"]),
         ("claims -m", ["claims has no runs to make; train has"]),
         ("compare", ["no run folder given"]),
         ("compare .", ["summary.json: cannot be read (No such file", "give a run folder"]),

@@ -87,6 +87,8 @@ def test_a_name_carries_what_was_changed_and_nothing_else():
     assert name("network.auxiliary_head=FALSE") == f"{usual}-auxiliary_headfalse"
     assert name("recipe=ensemble/1", "run.seed=3") == "ensemble_1-demo-synthetic-seed3"
     assert name("run.name=mine", *changed) == "mine"
+    # Not a folder called `~`.
+    assert compose("train", ["run.root=~/runs"])["run"]["root"] == str(Path.home() / "runs")
 
 
 @given(st.dictionaries(st.text("abc._", min_size=1), st.text(max_size=40), max_size=9))

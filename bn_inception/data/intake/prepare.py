@@ -6,7 +6,6 @@ there from the beginning, and gets the checksums at the end.
 
 import hashlib
 import io
-import os
 import shutil
 import tarfile
 import time
@@ -25,7 +24,7 @@ from bn_inception.data.opening import open_folder
 from bn_inception.data.parallel import Progress, cores, produced
 from bn_inception.data.source import ImageSource
 from bn_inception.errors import UserError, require_at_least
-from bn_inception.files import file_sha256, is_left_over, locked, refusing, replacing
+from bn_inception.files import expanded, file_sha256, is_left_over, locked, refusing, replacing
 
 LAYOUTS = (
     "expected train/ and val/ with class folders, or "
@@ -66,7 +65,7 @@ def prepare(
 ) -> list[Prepared]:
     """Make, complete or check the shards of every split in the source; one entry for each."""
     workers = cores() if config.workers is None else config.workers
-    target, source = (Path(os.path.expanduser(path)) for path in (config.target, config.source))
+    target, source = expanded(config.target), expanded(config.source)
     files = _found(source)
     with _writing(target):
         target.mkdir(parents=True, exist_ok=True)
